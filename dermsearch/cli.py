@@ -1,0 +1,182 @@
+"""The commands. Everything heavy is imported inside the command that needs it, so that help answers at once."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dermsearch.errors import UserError
+
+app = typer.Typer(
+    help="Which self-supervised curriculum is worth your GPU-weeks? Search it, on a laptop or a Ray cluster.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+data_app = typer.Typer(help="Look at the cases of a study.", no_args_is_help=True)
+app.add_typer(data_app, name="data")
+
+StudyArg = Annotated[
+    str, typer.Argument(help="A study file, or the name of a shipped study such as curriculum.yaml.")
+]
+OverrideArg = Annotated[
+    list[str] | None,
+    typer.Argument(help="Overrides of the study, e.g. train.epochs=20 compute.engine=inline."),
+]
+StoreArg = Annotated[
+    str, typer.Argument(help="The folder of a case store, or a study whose cases are meant.")
+]
+FAILED, INTERRUPTED = 3, 130
+
+
+@app.command()
+def run(
+    study: StudyArg,
+    overrides: OverrideArg = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Where tables, figures and logs go. Default: results/NAME.")
+    ] = None,
+    address: Annotated[
+        str | None,
+        typer.Option(help="Join the Ray cluster at this address (or 'auto') instead of starting one here."),
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print a machine-readable summary; everything else goes to stderr.")
+    ] = False,
+) -> None:
+    """Run a study: train what is missing of its stage tree, judge it, write tables and figures, print the leaderboard.
+
+    Killed or interrupted, the same command continues where it was. Exit code 0: all stages came through; 2: the
+    study or the command is wrong, nothing was started; 3: some stages failed, the rest is there.
+    """
+    from rich.console import Console
+
+    from dermsearch.studyfile import load_study
+
+    settings = load_study(study, overrides or [])
+    if address and settings.compute.engine == "inline":
+        raise UserError("--address: joins a Ray cluster, but compute.engine is 'inline'")
+    from dermsearch.search.run import run_study
+
+    console = Console(stderr=True)
+    folder = out or Path("results") / settings.name
+    outcome = run_study(settings, folder, address, console)
+    from dermsearch.results import load
+    from dermsearch.results.figures import figures
+    from dermsearch.results.leaderboard import leaderboard, render, summary
+
+    results = load(folder)
+    rows = leaderboard(results)
+    drawn = figures(folder)
+    counts = outcome.summary["stages"]
+    took = f"{outcome.summary['seconds']:.0f} s"
+    console.print(
+        f"{counts['trained']} stages trained, {counts['reused']} reused, {counts['failed']} failed, "
+        f"{counts['pruned']} pruned in {took}. Tables and {len(drawn)} figures: {folder}",
+        highlight=False,
+        soft_wrap=True,
+    )
+    board = render(rows, title=settings.name)
+    (console if as_json else Console()).print(board)
+    if as_json:
+        print(json.dumps({**outcome.summary, **summary(rows)}, indent=2))
+    if outcome.failed:
+        first = outcome.failed[0]
+        others = f" (and {len(outcome.failed) - 1} more)" if len(outcome.failed) > 1 else ""
+        console.print(f"Failed: {first[0]}: {first[1]}{others}", style="red", highlight=False, soft_wrap=True)
+        raise typer.Exit(FAILED)
+
+
+@app.command()
+def plan(study: StudyArg, overrides: OverrideArg = None) -> None:
+    """Show a study's stage tree, how many stages sharing saves and what it costs. Trains nothing."""
+    from dermsearch.search.plan import lines, make_plan
+    from dermsearch.studyfile import load_study
+
+    found, _ = make_plan(load_study(study, overrides or []))
+    for line in lines(found):
+        print(line)
+
+
+@app.command()
+def figures(folder: Annotated[Path, typer.Argument(help="The folder of a study's results.")]) -> None:
+    """Draw the figures of a finished study again, from its tables alone."""
+    from dermsearch.results.figures import figures as draw
+
+    for path in draw(folder):
+        print(path)
+
+
+@app.command()
+def leaderboard(
+    folder: Annotated[Path, typer.Argument(help="The folder of a study's results.")],
+    protocol: Annotated[
+        str | None, typer.Option(help="Judge by this protocol instead of the study's.")
+    ] = None,
+    metric: Annotated[str | None, typer.Option(help="balanced_accuracy, macro_f1 or auc.")] = None,
+    label: Annotated[str | None, typer.Option(help="A label, or 'mean'.")] = None,
+) -> None:
+    """Print the leaderboard of a study again, by any protocol, metric and label that its tables hold."""
+    from rich.console import Console
+
+    from dermsearch.results import load
+    from dermsearch.results.leaderboard import leaderboard as make
+    from dermsearch.results.leaderboard import render
+
+    results = load(folder)
+    rows = make(results, protocol=protocol, metric=metric, label=label)
+    Console().print(render(rows, title=results.study.get("name", str(folder))))
+
+
+@data_app.command()
+def show(
+    store: StoreArg,
+    output: Annotated[Path, typer.Option("--output", "-o", help="The picture to write.")] = Path("cases.png"),
+    count: Annotated[int, typer.Option(min=1, max=400, help="How many cases to show.")] = 24,
+    seed: Annotated[int, typer.Option(min=0, help="Which cases: a draw.")] = 0,
+) -> None:
+    """Draw a contact sheet of some cases, every modality side by side, with their labels."""
+    from dermsearch.data.sheet import show_store
+
+    print(show_store(_open(store), output, count, seed))
+
+
+@data_app.command()
+def describe(store: StoreArg) -> None:
+    """Count a store's cases and the classes of every label, by split."""
+    from dermsearch.data.store import describe as lines
+
+    for line in lines(_open(store)):
+        print(line)
+
+
+def _open(store: str):  # type: ignore[no-untyped-def]
+    """A case store by its folder, or the cases of a study."""
+    from dermsearch.data.store import CaseStore
+
+    if Path(store).is_dir():
+        return CaseStore(store)
+    from dermsearch.data.open import open_cases
+    from dermsearch.search.run import cache_folder
+    from dermsearch.search.store import StageStore
+    from dermsearch.studyfile import load_study
+
+    study = load_study(store)
+    return open_cases(study.data, cache_folder(StageStore(study.compute.store)))
+
+
+def main() -> None:
+    """The console script: mistakes are one message and exit code 2; bugs keep their traceback."""
+    try:
+        app()
+    except UserError as error:
+        print(f"dermsearch: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("\nInterrupted. The same command continues from here.", file=sys.stderr)
+        sys.exit(INTERRUPTED)

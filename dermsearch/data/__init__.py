@@ -1,0 +1,1 @@
+"""Cases: where they come from, how they are stored, and the views that tasks see of them."""

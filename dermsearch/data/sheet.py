@@ -1,0 +1,75 @@
+"""A contact sheet: many cases on one page, to see what the images of a data set look like."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from dermsearch.errors import UserError
+
+GAP = 14  # pixels between cases
+TIGHT = 3  # pixels between the images of one case
+SMALLEST = 96  # images narrower than this are enlarged, so that captions fit below them
+INK, PALE = (35, 35, 40), (120, 120, 128)
+
+
+def contact_sheet(images: dict[str, np.ndarray], captions: list[str], path: Path, columns: int = 6) -> None:
+    """Writes a PNG with each case's modalities side by side and its caption below.
+
+    `images` maps a modality to uint8 (cases, side, side, 3).
+    """
+    check_sheet(images, captions, columns)
+    scale = max(1, -(-SMALLEST // next(iter(images.values())).shape[1]))
+    tile = scale * next(iter(images.values())).shape[1]
+    width = len(images) * (tile + TIGHT) - TIGHT
+    title_font, font = ImageFont.load_default(18), ImageFont.load_default(12)
+    wrapped = [wrap(caption, font, width) for caption in captions]
+    line = 16
+    below = line * max(len(lines) for lines in wrapped) + 4
+    columns = min(columns, len(captions))
+    rows = -(-len(captions) // columns)
+    head = 52
+    sheet = Image.new(
+        "RGB", (GAP + columns * (width + GAP), head + rows * (tile + below + GAP)), (255, 255, 255)
+    )
+    pen = ImageDraw.Draw(sheet)
+    pen.text((GAP, 14), " | ".join(images), fill=INK, font=title_font)
+    count = f"{len(captions)} case" + ("s" if len(captions) > 1 else "")
+    pen.text((sheet.width - GAP, 18), count, fill=PALE, font=font, anchor="ra")
+    for case, lines in enumerate(wrapped):
+        left = GAP + (case % columns) * (width + GAP)
+        top = head + (case // columns) * (tile + below + GAP)
+        for place, stack in enumerate(images.values()):
+            picture = Image.fromarray(stack[case]).resize((tile, tile), Image.Resampling.BICUBIC)
+            sheet.paste(picture, (left + place * (tile + TIGHT), top))
+        for number, text in enumerate(lines):
+            pen.text((left, top + tile + 4 + number * line), text, fill=INK, font=font)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    sheet.save(path, "PNG")
+
+
+def check_sheet(images: dict[str, np.ndarray], captions: list[str], columns: int) -> None:
+    """Refuses an empty sheet and stacks that do not match."""
+    if not images or not captions:
+        raise UserError("a contact sheet needs at least one image.")
+    if columns < 1:
+        raise UserError(f"a contact sheet needs at least 1 column, not {columns}.")
+    for name, stack in images.items():
+        if len(stack) != len(captions):
+            raise UserError(
+                f"{len(stack)} images of modality '{name}' do not match {len(captions)} captions."
+            )
+
+
+def wrap(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int) -> list[str]:
+    """The text broken at spaces into lines no wider than `width` pixels; a longer word stands alone."""
+    lines = [""]
+    for word in text.split():
+        longer = f"{lines[-1]} {word}".strip()
+        if lines[-1] and font.getlength(longer) > width:
+            lines.append(word)
+        else:
+            lines[-1] = longer
+    return lines

@@ -1,0 +1,135 @@
+"""What a protocol is, and how its predictions become rows of the `scores` table."""
+
+from __future__ import annotations
+
+import dataclasses
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from dermsearch.downstream import metrics
+from dermsearch.errors import UserError, nearest
+
+UNKNOWN = -1
+
+
+class Settings(BaseModel):
+    """Base of every protocol's `Config`: unknown keys are refused, values never change."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+@dataclass(frozen=True)
+class Features:
+    """What a frozen encoder says of the cases: extracted once, read by every protocol."""
+
+    train: np.ndarray  # (n_train, d) float32
+    heldout: np.ndarray  # (n_heldout, d)
+    train_labels: dict[str, np.ndarray]  # label -> class index per case; -1 where unknown
+    heldout_labels: dict[str, np.ndarray]
+    classes: dict[str, tuple[str, ...]]
+    heldout_groups: np.ndarray  # patient of each held-out case, for the bootstrap
+    split: str  # "val" or "test"
+
+    def __post_init__(self) -> None:
+        sides = ((self.train, self.train_labels), (self.heldout, self.heldout_labels))
+        for matrix, labels in sides:
+            if matrix.ndim != 2 or matrix.shape[1] != self.train.shape[1]:
+                raise ValueError(f"features are not (cases, {self.train.shape[-1]}): {matrix.shape}")
+            if not np.isfinite(matrix).all():
+                raise ValueError("features are not finite: the encoder's training diverged")
+            for label, values in labels.items():
+                if len(values) != len(matrix):
+                    raise ValueError(f"{label}: {len(values)} labels for {len(matrix)} cases")
+                if len(values) and not UNKNOWN <= values.min() <= values.max() < len(self.classes[label]):
+                    raise ValueError(f"{label}: class index out of range")
+        if len(self.heldout_groups) != len(self.heldout):
+            raise ValueError(f"{len(self.heldout_groups)} patients for {len(self.heldout)} held-out cases")
+
+    def known(self, label: str) -> tuple[np.ndarray, np.ndarray]:
+        """The training cases with that label known: their features in float64 and their classes."""
+        truth = self.train_labels[label]
+        keep = truth != UNKNOWN
+        return self.train[keep].astype(np.float64), truth[keep]
+
+    def blind(self) -> Features:
+        """The same without the held-out truth: what a protocol gets to see."""
+        return dataclasses.replace(self, heldout_labels={})
+
+
+class Protocol(typing.Protocol):
+    """A way to judge an encoder from its frozen features."""
+
+    name: str
+    version: int  # raised when the same settings give other numbers, so that stored scores are not reused
+
+    @property
+    def Config(self) -> type[BaseModel]:
+        """The protocol's settings: a frozen pydantic model that refuses unknown keys."""
+
+    def predict(self, features: Features, label: str, config: Any, seed: int) -> np.ndarray:
+        """Class probabilities (n_heldout, n_classes) for one label, learnt from the training cases."""
+
+
+# By name. A protocol is one file of this package and one line in its `__init__`.
+PROTOCOLS: dict[str, Protocol] = {}
+
+
+def find(name: str) -> Protocol:
+    """The protocol of that name."""
+    if name not in PROTOCOLS:
+        raise UserError(f"no protocol '{name}': {nearest(name, PROTOCOLS)}")
+    return PROTOCOLS[name]
+
+
+def configure(name: str, config: Mapping[str, Any] | BaseModel | None = None) -> BaseModel:
+    """A protocol's checked settings, defaults filled in."""
+    allowed = find(name).Config
+    try:
+        return allowed.model_validate({} if config is None else config)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        if first["type"] == "extra_forbidden":
+            hint = nearest(key, allowed.model_fields)
+            raise UserError(f"protocol '{name}' has no setting '{key}': {hint}") from None
+        raise UserError(f"protocol '{name}', setting '{key}': {first['msg']}") from None
+
+
+def judge(
+    features: Features, name: str, config: Mapping[str, Any] | BaseModel | None = None, seed: int = 0
+) -> list[dict[str, Any]]:
+    """The `scores` rows of one encoder under one protocol, without stage, curriculum and provenance."""
+    protocol, settings = find(name), configure(name, config)
+    weights = metrics.case_weights(features.heldout_groups)
+    blind, found = features.blind(), list[metrics.Measure]()
+    judged = np.zeros(len(features.heldout), dtype=bool)
+    for label, classes in features.classes.items():
+        probabilities = protocol.predict(blind, label, settings, seed)
+        if probabilities.shape != (len(judged), len(classes)) or not np.isfinite(probabilities).all():
+            raise ValueError(f"protocol '{name}', {label}: not probabilities of shape (cases, classes)")
+        truth = features.heldout_labels[label]
+        judged |= truth != UNKNOWN
+        found += metrics.measure(label, truth, probabilities, classes, weights)
+    found += metrics.mean_over_labels(found, int(judged.sum()))
+    return [_row(m, name, features.split, seed) for m in found]
+
+
+def _row(measure: metrics.Measure, protocol: str, split: str, seed: int) -> dict[str, Any]:
+    value, low, high = metrics.summary(measure.values)
+    return {
+        "protocol": protocol,
+        "split": split,
+        "label": measure.label,
+        "class": measure.cls,
+        "metric": measure.metric,
+        "value": value,
+        "ci_low": low,
+        "ci_high": high,
+        "n": measure.n,
+        "seed": seed,
+    }

@@ -1,0 +1,19 @@
+"""What a user did wrong, as one sentence. Everything else that is raised is a bug and keeps its traceback."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(ValueError):
+    """A mistake in a study, a command or a folder: printed as one message, exit code 2."""
+
+
+def nearest(name: object, allowed: Iterable[str]) -> str:
+    """The ending of an error message: the closest valid name, or all of them when none is close."""
+    names = list(allowed)
+    close = difflib.get_close_matches(str(name), names, n=1, cutoff=0.5)
+    if close:
+        return f"did you mean '{close[0]}'?"
+    return f"choose from: {', '.join(names)}" if names else "none is available"

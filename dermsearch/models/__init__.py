@@ -1,0 +1,1 @@
+"""Networks: encoders, heads, and a BatchNorm that spans processes."""

@@ -1,0 +1,60 @@
+"""The encoders: one backbone per modality, separate or shared. They are what is learnt and what is handed on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import timm
+import torch
+from torch import Tensor, nn
+
+from dermsearch.errors import UserError, nearest
+
+
+def check_encoder(name: str) -> None:
+    """Refuse a backbone that timm does not know, naming the nearest that it does."""
+    if not timm.is_model(name):
+        raise UserError(f"encoder.name: '{name}' is not a model of timm; {nearest(name, timm.list_models())}")
+
+
+class Encoders(nn.Module):
+    """Backbones by branch. `shared`: one branch of that name sees all modalities; `separate`: one per modality."""
+
+    def __init__(self, name: str, modalities: Sequence[str], branches: str) -> None:
+        super().__init__()
+        check_encoder(name)
+        separate = branches == "separate"
+        self.modalities = tuple(modalities)
+        self.branches: dict[str, tuple[str, ...]] = (
+            {m: (m,) for m in modalities} if separate else {"shared": tuple(modalities)}
+        )
+        self.backbones = nn.ModuleDict({b: timm.create_model(name, num_classes=0) for b in self.branches})
+        self.dim: int = next(iter(self.backbones.values())).num_features  # type: ignore[assignment]
+
+    @classmethod
+    def random(cls, name: str, modalities: Sequence[str], branches: str, seed: int) -> Encoders:
+        """The root of a curriculum: freshly drawn weights, the same for the same seed."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            return cls(name, modalities, branches)
+
+    @classmethod
+    def empty(cls, name: str, modalities: Sequence[str], branches: str) -> Encoders:
+        """The architecture without weights, to be filled by `load`: costs no drawing of random numbers."""
+        with torch.device("meta"):
+            return cls(name, modalities, branches)
+
+    def load(self, state: dict[str, Tensor]) -> Encoders:
+        """Take over the weights that a stage handed on."""
+        self.load_state_dict(state, strict=True, assign=True)
+        for p in self.parameters():
+            p.requires_grad_(True)
+        return self
+
+    def branch_of(self, modality: str) -> str:
+        """The branch that looks at images of this modality."""
+        return next(b for b, seen in self.branches.items() if modality in seen)
+
+    def forward(self, images: Tensor, modality: str) -> Tensor:
+        """(n, 3, s, s) -> (n, dim) pooled features."""
+        return self.backbones[self.branch_of(modality)](images)

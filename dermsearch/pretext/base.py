@@ -1,0 +1,174 @@
+"""The contract of a pretext task, and the registry that finds one by name.
+
+A task is a module over one backbone and one pool of images. It knows nothing of modalities, workers or
+resuming: the trainer gives each branch of the encoders a task of its own, hands every process its rows of
+the global batch, and saves the module's state dict after each epoch. In return a task draws no random
+numbers of its own (views and dropout are numbered) and keeps whatever it remembers in buffers.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+from typing import Any, ClassVar, Protocol
+
+import numpy as np
+import torch
+from pydantic import BaseModel, ConfigDict
+from torch import Tensor, nn
+
+from dermsearch import world
+from dermsearch.data.augment import PatchGrid, View, patches, plain, render
+from dermsearch.data.counter import uniforms
+from dermsearch.errors import UserError, nearest
+
+
+class Settings(BaseModel):
+    """Base of a task's `Config`: frozen, exact types, no unknown keys."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What a task may know of the stage that it trains in."""
+
+    units: int  # images in the pool
+    size: int  # side of an image
+    dim: int  # width of the backbone's features
+    batch: int  # global batch
+    seed: int
+
+
+class Pool(Protocol):
+    """The images of one branch: unit -> uint8 (n, 3, s, s) on the device."""
+
+    def pixels(self, units: np.ndarray) -> Tensor: ...
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One step's global batch, seen from one process."""
+
+    units: np.ndarray  # (B,) of the global batch, the same on every process
+    pool: Pool
+    size: int
+    seed: int
+    epoch: int
+    step: int  # counted from the start of the stage
+
+    @property
+    def own(self) -> np.ndarray:
+        """The units of this process."""
+        return self.units[world.mine(len(self.units))]
+
+    def view(self, view: View, use: str, units: np.ndarray | None = None) -> Tensor:
+        """Pictures as `view` declares them, of this process's units unless others are named.
+
+        They depend on (seed, epoch, unit, use) alone, so any process can make any unit's.
+        """
+        units = self.own if units is None else units
+        return render(
+            view, self.pool.pixels(units), uniforms(self.seed, self.epoch, units, use, View.numbers)
+        )
+
+    def patches(self, grid: PatchGrid, use: str) -> Tensor:
+        """(b, 9, 3, p, p) patches of this process's units."""
+        u = uniforms(self.seed, self.epoch, self.own, use, PatchGrid.numbers)
+        return patches(grid, self.pool.pixels(self.own), u)
+
+    def permutation(self, use: str) -> np.ndarray:
+        """A shuffle of the global batch's rows, the same on every process."""
+        return uniforms(self.seed, self.step, np.arange(len(self.units)), use, 1)[:, 0].argsort()
+
+
+@dataclass(frozen=True)
+class Loss:
+    """A step's loss over this process's rows, so that the mean over processes is the global batch's loss."""
+
+    value: Tensor
+    embedding: Tensor  # (b, dim) backbone features, watched for collapse
+    parts: dict[str, Tensor]  # what else is worth a column in the history
+
+
+class Task(nn.Module):
+    """Base of every pretext task. One file shows one task whole."""
+
+    name: ClassVar[str]
+    version: ClassVar[int] = 1  # part of the stage key: raise it when results change
+    Config: ClassVar[type[Settings]]
+    train_defaults: ClassVar[dict[str, Any]] = {}  # the authors' optimiser; `lr` is for a batch of `lr_batch`
+    replacement: ClassVar[bool] = False  # are the images of an epoch drawn with replacement?
+
+    def __init__(self, backbone: nn.Module, config: Any, setting: Setting) -> None:
+        super().__init__()
+        self.backbone, self.config, self.setting = backbone, config, setting
+
+    @classmethod
+    def check(cls, config: Any, setting: Setting) -> None:
+        """Raise UserError when this task cannot work in this setting. Called before anything starts."""
+
+    @classmethod
+    def cost(cls, config: Any, size: int) -> float:
+        """Passes through the backbone per image, in whole images forward and backward; what `plan` counts."""
+        return 1.0
+
+    def begin(self, features: Callable[[nn.Module], Tensor]) -> None:
+        """Once, before the first epoch; `features(module)` is its eval-mode output on every whole image of the pool."""
+
+    def before_step(self) -> None:
+        """Before a step's forward pass: momentum encoders move here."""
+
+    def loss(self, batch: Batch) -> Loss:
+        """The loss of this process's rows."""
+        raise NotImplementedError(type(self).__name__)
+
+    def after_step(self, batch: Batch) -> None:
+        """After the optimiser's step: queues and banks move here."""
+
+    def options(self) -> dict[str, dict[str, float]]:
+        """Optimiser options by parameter-name prefix, where a part of the task has its own."""
+        return {}
+
+    def forward(self, batch: Batch) -> Loss:
+        return self.loss(batch)
+
+
+TASKS = {
+    "relative_location": "dermsearch.pretext.relative_location:RelativeLocation",
+    "moco_v2": "dermsearch.pretext.moco_v2:MoCoV2",
+    "odc": "dermsearch.pretext.odc:ODC",
+}
+
+
+def task_names() -> list[str]:
+    """Every task that a study may name: the shipped ones and those of installed packages."""
+    return sorted({*TASKS, *(e.name for e in entry_points(group="dermsearch.tasks"))})
+
+
+def find_task(name: str) -> type[Task]:
+    """The task of that name."""
+    if name in TASKS:
+        module, _, attribute = TASKS[name].partition(":")
+        return getattr(importlib.import_module(module), attribute)
+    for entry in entry_points(group="dermsearch.tasks", name=name):
+        return entry.load()
+    raise UserError(f"'{name}' is not a task; {nearest(name, task_names())}")
+
+
+@torch.no_grad()
+def all_features(
+    module: nn.Module, pool: Pool, units: int, size: int, autocast: Callable[[], Any], batch: int = 256
+) -> Tensor:
+    """Eval-mode output of `module` on every whole image of a pool, float32, the same on every process."""
+    was = module.training
+    module.eval()
+    rows = []
+    for start in range(0, units, batch):
+        with autocast():
+            x = plain(pool.pixels(np.arange(start, min(start + batch, units))), size)
+            rows.append(module(x).float())
+    module.train(was)
+    return torch.cat(rows)

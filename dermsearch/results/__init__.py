@@ -1,0 +1,5 @@
+"""What a study leaves behind: Arrow tables, and everything drawn from them."""
+
+from dermsearch.results.tables import Results, load
+
+__all__ = ["Results", "load"]

@@ -1,0 +1,156 @@
+"""The Arrow tables of a study: their schemas, and how they are written and read. Knows neither torch nor ray."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from dermsearch.errors import UserError, nearest
+
+# Columns that every row carries: where the number comes from.
+PROVENANCE = [("study", pa.string()), ("version", pa.string()), ("commit", pa.string())]
+
+SCHEMAS: dict[str, pa.Schema] = {
+    # One row per proposal of the brain: a whole curriculum with its settings.
+    "trials": pa.schema(
+        [
+            ("trial", pa.int32()),
+            ("curriculum", pa.string()),  # "odc > moco_v2"
+            ("settings", pa.string()),  # JSON: {"moco_v2.lr": 0.03}; {} where nothing is searched
+            ("keys", pa.list_(pa.string())),  # the last stage's key, one per seed
+            ("status", pa.string()),  # done | failed | pruned
+            ("value", pa.float64()),  # the objective: mean over the seeds
+            ("seeds", pa.int32()),
+            ("seconds", pa.float64()),  # training time of its stages that this run trained
+            *PROVENANCE,
+        ]
+    ),
+    # One row per stage of the tree: one pretext task trained from one parent with fixed settings.
+    "stages": pa.schema(
+        [
+            ("key", pa.string()),
+            ("parent", pa.string()),  # the parent stage's key, or the root's
+            ("depth", pa.int32()),  # 1 for the first task of a curriculum
+            ("curriculum", pa.string()),
+            ("task", pa.string()),
+            ("settings", pa.string()),  # JSON of the task's settings and training
+            ("seed", pa.int64()),
+            ("status", pa.string()),  # done | failed | pruned
+            ("reused", pa.bool_()),  # not trained by this run
+            ("seconds", pa.float64()),  # spent training it, whoever did
+            ("epochs", pa.int32()),
+            ("device", pa.string()),
+            ("workers", pa.int32()),
+            ("error", pa.string()),
+            *PROVENANCE,
+        ]
+    ),
+    # One row per epoch of a stage.
+    "epochs": pa.schema(
+        [
+            ("stage", pa.string()),
+            ("curriculum", pa.string()),
+            ("task", pa.string()),
+            ("seed", pa.int64()),
+            ("epoch", pa.int32()),
+            ("loss", pa.float64()),
+            ("parts", pa.string()),  # JSON: what the loss consists of and what the task measures beside it
+            ("lr", pa.float64()),
+            ("grad_norm", pa.float64()),
+            ("views_per_second", pa.float64()),
+            (
+                "embedding_std",
+                pa.float64(),
+            ),  # collapse indicator: std of unit embeddings x sqrt(d), healthy near 1
+            ("effective_rank", pa.float64()),
+            ("seconds", pa.float64()),
+            *PROVENANCE,
+        ]
+    ),
+    # One row per number: what a protocol says of a stage's (or the root's) encoders.
+    "scores": pa.schema(
+        [
+            ("stage", pa.string()),
+            ("curriculum", pa.string()),  # "no pre-training" for the root
+            ("protocol", pa.string()),
+            ("split", pa.string()),
+            ("label", pa.string()),  # "mean" for the mean over labels
+            ("class", pa.string()),  # "" where the metric is of the whole label
+            ("metric", pa.string()),  # balanced_accuracy | macro_f1 | auc
+            ("value", pa.float64()),
+            ("ci_low", pa.float64()),  # 95 % bootstrap interval over patients
+            ("ci_high", pa.float64()),
+            ("n", pa.int32()),
+            ("seed", pa.int64()),
+            *PROVENANCE,
+        ]
+    ),
+}
+
+ROOT_CURRICULUM = "no pre-training"
+ARROW = " > "
+
+
+def build(name: str, rows: Iterable[Mapping[str, Any]]) -> pa.Table:
+    """Rows as a table of the named schema; a column that a row lacks is null."""
+    schema = SCHEMAS[name]
+    rows = list(rows)
+    return pa.table({f.name: pa.array([r.get(f.name) for r in rows], f.type) for f in schema}, schema=schema)
+
+
+def write(table: pa.Table, path: str | Path) -> None:
+    """Write a table so that a reader sees the old file or the new one, never half of one."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    with pa.OSFile(str(part), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
+        writer.write_table(table)
+    part.replace(path)
+
+
+def read(path: str | Path) -> pa.Table:
+    """One Arrow IPC file, memory-mapped."""
+    with pa.memory_map(str(path)) as source:
+        return pa.ipc.open_file(source).read_all()
+
+
+@dataclass(frozen=True)
+class Results:
+    """A finished (or running) study's tables. `results.scores` is Arrow, `results.pandas('scores')` a DataFrame."""
+
+    folder: Path
+    study: dict[str, Any]
+    tables: dict[str, pa.Table]
+
+    def __getattr__(self, name: str) -> pa.Table:
+        try:
+            return self.__dict__["tables"][name]
+        except KeyError:
+            raise AttributeError(f"no table '{name}': {nearest(name, SCHEMAS)}") from None
+
+    def pandas(self, name: str) -> Any:
+        """The named table as a pandas DataFrame."""
+        return getattr(self, name).to_pandas()
+
+    def settings(self, key: str) -> dict[str, Any]:
+        """The settings of one stage, parsed."""
+        stages = self.stages.to_pylist()
+        return next(json.loads(s["settings"]) for s in stages if s["key"] == key)
+
+
+def load(folder: str | Path) -> Results:
+    """The tables of a study's folder, in one line."""
+    import yaml
+
+    folder = Path(folder)
+    missing = [name for name in SCHEMAS if not (folder / "tables" / f"{name}.arrow").is_file()]
+    if missing:
+        raise UserError(f"{folder}: not the folder of a study: it has no tables/{missing[0]}.arrow")
+    study = yaml.safe_load((folder / "study.yaml").read_text()) if (folder / "study.yaml").is_file() else {}
+    return Results(folder, study, {name: read(folder / "tables" / f"{name}.arrow") for name in SCHEMAS})

@@ -1,0 +1,121 @@
+"""The engine on Ray: a cluster of its own on this machine or one to join, and as many stages at once as it holds."""
+
+from __future__ import annotations
+
+import logging
+import os
+import warnings
+from collections.abc import Iterable
+from typing import Any
+
+from dermsearch.config import Compute
+from dermsearch.errors import UserError
+from dermsearch.search.driver import Driver
+
+# Ray speaks to those who operate it; a researcher watches the study. Set before Ray is imported.
+QUIET = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    "RAY_TRAIN_METRICS_ENABLED": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
+    "TUNE_MAX_PENDING_TRIALS_PG": "64",
+}
+
+
+def run_ray(driver: Driver, address: str | None) -> None:
+    """Run the driver's jobs as Tune trials until it says that it is finished."""
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
+    import ray
+    from ray import tune
+
+    from dermsearch.search.searcher import StageSearcher, run_trial
+
+    compute = driver.study.compute
+    warnings.filterwarnings("ignore", module="ray")
+    started = not ray.is_initialized()
+    if started:
+        connect(compute, address)
+    for name in ("ray", "ray.tune", "ray.train", "ray.data"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    storage = f"tune/{driver.study.name}-{os.getpid()}"
+    try:
+        at_once = concurrency(compute, [n["Resources"] for n in ray.nodes() if n["Alive"]])
+        where = f"{driver.store.address}/{storage}"
+        tune.Tuner(
+            tune.with_resources(run_trial, trial_resources(compute)),
+            tune_config=tune.TuneConfig(
+                search_alg=StageSearcher(driver, where),
+                num_samples=-1,
+                max_concurrent_trials=at_once,
+                reuse_actors=True,  # a warm process takes a stage in a tenth of a second, a new one in many
+            ),
+            run_config=tune.RunConfig(
+                name="trials",
+                storage_path=where,
+                verbose=0,
+                failure_config=tune.FailureConfig(max_failures=compute.retries),
+            ),
+        ).fit()
+    finally:
+        driver.store.remove(storage)
+        if started:
+            ray.shutdown()
+
+
+def connect(compute: Compute, address: str | None) -> None:
+    """Join the cluster at `address`, or start one on this machine."""
+    import ray
+
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL}
+    try:
+        if address:
+            ray.init(address=address, **quiet)
+        else:
+            # More workers or threads than cores are allowed on one's own machine: slower, never wrong.
+            ray.init(include_dashboard=False, _node_ip_address="127.0.0.1", **quiet)
+    except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+        where = (
+            f"--address: no Ray cluster answers at '{address}'"
+            if address
+            else "Ray did not start on this machine"
+        )
+        raise UserError(f"{where}: {str(error).splitlines()[0][:200]}") from None
+
+
+def trial_resources(compute: Compute) -> dict[str, float]:
+    """What one Tune trial asks for: its worker's share, or a token while Ray Train's workers hold the real one.
+
+    The token is memory, of which every node has some: a share of a CPU could be the one that the workers lack.
+    """
+    if compute.workers > 1:
+        return {"memory": 2**20}
+    return worker_resources(compute)
+
+
+def worker_resources(compute: Compute) -> dict[str, float]:
+    """What one worker needs on one node."""
+    return {"CPU": compute.threads, **({"GPU": compute.gpus} if compute.gpus else {})}
+
+
+def concurrency(compute: Compute, nodes: Iterable[dict[str, float]]) -> int:
+    """How many stages the cluster holds at once; refuses what it could never hold, which Ray would retry for ever."""
+    nodes = list(nodes)
+    need = worker_resources(compute)
+    slots = sum(int(min(node.get(r, 0) / n + 1e-9 for r, n in need.items())) for node in nodes)
+    stages = slots // compute.workers
+    if stages < 1:
+        wanted = " and ".join(f"{n:g} {r}{'s' if n != 1 else ''}" for r, n in need.items())
+        total = {r: sum(n.get(r, 0) for n in nodes) for r in ("CPU", "GPU")}
+        largest = {r: max((n.get(r, 0) for n in nodes), default=0) for r in ("CPU", "GPU")}
+        raise UserError(
+            f"compute: a stage wants {compute.workers} worker{'s' if compute.workers > 1 else ''} with {wanted} each; "
+            f"the cluster has {total['CPU']:g} CPUs and {total['GPU']:g} GPUs on {len(nodes)} node"
+            f"{'s' if len(nodes) != 1 else ''} (largest: {largest['CPU']:g} and {largest['GPU']:g}); "
+            "lower compute.workers, compute.threads or compute.gpus"
+        )
+    return min(stages, compute.concurrency or stages)

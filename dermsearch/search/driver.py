@@ -1,0 +1,203 @@
+"""The driver of a study: hands out the next missing stage, takes in what became of it, asks the brain for more.
+
+It knows nothing of Ray or threads; an engine calls `next_job` until it says FINISHED and `done` for every job.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+from dermsearch.config import Study
+from dermsearch.downstream import PROTOCOLS
+from dermsearch.search.brain import Asked, Brain
+from dermsearch.search.keys import root_key, score_key, stage_key
+from dermsearch.search.space import Proposal, Space
+from dermsearch.search.store import StageStore
+from dermsearch.search.tree import DONE, FAILED, RUNNING, Node, Tree
+
+WAIT, FINISHED = "wait", "finished"
+
+
+class Driver:
+    """Brain, tree and stage store of one run."""
+
+    def __init__(
+        self,
+        study: Study,
+        space: Space,
+        brain: Brain | None,
+        store: StageStore,
+        fingerprint: str,
+        cache: str,
+        precision: str,
+        on_change: Callable[[Node], None] = lambda node: None,
+    ) -> None:
+        self.study, self.space, self.brain, self.store = study, space, brain, store
+        self.fingerprint, self.cache, self.precision, self.on_change = (
+            fingerprint,
+            cache,
+            precision,
+            on_change,
+        )
+        self.protocols = {
+            n: PROTOCOLS[n].Config(**(c or {})).model_dump(mode="json") for n, c in study.downstream.items()
+        }
+        self.tree = Tree()
+        self.scores: dict[str, list[dict[str, Any]]] = {}  # by node key
+        self.round: list[tuple[Asked, list[list[Node]]]] = []  # per proposal, a path of nodes per seed
+        self.trials: list[dict[str, Any]] = []
+        self.over = False
+        for seed in study.search.seeds:
+            self.tree.root(root_key(study.data, fingerprint, study.encoder, seed), seed)
+
+    def next_job(self) -> dict[str, Any] | str:
+        """A job, WAIT while others must finish first, or FINISHED."""
+        node = self._next_node()
+        if isinstance(node, str):
+            return node
+        node.status = RUNNING
+        self.on_change(node)
+        return self.job(node)
+
+    def idle(self) -> bool:
+        """Is everything that is asked for in the store already?"""
+        return self._next_node() == FINISHED
+
+    def _next_node(self) -> Node | str:
+        """The next node that somebody must work on, past all that the store has."""
+        while True:
+            node = self.tree.ready()
+            if node is not None:
+                if self._take_from_store(node):
+                    continue
+                return node
+            if self.tree.running():
+                return WAIT
+            if self.over or not self._next_round():
+                self.over = True
+                return FINISHED
+
+    def done(self, key: str, record: dict[str, Any]) -> None:
+        """What a worker says of its job."""
+        node = self.tree.nodes[key]
+        if node.status != RUNNING:
+            return  # a second report of the same stage
+        node.record |= record
+        if record["status"] == "failed":
+            self.tree.fail(node, record["error"])
+        else:
+            node.status, node.reused = DONE, record["reused"]
+            self._read_scores(node)
+        self.on_change(node)
+
+    def path(self, proposal: Proposal, root: Node) -> list[Node]:
+        """The nodes of a proposal from its first task on, made where they are missing."""
+        nodes, at = [], root
+        for task in proposal.curriculum:
+            settings = self.space.settings(task, proposal.settings)
+            key = stage_key(at.key, task, self.space.tasks[task].version, settings, self.precision, root.seed)
+            at = self.tree.child(at, key, task, settings)
+            nodes.append(at)
+        return nodes
+
+    def value(self, node: Node) -> float | None:
+        """The objective of a judged node."""
+        o = self.study.objective
+        for row in self.scores.get(node.key, []):
+            if (row["protocol"], row["metric"], row["label"], row["class"]) == (
+                o.protocol,
+                o.metric,
+                o.label,
+                "",
+            ):
+                return row["value"]
+        return None
+
+    def job(self, node: Node) -> dict[str, Any]:
+        """All that a worker needs to know, as JSON."""
+        compute = self.study.compute
+        return {
+            "key": node.key,
+            "parent": node.parent.key if node.parent else "",
+            "task": node.task,
+            "curriculum": node.curriculum,
+            "settings": node.settings,
+            "seed": node.seed,
+            "data": self.study.data.model_dump(mode="json"),
+            "encoder": self.study.encoder.model_dump(mode="json"),
+            "precision": self.precision,
+            "protocols": self.protocols,
+            "store": self.store.address,
+            "cache": self.cache,
+            "threads": compute.threads,
+            "gpus": compute.gpus,
+            "workers": compute.workers if node.task else 1,
+            "retries": compute.retries,
+        }
+
+    def cached(self, node: Node) -> bool:
+        """Is the stage in the store, judged by every protocol of the study?"""
+        return self.store.manifest(node.key) is not None and all(
+            self.store.scores(key) is not None for key in self._score_keys(node)
+        )
+
+    def _take_from_store(self, node: Node) -> bool:
+        if not self.cached(node):
+            return False
+        manifest = self.store.manifest(node.key)
+        assert manifest is not None
+        node.status, node.reused = DONE, True
+        node.record |= {k: manifest[k] for k in ("seconds", "epochs", "device", "workers")}
+        self._read_scores(node)
+        self.on_change(node)
+        return True
+
+    def _score_keys(self, node: Node) -> list[str]:
+        return [
+            score_key(node.key, name, PROTOCOLS[name].version, config, "val", self.precision)
+            for name, config in self.protocols.items()
+        ]
+
+    def _read_scores(self, node: Node) -> None:
+        self.scores[node.key] = [
+            row for key in self._score_keys(node) for row in self.store.scores(key) or []
+        ]
+
+    def _next_round(self) -> bool:
+        """Tell the finished round in order, ask for another."""
+        for asked, paths in self.round:
+            prefixes = [self._mean(nodes) for nodes in zip(*paths, strict=True)]
+            self.brain.tell(asked, prefixes)
+            self.trials.append(self._trial(asked, paths, prefixes[-1]))
+        asked_now = self.brain.ask()
+        roots = [n for n in self.tree.nodes.values() if n.parent is None]
+        self.round = [(a, [self.path(a.proposal, root) for root in roots]) for a in asked_now]
+        return bool(self.round)
+
+    def _mean(self, nodes: tuple[Node, ...]) -> float | None:
+        """The brain is told the mean over the seeds, and only when every seed has come through."""
+        values = [self.value(n) for n in nodes]
+        known = [v for v in values if v is not None]
+        return sum(known) / len(known) if len(known) == len(values) else None
+
+    def _trial(self, asked: Asked, paths: list[list[Node]], value: float | None) -> dict[str, Any]:
+        trained = {
+            n.key: n.record.get("seconds", 0.0)
+            for path in paths
+            for n in path
+            if n.status == DONE and not n.reused
+        }
+        last = [path[-1] for path in paths]
+        failed = any(n.status == FAILED for n in last)
+        return {
+            "trial": asked.number,
+            "curriculum": last[0].curriculum,
+            "settings": json.dumps(asked.proposal.settings),
+            "keys": [n.key for n in last],
+            "status": "done" if value is not None else "failed" if failed else "pruned",
+            "value": value,
+            "seeds": len(paths),
+            "seconds": sum(trained.values()),
+        }

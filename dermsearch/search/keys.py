@@ -1,0 +1,44 @@
+"""Content addresses: a key is a hash of everything that decides a result, and of nothing else."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any
+
+from dermsearch.config import Data, Encoder
+
+
+def digest(*parts: Any) -> str:
+    """blake2b over canonical JSON."""
+    text = json.dumps(parts, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+
+def root_key(data: Data, fingerprint: str, encoder: Encoder, seed: int) -> str:
+    """The root of a seed's curricula: random weights of this architecture, to see these cases."""
+    return digest(
+        "root",
+        {
+            "cases": fingerprint,
+            "modalities": data.modalities,
+            "size": data.size,
+            "transductive": data.transductive,
+        },
+        encoder.model_dump(mode="json"),
+        seed,
+    )
+
+
+def stage_key(
+    parent: str, task: str, version: int, settings: dict[str, Any], precision: str, seed: int
+) -> str:
+    """A stage: its parent's key carries data, encoder and all that came before."""
+    return digest("stage", parent, task, version, settings, precision, seed)
+
+
+def score_key(
+    stage: str, protocol: str, version: int, config: dict[str, Any], split: str, precision: str
+) -> str:
+    """A judgement of a stage's encoders."""
+    return digest("score", stage, protocol, version, config, split, precision)

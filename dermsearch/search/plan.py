@@ -1,0 +1,172 @@
+"""What a study will do, without doing it: its tree, what sharing saves, and what it costs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from dermsearch.config import Study
+from dermsearch.data.open import is_made, open_cases
+from dermsearch.errors import UserError
+from dermsearch.results.tables import ARROW
+from dermsearch.search.driver import Driver
+from dermsearch.search.run import cache_folder, check, check_cases, training_images
+from dermsearch.search.space import Proposal, Space
+from dermsearch.search.store import StageStore
+from dermsearch.training.precision import resolve
+
+SHOWN = 40  # lines of the tree
+
+
+@dataclass
+class Plan:
+    """The numbers of a plan; `count` is None where the brain decides as it goes."""
+
+    study: Study
+    proposals: int
+    stages: int  # distinct, over all seeds
+    unshared: int  # if every proposal trained its whole curriculum
+    images: int  # training images
+    passes: float  # images through the backbone, forward and backward, over all stages
+    unshared_passes: float
+    cached: int | None  # stages that the store has; None where that cannot be told
+    exact: bool
+    tree: dict[str, int] = field(default_factory=dict)  # curriculum -> stages of it (settings and seeds)
+
+
+def make_plan(study: Study) -> tuple[Plan, Space]:
+    """Check the study as `run` does and lay out its tree. Trains nothing, makes no data, starts no Ray."""
+    space = check(study)
+    cases = None
+    folder = Path(study.compute.store).expanduser()
+    known = "://" not in study.compute.store and folder.is_dir()
+    if known or study.data.source == "store":
+        cache = cache_folder(StageStore(study.compute.store)) if known else folder / "data"
+        if is_made(study.data, cache):
+            cases = open_cases(study.data, cache)
+            check_cases(study, space, cases)
+    if cases is None:
+        images = study.data.cases if study.data.transductive else round(0.7 * study.data.cases)
+        pooled = len(study.data.modalities) if study.encoder.branches == "shared" else 1
+        space.check(images * pooled, 1)
+    else:
+        images = training_images(study, cases)
+
+    count = space.count()
+    exact = study.search.sampler == "grid"
+    budget = study.search.trials or count or 0
+    if exact and budget > 100_000:
+        raise UserError(f"search: {budget} proposals are too many to lay out")
+    proposals = list(_first(space.every(), min(budget, count or budget))) if exact else []
+    seeds = len(study.search.seeds)
+    seen: dict[Proposal, float] = {}
+    unshared_passes, tree = 0.0, {}
+    for proposal in proposals:
+        for depth in range(1, len(proposal.curriculum) + 1):
+            prefix = proposal.prefix(depth)
+            cost = stage_passes(space, prefix, images)
+            unshared_passes += cost * seeds
+            if prefix not in seen:
+                seen[prefix] = cost
+                name = ARROW.join(prefix.curriculum)
+                tree[name] = tree.get(name, 0) + seeds
+    if not exact:  # the brain decides: at most a whole curriculum per proposal
+        longest = study.curriculum.length[1]
+        return Plan(
+            study, budget, budget * longest * seeds, budget * longest * seeds, images, 0, 0, None, False
+        ), space
+    cached = None
+    if cases is not None and known:
+        cached = _cached(study, space, cases.fingerprint, proposals)
+    plan = Plan(
+        study,
+        len(proposals),
+        len(seen) * seeds,
+        sum(len(p.curriculum) for p in proposals) * seeds,
+        images,
+        sum(seen.values()) * seeds,
+        unshared_passes,
+        cached,
+        True,
+        tree,
+    )
+    return plan, space
+
+
+def stage_passes(space: Space, proposal: Proposal, images: int) -> float:
+    """Images through the backbone in the last stage of a proposal, over all branches."""
+    task = proposal.curriculum[-1]
+    settings = space.settings(task, proposal.settings)
+    cls, data = space.tasks[task], space.study.data
+    cost = cls.cost(cls.Config.model_validate(settings["config"]), data.size)
+    return settings["train"]["epochs"] * images * len(data.modalities) * cost
+
+
+def lines(plan: Plan) -> Iterator[str]:
+    """The plan as text."""
+    study = plan.study
+    data, compute = study.data, study.compute
+    seeds = len(study.search.seeds)
+    yield f"Study '{study.name}': {study.encoder.name}, {data.size} px, {' + '.join(data.modalities)}, {plan.images} training cases"
+    yield f"  tasks      {', '.join(study.curriculum.tasks)}; curricula of {study.curriculum.length[0]} to {study.curriculum.length[1]}"
+    yield f"  search     {study.search.sampler}: {plan.proposals} proposals, {seeds} seed{'s' * (seeds > 1)}"
+    if plan.exact:
+        saved = plan.unshared / max(1, plan.stages)
+        yield f"  stages     {plan.stages} instead of {plan.unshared}: shared prefixes are trained once ({saved:.1f} times fewer)"
+        yield f"  cost       {amount(plan.passes)} image passes instead of {amount(plan.unshared_passes)} (forward and backward, {study.encoder.name} at {data.size} px)"
+    else:
+        yield f"  stages     at most {plan.stages}; the sampler decides as it goes, and shared prefixes are trained once"
+    if plan.cached is not None:
+        yield f"  in store   {plan.cached} of {plan.stages} stages are finished and will be reused"
+    gpu = f", {compute.gpus:g} GPU" if compute.gpus else ""
+    workers = f"{compute.workers} worker{'s' * (compute.workers > 1)} of {compute.threads} CPU thread{'s' * (compute.threads > 1)}{gpu}"
+    yield f"  compute    engine {compute.engine}, {workers} per stage; store {compute.store}"
+    yield f"  objective  {study.objective.metric} of {study.objective.label} by {study.objective.protocol}, validation"
+    if plan.tree:
+        yield ""
+        yield from _tree_lines(plan.tree, study)
+
+
+def _tree_lines(tree: dict[str, int], study: Study) -> Iterator[str]:
+    yield "no pre-training"
+    names = sorted(tree, key=lambda n: [list(study.curriculum.tasks).index(t) for t in n.split(ARROW)])
+    for i, name in enumerate(names[:SHOWN]):
+        parts = name.split(ARROW)
+        bars = ""
+        for depth in range(1, len(parts) + 1):
+            prefix = parts[:depth]
+            # Does a sibling of this ancestor follow further down?
+            more = any(
+                n.split(ARROW)[: depth - 1] == prefix[:-1] and len(n.split(ARROW)) == depth
+                for n in names[i + 1 :]
+            )
+            last = depth == len(parts)
+            bars += ("├── " if more else "└── ") if last else ("│   " if more else "    ")
+        times = f"  x {tree[name]}" if tree[name] > 1 else ""
+        yield f"{bars}{parts[-1]}{times}"
+    if len(names) > SHOWN:
+        yield f"... and {len(names) - SHOWN} more"
+
+
+def _cached(study: Study, space: Space, fingerprint: str, proposals: list[Proposal]) -> int:
+    from dermsearch.search.keys import root_key
+
+    store = StageStore(study.compute.store)
+    precision = resolve(study.train.precision, study.compute.gpus)
+    driver = Driver(study, space, None, store, fingerprint, "", precision)
+    for seed in study.search.seeds:
+        root = driver.tree.root(root_key(study.data, fingerprint, study.encoder, seed), seed)
+        for proposal in proposals:
+            driver.path(proposal, root)
+    return sum(driver.cached(n) for n in driver.tree.stages())
+
+
+def _first(found: Iterator[Proposal], count: int) -> Iterator[Proposal]:
+    for _, proposal in zip(range(count), found, strict=False):
+        yield proposal
+
+
+def amount(number: float) -> str:
+    """12,300 or 1.2 M."""
+    return f"{number / 1e6:.1f} M" if number >= 1e6 else f"{number:,.0f}"

@@ -1,0 +1,182 @@
+"""What a running study shows: the tree with its states and scores, live on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.text import Text
+from rich.tree import Tree as Branch
+
+from dermsearch.results.tables import ARROW
+from dermsearch.search.driver import Driver
+from dermsearch.search.tree import DONE, FAILED, PRUNED, RUNNING, WAITING, Node
+
+MARKS = {
+    WAITING: ("·", "dim"),
+    RUNNING: ("●", "cyan"),
+    DONE: ("✓", "green"),
+    FAILED: ("✗", "red"),
+    PRUNED: ("–", "dim"),
+}
+EVERY = 0.5  # seconds between two looks at the stages under way
+MOST = 60  # stages that the live tree shows; a larger one shows those under way and the best
+
+
+class Progress:
+    """Follows a driver; `changed` is called at every change of a node, from any thread."""
+
+    def __init__(self, console: Console, tensorboard: Path, save: Callable[[], None]) -> None:
+        self.console, self.tensorboard, self.save = console, tensorboard, save
+        self.driver: Driver | None = None
+        self.started = time.perf_counter()
+        self.epochs: dict[str, int] = {}  # key -> epochs already written to TensorBoard
+        self.stop = threading.Event()
+        self.saved = 0.0
+
+    def __enter__(self) -> Progress:
+        self.live: Any = (
+            Live(console=self.console, auto_refresh=False) if self.console.is_terminal else nullcontext()
+        )
+        self.live.__enter__()
+        self.thread = threading.Thread(target=self._watch, daemon=True)
+        self.thread.start()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self.stop.set()
+        self.thread.join()
+        self._look()
+        self.live.__exit__(*error)
+
+    def changed(self, node: Node) -> None:
+        """A line per finished stage where there is no terminal; the tables follow every few seconds."""
+        if node.status != RUNNING and not self.console.is_terminal:
+            self.console.print(self._line(node), highlight=False, soft_wrap=True)
+        if node.status != RUNNING and time.perf_counter() - self.saved > 5:
+            self.save()
+            self.saved = time.perf_counter()
+
+    def _line(self, node: Node) -> Text:
+        done, total = self._counts()
+        text = Text(f"[{done:>3}/{total}] {clock(time.perf_counter() - self.started)}  ")
+        text.append(f"{node.curriculum:<48}")
+        text.append(f" {self._state(node)}")
+        left = self._left()
+        if left is not None and done < total:
+            text.append(f"   about {clock(left)} left")
+        return text
+
+    def _state(self, node: Node) -> str:
+        assert self.driver is not None
+        if node.status == FAILED:
+            return f"failed: {node.error}"
+        if node.status == PRUNED:
+            return node.error
+        if node.status == DONE:
+            value = self.driver.value(node)
+            score = "" if value is None else f"{100 * value:5.1f} %"
+            seconds = node.record.get("seconds") or 0.0
+            how = "from the store" if node.reused else f"{seconds:.1f} s" if node.parent else ""
+            return f"{score}  {how}"
+        if node.status == RUNNING and node.task:
+            total = node.settings["train"]["epochs"]
+            return f"epoch {self.epochs.get(node.key, 0)}/{total}"
+        return "judging" if node.status == RUNNING else ""
+
+    def _counts(self) -> tuple[int, int]:
+        assert self.driver is not None
+        stages = self.driver.tree.stages()
+        return sum(n.status in (DONE, FAILED, PRUNED) for n in stages), len(stages)
+
+    def _left(self) -> float | None:
+        """Seconds: what this run has taken per stage that it trained, times the stages that are left."""
+        assert self.driver is not None
+        stages = self.driver.tree.stages()
+        trained = sum(n.status == DONE and not n.reused for n in stages)
+        if not trained:
+            return None
+        left = sum(n.status in (WAITING, RUNNING) for n in stages)
+        return (time.perf_counter() - self.started) / trained * left
+
+    def _watch(self) -> None:
+        while not self.stop.wait(EVERY):
+            self._look()
+
+    def _look(self) -> None:
+        if self.driver is None:
+            return
+        nodes = list(self.driver.tree.nodes.values())
+        for node in nodes:
+            if node.task and node.status == RUNNING:
+                self._to_tensorboard(node, self.driver.store.progress(node.key))
+            elif (
+                node.task
+                and node.status == DONE
+                and self.epochs.get(node.key, 0) < (node.record.get("epochs") or 0)
+            ):
+                self._to_tensorboard(node, self.driver.store.history(node.key))
+        if self.console.is_terminal:
+            self.live.update(self._picture(nodes), refresh=True)
+
+    def _to_tensorboard(self, node: Node, history: list[dict[str, Any]]) -> None:
+        written = self.epochs.get(node.key, 0)
+        if len(history) <= written:
+            return
+        from torch.utils.tensorboard import SummaryWriter
+
+        name = node.curriculum.replace(ARROW, ".")
+        with SummaryWriter(str(self.tensorboard / f"{name}-seed{node.seed}-{node.key[:8]}")) as writer:
+            for row in history[written:]:
+                for what, value in {**row, **row["parts"]}.items():
+                    if isinstance(value, (int, float)) and what != "epoch":
+                        writer.add_scalar(what, value, row["epoch"])
+        self.epochs[node.key] = len(history)
+
+    def _picture(self, nodes: list[Node]) -> Group:
+        assert self.driver is not None
+        done, total = self._counts()
+        left = self._left()
+        head = Text(f"{self.driver.study.name}  ", style="bold")
+        head.append(f"{done} of {total} stages, {clock(time.perf_counter() - self.started)}", style="")
+        if left is not None and done < total:
+            head.append(f", about {clock(left)} left", style="dim")
+        roots = [n for n in nodes if n.parent is None]
+        room = min(MOST, max(5, self.console.height - 2 - len(roots)))
+        shown = {n.key for n in sorted(nodes, key=self._interest)[:room]}
+        branches = []
+        for root in roots:
+            branch = Branch(self._label(root), guide_style="dim")
+            self._grow(branch, root, shown)
+            branches.append(branch)
+        return Group(head, *branches)
+
+    def _grow(self, branch: Branch, node: Node, shown: set[str]) -> None:
+        for child in node.children:
+            if child.key in shown or any(n.key in shown for n in child.below()):
+                self._grow(branch.add(self._label(child)), child, shown)
+
+    def _interest(self, node: Node) -> tuple[int, float]:
+        assert self.driver is not None
+        order = {RUNNING: 0, FAILED: 1, DONE: 2, WAITING: 3, PRUNED: 4}
+        return order[node.status], -(self.driver.value(node) or 0.0)
+
+    def _label(self, node: Node) -> Text:
+        mark, style = MARKS[node.status]
+        name = node.task or f"{node.curriculum} (seed {node.seed})"
+        return Text.assemble(
+            (f"{mark} ", style), f"{name}  ", (self._state(node), "dim" if node.status != DONE else "")
+        )
+
+
+def clock(seconds: float) -> str:
+    """1:05, 2:03:04."""
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

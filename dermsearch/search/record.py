@@ -1,0 +1,85 @@
+"""From the driver's tree to the Arrow tables: derived, disposable, the same however often a run was interrupted."""
+
+from __future__ import annotations
+
+import functools
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+from dermsearch import __version__
+from dermsearch.results import tables
+from dermsearch.search.driver import Driver
+from dermsearch.search.tree import DONE, FAILED, PRUNED, Node
+
+
+class Recorder:
+    """Writes the tables of one run."""
+
+    def __init__(self, driver: Driver, folder: Path) -> None:
+        self.driver, self.folder = driver, folder
+        self.provenance = {"study": driver.study.name, "version": __version__, "commit": commit()}
+        self.histories: dict[str, list[dict[str, Any]]] = {}
+
+    def history(self, node: Node) -> list[dict[str, Any]]:
+        """The epochs of a finished stage, read once."""
+        if node.key not in self.histories:
+            self.histories[node.key] = self.driver.store.history(node.key)
+        return self.histories[node.key]
+
+    def write(self) -> None:
+        """All four tables, each whole."""
+        tree = self.driver.tree
+        over = [n for n in tree.stages() if n.status in (DONE, FAILED, PRUNED)]
+        judged = [n for n in tree.nodes.values() if n.status == DONE]
+        rows: dict[str, list[dict[str, Any]]] = {
+            "trials": self.driver.trials,
+            "stages": [self._stage(n) for n in over],
+            "epochs": [self._epoch(n, row) for n in judged if n.parent for row in self.history(n)],
+            "scores": [
+                {"stage": n.key, "curriculum": n.curriculum, **row, "seed": n.seed}
+                for n in judged
+                for row in self.driver.scores[n.key]
+            ],
+        }
+        for name, found in rows.items():
+            table = tables.build(name, [{**row, **self.provenance} for row in found])
+            tables.write(table, self.folder / "tables" / f"{name}.arrow")
+
+    @staticmethod
+    def _stage(node: Node) -> dict[str, Any]:
+        assert node.parent is not None
+        return {
+            "key": node.key,
+            "parent": node.parent.key,
+            "depth": node.depth,
+            "curriculum": node.curriculum,
+            "task": node.task,
+            "settings": json.dumps(node.settings, sort_keys=True),
+            "seed": node.seed,
+            "status": node.status,
+            "reused": node.reused,
+            "error": node.error,
+            **{k: node.record.get(k) for k in ("seconds", "epochs", "device", "workers")},
+        }
+
+    @staticmethod
+    def _epoch(node: Node, row: dict[str, Any]) -> dict[str, Any]:
+        own = {"stage": node.key, "curriculum": node.curriculum, "task": node.task, "seed": node.seed}
+        return {**own, **row, "parts": json.dumps(row["parts"])}
+
+
+@functools.cache
+def commit() -> str:
+    """The commit of this checkout, where dermsearch runs from one."""
+    here = Path(__file__).resolve().parents[2]
+    if not (here / ".git").exists():
+        return ""
+    try:
+        found = subprocess.run(
+            ["git", "-C", str(here), "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return found.stdout.strip() if found.returncode == 0 else ""

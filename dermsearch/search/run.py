@@ -1,0 +1,171 @@
+"""A study from its settings to its tables: checks first, then data, tree, engine, tables, figures."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from rich.console import Console
+
+from dermsearch.config import Study
+from dermsearch.data.open import is_made, open_cases, store_folder
+from dermsearch.data.store import CaseStore
+from dermsearch.downstream import PROTOCOLS
+from dermsearch.errors import UserError, nearest
+from dermsearch.models.encoders import check_encoder
+from dermsearch.search.brain import Brain
+from dermsearch.search.driver import Driver
+from dermsearch.search.progress import Progress
+from dermsearch.search.record import Recorder
+from dermsearch.search.space import Space
+from dermsearch.search.store import StageStore
+from dermsearch.search.tree import DONE, FAILED, PRUNED
+from dermsearch.studyfile import problem
+from dermsearch.training.precision import resolve
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run came to, in numbers."""
+
+    summary: dict[str, Any]
+    failed: list[tuple[str, str]]  # (curriculum, error) of each stage that failed
+
+
+def check(study: Study) -> Space:
+    """Everything that can be wrong with a study beyond its form. Costs no compute."""
+    space = Space(study)
+    check_encoder(study.encoder.name)
+    for name, config in study.downstream.items():
+        if name not in PROTOCOLS:
+            raise UserError(f"downstream.{name}: '{name}' is not a protocol; {nearest(name, PROTOCOLS)}")
+        try:
+            PROTOCOLS[name].Config(**(config or {}))
+        except Exception as error:
+            from pydantic import ValidationError
+
+            if not isinstance(error, ValidationError):
+                raise
+            where, what = problem(dict(error.errors()[0]))
+            if "unknown field" in what:
+                what = f"unknown field; {nearest(where, PROTOCOLS[name].Config.model_fields)}"
+            raise UserError(f"downstream.{name}.{where}: {what}") from None
+    count = space.count()
+    if (
+        study.search.sampler == "grid"
+        and count is not None
+        and study.search.trials is None
+        and count > 100_000
+    ):
+        raise UserError(f"search: the grid has {count} proposals; limit it with search.trials or use tpe")
+    if study.published is not None:
+        from dermsearch.results.published import published
+
+        published(study.published)
+    return space
+
+
+def check_cases(study: Study, space: Space, cases: CaseStore) -> None:
+    """What can be wrong between a study and its cases."""
+    label = study.objective.label
+    if label != "mean" and label not in cases.classes:
+        raise UserError(
+            f"objective.label: the cases have no label '{label}'; {nearest(label, [*cases.classes, 'mean'])}"
+        )
+    pooled = len(study.data.modalities) if study.encoder.branches == "shared" else 1
+    space.check(training_images(study, cases) * pooled, 1)
+
+
+def training_images(study: Study, cases: CaseStore) -> int:
+    """How many cases the encoders are trained on."""
+    return len(cases) if study.data.transductive else len(cases.split("train"))
+
+
+def cache_folder(store: StageStore) -> Path:
+    """Case stores lie in the stage store where that is a folder, else in the user's cache."""
+    return store.local / "data" if store.local else Path("~/.cache/dermsearch/data").expanduser()
+
+
+def run_study(study: Study, out: Path, address: str | None, console: Console) -> Outcome:
+    """Run a study to its end. What an earlier run finished is taken from the stage store."""
+    started = time.perf_counter()
+    space = check(study)
+    store = StageStore(study.compute.store)
+    prepare_folder(out, study)
+    cache = cache_folder(store)
+    if study.data.source == "synthetic" and not is_made(study.data, cache):
+        console.print(f"Drawing {study.data.cases} cases of {study.data.size} px ...", highlight=False)
+    cases = open_cases(study.data, cache)
+    check_cases(study, space, cases)
+    console.print(
+        f"Study '{study.name}': {len(cases)} cases from {store_folder(study.data, cache)}; results go to {out}",
+        highlight=False,
+        soft_wrap=True,
+    )
+    precision = resolve(study.train.precision, study.compute.gpus)
+    brain = Brain(space, study.search, out / "optuna.journal")
+    progress = Progress(console, out / "tensorboard", lambda: recorder.write())
+    driver = Driver(
+        study, space, brain, store, cases.fingerprint, str(cache.absolute()), precision, progress.changed
+    )
+    recorder = Recorder(driver, out)
+    progress.driver = driver
+    with progress:
+        try:
+            run_engine(driver, address)
+        finally:
+            recorder.write()
+    return summarise(driver, time.perf_counter() - started, out)
+
+
+def run_engine(driver: Driver, address: str | None) -> None:
+    """Let the study's engine work; a study whose stages are all in the store starts nothing."""
+    if driver.idle():
+        return
+    if driver.study.compute.engine == "inline":
+        from dermsearch.search.inline import run_inline
+
+        run_inline(driver)
+        return
+    from dermsearch.search.cluster import run_ray
+
+    run_ray(driver, address)
+
+
+def prepare_folder(out: Path, study: Study) -> None:
+    """The results folder, with the study as it was resolved."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        text = yaml.safe_dump(study.model_dump(mode="json"), sort_keys=False)
+        (out / "study.yaml").write_text(text)
+    except OSError as error:
+        raise UserError(f"--out: '{out}' cannot be written to: {error.strerror}") from None
+
+
+def summarise(driver: Driver, seconds: float, out: Path) -> Outcome:
+    """Counts and the best curriculum."""
+    stages = driver.tree.stages()
+    trained = [n for n in stages if n.status == DONE and not n.reused]
+    failed = [n for n in stages if n.status == FAILED]
+    counts = {
+        "proposed": len(stages),
+        "trained": len(trained),
+        "reused": sum(n.status == DONE and n.reused for n in stages),
+        "failed": len(failed),
+        "pruned": sum(n.status == PRUNED for n in stages),
+    }
+    summary = {
+        "study": driver.study.name,
+        "results": str(out),
+        "store": driver.store.where,
+        "trials": len(driver.trials),
+        "stages": counts,
+        "seconds": round(seconds, 2),
+        "training_seconds": round(sum(n.record.get("seconds") or 0.0 for n in trained), 2),
+        "judging_seconds": round(sum(n.record.get("judge_seconds") or 0.0 for n in trained), 2),
+        "failures": [{"curriculum": n.curriculum, "seed": n.seed, "error": n.error} for n in failed],
+    }
+    return Outcome(summary, [(n.curriculum, n.error) for n in failed])

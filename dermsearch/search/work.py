@@ -1,0 +1,176 @@
+"""What a worker does with one stage: train it unless it is in the store, judge its encoders, say what it came to.
+
+A job is plain JSON, so that it travels through Ray as it is and can be read in a log.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+import traceback
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from dermsearch import world
+from dermsearch.config import Data, Encoder
+from dermsearch.data.augment import plain
+from dermsearch.data.open import open_cases
+from dermsearch.data.store import CaseStore
+from dermsearch.downstream import PROTOCOLS, judge
+from dermsearch.downstream.base import Features
+from dermsearch.errors import UserError
+from dermsearch.models.encoders import Encoders
+from dermsearch.search.keys import score_key
+from dermsearch.search.store import PartialStage, StageStore
+from dermsearch.training.precision import autocast
+from dermsearch.training.stage import Recipe, StageFailed, train_stage
+
+Job = dict[str, Any]
+Record = dict[str, Any]
+
+
+def do(job: Job) -> Record:
+    """Train and judge one node of the tree. A failure through the job's own settings is a record, not an exception."""
+    started = time.perf_counter()
+    try:
+        record = _do(job)
+    except (StageFailed, UserError) as error:
+        record = {"status": "failed", "error": str(error)}
+    except torch.OutOfMemoryError as error:
+        record = {
+            "status": "failed",
+            "error": f"{job['task'] or 'judging'}: out of memory: {str(error).splitlines()[0]}",
+        }
+    except Exception as error:  # a bug, perhaps in one task only: the rest of the study goes on without it
+        last = traceback.format_exc()
+        record = {"status": "failed", "error": f"{type(error).__name__}: {error}"[:500], "traceback": last}
+    return {"key": job["key"], **record, "total_seconds": time.perf_counter() - started}
+
+
+def _do(job: Job) -> Record:
+    torch.set_num_threads(job["threads"])
+    device = torch.device("cuda" if job["gpus"] and torch.cuda.is_available() else "cpu")
+    store, cases = open_store(job["store"]), open_case_store(json.dumps(job["data"]), job["cache"])
+    encoder, data = Encoder(**job["encoder"]), Data(**job["data"])
+    shape = (encoder.name, data.modalities, encoder.branches)
+    record: Record = {"status": "done", "reused": True}
+    manifest = store.manifest(job["key"])
+    if manifest is None:
+        manifest = _train(job, store, cases, shape, device)
+        record["reused"] = False
+    record |= {k: manifest[k] for k in ("seconds", "epochs", "device", "workers")}
+    if world.rank() == 0:
+        judging = time.perf_counter()
+        encoders = Encoders.empty(*shape).load(store.encoders(job["key"])).to(device)
+        features = extract(encoders, cases, device, job["precision"])
+        for name, config in job["protocols"].items():
+            key = judgement(job, name, config)
+            if store.scores(key) is None:
+                store.write_scores(key, judge(features, name, PROTOCOLS[name].Config(**config), job["seed"]))
+        record["judge_seconds"] = time.perf_counter() - judging
+    return record
+
+
+def _train(
+    job: Job,
+    store: StageStore,
+    cases: CaseStore,
+    shape: tuple[str, tuple[str, ...], str],
+    device: torch.device,
+) -> Record:
+    """Make the node's encoders and commit them; returns the manifest."""
+    history: list[dict[str, Any]] = []
+    started = time.perf_counter()
+    if not job["task"]:
+        encoders = Encoders.random(*shape, seed=job["seed"])
+    else:
+        encoders = Encoders.empty(*shape).load(store.encoders(job["parent"]))
+        recipe = Recipe(
+            job["task"], job["settings"]["config"], job["settings"]["train"], job["seed"], job["precision"]
+        )
+        rows = np.arange(len(cases)) if job["data"]["transductive"] else cases.split("train")
+        seen: list[dict[str, Any]] = []
+
+        def report(row: dict[str, Any]) -> None:
+            seen.append(row)
+            if world.rank() == 0:
+                store.write_progress(job["key"], seen)
+
+        history = train_stage(recipe, encoders, cases, rows, PartialStage(store, job["key"]), report, device)
+    manifest = {
+        "task": job["task"],
+        "parent": job["parent"],
+        "settings": job["settings"],
+        "seed": job["seed"],
+        "precision": job["precision"],
+        "seconds": sum(row["seconds"] for row in history),
+        "epochs": len(history),
+        "device": describe(device),
+        "workers": world.size(),
+        "made": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "took": time.perf_counter() - started,
+    }
+    if world.rank() == 0:
+        store.commit(job["key"], encoders.state_dict(), history, manifest)
+    return manifest
+
+
+def judgement(job: Job, name: str, config: dict[str, Any]) -> str:
+    """The key of what a protocol says of the job's stage."""
+    return score_key(job["key"], name, PROTOCOLS[name].version, config, "val", job["precision"])
+
+
+@torch.no_grad()
+def extract(
+    encoders: Encoders, cases: CaseStore, device: torch.device, precision: str, batch: int = 256
+) -> Features:
+    """Features of training and validation cases, once for all protocols; two modalities side by side."""
+    encoders.eval().to(memory_format=torch.channels_last)
+    cast = autocast(device, precision)
+    rows = {s: cases.split(s) for s in ("train", "val")}
+    found: dict[str, np.ndarray] = {}
+    for split, chosen in rows.items():
+        columns = []
+        for modality in encoders.modalities:
+            images, parts = cases.pixels(modality), []
+            for start in range(0, len(chosen), batch):
+                x = torch.from_numpy(images[chosen[start : start + batch]]).to(device).permute(0, 3, 1, 2)
+                with cast():
+                    parts.append(encoders(plain(x, cases.size), modality).float().cpu())
+            columns.append(torch.cat(parts))
+        found[split] = torch.cat(columns, 1).numpy()
+    labels = {name: cases.label(name) for name in cases.classes}
+    return Features(
+        train=found["train"],
+        heldout=found["val"],
+        train_labels={n: v[rows["train"]] for n, v in labels.items()},
+        heldout_labels={n: v[rows["val"]] for n, v in labels.items()},
+        classes=cases.classes,
+        heldout_groups=cases.patients()[rows["val"]],
+        split="val",
+    )
+
+
+@cache
+def open_store(where: str) -> StageStore:
+    """One handle per process: workers are warm and serve many stages."""
+    return StageStore(where)
+
+
+@cache
+def open_case_store(data: str, cache_folder: str) -> CaseStore:
+    """One mapping per process."""
+    return open_cases(Data(**json.loads(data)), Path(cache_folder))
+
+
+def describe(device: torch.device) -> str:
+    """What it ran on, in words."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+
+
+Worker = Callable[[Job], Record]

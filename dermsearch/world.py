@@ -1,0 +1,64 @@
+"""How many processes train this stage, which one this is, and the collectives that keep them one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+
+def size() -> int:
+    """The number of processes that train this stage together."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def rank() -> int:
+    """This process's number among them; the first is 0 and is the one that writes."""
+    return dist.get_rank() if size() > 1 else 0
+
+
+def mine(rows: int) -> slice:
+    """The rows of a global batch that this process works on."""
+    each = rows // size()
+    assert each * size() == rows, f"{rows} rows do not divide among {size()} processes"
+    return slice(rank() * each, (rank() + 1) * each)
+
+
+def reduce_sum(x: Tensor) -> Tensor:
+    """The sum over all processes, without gradient."""
+    if size() > 1:
+        x = x.detach().clone()
+        dist.all_reduce(x)
+    return x
+
+
+class _Sum(torch.autograd.Function):
+    """Sum over processes whose gradient is the sum of all processes' gradients."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        x = x.clone()
+        dist.all_reduce(x)
+        return x
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        grad = grads[0].clone()
+        dist.all_reduce(grad)
+        return grad
+
+
+def sum_with_gradient(x: Tensor) -> Tensor:
+    """The sum over all processes, differentiable on every one of them."""
+    return _Sum.apply(x) if size() > 1 else x
+
+
+def gather(x: Tensor) -> Tensor:
+    """The rows of all processes in rank order, without gradient."""
+    if size() == 1:
+        return x.detach()
+    parts = [torch.empty_like(x) for _ in range(size())]
+    dist.all_gather(parts, x.detach().contiguous())
+    return torch.cat(parts)
