@@ -82,7 +82,7 @@ def run(
         soft_wrap=True,
     )
     board = render(rows, title=settings.name)
-    (console if as_json else Console()).print(board)
+    (console if as_json else _paper()).print(board)
     if as_json:
         print(json.dumps({**outcome.summary, **summary(rows)}, indent=2))
     if outcome.failed:
@@ -122,15 +122,13 @@ def leaderboard(
     label: Annotated[str | None, typer.Option(help="A label, or 'mean'.")] = None,
 ) -> None:
     """Print the leaderboard of a study again, by any protocol, metric and label that its tables hold."""
-    from rich.console import Console
-
     from dermsearch.results import load
     from dermsearch.results.leaderboard import leaderboard as make
     from dermsearch.results.leaderboard import render
 
     results = load(folder)
     rows = make(results, protocol=protocol, metric=metric, label=label)
-    Console().print(render(rows, title=results.study.get("name", str(folder))))
+    _paper().print(render(rows, title=results.study.get("name", str(folder))))
 
 
 @data_app.command()
@@ -153,6 +151,13 @@ def describe(store: StoreArg) -> None:
 
     for line in lines(_open(store)):
         print(line)
+
+
+def _paper():  # type: ignore[no-untyped-def]
+    """Standard output: as wide as the terminal, and wide enough for a table where it is a file or a pipe."""
+    from rich.console import Console
+
+    return Console() if sys.stdout.isatty() else Console(width=110)
 
 
 def _open(store: str):  # type: ignore[no-untyped-def]

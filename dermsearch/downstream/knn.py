@@ -13,9 +13,7 @@ class KnnConfig(Settings):
 
     k: int = Field(20, ge=1, description="neighbours; at most as many as there are training cases")
     temperature: float = Field(0.07, gt=0, description="a neighbour votes exp(cosine / temperature)")
-    balanced: bool = Field(
-        True, description="divide a neighbour's vote by its class's share of the training set"
-    )
+    balanced: bool = Field(True, description="divide a neighbour's vote by its class's share of the training set")
 
 
 class Knn:

@@ -9,9 +9,10 @@ numbers of its own (views and dropout are numbered) and keeps whatever it rememb
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import entry_points
+from types import MappingProxyType
 from typing import Any, ClassVar, Protocol
 
 import numpy as np
@@ -99,7 +100,7 @@ class Task(nn.Module):
     name: ClassVar[str]
     version: ClassVar[int] = 1  # part of the stage key: raise it when results change
     Config: ClassVar[type[Settings]]
-    train_defaults: ClassVar[dict[str, Any]] = {}  # the authors' optimiser; `lr` is for a batch of `lr_batch`
+    train_defaults: ClassVar[Mapping[str, Any]] = MappingProxyType({})  # the authors' optimiser; `lr` is for a batch of `lr_batch`
     replacement: ClassVar[bool] = False  # are the images of an epoch drawn with replacement?
 
     def __init__(self, backbone: nn.Module, config: Any, setting: Setting) -> None:

@@ -15,7 +15,7 @@ every unit's view, so the shuffle moves no image; the finished keys are summed i
 from __future__ import annotations
 
 import copy
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -34,7 +34,7 @@ class MoCoV2(Task):
     """Momentum contrast with a queue."""
 
     name = "moco_v2"
-    train_defaults = {
+    train_defaults: ClassVar = {
         "optimizer": "sgd",
         "lr": 0.03,
         "lr_batch": 256,

@@ -13,7 +13,7 @@ Every process keeps the same banks: a step's features are gathered, and all that
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -33,7 +33,7 @@ class ODC(Task):
 
     name = "odc"
     replacement = True
-    train_defaults = {
+    train_defaults: ClassVar = {
         "optimizer": "sgd",
         "lr": 0.06,
         "lr_batch": 512,

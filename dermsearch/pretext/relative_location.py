@@ -1,4 +1,4 @@
-"""Relative patch location: where does this patch lie, seen from the centre patch? (Doersch et al. 2015, as in OpenSelfSup)
+"""Relative patch location: where does this patch lie, seen from the centre patch? (Doersch et al. 2015)
 
 Views   a random crop, in two thirds of the images without colour, cut into 3 x 3 cells, one patch from a
         random place in each cell. No flip, rotation or jitter: they would move or mark the patches.
@@ -8,7 +8,7 @@ Loss    cross-entropy, eight (neighbour, centre) samples per image; places count
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -30,7 +30,7 @@ class RelativeLocation(Task):
     """Eight-way classification of a neighbour's place."""
 
     name = "relative_location"
-    train_defaults = {
+    train_defaults: ClassVar = {
         "optimizer": "sgd",
         "lr": 0.2,
         "lr_batch": 512,
@@ -41,7 +41,7 @@ class RelativeLocation(Task):
     }
 
     class Config(Settings):
-        """`patch`: side in pixels that a patch is rendered at; by default what it covers in the image, or `SMALLEST`."""
+        """`patch`: side that a patch is rendered at, in pixels; by default what it covers, at least `SMALLEST`."""
 
         patch: int | None = Field(None, ge=24, le=512)
         gray: float = Field(0.66, ge=0, le=1)  # share of images without colour

@@ -151,17 +151,8 @@ def t_interval(values: Iterable[float]) -> tuple[float, float]:
     return fmean(values) - half, fmean(values) + half
 
 
-HEADINGS = [
-    ("", "#"),
-    ("", "curriculum"),
-    ("", "order"),
-    ("score in %", "[95 % interval]"),
-    ("Δ first", "task"),
-    ("Δ no pre-", "training"),
-    ("", "seeds"),
-]
+HEADINGS = ["#", "curriculum", "order", "score, %  [95 %]", "Δ first\ntask", "Δ no pre-\ntraining", "seeds"]
 CURRICULUM = 1  # the only column that is text, and the only one that wraps
-WIDTH = 100
 
 
 def points(value: float | None, sign: str = "") -> str:
@@ -218,51 +209,19 @@ def footnotes(rows: list[Row]) -> list[str]:
 
 
 def render(rows: list[Row], title: str) -> Table:
-    """The leaderboard for a terminal."""
+    """The leaderboard for a terminal; three-task curricula fit into 80 columns."""
     from rich import box
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(
-        title=title, caption="\n".join(footnotes(rows)), caption_justify="left", box=box.SIMPLE_HEAD
-    )
+    notes = "\n".join(footnotes(rows))
+    table = Table(title=title, caption=notes, caption_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for i, heading in enumerate(HEADINGS):
-        text = i == CURRICULUM
-        table.add_column(
-            "\n".join(filter(None, heading)), justify="left" if text else "right", no_wrap=not text
-        )
-        table.columns[i].vertical = "top"
+        table.add_column(heading, justify="left" if i == CURRICULUM else "right", no_wrap=i != CURRICULUM)
     for row, line in zip(rows, cells(rows), strict=True):
         style = "dim" if not row.length else "red" if row.score is None else "bold" if row.rank == 1 else ""
         table.add_row(*(Text(cell) for cell in line), style=style)
     return table
-
-
-def render_text(rows: list[Row]) -> str:
-    """The leaderboard as plain aligned text of at most 100 columns, for files and pipes."""
-    lines = [list(pair) for pair in zip(*HEADINGS, strict=True)]
-    body = cells(rows)
-    widths = [
-        max(len(part) for line in lines + body for part in line[i].split("\n")) for i in range(len(HEADINGS))
-    ]
-    others = sum(widths) - widths[CURRICULUM] + 2 * (len(widths) - 1)
-    widths[CURRICULUM] = min(widths[CURRICULUM], WIDTH - others)
-    for line in body:
-        parts = line[CURRICULUM].split("\n")
-        wrapped = [
-            w for part in parts for w in textwrap.wrap(part, widths[CURRICULUM], subsequent_indent="  ")
-        ]
-        lines.append([*line[:CURRICULUM], wrapped[0], *line[CURRICULUM + 1 :]])
-        lines += [["", "  " + more.strip(), *[""] * (len(widths) - 2)] for more in wrapped[1:]]
-    text = []
-    for line in lines:
-        aligned = [
-            c.ljust(w) if i == CURRICULUM else c.rjust(w)
-            for i, (c, w) in enumerate(zip(line, widths, strict=True))
-        ]
-        text.append("  ".join(aligned).rstrip())
-    text.insert(len(HEADINGS[0]), "-" * (sum(widths) + 2 * (len(widths) - 1)))
-    return "\n".join([*text, "", *footnotes(rows)]) + "\n"
 
 
 def summary(rows: list[Row]) -> dict[str, Any]:

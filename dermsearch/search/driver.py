@@ -67,6 +67,8 @@ class Driver:
 
     def _next_node(self) -> Node | str:
         """The next node that somebody must work on, past all that the store has."""
+        if not self.round and not self.over:
+            self._next_round()
         while True:
             node = self.tree.ready()
             if node is not None:

@@ -106,26 +106,33 @@ def stage_passes(space: Space, proposal: Proposal, images: int) -> float:
 def lines(plan: Plan) -> Iterator[str]:
     """The plan as text."""
     study = plan.study
-    data, compute = study.data, study.compute
-    seeds = len(study.search.seeds)
-    yield f"Study '{study.name}': {study.encoder.name}, {data.size} px, {' + '.join(data.modalities)}, {plan.images} training cases"
-    yield f"  tasks      {', '.join(study.curriculum.tasks)}; curricula of {study.curriculum.length[0]} to {study.curriculum.length[1]}"
-    yield f"  search     {study.search.sampler}: {plan.proposals} proposals, {seeds} seed{'s' * (seeds > 1)}"
+    data, compute, objective = study.data, study.compute, study.objective
+    encoder = f"{study.encoder.name} at {data.size} px"
+    shortest, longest = study.curriculum.length
+    yield f"Study '{study.name}': {encoder}, {' + '.join(data.modalities)}, {plan.images} training cases"
+    yield f"  tasks      {', '.join(study.curriculum.tasks)}; curricula of {shortest} to {longest}"
+    yield f"  search     {study.search.sampler}: {plan.proposals} proposals, {plural(len(study.search.seeds), 'seed')}"
     if plan.exact:
-        saved = plan.unshared / max(1, plan.stages)
-        yield f"  stages     {plan.stages} instead of {plan.unshared}: shared prefixes are trained once ({saved:.1f} times fewer)"
-        yield f"  cost       {amount(plan.passes)} image passes instead of {amount(plan.unshared_passes)} (forward and backward, {study.encoder.name} at {data.size} px)"
+        saved = f"shared prefixes are trained once ({plan.unshared / max(1, plan.stages):.1f} times fewer)"
+        yield f"  stages     {plan.stages} instead of {plan.unshared}: {saved}"
+        yield f"  cost       {amount(plan.passes)} image passes instead of {amount(plan.unshared_passes)}"
+        yield f"             (an image through {encoder}, forward and backward)"
     else:
         yield f"  stages     at most {plan.stages}; the sampler decides as it goes, and shared prefixes are trained once"
     if plan.cached is not None:
         yield f"  in store   {plan.cached} of {plan.stages} stages are finished and will be reused"
     gpu = f", {compute.gpus:g} GPU" if compute.gpus else ""
-    workers = f"{compute.workers} worker{'s' * (compute.workers > 1)} of {compute.threads} CPU thread{'s' * (compute.threads > 1)}{gpu}"
+    workers = f"{plural(compute.workers, 'worker')} of {plural(compute.threads, 'CPU thread')}{gpu}"
     yield f"  compute    engine {compute.engine}, {workers} per stage; store {compute.store}"
-    yield f"  objective  {study.objective.metric} of {study.objective.label} by {study.objective.protocol}, validation"
+    yield f"  objective  {objective.metric} of {objective.label} by {objective.protocol}, validation"
     if plan.tree:
         yield ""
         yield from _tree_lines(plan.tree, study)
+
+
+def plural(number: int, word: str) -> str:
+    """1 seed, 3 seeds."""
+    return f"{number} {word}{'s' if number != 1 else ''}"
 
 
 def _tree_lines(tree: dict[str, int], study: Study) -> Iterator[str]:

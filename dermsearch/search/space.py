@@ -1,4 +1,4 @@
-"""What may be proposed: which curricula, with which settings. Settings are checked here against the tasks themselves."""
+"""What may be proposed: which curricula, with which settings, checked here against the tasks themselves."""
 
 from __future__ import annotations
 

@@ -35,9 +35,7 @@ def relabel(given: Features, **labels: np.ndarray) -> Features:
     return dataclasses.replace(given, train_labels={**given.train_labels, **labels})
 
 
-def predict(
-    name: str, given: Features, label: str = "diagnosis", seed: int = 0, **config: object
-) -> np.ndarray:
+def predict(name: str, given: Features, label: str = "diagnosis", seed: int = 0, **config: object) -> np.ndarray:
     return find(name).predict(given, label, configure(name, config), seed)
 
 
@@ -75,9 +73,7 @@ def test_degenerate_features_give_probabilities(name: str, kind: str) -> None:
     given = features()
     factor = {"collapsed": 0.0, "zero": 0.0, "huge": 1e6}[kind]
     shift = 1.0 if kind == "collapsed" else 0.0
-    given = dataclasses.replace(
-        given, train=given.train * factor + shift, heldout=given.heldout * factor + shift
-    )
+    given = dataclasses.replace(given, train=given.train * factor + shift, heldout=given.heldout * factor + shift)
     assert accepted(predict(name, given), len(given.heldout), 3)
 
 

@@ -36,8 +36,7 @@ def fabricate(
     seeds: Sequence[int] = (0,),
     failed: Mapping[str, str] | None = None,  # curriculum -> failed | pruned; what is below is never trained
     reused: Sequence[str] = (),
-    settings: Mapping[str, Sequence[dict[str, Any]]]
-    | None = None,  # task -> what is searched, fixed by default
+    settings: Mapping[str, Sequence[dict[str, Any]]] | None = None,  # task -> what is searched, fixed by default
     values: Mapping[str, float] | None = None,  # curriculum -> score, the same for all seeds
     study: Mapping[str, Any] | None = None,
 ) -> Results:
@@ -55,16 +54,12 @@ def fabricate(
             scores.append(row | {"class": "mel", "metric": "auc", "value": 0.9})
             scores.append(row | {"class": "", "metric": "macro_f1", "value": v - 0.05})
 
-    def grow(
-        path: tuple[str, ...], chosen: tuple[dict[str, Any], ...], parents: dict[int, str], dead: bool
-    ) -> None:
+    def grow(path: tuple[str, ...], chosen: tuple[dict[str, Any], ...], parents: dict[int, str], dead: bool) -> None:
         for task in [t for t in tasks if t not in path]:
             for choice in settings.get(task, SETTINGS):
                 visit((*path, task), (*chosen, choice), parents, dead)
 
-    def visit(
-        path: tuple[str, ...], chosen: tuple[dict[str, Any], ...], parents: dict[int, str], dead: bool
-    ) -> None:
+    def visit(path: tuple[str, ...], chosen: tuple[dict[str, Any], ...], parents: dict[int, str], dead: bool) -> None:
         curriculum = ARROW.join(path)
         keys = {seed: key_of(path, chosen, seed) for seed in seeds}
         status = "failed" if dead else failed.get(curriculum, "done")
@@ -81,15 +76,11 @@ def fabricate(
                 "device": "cpu",
                 "workers": 1,
             }
-            stages.append(
-                stage | {"error": "the loss is not finite in epoch 3" if status == "failed" else None}
-            )
+            stages.append(stage | {"error": "the loss is not finite in epoch 3" if status == "failed" else None})
             if status == "done":
                 noise = 0.0 if curriculum in values else rng.gauss(0, 0.008) * (len(seeds) > 1)
                 add_scores(key, curriculum, base + noise, seed)
-        searched = {
-            f"{t}.{n}": v for t, c in zip(path, chosen, strict=True) for n, v in c.items() if t in settings
-        }
+        searched = {f"{t}.{n}": v for t, c in zip(path, chosen, strict=True) for n, v in c.items() if t in settings}
         trials.append(
             {
                 "trial": len(trials),

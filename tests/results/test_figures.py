@@ -113,9 +113,7 @@ def test_tree_counts(make_study, tmp_path):
 def test_settings_are_told_where_they_differ(make_study, tmp_path):
     results = make_study(longest=2, settings={"moco_v2": [{"lr": 0.03}, {"lr": 0.1}]})
     text = words(curriculum_figure(results, tmp_path / "c")[1])
-    assert (
-        "MoCo v2 [lr=0.1] → ODC" in text and "ODC → MoCo v2 [lr=0.03]" in text and "Rel. loc. → ODC" in text
-    )
+    assert "MoCo v2 [lr=0.1] → ODC" in text and "ODC → MoCo v2 [lr=0.03]" in text and "Rel. loc. → ODC" in text
     text = words(tree_figure(results, tmp_path / "t")[1])
     assert "14 stages instead of 24" in text
     assert sum("MoCo v2 [lr=0.1]" in t for t in text) == 3
@@ -138,8 +136,8 @@ def test_drawing_needs_neither_torch_nor_ray(make_study):
     script = (
         "import sys; from dermsearch.results.figures import figures; figures(sys.argv[1]);"
         "from dermsearch.results import load;"
-        "from dermsearch.results.leaderboard import leaderboard, render, render_text;"
-        "rows = leaderboard(load(sys.argv[1])); render_text(rows); render(rows, 'x');"
+        "from dermsearch.results.leaderboard import leaderboard, render;"
+        "rows = leaderboard(load(sys.argv[1])); render(rows, 'x');"
         "print([m for m in ('torch', 'ray', 'matplotlib.pyplot') if m in sys.modules])"
     )
     command = [sys.executable, "-c", script, str(folder)]
