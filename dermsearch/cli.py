@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from dermsearch import __version__
 from dermsearch.errors import UserError
+
+if TYPE_CHECKING:
+    from dermsearch.data.store import CaseStore
 
 app = typer.Typer(
     help="Which self-supervised curriculum is worth your GPU-weeks? Search it, on a laptop or a Ray cluster.",
@@ -18,19 +23,32 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        print(f"dermsearch {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and leave.")
+    ] = False,
+) -> None:
+    """What stands before a command; `app` carries the help."""
+
+
 data_app = typer.Typer(help="Look at the cases of a study.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
 
-StudyArg = Annotated[
-    str, typer.Argument(help="A study file, or the name of a shipped study such as curriculum.yaml.")
-]
+StudyArg = Annotated[str, typer.Argument(help="A study file, or the name of a shipped study such as curriculum.yaml.")]
 OverrideArg = Annotated[
     list[str] | None,
     typer.Argument(help="Overrides of the study, e.g. train.epochs=20 compute.engine=inline."),
 ]
-StoreArg = Annotated[
-    str, typer.Argument(help="The folder of a case store, or a study whose cases are meant.")
-]
+StoreArg = Annotated[str, typer.Argument(help="The folder of a case store, or a study whose cases are meant.")]
 FAILED, INTERRUPTED = 3, 130
 
 
@@ -38,9 +56,7 @@ FAILED, INTERRUPTED = 3, 130
 def run(
     study: StudyArg,
     overrides: OverrideArg = None,
-    out: Annotated[
-        Path | None, typer.Option(help="Where tables, figures and logs go. Default: results/NAME.")
-    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Where tables, figures and logs go. Default: results/NAME.")] = None,
     address: Annotated[
         str | None,
         typer.Option(help="Join the Ray cluster at this address (or 'auto') instead of starting one here."),
@@ -56,7 +72,7 @@ def run(
     """
     from rich.console import Console
 
-    from dermsearch.studyfile import load_study
+    from dermsearch.studyfile import load_study, located
 
     settings = load_study(study, overrides or [])
     if address and settings.compute.engine == "inline":
@@ -65,7 +81,8 @@ def run(
 
     console = Console(stderr=True)
     folder = out or Path("results") / settings.name
-    outcome = run_study(settings, folder, address, console)
+    with located(study, overrides or []):
+        outcome = run_study(settings, folder, address, console)
     from dermsearch.results import load
     from dermsearch.results.figures import figures
     from dermsearch.results.leaderboard import leaderboard, render, summary
@@ -96,9 +113,11 @@ def run(
 def plan(study: StudyArg, overrides: OverrideArg = None) -> None:
     """Show a study's stage tree, how many stages sharing saves and what it costs. Trains nothing."""
     from dermsearch.search.plan import lines, make_plan
-    from dermsearch.studyfile import load_study
+    from dermsearch.studyfile import load_study, located
 
-    found, _ = make_plan(load_study(study, overrides or []))
+    settings = load_study(study, overrides or [])
+    with located(study, overrides or []):
+        found, _ = make_plan(settings)
     for line in lines(found):
         print(line)
 
@@ -115,9 +134,7 @@ def figures(folder: Annotated[Path, typer.Argument(help="The folder of a study's
 @app.command()
 def leaderboard(
     folder: Annotated[Path, typer.Argument(help="The folder of a study's results.")],
-    protocol: Annotated[
-        str | None, typer.Option(help="Judge by this protocol instead of the study's.")
-    ] = None,
+    protocol: Annotated[str | None, typer.Option(help="Judge by this protocol instead of the study's.")] = None,
     metric: Annotated[str | None, typer.Option(help="balanced_accuracy, macro_f1 or auc.")] = None,
     label: Annotated[str | None, typer.Option(help="A label, or 'mean'.")] = None,
 ) -> None:
@@ -160,19 +177,20 @@ def _paper():  # type: ignore[no-untyped-def]
     return Console() if sys.stdout.isatty() else Console(width=110)
 
 
-def _open(store: str):  # type: ignore[no-untyped-def]
+def _open(store: str) -> CaseStore:
     """A case store by its folder, or the cases of a study."""
     from dermsearch.data.store import CaseStore
 
-    if Path(store).is_dir():
+    if os.path.isdir(store):  # Path.is_dir raises where a name is too long
         return CaseStore(store)
     from dermsearch.data.open import open_cases
     from dermsearch.search.run import cache_folder
     from dermsearch.search.store import StageStore
-    from dermsearch.studyfile import load_study
+    from dermsearch.studyfile import load_study, located
 
     study = load_study(store)
-    return open_cases(study.data, cache_folder(StageStore(study.compute.store)))
+    with located(store):
+        return open_cases(study.data, cache_folder(StageStore(study.compute.store)))
 
 
 def main() -> None:

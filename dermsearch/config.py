@@ -2,16 +2,31 @@
 
 from __future__ import annotations
 
+import os
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from dermsearch.data.case import MODALITIES, SEVEN_POINT
+from dermsearch.errors import nearest
 
 # A folder name, a task name, a label name: nothing that could leave the folder it is meant for.
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
-Path = Annotated[str, Field(min_length=1, max_length=1000, pattern=r"^[^\x00-\x1f]+$")]
+
+
+def _a_path(value: str) -> str:
+    """What no file system would take is refused before one is asked."""
+    if not value.strip() or not value.isprintable():
+        raise ValueError(f"must be the path of a folder in printable characters, not {value[:60]!r}")
+    if any(len(os.fsencode(part)) > 255 for part in value.split("/")):
+        raise ValueError(f"must have no part longer than 255 bytes, as '{value[:30]}...' has")
+    if value.startswith("~") and os.path.expanduser(value) == value:
+        raise ValueError(f"there is no home folder '{value.split('/')[0]}'")
+    return value
+
+
+Path = Annotated[str, Field(max_length=1000), AfterValidator(_a_path)]
 
 
 class Section(BaseModel):
@@ -25,8 +40,8 @@ class Data(Section):
 
     source: Literal["synthetic", "store"] = "synthetic"
     path: Path | None = None  # source: store, a folder that `dermsearch data` made
-    cases: int = Field(600, ge=40, le=1_000_000)  # store: the number expected, for `plan`
-    size: int = Field(64, ge=32, le=1024)  # side in pixels
+    cases: int = Field(default=600, ge=40, le=1_000_000)  # store: the number expected, for `plan`
+    size: int = Field(default=64, ge=32, le=1024)  # side in pixels
     seed: Seed = 0
     modalities: Annotated[tuple[Literal["derm", "clinic"], ...], Field(strict=False)] = ("derm",)
     transductive: bool = False  # pre-train on validation and test images too; recorded in the tables
@@ -35,13 +50,17 @@ class Data(Section):
     @classmethod
     def _each_once(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         if not value or len(set(value)) != len(value):
-            raise ValueError(f"names each of {', '.join(MODALITIES)} at most once and at least one of them")
+            raise ValueError(f"must name one or more of {', '.join(MODALITIES)}, each once, not [{', '.join(value)}]")
         return value
 
     @model_validator(mode="after")
-    def _path_goes_with_store(self) -> Data:
-        if (self.source == "store") != (self.path is not None):
-            raise ValueError("path: goes with source: store, and only with it")
+    def _goes_with_source(self) -> Data:
+        if self.source == "store" and self.path is None:
+            raise ValueError("path: is missing: source 'store' reads the case store in that folder")
+        if self.source != "store" and self.path is not None:
+            raise ValueError(f"path: goes with source 'store' only, not with '{self.source}'")
+        if self.source == "synthetic" and self.size > 512:
+            raise ValueError(f"size: must be at most 512 for source 'synthetic', not {self.size}")
         return self
 
 
@@ -63,6 +82,9 @@ class Curriculum(Section):
     @classmethod
     def _list_of_names(cls, value: Any) -> Any:
         if isinstance(value, list) and all(isinstance(v, str) for v in value):
+            twice = [name for name in value if value.count(name) > 1]
+            if twice:
+                raise ValueError(f"names '{twice[0]}' twice; 'curriculum.repeats: true' lets tasks come again")
             return {name: {} for name in value}
         if isinstance(value, dict):  # "moco_v2:" with nothing behind it means its defaults
             return {k: {} if v is None else v for k, v in value.items()}
@@ -72,10 +94,11 @@ class Curriculum(Section):
     def _length_fits(self) -> Curriculum:
         shortest, longest = self.length
         if not 1 <= shortest <= longest <= 8:
-            raise ValueError(f"length: [{shortest}, {longest}] must be [shortest, longest] within 1 and 8")
+            raise ValueError(f"length: must be [shortest, longest] within 1 and 8, not [{shortest}, {longest}]")
         if not self.repeats and longest > len(self.tasks):
             raise ValueError(
-                f"length: {longest} is more than the {len(self.tasks)} tasks; lower it or set repeats: true"
+                f"length: must be at most {len(self.tasks)}, the number of tasks, not {longest}; "
+                "lower it or set repeats: true"
             )
         return self
 
@@ -83,15 +106,15 @@ class Curriculum(Section):
 class Train(Section):
     """How every stage is trained; a task may override any of it. What is not given is the task's own default."""
 
-    epochs: int = Field(10, ge=1, le=100_000)
-    batch: int = Field(128, ge=4, le=1_000_000)  # global: over all workers
+    epochs: int = Field(default=10, ge=1, le=100_000)
+    batch: int = Field(default=128, ge=4, le=1_000_000)  # global: over all workers
     optimizer: Literal["sgd", "adamw"] | None = None
-    lr: float | None = Field(None, gt=0, le=1e9)
-    weight_decay: float | None = Field(None, ge=0, le=100)
-    momentum: float | None = Field(None, ge=0, lt=1)
+    lr: float | None = Field(default=None, gt=0, le=1e9)
+    weight_decay: float | None = Field(default=None, ge=0, le=100)
+    momentum: float | None = Field(default=None, ge=0, lt=1)
     schedule: Literal["cosine", "constant"] | None = None
-    warmup: float | None = Field(None, ge=0, lt=1)  # the share of all steps in which the rate climbs
-    clip: float | None = Field(None, gt=0, le=1e6)  # largest gradient norm
+    warmup: float | None = Field(default=None, ge=0, lt=1)  # the share of all steps in which the rate climbs
+    clip: float | None = Field(default=None, gt=0, le=1e6)  # largest gradient norm
     precision: Literal["auto", "fp32", "bf16"] = "auto"
 
 
@@ -107,22 +130,23 @@ class Search(Section):
     """Who proposes curricula, how many, and with which replicates."""
 
     sampler: Literal["grid", "random", "tpe"] = "grid"
-    trials: int | None = Field(None, ge=1, le=100_000)  # proposals; grid needs none
+    trials: int | None = Field(default=None, ge=1, le=100_000)  # proposals; grid needs none
     seeds: Annotated[tuple[Seed, ...], Field(strict=False, min_length=1, max_length=100)] = (0,)
     sampler_seed: Seed = 0
-    round: int = Field(4, ge=1, le=1000)  # tpe: proposals that are asked together and told together
+    round: int = Field(default=4, ge=1, le=1000)  # tpe: proposals that are asked together and told together
 
     @field_validator("seeds")
     @classmethod
     def _distinct(cls, value: tuple[int, ...]) -> tuple[int, ...]:
         if len(set(value)) != len(value):
-            raise ValueError("each seed once: a seed that comes twice is no replicate")
+            twice = next(seed for seed in value if value.count(seed) > 1)
+            raise ValueError(f"must name each seed once; {twice} comes twice and would be no replicate")
         return value
 
     @model_validator(mode="after")
     def _budget(self) -> Search:
         if self.sampler != "grid" and self.trials is None:
-            raise ValueError(f"trials: sampler '{self.sampler}' needs a number of trials")
+            raise ValueError(f"trials: is missing: sampler '{self.sampler}' needs to know how many")
         return self
 
 
@@ -130,17 +154,19 @@ class Compute(Section):
     """Where stages run. Nothing here changes a result, so nothing here is part of a stage's key."""
 
     engine: Literal["ray", "inline"] = "ray"
-    workers: int = Field(1, ge=1, le=4096)  # processes per stage, under Ray Train when more than one
-    threads: int = Field(1, ge=1, le=1024)  # CPU threads of each worker
-    gpus: float = Field(0, ge=0, le=1)  # of each worker: 1, or a share of one GPU
-    concurrency: int | None = Field(None, ge=1, le=100_000)  # stages at once; default: what the cluster holds
-    retries: int = Field(2, ge=0, le=100)  # for a stage whose worker died
+    workers: int = Field(default=1, ge=1, le=4096)  # processes per stage, under Ray Train when more than one
+    threads: int = Field(default=1, ge=1, le=1024)  # CPU threads of each worker
+    gpus: float = Field(default=0, ge=0, le=1)  # of each worker: 1, or a share of one GPU
+    concurrency: int | None = Field(default=None, ge=1, le=100_000)  # stages at once; default: what the cluster holds
+    retries: int = Field(default=2, ge=0, le=100)  # for a stage whose worker died
     store: Path = "results/store"  # where finished stages live: a folder or a URI such as s3://bucket/stages
 
     @model_validator(mode="after")
     def _one_process(self) -> Compute:
         if self.workers > 1 and self.engine == "inline":
-            raise ValueError("workers: engine 'inline' trains in this process; use engine: ray or workers: 1")
+            raise ValueError(
+                f"workers: must be 1 for engine 'inline', which trains in this process, not {self.workers}"
+            )
         return self
 
 
@@ -148,13 +174,13 @@ class Study(Section):
     """One question, whole."""
 
     name: Name
-    description: str = Field("", max_length=10_000)
+    description: str = Field(default="", max_length=10_000)
     published: Name | None = None  # a table of results/published to show beside the measured scores
     data: Data = Data()
     encoder: Encoder = Encoder()
     curriculum: Curriculum
     train: Train = Train()
-    downstream: dict[Name, dict[str, Any] | None] = Field({"knn": {}, "linear": {}}, min_length=1)
+    downstream: dict[Name, dict[str, Any] | None] = Field(default={"knn": {}, "linear": {}}, min_length=1)
     objective: Objective = Objective()
     search: Search = Search()
     compute: Compute = Compute()
@@ -163,14 +189,17 @@ class Study(Section):
     def _parts_fit(self) -> Study:
         if self.objective.protocol not in self.downstream:
             raise ValueError(
-                f"objective.protocol: '{self.objective.protocol}' is not among the protocols "
-                f"of downstream ({', '.join(self.downstream)})"
+                f"objective.protocol: must be one of downstream ({', '.join(self.downstream)}), "
+                f"not '{self.objective.protocol}'"
             )
         labels = (*SEVEN_POINT, "mean")
         if self.data.source == "synthetic" and self.objective.label not in labels:
-            raise ValueError(f"objective.label: '{self.objective.label}' is not one of {', '.join(labels)}")
+            raise ValueError(
+                f"objective.label: must be one of {', '.join(labels)}, not '{self.objective.label}'; "
+                f"{nearest(self.objective.label, labels)}"
+            )
         if self.train.batch % self.compute.workers:
             raise ValueError(
-                f"train.batch: {self.train.batch} images do not divide among {self.compute.workers} workers"
+                f"train.batch: must be a multiple of compute.workers, {self.compute.workers}, not {self.train.batch}"
             )
         return self

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import date
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, get_args
 
@@ -14,31 +18,62 @@ from dermsearch.config import Study
 from dermsearch.errors import UserError, nearest
 
 LARGEST = 1_000_000  # bytes; a study is a page of text
+DEEPEST = 20  # levels of nesting
+STANDARD = "tag:yaml.org,2002:"  # how YAML's own tags begin
+
+
+class _Refused(yaml.YAMLError):
+    """Something that YAML allows and a study does not, with the line that it stands in."""
+
+    def __init__(self, mark: Any, text: str) -> None:
+        super().__init__(text)
+        self.line = mark.line + 1
 
 
 class _Loader(yaml.SafeLoader):
-    """Safe YAML in which 1e-3 is a number, a key may stand once, and aliases cannot explode."""
+    """Safe YAML in which 1e-3 is a number, a key is a word that stands once, and nothing can explode."""
+
+    depth = 0
 
     def compose_node(self, parent: Any, index: Any) -> Any:
-        if self.check_event(yaml.AliasEvent):
-            mark = self.peek_event().start_mark
-            raise yaml.YAMLError(f"line {mark.line + 1}: aliases (*name) are not used in studies")
-        return super().compose_node(parent, index)
+        event = self.peek_event()
+        if isinstance(event, yaml.AliasEvent):
+            raise _Refused(event.start_mark, "aliases (*name) are not used in studies")
+        if getattr(event, "tag", None) is not None:
+            tag = _short(event.tag.replace(STANDARD, "!!"))
+            raise _Refused(event.start_mark, f"tags ({tag}) are not used in studies")
+        if self.depth == DEEPEST:
+            raise _Refused(event.start_mark, f"nested more than {DEEPEST} levels deep")
+        self.depth += 1
+        try:
+            return super().compose_node(parent, index)
+        finally:
+            self.depth -= 1
 
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
-        seen: set[Any] = set()
+        seen: set[str] = set()
         for key_node, _ in node.value:
-            key = key_node.value
-            if not isinstance(key, str):
-                raise yaml.YAMLError(f"line {key_node.start_mark.line + 1}: a key must be a plain word")
+            key, mark = key_node.value, key_node.start_mark
+            if key_node.tag != f"{STANDARD}str":
+                given = f"'{_short(key)}'" if isinstance(key, str) else "a list or mapping"
+                raise _Refused(mark, f"{given} cannot be a key; a key is a plain word")
             if key in seen:
-                raise yaml.YAMLError(f"line {key_node.start_mark.line + 1}: '{_short(key)}' stands twice")
+                raise _Refused(mark, f"'{_short(key)}' stands twice in the same section")
             seen.add(key)
         return super().construct_mapping(node, deep)
 
+    def construct_object(self, node: Any, deep: bool = False) -> Any:
+        try:
+            return super().construct_object(node, deep)
+        except (ValueError, OverflowError, yaml.constructor.ConstructorError):  # 2020-13-45, a million digits
+            text = f"'{_short(str(node.value))}' cannot be read as a value; text goes in quotes"
+            raise _Refused(node.start_mark, text) from None
+
 
 _Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"^[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
+    f"{STANDARD}float",
+    re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"),
+    list("-+.0123456789"),
 )
 
 
@@ -51,70 +86,104 @@ def shipped_folder() -> Path:
 
 def find(study: str) -> Path:
     """A path if there is one, else the shipped study of that name."""
-    if "\x00" in study or not study.strip() or len(study) > 4000:
-        raise UserError("the name of a study must be a file's path or the name of a shipped study")
-    path = Path(study)
+    if "\x00" in study or not study.strip():
+        raise UserError("STUDY: must be the path of a file or the name of a shipped study")
+    path, shown = Path(study), _short(study, 300)
     try:
         if path.is_file():
             return path
         if path.is_dir():
-            raise UserError(f"{study}: is a folder; name the study file in it")
+            raise UserError(f"{shown}: is a folder; name the study file in it")
         if path.exists():
-            raise UserError(f"{study}: is not a regular file")
+            raise UserError(f"{shown}: is not a regular file")
     except OSError as error:
-        raise UserError(f"{_short(study)}: cannot be read: {error.strerror}") from None
+        raise UserError(f"{shown}: cannot be read: {error.strerror}") from None
     shipped = {p.name: p for p in sorted(shipped_folder().glob("*.yaml"))}
     for name in (study, f"{study}.yaml"):
         if name in shipped:
             return shipped[name]
-    raise UserError(
-        f"{_short(study)}: no such file, and no shipped study of that name; {nearest(study, shipped)}"
-    )
+    raise UserError(f"{shown}: no such file, and no shipped study of that name; {nearest(study, shipped)}")
 
 
 def load_study(study: str, overrides: Sequence[str] = ()) -> Study:
     """Read, override, check. Raises UserError with one message; starts nothing."""
     path = find(study)
     raw, lines = _read(path)
-    given = set()
-    for override in overrides:
-        given.add(_override(raw, override))
+    given = {_override(raw, override) for override in overrides}
     try:
         return Study.model_validate(raw)
     except ValidationError as error:
         raise UserError(_explain(error, path, lines, given)) from None
-    except RecursionError:
-        raise UserError(f"{path}: is nested too deeply for a study") from None
+
+
+@contextmanager
+def located(study: str, overrides: Sequence[str] = ()) -> Iterator[None]:
+    """What turns out wrong with a study after it was loaded is told with its place, too."""
+    try:
+        yield
+    except UserError as error:
+        field, colon, text = str(error).partition(": ")
+        if not colon or field.split(".")[0] not in Study.model_fields:
+            raise
+        path = find(study)
+        raw, lines = _read(path)
+        given = {_override(raw, override) for override in overrides}
+        raise UserError(place(path, field, lines, given) + text) from None
 
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, int]]:
     """The file as plain data, and the line of every field."""
+    shown = _short(str(path), 300)
     try:
-        if path.stat().st_size > LARGEST:
-            raise UserError(f"{path}: is larger than {LARGEST // 1000} kB; a study is a page of text")
-        text = path.read_text(encoding="utf-8")
-        node = yaml.compose(text, Loader=_Loader)
-        raw = yaml.load(text, Loader=_Loader)
-    except UnicodeDecodeError:
-        raise UserError(f"{path}: is not a text file in UTF-8") from None
+        with path.open("rb") as file:
+            data = file.read(LARGEST + 1)
+        if len(data) > LARGEST:
+            raise UserError(f"{shown}: is larger than {LARGEST // 1000} kB; a study is a page of text")
+        text = data.decode("utf-8")
+        loader = _Loader(text)
+        node = loader.get_single_node()
+        raw = None if node is None else loader.construct_document(node)
     except OSError as error:
-        raise UserError(f"{path}: cannot be read: {error.strerror}") from None
+        raise UserError(f"{shown}: cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise UserError(f"{shown}:{line}: is not text in UTF-8") from None
+    except _Refused as error:
+        raise UserError(f"{shown}:{error.line}: {error}") from None
+    except yaml.reader.ReaderError as error:
+        line = text.count("\n", 0, error.position) + 1
+        raise UserError(f"{shown}:{line}: the character U+{int(error.character):04X} is not allowed") from None
     except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        where = f":{mark.line + 1}" if mark else ""
-        raise UserError(
-            f"{path}{where}: not valid YAML: {_short(error.problem or error.context or '')}"
-        ) from None
-    except yaml.YAMLError as error:
-        raise UserError(f"{path}: not valid YAML: {_short(str(error), 200)}") from None
-    except (RecursionError, ValueError, OverflowError) as error:  # absurd nesting, dates or integers
-        raise UserError(f"{path}: not valid YAML: {_short(str(error) or 'nested too deeply', 200)}") from None
+        raise UserError(f"{shown}:{_syntax(error)}") from None
     if not isinstance(raw, dict):
         sections = ", ".join(Study.model_fields)
-        raise UserError(f"{path}: a study is a mapping of sections ({sections}), not {_kind(raw)}")
+        raise UserError(f"{shown}: a study is a mapping of sections ({sections}), not {say(raw)}")
     lines: dict[str, int] = {}
     _mark(node, "", lines)
     return raw, lines
+
+
+def _syntax(error: yaml.MarkedYAMLError) -> str:
+    """'line: not valid YAML: why', and where the part began that did not come out right."""
+    mark, begun = error.problem_mark or error.context_mark, error.context_mark
+    why = error.problem or error.context or ""
+    for jargon, meaning in _MEANING.items():
+        why = meaning if jargon in why else why
+    text = f"{mark.line + 1 if mark else 1}: not valid YAML: {_short(why, 100)}"
+    if begun and mark and begun.line < mark.line and re.search("flow|quoted", error.context or ""):
+        text += f"; what began in line {begun.line + 1} is not closed"
+    return text
+
+
+# What the YAML parser says, and what it mostly means.
+_MEANING = {
+    "found another document": "a second document begins; a study is one",
+    "<block": "the line does not fit the indentation of those above it",
+    "<stream end>": "the file ends too early",
+    "unexpected end of stream": "the file ends too early",
+    "mapping values are not allowed": "a 'key:' cannot stand here; see the line above and the indentation",
+    "could not find expected ':'": "this line or the one above has no 'key:'",
+}
 
 
 def _mark(node: Any, prefix: str, lines: dict[str, int]) -> None:
@@ -130,79 +199,123 @@ def _mark(node: Any, prefix: str, lines: dict[str, int]) -> None:
 
 
 def _override(raw: dict[str, Any], override: str) -> str:
-    """Apply `section.key=value` in place; the value is YAML."""
+    """Apply `section.key=value` in place; the value is YAML. Returns the field's whole path."""
     name, equals, text = override.partition("=")
     parts = name.strip().split(".")
     if not equals or not all(parts):
-        raise UserError(f"{_short(override)}: an override reads section.key=value, e.g. train.epochs=20")
+        raise UserError(
+            f"command line: '{_short(override)}': an override reads section.key=value, e.g. train.epochs=20"
+        )
+    begin = f"command line: {_short(name.strip(), 150)}: "
     try:
         value = yaml.load(text, Loader=_Loader)
-    except (yaml.YAMLError, RecursionError, ValueError, OverflowError):
-        raise UserError(
-            f"{name}: '{_short(text)}' is not a value (as in YAML: 3, 0.1, text, [1, 2])"
-        ) from None
+    except _Refused as error:
+        raise UserError(f"{begin}{error}") from None
+    except yaml.YAMLError:
+        raise UserError(f"{begin}'{_short(text)}' is not a value, such as 3, 0.1, text or [1, 2]") from None
     curriculum = raw.get("curriculum")
     tasks = curriculum.get("tasks") if isinstance(curriculum, dict) else None
     if isinstance(tasks, (dict, list)) and parts[0] in tasks and parts[0] not in Study.model_fields:
         parts = ["curriculum", "tasks", *parts]  # moco_v2.queue=512 for short
+    if isinstance(tasks, list) and parts[:2] == ["curriculum", "tasks"] and len(parts) > 2:
+        raw["curriculum"]["tasks"] = {str(task): {} for task in tasks}
     at: Any = raw
     for i, part in enumerate(parts[:-1]):
-        if isinstance(at, dict) and isinstance(at.get(part), list):  # a list of task names
-            at[part] = {str(item): {} for item in at[part]}
-        if isinstance(at, dict) and at.get(part) is None:
+        if at.get(part) is None:
             at[part] = {}
-        at = at[part] if isinstance(at, dict) else None
+        at = at[part]
         if not isinstance(at, dict):
-            raise UserError(f"{name}: '{'.'.join(parts[: i + 1])}' is a value, not a section")
+            raise UserError(f"{begin}'{_short('.'.join(parts[: i + 1]), 150)}' is a value, not a section")
     at[parts[-1]] = value
     return ".".join(parts)
 
 
 def _explain(error: ValidationError, path: Path, lines: dict[str, int], given: set[str]) -> str:
-    """All that pydantic found, as one message about the first mistake."""
-    problems = [problem(dict(e)) for e in error.errors()]
-    fields = [field for field, _ in problems]
-    message = place(path, problems[0][0], lines, given) + problems[0][1]
-    others = sorted({f for f in fields[1:] if f != fields[0]})
+    """All that pydantic found, as one message about the first mistake; a misspelt key explains a missing one."""
+    found = sorted(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
+    problems = [problem(dict(e)) for e in found]
+    field, text = problems[0]
+    others = sorted({f for f, _ in problems if not f"{field}.".startswith(f"{f}.")})
     if others:
-        message += f" ({len(others)} more wrong: {', '.join(_short(f) for f in others[:4])})"
-    return message
+        more = ", ".join(_short(f) for f in others[:4]) + ", ..." * (len(others) > 4)
+        text += f" ({len(others)} more wrong: {more})"
+    return place(path, field, lines, given) + text
 
 
 def place(path: Path, field: str, lines: dict[str, int], given: set[str]) -> str:
     """'file:line: field: ', or 'command line: field: ' when an override said it."""
-    if any(field == g or field.startswith(g + ".") for g in given):
-        return f"command line: {_short(field)}: "
+    shown = _short(field, 150)
+    if any(f"{field}.".startswith(f"{g}.") or (g.startswith(f"{field}.") and field not in lines) for g in given):
+        return f"command line: {shown}: "
     known = field
     while known and known not in lines:
         known = known.rpartition(".")[0]
     line = f":{lines[known]}" if known else ""
-    return f"{path}{line}: {_short(field)}: " if field else f"{path}: "
+    return f"{_short(str(path), 300)}{line}: " + (f"{shown}: " if field else "")
+
+
+# What is allowed, by the type of pydantic's error; the braces take its context.
+_ALLOWED = {
+    "int_type": "a whole number",
+    "int_parsing_size": "a smaller number",
+    "float_type": "a number",
+    "finite_number": "a finite number",
+    "string_type": "text",
+    "string_unicode": "text in whole Unicode characters",
+    "bool_type": "true or false",
+    "tuple_type": "a list",
+    "list_type": "a list",
+    "dict_type": "a mapping (key: value)",
+    "model_type": "a mapping (key: value)",
+    "greater_than_equal": "at least {ge}",
+    "greater_than": "above {gt}",
+    "less_than_equal": "at most {le}",
+    "less_than": "below {lt}",
+    "string_too_short": "text of at least {min_length} characters",
+    "string_too_long": "text of at most {max_length} characters",
+}
 
 
 def problem(e: dict[str, Any]) -> tuple[str, str]:
     """(field, what is wrong with it) of one pydantic error."""
-    loc = tuple(str(part) for part in e["loc"])
-    field, kind, value = ".".join(loc), e["type"], e.get("input")
+    loc = tuple(str(part) for part in e["loc"] if part != "[key]")
+    field, kind, value, ctx = ".".join(loc), e["type"], e.get("input"), e.get("ctx", {})
     if kind == "extra_forbidden":
-        return field, f"unknown field; {nearest(loc[-1], _siblings(loc))}"
+        return field, f"unknown field; {_meant(loc)}"
     if kind == "missing":
-        return field, "is missing"
+        return field, "is missing" + ": the list is too short" * loc[-1].isdigit()
     if kind == "value_error":  # our own sentence; it may name the field within the section
-        text = str(e["ctx"]["error"])
+        text = str(ctx["error"])
         within = re.match(r"([a-z_.]+): ", text)
         if within:
             prefix = "" if "." in within[1] else ".".join((*loc, ""))
             return prefix + within[1], text[within.end() :]
         return field, text
     if kind == "literal_error":
-        allowed = re.findall(r"'([^']*)'", e["ctx"]["expected"])
-        return field, f"{_say(value)} is not one of {', '.join(allowed)}; {nearest(value, allowed)}"
+        allowed = re.findall(r"'([^']*)'", ctx["expected"])
+        close = nearest(value, allowed) if isinstance(value, str) else ""
+        hint = f"; {close}" if close.startswith("did") else ""
+        return field, f"must be one of {', '.join(allowed)}, not {say(value)}{hint}"
+    if kind in ("too_short", "too_long"):
+        bound = f"at least {ctx['min_length']}" if kind == "too_short" else f"at most {ctx['max_length']}"
+        return field, f"must have {bound} item{'s' * (not bound.endswith(' 1'))}, not {ctx['actual_length']}"
     if kind == "string_pattern_mismatch":
-        return field, f"{_say(value)} must be letters, digits, '.', '_' or '-', at most 64 of them"
-    text = e["msg"].replace("Input should be", "must be").replace("Input should have", "must have")
-    text = text.replace("a valid dictionary", "a mapping (key: value)").replace("valid ", "")
-    return field, f"{_say(value)} is not allowed: {text[:1].lower()}{text[1:]}"
+        return field, f"must be a name (letters, digits, '.', '_', '-', at most 64 in all), not {say(value)}"
+    if kind not in _ALLOWED:
+        return field, f"{say(value)} is not allowed: {_short(e['msg'], 200)}"
+    quoted = isinstance(value, str) and re.fullmatch(r"[-+.\deE]+|true|false", value)
+    hint = " (without quotes)" if quoted and kind in ("int_type", "float_type", "bool_type") else ""
+    hint = " (text goes in quotes)" if kind == "string_type" and isinstance(value, (int, float, date)) else hint
+    bounds = {k: f"{v:g}" if isinstance(v, float) else v for k, v in ctx.items()}
+    return field, f"must be {_ALLOWED[kind].format(**bounds)}, not {say(value)}{hint}"
+
+
+def _meant(loc: tuple[str, ...]) -> str:
+    """Where an unknown key belongs, or the closest field of the section that it stands in."""
+    homes = [f"{section}.{loc[-1]}" for section in Study.model_fields if loc[-1] in _siblings((section, ""))]
+    if homes and not get_close_matches(loc[-1], _siblings(loc), cutoff=0.8):
+        return "did you mean '" + "' or '".join(homes) + "'?"
+    return nearest(loc[-1], _siblings(loc))
 
 
 def _siblings(loc: tuple[str, ...]) -> list[str]:
@@ -210,33 +323,26 @@ def _siblings(loc: tuple[str, ...]) -> list[str]:
     model: type[BaseModel] = Study
     for part in loc[:-1]:
         annotation = model.model_fields[part].annotation if part in model.model_fields else None
-        inner = [
-            a for a in (annotation, *get_args(annotation)) if isinstance(a, type) and issubclass(a, BaseModel)
-        ]
+        inner = [a for a in (annotation, *get_args(annotation)) if isinstance(a, type) and issubclass(a, BaseModel)]
         if not inner:
             return []
         model = inner[0]
     return list(model.model_fields)
 
 
-def _kind(value: Any) -> str:
-    kinds = {
-        "NoneType": "nothing",
-        "str": "text",
-        "int": "a number",
-        "float": "a number",
-        "bool": "true or false",
-    }
-    return kinds.get(
-        type(value).__name__, {"list": "a list", "dict": "a mapping"}.get(type(value).__name__, "that")
-    )
-
-
-def _say(value: Any) -> str:
-    return "nothing" if value is None else f"'{_short(str(value))}'"
+def say(value: Any) -> str:
+    """A value as it stands in a study, on one short line."""
+    if value is None:
+        return "nothing"
+    if isinstance(value, str):
+        return f"'{_short(value)}'"
+    try:
+        return _short(json.dumps(value, default=str))
+    except ValueError:  # more digits than Python writes out
+        return "a huge number"
 
 
 def _short(text: str, length: int = 60) -> str:
     """One printable line of a text that a user gave."""
-    line = "".join(c if c.isprintable() else "?" for c in str(text))
+    line = "".join(c if c.isprintable() else "?" for c in text)
     return line if len(line) <= length else line[: length - 3] + "..."

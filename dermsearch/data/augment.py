@@ -163,8 +163,9 @@ def _colour(view: View, x: Tensor, u: np.ndarray) -> Tensor:
     a = (1 + c)[:, None, None] * bright
     saturate = (1 + s)[:, None, None] * eye - s[:, None, None] * luma
     a, offset = saturate @ a, (saturate @ offset[:, :, None])[:, :, 0]
-    # Hue as a rotation of the chroma plane: linear, and within a few levels of the HSV shift for small angles.
-    turn = _hue(h * 2 * math.pi)
+    # Hue as a rotation of the chroma plane, which is linear. Red, yellow, green lie clockwise in it, so a positive
+    # shift, which runs through them in this order, turns by a negative angle.
+    turn = _hue(-h * 2 * math.pi)
     a, offset = turn @ a, (turn @ offset[:, :, None])[:, :, 0]
     grays = (t[:, 5] < view.gray)[:, None, None]
     a = torch.where(grays, luma @ a, a)

@@ -22,9 +22,7 @@ BLACK = np.array([0.86, 0.90, 0.90], np.float32)
 BLOOD = np.array([0.16, 0.82, 0.76], np.float32)
 
 # Mean colours of lesions, relative to the skin's: tan, brown, reddish, greyish, blue-grey.
-TINTS = np.array(
-    [[0.86, 0.70, 0.55], [0.76, 0.58, 0.46], [0.92, 0.64, 0.60], [0.72, 0.68, 0.66], [0.62, 0.68, 0.78]]
-)
+TINTS = np.array([[0.86, 0.70, 0.55], [0.76, 0.58, 0.46], [0.92, 0.64, 0.60], [0.72, 0.68, 0.66], [0.62, 0.68, 0.78]])
 LUMA = np.array([0.30, 0.59, 0.11], np.float32)
 
 Draw = Callable[[ImageDraw.ImageDraw], None]
@@ -48,9 +46,7 @@ class Canvas:
         axis = ((np.arange(side, dtype=np.float32) + 0.5) / self.unit) - EXTENT
         self.x, self.y = axis[None, :], axis[:, None]
         self.stretch = float(rng.uniform(0.8, 1.0))
-        self.waves = [
-            (k, float(rng.normal(0, 0.10 / (k - 1))), float(rng.uniform(0, math.tau))) for k in (2, 3, 5)
-        ]
+        self.waves = [(k, float(rng.normal(0, 0.10 / (k - 1))), float(rng.uniform(0, math.tau))) for k in (2, 3, 5)]
         angle = np.arctan2(self.y / self.stretch, self.x)
         radius = np.hypot(self.x, self.y / self.stretch)
         turns = np.linspace(-math.pi, math.pi, 181)
@@ -80,9 +76,7 @@ class Canvas:
         """Smooth noise of unit spread with about `cells` bumps across the canvas."""
         return smooth_noise(self.rng, cells, self.side)
 
-    def blob(
-        self, centre: tuple[float, float], radius: float, soft: float, rough: float = 0.15
-    ) -> np.ndarray:
+    def blob(self, centre: tuple[float, float], radius: float, soft: float, rough: float = 0.15) -> np.ndarray:
         """A patch with an uneven edge: 1 inside, 0 outside, `soft` wide in between."""
         distance = np.hypot(self.x - centre[0], self.y - centre[1])
         return ramp((radius - distance + rough * radius * self.noise(9)) / soft)
@@ -103,9 +97,7 @@ class Canvas:
         """Paints a colour over the canvas under a layer."""
         self.rgb += (colour.astype(np.float32) - self.rgb) * (layer * np.float32(strength))[..., None]
 
-    def dot(
-        self, draw: ImageDraw.ImageDraw, place: tuple[float, float], radius: float, fill: int = 255
-    ) -> None:
+    def dot(self, draw: ImageDraw.ImageDraw, place: tuple[float, float], radius: float, fill: int = 255) -> None:
         (x, y), r = self.pixel(*place), max(0.6, radius * self.unit)
         draw.ellipse((x - r, y - r, x + r, y + r), fill=fill)
 
@@ -184,14 +176,15 @@ def paint_network(canvas: Canvas, kind: int) -> None:
     typical = kind == 1
     period = rng.uniform(0.19, 0.23) if typical else rng.uniform(0.32, 0.42)
     warp = np.float32((0.03 if typical else 0.13) * (2 * math.pi / period))
-    bend = warp * canvas.noise(8), warp * canvas.noise(8)
+    first, second = warp * canvas.noise(8), warp * canvas.noise(8)
+    bends = (first, second, -first - second)
     turn = rng.uniform(0, math.tau)
     lattice = np.zeros_like(canvas.reach)
     for k in range(3):  # three plane waves a third of a turn apart make a honeycomb
         angle = turn + k * math.tau / 3
         wave = np.float32(math.tau / period)
         across = wave * (canvas.x * np.float32(math.cos(angle)) + canvas.y * np.float32(math.sin(angle)))
-        lattice += np.cos(across + (bend[0], bend[1], -bend[0] - bend[1])[k])
+        lattice += np.cos(across + bends[k])
     if typical:
         mesh = ramp((0.0 - lattice) / 0.7) * ramp((1.02 - canvas.reach) / 0.3)
         canvas.absorb(mesh, BROWN, rng.uniform(0.6, 0.72))
@@ -208,11 +201,10 @@ def paint_dots(canvas: Canvas, kind: int) -> None:
         return
     if kind == 1:
         gap, radius, turn = rng.uniform(0.34, 0.40), rng.uniform(0.075, 0.09), rng.uniform(0, math.tau)
-        grid = np.stack(np.meshgrid(np.arange(-5, 6), np.arange(-5, 6)), -1).reshape(-1, 2)
-        grid = (grid + 0.5 * (grid[:, 1:] % 2) * [1, 0]) * [gap, gap * 0.87] + rng.normal(
-            0, 0.02, (len(grid), 2)
-        )
-        grid = grid @ [[math.cos(turn), math.sin(turn)], [-math.sin(turn), math.cos(turn)]]
+        row, column = np.divmod(np.arange(121), 11)
+        grid = np.stack([column - 5 + 0.5 * (row % 2), (row - 5) * 0.87], 1) * gap
+        grid = grid + rng.normal(0, 0.02, grid.shape)
+        grid = grid @ np.array([[math.cos(turn), math.sin(turn)], [-math.sin(turn), math.cos(turn)]])
         spots = [((x, y), radius) for x, y in grid if inside(canvas, x, y, 0.9)]
     else:
         heart = canvas.at(rng.uniform(0.3, 0.6), rng.uniform(0, math.tau))
@@ -239,9 +231,7 @@ def paint_streaks(canvas: Canvas, kind: int) -> None:
     start = rng.uniform(0, math.tau)
     if kind == 1:
         count = int(rng.integers(20, 27))
-        lines = [
-            (start + math.tau * k / count, 0.84, 1.24 + rng.normal(0, 0.02), 0.055) for k in range(count)
-        ]
+        lines = [(start + math.tau * k / count, 0.84, 1.24 + rng.normal(0, 0.02), 0.055) for k in range(count)]
     else:
         count, span = int(rng.integers(6, 10)), rng.uniform(1.0, 1.9)
         lines = [
@@ -268,7 +258,7 @@ def paint_streaks(canvas: Canvas, kind: int) -> None:
 def paint_regression(canvas: Canvas, skin: np.ndarray) -> None:
     """A scar-like area lighter than the skin around, peppered with blue-grey grains."""
     rng = canvas.rng
-    place = canvas.spot(0.45, 0.8)  # off centre: a centre lighter on average would be a cue
+    place = canvas.spot(0.5, 0.87)  # off centre: a centre lighter on average would be a cue
     radius = rng.uniform(0.45, 0.58)
     area = canvas.blob(place, radius, 0.06, rough=0.2) * ramp((1.0 - canvas.reach) / 0.08 + 0.5)
     canvas.cover(area, skin * 0.6 + skin.mean() * 0.4 + 0.15, rng.uniform(0.85, 0.95))
@@ -323,14 +313,14 @@ def tree(canvas: Canvas, pen: ImageDraw.ImageDraw) -> None:
     for k in range(int(rng.integers(2, 4))):
         angle = first + k * 2.2
         x, y = canvas.at(0.95, angle)
-        grow(x, y, angle + math.pi + rng.normal(0, 0.3), 0.6, 0.085)
+        grow(x, y, angle + math.pi + rng.normal(0, 0.35), 0.5, 0.085)
 
 
 def commas(canvas: Canvas, pen: ImageDraw.ImageDraw) -> None:
     """Comma vessels: thick short arcs, evenly strewn."""
     rng = canvas.rng
     for _ in range(int(rng.integers(8, 12))):
-        x, y = canvas.spot(0, 0.8)
+        x, y = canvas.spot(0.2, 0.95)
         angle, bend = rng.uniform(0, math.tau), rng.choice([-1, 1]) * 0.55
         places = [(x, y)]
         for _ in range(5):
@@ -343,14 +333,14 @@ def commas(canvas: Canvas, pen: ImageDraw.ImageDraw) -> None:
 def red_dots(canvas: Canvas, pen: ImageDraw.ImageDraw) -> None:
     """Dotted vessels: many pinpoint red dots."""
     for _ in range(int(canvas.rng.integers(34, 50))):
-        canvas.dot(pen, canvas.spot(0, 0.95), float(canvas.rng.uniform(0.04, 0.055)))
+        canvas.dot(pen, canvas.spot(0.15, 1.0), float(canvas.rng.uniform(0.04, 0.055)))
 
 
 def crooked(canvas: Canvas, pen: ImageDraw.ImageDraw) -> None:
     """Linear irregular vessels: short zigzags in all directions, with dots between."""
     rng = canvas.rng
     for _ in range(int(rng.integers(7, 11))):
-        (x, y), angle = canvas.spot(0, 0.85), rng.uniform(0, math.tau)
+        (x, y), angle = canvas.spot(0.15, 0.9), rng.uniform(0, math.tau)
         places = [(x, y)]
         for k in range(4):
             turn = angle + (0.8 if k % 2 else -0.8)

@@ -31,9 +31,7 @@ def contact_sheet(images: dict[str, np.ndarray], captions: list[str], path: Path
     columns = min(columns, len(captions))
     rows = -(-len(captions) // columns)
     head = 52
-    sheet = Image.new(
-        "RGB", (GAP + columns * (width + GAP), head + rows * (tile + below + GAP)), (255, 255, 255)
-    )
+    sheet = Image.new("RGB", (GAP + columns * (width + GAP), head + rows * (tile + below + GAP)), (255, 255, 255))
     pen = ImageDraw.Draw(sheet)
     pen.text((GAP, 14), " | ".join(images), fill=INK, font=title_font)
     count = f"{len(captions)} case" + ("s" if len(captions) > 1 else "")
@@ -58,9 +56,7 @@ def check_sheet(images: dict[str, np.ndarray], captions: list[str], columns: int
         raise UserError(f"a contact sheet needs at least 1 column, not {columns}.")
     for name, stack in images.items():
         if len(stack) != len(captions):
-            raise UserError(
-                f"{len(stack)} images of modality '{name}' do not match {len(captions)} captions."
-            )
+            raise UserError(f"{len(stack)} images of modality '{name}' do not match {len(captions)} captions.")
 
 
 def wrap(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int) -> list[str]:

@@ -81,12 +81,12 @@ ELEVATION = (
 MISSING = {"age": 0.05, "sex": 0.02, "site": 0.05, "skin_type": 0.15, "elevation": 0.08}
 
 SKIN_TYPES = (0.10, 0.30, 0.34, 0.17, 0.07, 0.02)
-SKIN = np.array(
-    [(243, 214, 198), (236, 200, 178), (224, 183, 155), (200, 154, 122), (160, 114, 84), (118, 80, 60)]
-)
+SKIN = np.array([(243, 214, 198), (236, 200, 178), (224, 183, 155), (200, 154, 122), (160, 114, 84), (118, 80, 60)])
 
 NEW_PATIENT = 1 / 1.3  # 1.3 lesions per patient on average
-LABELS, PATIENT, METADATA, LESION, DERM, CLINIC = range(6)  # one stream of random numbers per purpose
+LABELS, PATIENT, PERSON, METADATA, SKIN_TONE, LESION, DERM, CLINIC = range(
+    8
+)  # one stream of random numbers per purpose
 
 
 def synthetic(cases: int, size: int, seed: int) -> Iterator[Case]:
@@ -97,9 +97,7 @@ def synthetic(cases: int, size: int, seed: int) -> Iterator[Case]:
         raise UserError(f"synthetic images are 32 to 512 pixels wide, not {size}.")
     if seed < 0:
         raise UserError(f"a seed is 0 or more, not {seed}.")
-    return (
-        draw_case(index, patient, first, size, seed) for index, patient, first in walk_patients(cases, seed)
-    )
+    return (draw_case(index, patient, first, size, seed) for index, patient, first in walk_patients(cases, seed))
 
 
 def walk_patients(cases: int, seed: int) -> Iterator[tuple[int, int, int]]:
@@ -114,13 +112,18 @@ def walk_patients(cases: int, seed: int) -> Iterator[tuple[int, int, int]]:
 def draw_case(index: int, patient: int, first: int, size: int, seed: int) -> Case:
     """One case; its patient's age, sex and skin come from the patient's first case."""
     labels = draw_labels(seed, index)
-    person = draw_person(seed, first)
+    person, skin_type = draw_person(seed, first)
     rng = stream(seed, index, METADATA)
-    metadata = {**person, **draw_findings(labels["diagnosis"], rng)}
-    skin = SKIN[int(person["skin_type"]) - 1] / 255 + stream(seed, first, LESION).normal(0, 0.015, 3)
+    relief = pick(rng, ELEVATION[labels["diagnosis"]])
+    metadata: dict[str, float | str | None] = {
+        **person,
+        "site": SITES[pick(rng, SITE[labels["diagnosis"]])],
+        "skin_type": float(skin_type),
+        "elevation": ELEVATIONS[relief],
+    }
+    skin = SKIN[skin_type - 1] / 255 + stream(seed, first, SKIN_TONE).normal(0, 0.015, 3)
     lesion = draw_lesion(labels, skin, 2 * size, stream(seed, index, LESION))
     derm, mask = photograph_derm(lesion, skin, size, stream(seed, index, DERM))
-    relief = ELEVATIONS.index(str(metadata["elevation"]))
     clinic = photograph_clinic(lesion, skin, relief, size, stream(seed, index, CLINIC))
     for name, share in MISSING.items():
         if rng.random() < share:
@@ -155,25 +158,14 @@ def draw_labels(seed: int, index: int) -> dict[str, int]:
     return {name: labels[name] for name in SEVEN_POINT}
 
 
-def draw_person(seed: int, first: int) -> dict[str, float | str | None]:
-    """What belongs to a patient, given the diagnosis of the first lesion."""
+def draw_person(seed: int, first: int) -> tuple[dict[str, float | str], int]:
+    """A patient's age and sex, given the diagnosis of the first lesion, and the skin type."""
     diagnosis = draw_labels(seed, first)["diagnosis"]
-    rng = stream(seed, first, PATIENT)
-    rng.random()  # spent by `walk_patients`
+    rng = stream(seed, first, PERSON)
     mean, spread = AGE[diagnosis]
-    return {
-        "age": float(np.clip(round(rng.normal(mean, spread)), 3, 95)),
-        "sex": "male" if rng.random() < MALE[diagnosis] else "female",
-        "skin_type": float(1 + pick(rng, SKIN_TYPES)),
-    }
-
-
-def draw_findings(diagnosis: int, rng: np.random.Generator) -> dict[str, float | str | None]:
-    """What belongs to a lesion besides its labels."""
-    return {
-        "site": SITES[pick(rng, SITE[diagnosis])],
-        "elevation": ELEVATIONS[pick(rng, ELEVATION[diagnosis])],
-    }
+    age = float(np.clip(round(rng.normal(mean, spread)), 3, 95))
+    sex = "male" if rng.random() < MALE[diagnosis] else "female"
+    return {"age": age, "sex": sex}, 1 + pick(rng, SKIN_TYPES)
 
 
 def photograph_derm(
@@ -194,9 +186,7 @@ def photograph_derm(
     return quantise(image), mask.astype(np.uint8) * 255
 
 
-def photograph_clinic(
-    lesion: Lesion, skin: np.ndarray, relief: int, size: int, rng: np.random.Generator
-) -> np.ndarray:
+def photograph_clinic(lesion: Lesion, skin: np.ndarray, relief: int, size: int, rng: np.random.Generator) -> np.ndarray:
     """The clinical image: from further away, softer, under uneven light that shows how raised the lesion is."""
     rgba, body = aim(lesion, rng.uniform(0.20, 0.28), 0.1, size, rng)
     scene = compose(rgba, skin, 0.035, rng)
@@ -237,9 +227,7 @@ def compose(rgba: Image.Image, skin: np.ndarray, texture: float, rng: np.random.
     return scene
 
 
-def develop(
-    scene: Image.Image, size: int, rng: np.random.Generator, blur: float, shading: float
-) -> np.ndarray:
+def develop(scene: Image.Image, size: int, rng: np.random.Generator, blur: float, shading: float) -> np.ndarray:
     """The exposed picture (0 to 1): focus, slanted light, brightness, white balance and a colour cast.
 
     The blue cast falls on lesions with and without a veil, so blueness alone gives no veil away.
@@ -252,11 +240,7 @@ def develop(
     balance = np.exp(rng.normal(0, 0.04, 3))
     if rng.random() < 0.35:
         balance *= np.array([0.86, 0.97, 1.10]) ** rng.uniform(0.3, 1.2)
-    return (
-        np.clip(image, 0, 1) ** np.float32(rng.uniform(0.85, 1.15))
-        * light[..., None]
-        * balance.astype(np.float32)
-    )
+    return np.clip(image, 0, 1) ** np.float32(rng.uniform(0.85, 1.15)) * light[..., None] * balance.astype(np.float32)
 
 
 def round_frame(size: int, rng: np.random.Generator) -> np.ndarray:
@@ -271,7 +255,7 @@ def emboss(body: Image.Image, size: int, turn: float) -> np.ndarray:
     """Light on the side of a raised lesion that faces the lamp, shade on the other."""
     small = body.reduce(2).filter(ImageFilter.GaussianBlur(0.03 * size))
     down, right = np.gradient(np.asarray(small, np.float32) / 255)
-    return (math.cos(turn) * right + math.sin(turn) * down) * np.float32(0.016 * size)
+    return np.asarray((math.cos(turn) * right + math.sin(turn) * down) * (0.016 * size), np.float32)
 
 
 def draw_hairs(scene: Image.Image, count: int, rng: np.random.Generator) -> None:

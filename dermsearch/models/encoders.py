@@ -42,7 +42,10 @@ class Encoders(nn.Module):
     def empty(cls, name: str, modalities: Sequence[str], branches: str) -> Encoders:
         """The architecture without weights, to be filled by `load`: costs no drawing of random numbers."""
         with torch.device("meta"):
-            return cls(name, modalities, branches)
+            encoders = cls(name, modalities, branches)
+        if {n for n, _ in encoders.named_buffers()} <= encoders.state_dict().keys():
+            return encoders
+        return cls.random(name, modalities, branches, 0)  # tables outside the state dict have to be computed
 
     def load(self, state: dict[str, Tensor]) -> Encoders:
         """Take over the weights that a stage handed on."""

@@ -44,7 +44,10 @@ class ODC(Task):
     }
 
     class Config(Settings):
-        """`clusters` of about a hundred images each, as the authors have it; none may fall below `small`."""
+        """`clusters` of about a hundred images each, as the authors have it.
+
+        None is left below `small` if there are twice as many images for each.
+        """
 
         clusters: int = Field(128, ge=2, le=1_000_000)
         small: int = Field(20, ge=1, le=100_000)
@@ -155,7 +158,7 @@ class ODC(Task):
         for empty in emptied:
             largest = int(self.counts().argmax())
             members = (self.label == largest).nonzero()[:, 0]
-            second = halves(self.bank[members])
+            second = halves(self.bank[members], self.config.small)
             self.label[members[second]] = empty
             self.recompute_centroids([largest, empty])
 
@@ -182,14 +185,22 @@ def first_of_each(units: Tensor) -> tuple[Tensor, Tensor]:
 def kmeans(x: Tensor, clusters: int, seed: int) -> Tensor:
     """Labels of scikit-learn's k-means, 20 iterations."""
     from sklearn.cluster import KMeans
+    from threadpoolctl import threadpool_limits
 
-    found = KMeans(clusters, n_init=1, max_iter=20, random_state=seed).fit(x.cpu().numpy())
+    with threadpool_limits(1):  # threads would add up in the order in which they finish
+        found = KMeans(clusters, n_init=1, max_iter=20, random_state=seed).fit(x.cpu().numpy())
     return torch.from_numpy(found.labels_.astype(np.int64)).to(x.device)
 
 
-def halves(x: Tensor) -> Tensor:
-    """Which rows go to the second of two clusters; a plain cut in two where 2-means finds only one."""
-    second = kmeans(x, 2, 0) == 1 if len(x.unique(dim=0)) > 1 else torch.zeros(len(x), dtype=torch.bool)
-    if second.all() or not second.any():
-        second = torch.arange(len(x)) % 2 == 1
-    return second.to(x.device)
+def halves(x: Tensor, small: int) -> Tensor:
+    """Which rows go to the second of two clusters. Where 2-means leaves one below `small`, the line between its
+    centres is cut in the middle of the rows."""
+    second = torch.zeros(len(x), dtype=torch.bool, device=x.device)
+    across = torch.zeros_like(x[0])
+    if len(x.unique(dim=0)) > 1:
+        second = kmeans(x, 2, 0) == 1
+        across = x[second].mean(0) - x[~second].mean(0)
+    if min(int(second.sum()), int((~second).sum())) < small:
+        order = (x @ across).argsort(stable=True)
+        second = torch.zeros_like(second).index_fill_(0, order[len(x) // 2 :], True)
+    return second

@@ -46,6 +46,7 @@ SCHEMAS: dict[str, pa.Schema] = {
             ("seconds", pa.float64()),  # spent training it, whoever did
             ("epochs", pa.int32()),
             ("device", pa.string()),
+            ("node", pa.string()),
             ("workers", pa.int32()),
             ("error", pa.string()),
             *PROVENANCE,

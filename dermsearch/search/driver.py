@@ -6,6 +6,7 @@ It knows nothing of Ray or threads; an engine calls `next_job` until it says FIN
 from __future__ import annotations
 
 import json
+import socket
 from collections.abc import Callable
 from typing import Any
 
@@ -18,6 +19,7 @@ from dermsearch.search.store import StageStore
 from dermsearch.search.tree import DONE, FAILED, RUNNING, Node, Tree
 
 WAIT, FINISHED = "wait", "finished"
+KEPT = ("seconds", "epochs", "device", "node", "workers")  # of a manifest, in the tables
 
 
 class Driver:
@@ -137,21 +139,21 @@ class Driver:
             "gpus": compute.gpus,
             "workers": compute.workers if node.task else 1,
             "retries": compute.retries,
+            "node": socket.gethostname(),
         }
 
-    def cached(self, node: Node) -> bool:
-        """Is the stage in the store, judged by every protocol of the study?"""
-        return self.store.manifest(node.key) is not None and all(
-            self.store.scores(key) is not None for key in self._score_keys(node)
-        )
+    def cached(self, node: Node) -> dict[str, Any] | None:
+        """The stage's manifest, if it is in the store and judged by every protocol of the study."""
+        if any(self.store.scores(key) is None for key in self._score_keys(node)):
+            return None
+        return self.store.manifest(node.key)
 
     def _take_from_store(self, node: Node) -> bool:
-        if not self.cached(node):
+        manifest = self.cached(node)
+        if manifest is None:
             return False
-        manifest = self.store.manifest(node.key)
-        assert manifest is not None
         node.status, node.reused = DONE, True
-        node.record |= {k: manifest[k] for k in ("seconds", "epochs", "device", "workers")}
+        node.record |= {k: manifest.get(k) for k in KEPT}
         self._read_scores(node)
         self.on_change(node)
         return True

@@ -166,7 +166,7 @@ def _cached(study: Study, space: Space, fingerprint: str, proposals: list[Propos
         root = driver.tree.root(root_key(study.data, fingerprint, study.encoder, seed), seed)
         for proposal in proposals:
             driver.path(proposal, root)
-    return sum(driver.cached(n) for n in driver.tree.stages())
+    return sum(driver.cached(n) is not None for n in driver.tree.stages())
 
 
 def _first(found: Iterator[Proposal], count: int) -> Iterator[Proposal]:

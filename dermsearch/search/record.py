@@ -10,7 +10,7 @@ from typing import Any
 
 from dermsearch import __version__
 from dermsearch.results import tables
-from dermsearch.search.driver import Driver
+from dermsearch.search.driver import KEPT, Driver
 from dermsearch.search.tree import DONE, FAILED, PRUNED, Node
 
 
@@ -61,7 +61,7 @@ class Recorder:
             "status": node.status,
             "reused": node.reused,
             "error": node.error,
-            **{k: node.record.get(k) for k in ("seconds", "epochs", "device", "workers")},
+            **{k: node.record.get(k) for k in KEPT},
         }
 
     @staticmethod

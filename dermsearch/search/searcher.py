@@ -6,6 +6,7 @@ import json
 import threading
 from typing import Any
 
+import ray
 from ray import tune
 from ray.tune.search import Searcher
 
@@ -70,6 +71,7 @@ def run_trial(config: dict[str, Any]) -> None:
     from dermsearch.search.work import do
 
     job = json.loads(config["job"])
+    job["node"] += "/" + ray.get_runtime_context().get_node_id()[:8]
     if job["workers"] > 1:
         from dermsearch.training.distributed import on_workers
 

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import ValidationError
 
 from dermsearch.config import Study, Train
 from dermsearch.errors import UserError, nearest
 from dermsearch.pretext.base import Setting, Task, find_task, task_names
-from dermsearch.studyfile import problem
+from dermsearch.studyfile import problem, say
 
 FALLBACK = {
     "optimizer": "sgd",
@@ -23,6 +23,8 @@ FALLBACK = {
     "schedule": "cosine",
     "warmup": 0.0,
 }
+LARGEST = 10**7  # proposals of a finite space
+CORNERS = 2000  # combinations of one task's values that are checked beforehand
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,12 @@ class Dimension:
     def task(self) -> str:
         """The task that it belongs to."""
         return self.name.partition(".")[0]
+
+    @property
+    def probes(self) -> tuple[Any, ...]:
+        """The values to check it by: a range's ends, and where only multiples will do, the number after its start."""
+        inside = (self.values[0] + 1,) if self.kind != "choice" and self.integer else ()
+        return (*self.values, *inside)
 
     @property
     def integer(self) -> bool:
@@ -77,33 +85,41 @@ class Space:
             self.tasks[name] = find_task(name)
             self.fixed[name] = {}
             for key, value in given.items():
-                allowed = [*self.tasks[name].Config.model_fields, *Train.model_fields]
-                if key not in allowed or key == "precision":
+                allowed = {**Train.model_fields, **self.tasks[name].Config.model_fields}
+                del allowed["precision"]  # one for all stages of a study
+                if key not in allowed:
                     raise UserError(f"{field}.{key}: unknown field; {nearest(key, allowed)}")
                 if isinstance(value, dict):
-                    own = self.tasks[name].Config.model_fields
-                    whole = (own if key in own else Train.model_fields)[key].annotation is int
+                    kind = allowed[key].annotation
+                    whole = int in (kind, *get_args(kind))
                     self.dimensions.append(dimension(f"{name}.{key}", f"{field}.{key}", value, whole))
                 else:
                     self.fixed[name][key] = value
             for candidate in self._corners(name):
-                self.settings(name, candidate)
+                batch = self.settings(name, candidate)["train"]["batch"]
+                if batch % study.compute.workers:
+                    raise UserError(
+                        f"{field}.batch: must be a multiple of compute.workers, {study.compute.workers}, not {batch}"
+                    )
         if study.search.sampler == "grid":
             for d in self.dimensions:
                 if d.kind != "choice":
                     raise UserError(
-                        f"curriculum.tasks.{d.name}: sampler 'grid' needs choices, e.g. {{choice: [...]}}; "
-                        f"'{d.kind}' goes with random and tpe"
+                        f"curriculum.tasks.{d.name}: must be {{choice: [...]}} for sampler 'grid', not "
+                        f"'{d.kind}', which goes with random and tpe"
                     )
 
     def _corners(self, task: str) -> Iterator[dict[str, Any]]:
-        """Each dimension's values in turn, the others at their first: every value is checked before anything runs."""
-        own = [d for d in self.dimensions if d.task == task]
-        first = {d.name: d.values[0] for d in own}
+        """Settings of a task to check before anything runs: every value in turn, then what can meet, up to CORNERS."""
+        own = {d.name: d.probes for d in self.dimensions if d.task == task}
+        first = {name: values[0] for name, values in own.items()}
         yield first
-        for d in own:
-            for value in d.values[1:]:
-                yield {**first, d.name: value}
+        for name, values in own.items():
+            for value in values[1:]:
+                yield {**first, name: value}
+        if len(own) > 1:
+            for combination in itertools.islice(itertools.product(*own.values()), CORNERS):
+                yield dict(zip(own, combination, strict=True))
 
     def curricula(self) -> Iterator[tuple[str, ...]]:
         """Every order of tasks within the lengths, short ones first."""
@@ -122,10 +138,8 @@ class Space:
         total = 0
         for curriculum in self.curricula():
             total += math.prod(len(d.values) for d in self.dimensions if d.task in curriculum)
-            if total > 10**7:
-                raise UserError(
-                    "curriculum: has more than ten million proposals; search fewer tasks or lengths"
-                )
+            if total > LARGEST:
+                raise UserError(f"curriculum: has more than {LARGEST:,} proposals; search fewer tasks or lengths")
         return total
 
     def every(self) -> Iterator[Proposal]:
@@ -133,9 +147,7 @@ class Space:
         for curriculum in self.curricula():
             own = [d for d in self.dimensions if d.task in curriculum]
             for values in itertools.product(*(d.values for d in own)):
-                yield Proposal(
-                    curriculum, tuple(sorted((d.name, v) for d, v in zip(own, values, strict=True)))
-                )
+                yield Proposal(curriculum, tuple(sorted((d.name, v) for d, v in zip(own, values, strict=True))))
 
     def settings(self, task: str, values: dict[str, Any]) -> dict[str, Any]:
         """Everything that trains one stage of `task`: {"config": ..., "train": ...}, nothing left open."""
@@ -145,13 +157,9 @@ class Space:
         }
         cls, field = self.tasks[task], f"curriculum.tasks.{task}"
         try:
-            config = cls.Config.model_validate(
-                {k: v for k, v in given.items() if k in cls.Config.model_fields}
-            )
+            config = cls.Config.model_validate({k: v for k, v in given.items() if k in cls.Config.model_fields})
             study = self.study.train.model_dump(exclude_none=True)
-            own = {
-                k: v for k, v in given.items() if k in Train.model_fields and k not in cls.Config.model_fields
-            }
+            own = {k: v for k, v in given.items() if k in Train.model_fields and k not in cls.Config.model_fields}
             train = Train.model_validate({**study, **own})
         except ValidationError as error:
             where, what = problem(dict(error.errors()[0]))
@@ -166,18 +174,18 @@ class Space:
                 s = self.settings(name, values)
                 batch = min(s["train"]["batch"], units) // study.compute.workers * study.compute.workers
                 if batch < 2 * study.compute.workers:
+                    few = min(s["train"]["batch"], units)
                     raise UserError(
-                        f"compute.workers: {units} training images are too few for {study.compute.workers} workers"
+                        f"compute.workers: must be at most {few // 2}, two images of a batch for each, "
+                        f"not {study.compute.workers}"
                     )
                 try:
-                    cls.check(
-                        cls.Config.model_validate(s["config"]), Setting(units, study.data.size, dim, batch, 0)
-                    )
+                    cls.check(cls.Config.model_validate(s["config"]), Setting(units, study.data.size, dim, batch, 0))
                 except UserError as error:
                     raise UserError(f"curriculum.tasks.{name}.{error}") from None
 
 
-def complete(train: Train, defaults: dict[str, Any]) -> dict[str, Any]:
+def complete(train: Train, defaults: Mapping[str, Any]) -> dict[str, Any]:
     """Fill what nobody gave from the task's own defaults, the learning rate in proportion to the batch."""
     settings = train.model_dump(mode="json", exclude={"precision"})
     for name in ("optimizer", "momentum", "weight_decay", "schedule", "warmup"):
@@ -192,26 +200,23 @@ def complete(train: Train, defaults: dict[str, Any]) -> dict[str, Any]:
 def dimension(name: str, field: str, value: dict[str, Any], whole: bool) -> Dimension:
     """{choice: [...]}, {log: [low, high]} or {range: [low, high]} of a study file."""
     if len(value) != 1 or next(iter(value)) not in ("choice", "log", "range"):
-        given = ", ".join(str(k) for k in value) or "nothing"
-        raise UserError(
-            f"{field}: a dimension reads {{choice: [...]}}, {{log: [low, high]}} or {{range: [low, high]}}, not {given[:60]}"
-        )
+        forms = "{choice: [...]}, {log: [low, high]} or {range: [low, high]}"
+        raise UserError(f"{field}: must be a value, {forms}, not {say(value)}")
     kind, values = next(iter(value.items()))
     if not isinstance(values, list) or not values:
-        raise UserError(f"{field}.{kind}: must be a list of values")
+        raise UserError(f"{field}.{kind}: must be a list of values, not {say(values)}")
     if kind == "choice":
-        if any(isinstance(v, (list, dict)) or v is None for v in values):
-            raise UserError(f"{field}.choice: each choice must be one number, word, true or false")
+        for v in values:
+            if isinstance(v, (list, dict)) or v is None:
+                raise UserError(f"{field}.choice: must hold numbers, words, true or false, not {say(v)}")
         if len({(type(v), v) for v in values}) != len(values):
-            raise UserError(f"{field}.choice: names a value twice")
+            raise UserError(f"{field}.choice: must name each value once, not {say(values)}")
         return Dimension(name, kind, tuple(values))
-    numbers = all(
-        isinstance(v, (int, float)) and not isinstance(v, bool) and math.isfinite(v) for v in values
-    )
+    numbers = all(type(v) in (int, float) and -1e300 < v < 1e300 for v in values)
     if len(values) != 2 or not numbers or not values[0] < values[1]:
-        raise UserError(f"{field}.{kind}: must be two numbers [low, high], low below high")
+        raise UserError(f"{field}.{kind}: must be two numbers [low, high], low below high, not {say(values)}")
     if kind == "log" and values[0] <= 0:
-        raise UserError(f"{field}.log: must start above 0")
+        raise UserError(f"{field}.log: must start above 0, not at {say(values[0])}")
     if whole and not all(isinstance(v, int) for v in values):
-        raise UserError(f"{field}.{kind}: must be two whole numbers")
+        raise UserError(f"{field}.{kind}: must be two whole numbers, not {say(values)}")
     return Dimension(name, kind, tuple(values) if whole else tuple(float(v) for v in values))

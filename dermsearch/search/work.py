@@ -63,7 +63,7 @@ def _do(job: Job) -> Record:
     if manifest is None:
         manifest = _train(job, store, cases, shape, device)
         record["reused"] = False
-    record |= {k: manifest[k] for k in ("seconds", "epochs", "device", "workers")}
+    record |= {k: manifest.get(k) for k in ("seconds", "epochs", "device", "node", "workers")}
     if world.rank() == 0:
         judging = time.perf_counter()
         encoders = Encoders.empty(*shape).load(store.encoders(job["key"])).to(device)
@@ -111,6 +111,7 @@ def _train(
         "seconds": sum(row["seconds"] for row in history),
         "epochs": len(history),
         "device": describe(device),
+        "node": job["node"],
         "workers": world.size(),
         "made": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "took": time.perf_counter() - started,

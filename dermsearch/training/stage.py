@@ -104,6 +104,10 @@ def train_stage(
     task, train = find_task(recipe.task), recipe.train
     encoders.to(device=device, memory_format=torch.channels_last).train()
     pools = {b: CasePool(cases, seen, rows, device) for b, seen in encoders.branches.items()}
+    units = len(next(iter(pools.values())))
+    batch = min(train["batch"], units)
+    if batch % world.size():  # another batch would be another stage
+        raise StageFailed(f"{recipe.task}: a batch of {batch} does not divide among {world.size()} workers")
     learner = Learner(task, encoders, pools, recipe).to(device=device, memory_format=torch.channels_last)
     across_processes(learner).train()
     cast = autocast(device, recipe.precision)
@@ -122,10 +126,9 @@ def train_stage(
                 lambda module, pool=pool: all_features(module, pool, len(pool), pool.size, cast)
             )
 
-    units = len(next(iter(pools.values())))
-    batch = min(train["batch"], units) // world.size() * world.size()
     steps = math.ceil(units / batch)
-    model = DistributedDataParallel(learner, broadcast_buffers=False) if world.size() > 1 else learner
+    # Buffers are the first process's at the start, and kept equal from then on by the tasks themselves.
+    model = DistributedDataParallel(learner, forward_sync_buffers=False) if world.size() > 1 else learner
 
     for epoch in range(len(history), train["epochs"]):
         started = time.perf_counter()
@@ -168,6 +171,8 @@ def train_stage(
                     parts.setdefault(f"{b}.{name}" if len(losses) > 1 else name, []).append(
                         value.detach().float()
                     )
+        if not all(bool(w.isfinite().all()) for w in encoders.state_dict().values()):
+            raise StageFailed(f"{recipe.task}: the weights are not finite after epoch {epoch + 1}")
         seconds = time.perf_counter() - started
         spread = [collapse(world.gather(loss.embedding.float())) for loss in losses.values()]
         history.append(

@@ -1,0 +1,143 @@
+"""Kill a run again and again, then let it finish: is a finished stage ever trained twice, are the scores the same?
+
+    python benchmarks/interrupted.py search_spaces/curriculum.yaml --engine ray --kills 5
+
+Runs the study once undisturbed, then in a second store with SIGKILL to the whole run (driver, Ray, workers) at
+moments spread over it. Prints what stood when each kill fell, and compares every score to the last bit.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from dermsearch.results import load
+
+MARK = "DERMSEARCH_RUN_ID"
+
+
+@dataclass
+class Report:
+    """What the kills did."""
+
+    kills: list[tuple[float, int, int]] = field(default_factory=list)  # (seconds, stages finished, epochs under way)
+    retrained: list[str] = field(default_factory=list)  # stages whose manifest was written again
+    stages: int = 0
+    equal: bool = False
+    plain_seconds: float = 0.0
+
+
+def start(study: str, overrides: Sequence[str], folder: Path, mark: str) -> subprocess.Popen[str]:
+    """A run in `folder`, all of whose processes carry `mark` in their environment."""
+    command = [sys.executable, "-m", "dermsearch", "run", study, *overrides, "--json"]
+    command += [f"compute.store={folder / 'store'}", "--out", str(folder / "out")]
+    output = (folder / "log.txt").open("a")
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=output, text=True, env={**os.environ, MARK: mark})
+
+
+def marked(mark: str) -> list[int]:
+    """The processes that a run consists of, by the mark that they inherited."""
+    wanted = f"{MARK}={mark}".encode()
+    found = []
+    for entry in Path("/proc").iterdir():
+        try:
+            if entry.name.isdigit() and wanted in (entry / "environ").read_bytes().split(b"\0"):
+                found.append(int(entry.name))
+        except OSError:
+            continue
+    return found
+
+
+def kill_all(mark: str) -> None:
+    """SIGKILL, until none is left."""
+    while pids := [p for p in marked(mark) if p != os.getpid()]:
+        for pid in pids:
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                continue
+        time.sleep(0.1)
+
+
+def manifests(folder: Path) -> dict[str, str]:
+    """Finished stages and what stands in their manifests."""
+    return {p.parent.name: p.read_text() for p in (folder / "store" / "stages").glob("*/manifest.json")}
+
+
+def epochs_under_way(folder: Path) -> int:
+    """Epochs that unfinished stages have behind them."""
+    return sum(len(json.loads(p.read_text())) for p in (folder / "store" / "partial").glob("*/progress.json"))
+
+
+def scores(folder: Path) -> list[tuple]:
+    """Every number of a run, in an order of its own."""
+    columns = ["stage", "protocol", "label", "class", "metric", "value", "ci_low", "ci_high"]
+    return sorted(map(str, zip(*(load(folder / "out").scores[c].to_pylist() for c in columns), strict=True)))  # type: ignore[arg-type]
+
+
+def interrupted(study: str, overrides: Sequence[str], kills: int, folder: Path) -> Report:
+    """Run plainly, run with kills, compare."""
+    report = Report()
+    plain, broken = folder / "plain", folder / "broken"
+    for each in (plain, broken):
+        each.mkdir(parents=True)
+    began = time.perf_counter()
+    run = start(study, overrides, plain, uuid.uuid4().hex)
+    summary = json.loads(run.communicate()[0])
+    report.plain_seconds = time.perf_counter() - began
+    report.stages = summary["stages"]["trained"]
+
+    known: dict[str, str] = {}
+    for k in range(kills):
+        mark = uuid.uuid4().hex
+        began = time.perf_counter()
+        run = start(study, overrides, broken, mark)
+        target = 1 + (report.stages + 1) * k // kills  # of the manifests, the root's among them
+        while run.poll() is None and len(manifests(broken)) < target:
+            time.sleep(0.02)
+        time.sleep(0.37 * k % 1.1)  # not always right behind a commit
+        assert run.poll() is None, "the run was over before it could be killed"
+        report.kills.append((time.perf_counter() - began, len(manifests(broken)), epochs_under_way(broken)))
+        kill_all(mark)
+        run.wait()
+        now = manifests(broken)
+        report.retrained += [key for key, text in known.items() if now.get(key) != text]
+        known = now
+    run = start(study, overrides, broken, uuid.uuid4().hex)
+    run.communicate()
+    now = manifests(broken)
+    report.retrained += [key for key, text in known.items() if now.get(key) != text]
+    report.equal = run.returncode == 0 and scores(plain) == scores(broken)
+    return report
+
+
+def main() -> None:
+    """Print the report."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("study")
+    parser.add_argument("overrides", nargs="*")
+    parser.add_argument("--engine", default="ray", choices=["ray", "inline"])
+    parser.add_argument("--kills", type=int, default=5)
+    given = parser.parse_intermixed_args()
+    with tempfile.TemporaryDirectory() as folder:
+        report = interrupted(given.study, [*given.overrides, f"compute.engine={given.engine}"], given.kills, Path(folder))
+    print(f"engine {given.engine}: {report.stages} stages, undisturbed in {report.plain_seconds:.0f} s")
+    for i, (seconds, finished, epochs) in enumerate(report.kills, start=1):
+        print(f"  kill {i}: after {seconds:5.1f} s, {finished} nodes in the store, {epochs} epochs of others under way")
+    print(f"  finished stages trained again: {len(report.retrained)}")
+    print(f"  every score equal to the undisturbed run's: {report.equal}")
+    sys.exit(0 if report.equal and not report.retrained else 1)
+
+
+if __name__ == "__main__":
+    main()

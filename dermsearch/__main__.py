@@ -1,0 +1,5 @@
+"""python -m dermsearch"""
+
+from dermsearch.cli import main
+
+main()

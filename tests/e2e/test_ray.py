@@ -1,0 +1,115 @@
+"""Whole runs on Ray: the same numbers as without it, kills survived, clusters joined."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from e2e.tiny import TWO_TASKS, run, values
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+from benchmarks.interrupted import interrupted, kill_all, marked, start
+
+from dermsearch.results import load
+
+ONE_TASK = [*TWO_TASKS, "curriculum.length=[1,1]", "curriculum.tasks={moco_v2: {queue: 32}}"]
+
+
+def test_ray_and_inline_agree_to_the_bit_and_ray_reuses(tmp_path: Path) -> None:
+    (tmp_path / "inline").mkdir()
+    (tmp_path / "ray").mkdir()
+    run(tmp_path / "inline", *TWO_TASKS, "compute.engine=inline")
+    summary, said = run(tmp_path / "ray", *TWO_TASKS)
+    assert summary["stages"]["trained"] == 4
+    assert values(tmp_path / "inline") == values(tmp_path / "ray")
+    assert not [line for line in said.splitlines() if "Warning" in line or "(raylet)" in line or "INFO" in line], said
+    again, _ = run(tmp_path / "ray", *TWO_TASKS)
+    assert again["stages"]["reused"] == 4 and again["seconds"] < 20
+
+
+@pytest.mark.parametrize("engine", ["inline", "ray"])
+def test_a_run_killed_five_times_ends_as_if_nothing_had_been(engine: str, tmp_path: Path) -> None:
+    report = interrupted("curriculum.yaml", [*TWO_TASKS, "train.epochs=3", f"compute.engine={engine}"], 5, tmp_path)
+    assert len(report.kills) == 5
+    assert report.retrained == []
+    assert report.equal
+
+
+def test_a_killed_worker_goes_on_from_its_last_epoch(tmp_path: Path) -> None:
+    study = [*ONE_TASK, "train.epochs=30", "data.size=64"]
+    (tmp_path / "plain").mkdir()
+    run(tmp_path / "plain", *study)
+    broken, mark = tmp_path / "broken", uuid.uuid4().hex
+    broken.mkdir()
+    going = start("curriculum.yaml", study, broken, mark)
+    try:
+        before = wait_for_epochs(broken, 5)
+        workers = [p for p in marked(mark) if b"ImplicitFunc" in Path(f"/proc/{p}/cmdline").read_bytes()]
+        assert len(workers) == 1
+        os.kill(workers[0], signal.SIGKILL)
+        going.communicate(timeout=300)
+        assert going.returncode == 0
+    finally:
+        kill_all(mark)
+    assert values(tmp_path / "plain") == values(broken)
+    key = load(broken / "out").stages["key"][0].as_py()
+    history = json.loads((broken / "store" / "stages" / key / "history.json").read_text())
+    assert history[: len(before)] == before, "epochs that were finished were not trained again"
+    assert len(history) == 30
+
+
+def wait_for_epochs(folder: Path, count: int) -> list[dict]:
+    """The history of a stage under way, once it has `count` epochs."""
+    until = time.monotonic() + 200
+    while time.monotonic() < until:
+        for path in (folder / "store" / "partial").glob("*/progress.json"):
+            rows = json.loads(path.read_text())
+            if len(rows) >= count:
+                return rows
+        time.sleep(0.02)
+    raise AssertionError((folder / "log.txt").read_text())
+
+
+def test_two_workers_per_stage_give_the_scores_of_one(tmp_path: Path) -> None:
+    for workers in (1, 2):
+        (tmp_path / str(workers)).mkdir()
+        summary, _ = run(tmp_path / str(workers), *ONE_TASK, "train.precision=fp32", f"compute.workers={workers}")
+        assert summary["stages"]["trained"] == 1
+    one, two = (load(tmp_path / str(w) / "out") for w in (1, 2))
+    assert two.stages["workers"].to_pylist() == [2]
+    assert one.epochs["loss"].to_pylist() == pytest.approx(two.epochs["loss"].to_pylist(), rel=1e-4)
+
+
+def test_what_the_cluster_can_never_hold_is_refused(tmp_path: Path) -> None:
+    _, said = run(tmp_path, *ONE_TASK, "compute.threads=999", code=2)
+    assert "999 CPUs" in said and "the cluster has" in said and "Traceback" not in said
+
+
+@pytest.fixture
+def two_nodes() -> Iterator[str]:
+    """A Ray cluster of two nodes on this machine, one stage each."""
+    from ray.cluster_utils import Cluster
+
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    cluster.add_node(num_cpus=1)
+    yield cluster.address
+    cluster.shutdown()
+
+
+def test_a_cluster_is_joined_and_both_of_its_nodes_train(two_nodes: str, tmp_path: Path) -> None:
+    summary, _ = run(tmp_path, *TWO_TASKS, "--address", two_nodes)
+    assert summary["stages"]["trained"] == 4
+    nodes = set(load(tmp_path / "out").stages["node"].to_pylist())
+    assert len(nodes) == 2, nodes
+
+
+def test_an_address_where_nothing_answers_is_a_message(tmp_path: Path) -> None:
+    _, said = run(tmp_path, *ONE_TASK, "--address", "127.0.0.1:1", code=2)
+    assert "no Ray cluster answers at '127.0.0.1:1'" in said and "Traceback" not in said

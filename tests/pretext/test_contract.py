@@ -1,0 +1,174 @@
+"""What every pretext task must do. A task joins by one line in `tiny.TASKS`."""
+
+import numpy as np
+import pytest
+import torch
+from pretext import tiny
+from safetensors.torch import load_file, save_file
+
+from dermsearch.data.store import CaseStore
+from dermsearch.models.encoders import Encoders
+from dermsearch.pretext.base import TASKS, find_task, task_names
+from dermsearch.training.stage import train_stage
+
+every_task = pytest.mark.parametrize("name", tiny.TASKS)
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory) -> CaseStore:
+    torch.set_num_threads(1)
+    return tiny.make_store(tmp_path_factory.mktemp("data") / "store")
+
+
+def test_every_shipped_task_is_in_the_list():
+    assert set(tiny.TASKS) == set(TASKS) <= set(task_names())
+
+
+@every_task
+def test_loss_is_finite_and_gradient_reaches_the_whole_backbone(name, store):
+    run = tiny.Steps(name, store)
+    run.step()  # timm starts the last BatchNorm of a residual branch at zero, behind which nothing has a gradient
+    loss = run.backward()
+    assert loss.isfinite() and loss > 0
+    for parameter, p in run.encoders.named_parameters():
+        assert p.grad is not None and p.grad.abs().sum() > 0, parameter
+    for parameter, p in run.learner.named_parameters():
+        assert p.requires_grad == (".key." not in parameter)
+        assert (p.grad is not None) == p.requires_grad, parameter
+    (found,) = run.losses.values()
+    assert found.embedding.shape == (tiny.BATCH, run.encoders.dim)
+    assert all(0 <= part <= 1 for part in found.parts.values())
+
+
+@every_task
+def test_loss_falls(name, store):
+    """On one batch that comes again and again, without the noise of dropout."""
+    config = tiny.TASKS[name]
+    plain = {"dropout": 0.0} if "dropout" in find_task(name).Config.model_fields else {}
+    try:
+        tiny.TASKS[name] = {**config, **plain}
+        run = tiny.Steps(name, store)
+    finally:
+        tiny.TASKS[name] = config
+    before = float(run.backward())
+    for _ in range(30):
+        run.optimizer.step()
+        after = float(run.backward())
+    assert after < 0.95 * before
+
+
+@every_task
+def test_labels_are_not_read(name, store, tmp_path):
+    other = tiny.make_store(tmp_path / "store", np.random.default_rng(1).permutation(tiny.CASES) % 3)
+    assert other.fingerprint != store.fingerprint
+    assert tiny.same(tiny.train(name, store)[0], tiny.train(name, other)[0])
+
+
+@every_task
+def test_two_runs_are_equal_to_the_bit(name, store):
+    torch.manual_seed(1)
+    one, first = tiny.train(name, store)
+    torch.manual_seed(2)  # no task draws from the global generators
+    np.random.seed(2)
+    two, second = tiny.train(name, store)
+    assert tiny.same(one, two) and tiny.timeless(first) == tiny.timeless(second)
+    assert not tiny.same(one, tiny.encoders())
+
+
+@every_task
+def test_state_survives_a_file(name, store):
+    run = tiny.Steps(name, store)
+    for _ in range(3):
+        run.step()
+    kept = tiny.Kept()
+    kept.save({"learner": run.learner.state_dict(), "optimizer": run.optimizer.state_dict()})
+    again = tiny.Steps(name, store, Encoders.random(tiny.BACKBONE, ("derm",), "shared", 99), begin=False)
+    state = kept.load()
+    again.learner.load_state_dict(state["learner"])
+    again.optimizer.load_state_dict(state["optimizer"])
+    again.at = run.at
+    assert [run.step(), run.step()] == [again.step(), again.step()]
+    assert tiny.same(run.learner, again.learner)
+
+
+class Interrupted(Exception):
+    pass
+
+
+@every_task
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_resuming_after_every_epoch_changes_nothing(name, optimizer, store):
+    whole, history = tiny.train(name, store, epochs=3, optimizer=optimizer)
+    kept, attempts, seen = tiny.Kept(), 0, []
+
+    def stop(row):
+        seen.append(row)
+        raise Interrupted
+
+    while True:
+        made = tiny.encoders()
+        attempts += 1
+        report = stop if attempts <= 3 else seen.append
+        try:
+            rows = train_stage(
+                tiny.recipe(name, epochs=3, optimizer=optimizer), made, store, tiny.ROWS, kept, report, tiny.CPU
+            )
+            break
+        except Interrupted:
+            continue
+    assert [row["epoch"] for row in seen] == [1, 2, 3, 3]  # an epoch whose state was written is not trained again
+    assert tiny.same(whole, made)
+    assert tiny.timeless(rows) == tiny.timeless(history)
+
+
+@every_task
+@pytest.mark.parametrize(
+    "modalities, branches", [(("derm",), "separate"), (("derm", "clinic"), "shared"), (("derm", "clinic"), "separate")]
+)
+def test_modalities_and_branches(name, modalities, branches, store):
+    start = tiny.encoders(modalities, branches)
+    made, history = tiny.train(name, store, tiny.encoders(modalities, branches), epochs=1)
+    assert len(made.branches) == (len(modalities) if branches == "separate" else 1)
+    for branch in made.branches:
+        assert not tiny.same(made.backbones[branch], start.backbones[branch])
+    assert all(np.isfinite(v) for v in history[0]["parts"].values())
+    assert np.isfinite(history[0]["loss"]) and history[0]["embedding_std"] > 0
+
+
+@every_task
+def test_separate_branches_do_not_meet(name, store):
+    """A branch trained beside another is the branch trained alone."""
+    both, _ = tiny.train(name, store, tiny.encoders(("derm", "clinic"), "separate"), epochs=1)
+    start = tiny.encoders(("derm", "clinic"), "separate")
+    alone = tiny.encoders(("derm",), "separate")
+    alone.backbones["derm"].load_state_dict(start.backbones["derm"].state_dict())
+    alone, _ = tiny.train(name, store, alone, epochs=1)
+    assert tiny.same(both.backbones["derm"], alone.backbones["derm"])
+
+
+@every_task
+def test_what_is_handed_on_gives_the_same_features(name, store, tmp_path):
+    made, _ = tiny.train(name, store, tiny.encoders(("derm", "clinic"), "separate"), epochs=1)
+    save_file({k: v.contiguous() for k, v in made.state_dict().items()}, tmp_path / "e.safetensors")
+    loaded = Encoders.empty(tiny.BACKBONE, ("derm", "clinic"), "separate").load(load_file(tmp_path / "e.safetensors"))
+    assert set(loaded.state_dict()) == set(tiny.encoders(("derm", "clinic"), "separate").state_dict())
+    loaded.to(memory_format=torch.channels_last).eval()
+    x = torch.randn(8, 3, tiny.SIZE, tiny.SIZE).contiguous(memory_format=torch.channels_last)
+    for modality in ("derm", "clinic"):
+        assert torch.equal(loaded(x, modality), made(x, modality))
+    tiny.train("relative_location", store, loaded, epochs=1)  # and they go on from there
+    assert not tiny.same(made, loaded)
+
+
+@every_task
+def test_unknown_and_impossible_settings_are_refused(name):
+    config = find_task(name).Config
+    with pytest.raises(ValueError, match="no_such_key"):
+        config(no_such_key=1)
+    for field, info in config.model_fields.items():
+        for limit in info.metadata:
+            for bound, beyond in (("ge", -1), ("gt", 0), ("le", 1), ("lt", 0)):
+                if hasattr(limit, bound):
+                    value = getattr(limit, bound) + beyond
+                    with pytest.raises(ValueError, match=field):
+                        config(**{field: value})

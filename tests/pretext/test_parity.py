@@ -1,0 +1,172 @@
+"""Several processes come to what one comes to: loss, gradient, banks, and the encoders after two epochs."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from gloo import Group
+from pretext import tiny
+from torch.nn.parallel import DistributedDataParallel
+
+from dermsearch import world
+from dermsearch.data.store import CaseStore
+from dermsearch.models.batchnorm import across_processes
+from dermsearch.training import stage
+
+every_task = pytest.mark.parametrize("name", tiny.TASKS)
+STEPS = 3
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory) -> CaseStore:
+    return tiny.make_store(tmp_path_factory.mktemp("data") / "store")
+
+
+def steps(name: str, folder: str, modalities: tuple[str, ...]) -> list[dict[str, Any]]:
+    """Loss, gradients and buffers of some steps, as this process sees them.
+
+    Networks are in double precision: BatchNorm over few rows magnifies rounding, and would hide a small mistake.
+    """
+    torch.set_num_threads(1)
+    run = tiny.Steps(name, CaseStore(folder), tiny.encoders(modalities, "separate"))
+    across_processes(run.learner)
+    for task in run.learner.each():
+        for part in task.children():
+            part.double()
+        for module in (task.backbone, *(m.backbone for n, m in task.named_children() if n == "key")):
+            module.register_forward_pre_hook(lambda module, images: images[0].double())
+    model = run.learner
+    if world.size() > 1:
+        model = DistributedDataParallel(run.learner, forward_sync_buffers=False)
+    found = []
+    for _ in range(STEPS):
+        loss = run.backward(model)
+        found.append(
+            {
+                "loss": float(world.reduce_sum(loss) / world.size()),
+                "gradient": {n: p.grad.clone() for n, p in run.learner.named_parameters() if p.requires_grad},
+            }
+        )
+        run.finish()
+        found[-1]["buffers"] = {n: b.clone() for n, b in run.learner.named_buffers()}
+    return found
+
+
+def close(one: torch.Tensor, many: torch.Tensor, tolerance: float, atom: float) -> bool:
+    """Same direction and same length, or both nothing."""
+    a, b = one.double().flatten(), many.double().flatten()
+    if a.norm() < atom and b.norm() < atom:
+        return True
+    cosine, scale = a @ b / (a.norm() * b.norm()), b.norm() / a.norm()
+    return bool(abs(1 - cosine) < tolerance and abs(1 - scale) < tolerance)
+
+
+def check(one: list[dict[str, Any]], every: list[list[dict[str, Any]]]) -> None:
+    """The steps of one process against those of each of several."""
+    for at in range(STEPS):
+        tolerance = 1e-5
+        for rank, many in enumerate(every):
+            a, b = one[at], many[at]
+            assert b["loss"] == pytest.approx(a["loss"], rel=tolerance), (at, rank)
+            atom = 1e-5 * max(g.norm() for g in a["gradient"].values())
+            for n, g in a["gradient"].items():
+                assert close(g, b["gradient"][n], tolerance, atom), (at, rank, n)
+            for n, buffer in b["buffers"].items():
+                if ".key." in n and n.endswith("num_batches_tracked"):
+                    continue  # counts the groups that this process encoded; not used
+                assert torch.equal(buffer, every[0][at]["buffers"][n]), (at, rank, n)
+                if buffer.is_floating_point():
+                    torch.testing.assert_close(buffer, a["buffers"][n], rtol=1e-4, atol=1e-5)
+                else:
+                    assert torch.equal(buffer, a["buffers"][n]), (at, rank, n)
+
+
+@every_task
+def test_loss_and_gradient_on_two_processes(name, store, two: Group):
+    arguments = (name, str(store.folder), ("derm", "clinic"))
+    check(steps(*arguments), two(steps, *arguments))
+
+
+@every_task
+def test_loss_and_gradient_on_four_processes(name, store, four: Group):
+    arguments = (name, str(store.folder), ("derm",))
+    check(steps(*arguments), four(steps, *arguments))
+
+
+def whole_stage(name: str, folder: str, batch: int, precision: str) -> dict[str, Any]:
+    """Two epochs by the trainer: history, encoders, and every buffer of the task."""
+    torch.set_num_threads(1)
+    made: list[stage.Learner] = []
+
+    class Watched(stage.Learner):
+        def __init__(self, *args: Any) -> None:
+            super().__init__(*args)
+            made.append(self)
+
+    kept, whole = tiny.Kept(), stage.Learner
+    stage.Learner = Watched  # type: ignore[misc]
+    try:
+        encoders = tiny.encoders()
+        recipe = tiny.recipe(name, batch=batch, lr=0.002)
+        history = stage.train_stage(
+            stage.Recipe(recipe.task, recipe.config, recipe.train, recipe.seed, precision),
+            encoders, CaseStore(folder), tiny.ROWS, kept, lambda row: None, tiny.CPU,
+        )  # fmt: skip
+    finally:
+        stage.Learner = whole  # type: ignore[misc]
+    tasks = {n: b.clone() for n, b in made[0].named_buffers() if ".key." not in n}
+    return {
+        "history": history,
+        "encoders": {n: v.clone() for n, v in encoders.state_dict().items()},
+        "buffers": tasks,
+        "kept": kept.data is not None,
+    }
+
+
+def far(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> float:
+    """Distance of two sets of weights as a share of their length."""
+    x, y = (torch.cat([v.double().flatten() for v in d.values()]) for d in (a, b))
+    return float((x - y).norm() / x.norm())
+
+
+@every_task
+def test_two_epochs_on_two_processes(name, store, two: Group):
+    arguments = (name, str(store.folder), tiny.BATCH, "fp32")
+    one, every = whole_stage(*arguments), two(whole_stage, *arguments)
+    assert [r["kept"] for r in every] == [True, False]  # the first process writes
+    start = tiny.encoders().state_dict()
+    for many in every:
+        for a, b in zip(one["history"], many["history"], strict=True):
+            assert b["loss"] == pytest.approx(a["loss"], rel=1e-4)
+            assert b["lr"] == a["lr"]
+            for column in ("grad_norm", "embedding_std", "effective_rank"):
+                assert b[column] == pytest.approx(a[column], rel=1e-2)
+            assert b["parts"] == pytest.approx(a["parts"], abs=0.02)
+        moved = far(start, one["encoders"])
+        assert moved > 1e-3 and far(one["encoders"], many["encoders"]) < 0.01 * moved
+        for n, buffer in many["buffers"].items():
+            assert torch.equal(buffer, every[0]["buffers"][n]), n
+        assert all(torch.equal(v, every[0]["encoders"][n]) for n, v in many["encoders"].items())
+
+
+def refused(function: Callable[..., Any], *args: Any) -> str:
+    """The message of the failure."""
+    try:
+        function(*args)
+    except stage.StageFailed as error:
+        return str(error)
+    return ""
+
+
+def uneven(folder: str) -> str:
+    return refused(whole_stage, "relative_location", folder, 15, "fp32")
+
+
+def test_a_batch_that_does_not_divide_is_refused(store, two: Group):
+    assert two(uneven, str(store.folder)) == ["relative_location: a batch of 15 does not divide among 2 workers"] * 2
+
+
+def test_bf16_runs_on_two_processes(store, two: Group):
+    one, other = two(whole_stage, "odc", str(store.folder), tiny.BATCH, "bf16")
+    assert all(torch.equal(v, other["encoders"][n]) for n, v in one["encoders"].items())

@@ -1,0 +1,149 @@
+"""A small store of random images, the tasks in small settings, and what is needed to take steps with them."""
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dermsearch.data.case import Case
+from dermsearch.data.pool import CasePool
+from dermsearch.data.store import CaseStore, write_store
+from dermsearch.models.encoders import Encoders
+from dermsearch.pretext.base import Batch, all_features, find_task
+from dermsearch.training import optim
+from dermsearch.training.precision import autocast
+from dermsearch.training.stage import Learner, Recipe, epoch_order, number_dropout, train_stage
+
+# Every task joins here, with the settings that suit 48 images and batches of 16.
+TASKS: dict[str, dict[str, Any]] = {
+    "relative_location": {},
+    "moco_v2": {"queue": 32, "out": 16},
+    "odc": {"clusters": 4, "small": 5, "recompute": 2, "hidden": 32, "feature": 16},
+}
+
+BACKBONE = "test_resnet"
+CASES, SIZE, BATCH = 48, 32, 16
+CPU = torch.device("cpu")
+ROWS = np.arange(CASES)
+
+
+def make_store(folder: Path, labels: np.ndarray | None = None) -> CaseStore:
+    """48 cases of blurred noise in both modalities. Other labels leave the images as they are."""
+    rng = np.random.default_rng(0)
+    labels = np.arange(CASES) % 3 if labels is None else labels
+    cases = []
+    for i in range(CASES):
+        coarse = torch.from_numpy(rng.uniform(0, 255, (2, 3, 6, 6)))
+        fine = torch.nn.functional.interpolate(coarse, (SIZE, SIZE), mode="bicubic").clamp(0, 255)
+        derm, clinic = fine.permute(0, 2, 3, 1).to(torch.uint8).numpy()
+        cases.append(
+            Case(f"c{i}", f"l{i}", f"p{i}", {"derm": derm, "clinic": clinic}, {"diagnosis": int(labels[i])})
+        )
+    return write_store(
+        folder, cases, {c.case: "train" for c in cases}, {"diagnosis": ("a", "b", "c")}, {"source": "test"}
+    )
+
+
+def recipe(name: str, **train: Any) -> Recipe:
+    """The task's own optimiser, for two epochs at a rate that small images bear."""
+    task = find_task(name)
+    config = task.Config(**TASKS[name]).model_dump()
+    given = {"epochs": 2, "batch": BATCH, "clip": None, **task.train_defaults, "lr": 0.02, "warmup": 0.0}
+    return Recipe(name, config, {**given, **train}, 7, "fp32")
+
+
+def encoders(modalities: tuple[str, ...] = ("derm",), branches: str = "shared") -> Encoders:
+    """Fresh ones, always the same."""
+    return Encoders.random(BACKBONE, modalities, branches, 3)
+
+
+class Kept:
+    """A `Partial` in memory, as bytes: nothing can be shared with the run that goes on."""
+
+    def __init__(self) -> None:
+        self.data: bytes | None = None
+
+    def load(self) -> dict[str, Any] | None:
+        return None if self.data is None else torch.load(io.BytesIO(self.data), weights_only=True)
+
+    def save(self, state: dict[str, Any]) -> None:
+        buffer = io.BytesIO()
+        torch.save(state, buffer)
+        self.data = buffer.getvalue()
+
+
+def train(
+    name: str, store: CaseStore, made: Encoders | None = None, **settings: Any
+) -> tuple[Encoders, list[Any]]:
+    """Two epochs of a task in this process; the encoders and the history."""
+    made = encoders() if made is None else made
+    history = train_stage(recipe(name, **settings), made, store, ROWS, Kept(), lambda row: None, CPU)
+    return made, history
+
+
+def timeless(history: list[dict[str, Any]]) -> str:
+    """What of a history must come again."""
+    drop = ("seconds", "views_per_second")
+    return json.dumps([{k: v for k, v in row.items() if k not in drop} for row in history])
+
+
+def same(a: torch.nn.Module, b: torch.nn.Module) -> bool:
+    """Are the weights equal to the bit?"""
+    x, y = a.state_dict(), b.state_dict()
+    return x.keys() == y.keys() and all(torch.equal(x[k], y[k]) for k in x)
+
+
+class Steps:
+    """A stage's steps taken by hand, without the trainer."""
+
+    def __init__(
+        self, name: str, store: CaseStore, made: Encoders | None = None, begin: bool = True, **settings: Any
+    ) -> None:
+        self.encoders = encoders() if made is None else made
+        self.recipe = recipe(name, **settings)
+        self.pools = {b: CasePool(store, seen, ROWS, CPU) for b, seen in self.encoders.branches.items()}
+        self.learner = Learner(find_task(name), self.encoders, self.pools, self.recipe).train()
+        self.optimizer = optim.build(self.learner, self.recipe.train, self.learner.options())
+        self.units = len(next(iter(self.pools.values())))
+        self.at = 0
+        if begin:
+            for branch, task in self.learner.tasks.items():
+                task.begin(lambda module, pool=self.pools[branch]: features(module, pool))
+
+    def batches(self) -> dict[str, Batch]:
+        """The batches of the step that is next."""
+        number_dropout(self.learner, self.at)
+        chosen = epoch_order(7, self.at, self.units, BATCH, False)
+        return {b: Batch(chosen, pool, SIZE, 5, 0, self.at) for b, pool in self.pools.items()}
+
+    def backward(self, model: torch.nn.Module | None = None) -> Tensor:
+        """Forward and backward of the next step; the loss of this process's rows."""
+        for task in self.learner.each():
+            task.before_step()
+        total, self.losses = (self.learner if model is None else model)(self.batches())
+        self.optimizer.zero_grad()
+        total.backward()
+        return total.detach()
+
+    def finish(self) -> None:
+        """The rest of the step."""
+        self.optimizer.step()
+        batches = self.batches()
+        for branch, task in self.learner.tasks.items():
+            task.after_step(batches[branch])
+        self.at += 1
+
+    def step(self) -> float:
+        """One whole step."""
+        loss = self.backward()
+        self.finish()
+        return float(loss)
+
+
+def features(module: torch.nn.Module, pool: CasePool) -> Tensor:
+    """Of every image of a pool."""
+    return all_features(module, pool, len(pool), SIZE, autocast(CPU, "fp32"), 16)
