@@ -130,7 +130,8 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=5)
     given = parser.parse_intermixed_args()
     with tempfile.TemporaryDirectory() as folder:
-        report = interrupted(given.study, [*given.overrides, f"compute.engine={given.engine}"], given.kills, Path(folder))
+        overrides = [*given.overrides, f"compute.engine={given.engine}"]
+        report = interrupted(given.study, overrides, given.kills, Path(folder))
     print(f"engine {given.engine}: {report.stages} stages, undisturbed in {report.plain_seconds:.0f} s")
     for i, (seconds, finished, epochs) in enumerate(report.kills, start=1):
         print(f"  kill {i}: after {seconds:5.1f} s, {finished} nodes in the store, {epochs} epochs of others under way")

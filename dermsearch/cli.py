@@ -14,6 +14,8 @@ from dermsearch import __version__
 from dermsearch.errors import UserError
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from dermsearch.data.store import CaseStore
 
 app = typer.Typer(
@@ -112,10 +114,11 @@ def run(
 @app.command()
 def plan(study: StudyArg, overrides: OverrideArg = None) -> None:
     """Show a study's stage tree, how many stages sharing saves and what it costs. Trains nothing."""
-    from dermsearch.search.plan import lines, make_plan
     from dermsearch.studyfile import load_study, located
 
     settings = load_study(study, overrides or [])
+    from dermsearch.search.plan import lines, make_plan
+
     with located(study, overrides or []):
         found, _ = make_plan(settings)
     for line in lines(found):
@@ -156,7 +159,7 @@ def show(
     seed: Annotated[int, typer.Option(min=0, help="Which cases: a draw.")] = 0,
 ) -> None:
     """Draw a contact sheet of some cases, every modality side by side, with their labels."""
-    from dermsearch.data.sheet import show_store
+    from dermsearch.data.show import show_store
 
     print(show_store(_open(store), output, count, seed))
 
@@ -170,7 +173,7 @@ def describe(store: StoreArg) -> None:
         print(line)
 
 
-def _paper():  # type: ignore[no-untyped-def]
+def _paper() -> Console:
     """Standard output: as wide as the terminal, and wide enough for a table where it is a file or a pipe."""
     from rich.console import Console
 
@@ -183,12 +186,13 @@ def _open(store: str) -> CaseStore:
 
     if os.path.isdir(store):  # Path.is_dir raises where a name is too long
         return CaseStore(store)
-    from dermsearch.data.open import open_cases
-    from dermsearch.search.run import cache_folder
-    from dermsearch.search.store import StageStore
     from dermsearch.studyfile import load_study, located
 
     study = load_study(store)
+    from dermsearch.data.open import open_cases
+    from dermsearch.search.run import cache_folder
+    from dermsearch.search.store import StageStore
+
     with located(store):
         return open_cases(study.data, cache_folder(StageStore(study.compute.store)))
 

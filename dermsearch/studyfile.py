@@ -182,6 +182,7 @@ _MEANING = {
     "<stream end>": "the file ends too early",
     "unexpected end of stream": "the file ends too early",
     "mapping values are not allowed": "a 'key:' cannot stand here; see the line above and the indentation",
+    r"'\t'": "a tab cannot indent a line; use spaces",
     "could not find expected ':'": "this line or the one above has no 'key:'",
 }
 
@@ -315,7 +316,7 @@ def _meant(loc: tuple[str, ...]) -> str:
     homes = [f"{section}.{loc[-1]}" for section in Study.model_fields if loc[-1] in _siblings((section, ""))]
     if homes and not get_close_matches(loc[-1], _siblings(loc), cutoff=0.8):
         return "did you mean '" + "' or '".join(homes) + "'?"
-    return nearest(loc[-1], _siblings(loc))
+    return nearest(loc[-1].lower(), _siblings(loc))
 
 
 def _siblings(loc: tuple[str, ...]) -> list[str]:

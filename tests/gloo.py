@@ -29,9 +29,7 @@ class Group:
         self.ends, self.processes = [], []
         for rank in range(size):
             here, there = context.Pipe()
-            process = context.Process(
-                target=serve, args=(there, rank, size, f"{self.place.name}/meet"), daemon=True
-            )
+            process = context.Process(target=serve, args=(there, rank, size, f"{self.place.name}/meet"), daemon=True)
             process.start()
             there.close()
             self.ends.append(here)

@@ -90,9 +90,7 @@ def patches(grid: PatchGrid, images: Tensor, u: np.ndarray) -> Tensor:
     """uint8 (n, 3, s, s) -> normalised float (n, 9, 3, patch, patch), cells in reading order."""
     n = len(images)
     corner = u[:, :2] * (1 - grid.crop)  # (n, 2), x and y, as shares of the side
-    cells = (
-        np.stack(np.meshgrid(np.arange(3), np.arange(3)), -1).reshape(9, 2) * grid.cell
-    )  # row-major, (x, y)
+    cells = np.stack(np.meshgrid(np.arange(3), np.arange(3)), -1).reshape(9, 2) * grid.cell  # row-major, (x, y)
     inside = u[:, 3:21].reshape(n, 9, 2) * (grid.cell - grid.part)
     centre = corner[:, None] + cells[None] + inside + grid.part / 2
     if round(grid.part * images.shape[-1]) == grid.patch:  # at its own scale a patch is copied, not blurred

@@ -21,10 +21,7 @@ def store_folder(data: Data, cache: Path) -> Path:
         assert data.path is not None
         return Path(data.path).expanduser()
     text = json.dumps([data.source, SYNTHETIC_VERSION, data.cases, data.size, data.seed])
-    return (
-        cache
-        / f"{data.source}-{data.cases}x{data.size}-{hashlib.blake2b(text.encode(), digest_size=6).hexdigest()}"
-    )
+    return cache / f"{data.source}-{data.cases}x{data.size}-{hashlib.blake2b(text.encode(), digest_size=6).hexdigest()}"
 
 
 def is_made(data: Data, cache: Path) -> bool:
@@ -40,9 +37,7 @@ def open_cases(data: Data, cache: Path) -> CaseStore:
             raise UserError(f"data.path: there is no case store at {folder}")
         store = CaseStore(folder)
         if store.size != data.size:
-            raise UserError(
-                f"data.size: is {data.size}, but the store at {folder} holds images of {store.size} px"
-            )
+            raise UserError(f"data.size: is {data.size}, but the store at {folder} holds images of {store.size} px")
         missing = [m for m in data.modalities if m not in store.modalities]
         if missing:
             raise UserError(f"data.modalities: the store at {folder} has no {missing[0]} images")
@@ -54,6 +49,4 @@ def open_cases(data: Data, cache: Path) -> CaseStore:
     cases = list(synthetic(data.cases, data.size, data.seed))
     splits = split_by_group([c.patient for c in cases], [c.labels["diagnosis"] for c in cases], data.seed)
     settings = {"source": data.source, "version": SYNTHETIC_VERSION, "cases": data.cases, "seed": data.seed}
-    return write_store(
-        folder, cases, {c.case: s for c, s in zip(cases, splits, strict=True)}, SEVEN_POINT, settings
-    )
+    return write_store(folder, cases, {c.case: s for c, s in zip(cases, splits, strict=True)}, SEVEN_POINT, settings)

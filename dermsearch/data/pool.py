@@ -14,9 +14,7 @@ from dermsearch.data.store import CaseStore
 class CasePool:
     """Unit u is modality u % M of training case u // M, so a pooled set mixes modalities evenly."""
 
-    def __init__(
-        self, store: CaseStore, modalities: Sequence[str], rows: np.ndarray, device: torch.device
-    ) -> None:
+    def __init__(self, store: CaseStore, modalities: Sequence[str], rows: np.ndarray, device: torch.device) -> None:
         self.images = [store.pixels(m) for m in modalities]
         self.rows, self.device = rows, device
         self.size = store.size

@@ -38,7 +38,7 @@ class CaseStore:
             about = json.loads(reader.schema.metadata[b"dermsearch"])
         except (OSError, pa.ArrowInvalid, TypeError, KeyError, ValueError):
             raise UserError(f"{folder}: is not a case store (no readable {FILE} in it)") from None
-        if about["format"] != FORMAT:
+        if about.get("format") != FORMAT:
             raise UserError(f"{folder}: was made by another version of dermsearch; make it again")
         self.table = reader.read_all()
         self.fingerprint: str = about["fingerprint"]
@@ -80,9 +80,7 @@ class CaseStore:
     def _bytes(self, name: str, shape: tuple[int, ...]) -> np.ndarray:
         chunk = self.table[name].chunk(0)
         width = int(np.prod(shape))
-        flat = np.frombuffer(
-            chunk.buffers()[1], np.uint8, count=len(chunk) * width, offset=chunk.offset * width
-        )
+        flat = np.frombuffer(chunk.buffers()[1], np.uint8, count=len(chunk) * width, offset=chunk.offset * width)
         return flat.reshape(len(chunk), *shape)
 
 
@@ -130,7 +128,8 @@ def write_store(
         try:
             os.rename(part, folder)
         except OSError:  # another process was faster, with the same content
-            CaseStore(folder)
+            if CaseStore(folder).fingerprint != about["fingerprint"]:
+                raise UserError(f"{folder}: holds other cases already") from None
     finally:
         shutil.rmtree(part, ignore_errors=True)
     return CaseStore(folder)

@@ -20,7 +20,7 @@ UNKNOWN = -1
 class Settings(BaseModel):
     """Base of every protocol's `Config`: unknown keys are refused, values never change."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ from dermsearch.downstream.base import Features, Settings
 class KnnConfig(Settings):
     """Settings of the kNN protocol."""
 
-    k: int = Field(20, ge=1, description="neighbours; at most as many as there are training cases")
-    temperature: float = Field(0.07, gt=0, description="a neighbour votes exp(cosine / temperature)")
+    k: int = Field(20, ge=1, le=1_000_000, description="neighbours; at most as many as there are training cases")
+    temperature: float = Field(0.07, gt=0, le=1e6, description="a neighbour votes exp(cosine / temperature)")
     balanced: bool = Field(True, description="divide a neighbour's vote by its class's share of the training set")
 
 

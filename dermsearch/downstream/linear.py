@@ -13,9 +13,9 @@ from dermsearch.downstream.base import Features, Settings
 class LinearConfig(Settings):
     """Settings of the linear probe."""
 
-    c: float = Field(0.1, gt=0, description="inverse strength of the L2 penalty")
+    c: float = Field(0.1, gt=0, le=1e12, description="inverse strength of the L2 penalty")
     balanced: bool = Field(True, description="weight classes inversely to their frequency")
-    max_iter: int = Field(500, ge=1, description="iterations of L-BFGS at most")
+    max_iter: int = Field(500, ge=1, le=1_000_000, description="iterations of L-BFGS at most")
 
 
 class Linear:

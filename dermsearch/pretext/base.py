@@ -71,9 +71,7 @@ class Batch:
         They depend on (seed, epoch, unit, use) alone, so any process can make any unit's.
         """
         units = self.own if units is None else units
-        return render(
-            view, self.pool.pixels(units), uniforms(self.seed, self.epoch, units, use, View.numbers)
-        )
+        return render(view, self.pool.pixels(units), uniforms(self.seed, self.epoch, units, use, View.numbers))
 
     def patches(self, grid: PatchGrid, use: str) -> Tensor:
         """(b, 9, 3, p, p) patches of this process's units."""
@@ -100,7 +98,8 @@ class Task(nn.Module):
     name: ClassVar[str]
     version: ClassVar[int] = 1  # part of the stage key: raise it when results change
     Config: ClassVar[type[Settings]]
-    train_defaults: ClassVar[Mapping[str, Any]] = MappingProxyType({})  # the authors' optimiser; `lr` is for a batch of `lr_batch`
+    # The authors' optimiser; `lr` is for a batch of `lr_batch`.
+    train_defaults: ClassVar[Mapping[str, Any]] = MappingProxyType({})
     replacement: ClassVar[bool] = False  # are the images of an epoch drawn with replacement?
 
     def __init__(self, backbone: nn.Module, config: Any, setting: Setting) -> None:

@@ -69,7 +69,9 @@ class MoCoV2(Task):
         self.head = mlp(setting.dim, setting.dim, config.out)
         self.key = KeyNetwork(backbone, self.head)
         queue = torch.randn(config.queue, config.out, generator=torch.Generator().manual_seed(setting.seed))
+        self.queue: Tensor
         self.register_buffer("queue", F.normalize(queue, dim=1))
+        self.at: Tensor
         self.register_buffer("at", torch.zeros((), dtype=torch.long))
         self.keys: Tensor | None = None  # of the step under way, on their way into the queue
 
@@ -104,9 +106,7 @@ class MoCoV2(Task):
     @torch.no_grad()
     def encode_keys(self, batch: Batch) -> Tensor:
         """Keys of the whole global batch, each encoded in its shuffled group; groups are dealt to the processes."""
-        groups = np.array_split(
-            batch.permutation("shuffle"), min(self.config.shuffle, max(1, len(batch.units) // 2))
-        )
+        groups = np.array_split(batch.permutation("shuffle"), min(self.config.shuffle, max(1, len(batch.units) // 2)))
         keys = torch.zeros(len(batch.units), self.config.out, device=self.queue.device)
         for rows in groups[world.rank() :: world.size()]:
             views = batch.view(self.view, "key", batch.units[rows])
@@ -137,9 +137,7 @@ class KeyNetwork(nn.Module):
         super().__init__()
         self.backbone, self.head = copy.deepcopy(backbone), copy.deepcopy(head)
         self.requires_grad_(False)
-        for (
-            module
-        ) in self.modules():  # always normalises by its batch: running statistics would differ by process
+        for module in self.modules():  # always normalises by its batch: running statistics would differ by process
             if isinstance(module, nn.modules.batchnorm._BatchNorm):
                 module.momentum = 0.0
 
@@ -149,6 +147,6 @@ class KeyNetwork(nn.Module):
     @torch.no_grad()
     def follow(self, backbone: nn.Module, head: nn.Module, momentum: float) -> None:
         """Every parameter becomes momentum * old + (1 - momentum) * the query network's."""
-        mine = [*self.backbone.parameters(), *self.head.parameters()]
-        theirs = [*backbone.parameters(), *head.parameters()]
+        mine: list[Tensor] = [*self.backbone.parameters(), *self.head.parameters()]
+        theirs: list[Tensor] = [*backbone.parameters(), *head.parameters()]
         torch._foreach_lerp_(mine, theirs, 1 - momentum)

@@ -82,6 +82,9 @@ class ODC(Task):
         self.classifier = nn.Linear(c.feature, c.clusters)
         nn.init.normal_(self.classifier.weight, std=0.01)
         nn.init.zeros_(self.classifier.bias)
+        self.bank: Tensor
+        self.label: Tensor
+        self.centroid: Tensor
         self.register_buffer("bank", torch.zeros(setting.units, c.feature))
         self.register_buffer("label", torch.zeros(setting.units, dtype=torch.long))
         self.register_buffer("centroid", torch.zeros(c.clusters, c.feature))
@@ -176,9 +179,7 @@ def first_of_each(units: Tensor) -> tuple[Tensor, Tensor]:
     """The distinct units and the row where each stands first."""
     found, inverse = units.unique(return_inverse=True)
     rows = torch.arange(len(units), device=units.device)
-    first = torch.full((len(found),), len(units), device=units.device).scatter_reduce(
-        0, inverse, rows, "amin"
-    )
+    first = torch.full((len(found),), len(units), device=units.device).scatter_reduce(0, inverse, rows, "amin")
     return found, first
 
 

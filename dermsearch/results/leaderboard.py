@@ -236,9 +236,7 @@ def summary(rows: list[Row]) -> dict[str, Any]:
         "no_pre_training": none.score if none else None,
         "mean_by_order": means((row.order, row.score) for row in chains),
         "mean_by_last_task": means((row.curriculum.split(ARROW)[-1], row.score) for row in chains),
-        "rows": [
-            {**{k: v for k, v in asdict(row).items() if k != "measure"}, "length": row.length} for row in rows
-        ],
+        "rows": [{**{k: v for k, v in asdict(row).items() if k != "measure"}, "length": row.length} for row in rows],
     }
 
 

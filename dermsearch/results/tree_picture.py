@@ -116,9 +116,7 @@ def column_edges(lines: Mapping[Key, Lineage], words: Mapping[Key, str]) -> dict
     for level in sorted({depth(key) for key in words}):
         inside = [key for key in words if depth(key) == level]
         # A cross and a box without a score share the place the score would take.
-        room = [
-            len(words[key]) + (3 if key in lines and lines[key].status == "failed" else 0) for key in inside
-        ]
+        room = [len(words[key]) + (3 if key in lines and lines[key].status == "failed" else 0) for key in inside]
         right = left + max(room) * LETTER + PAD
         edges[level] = (left, right)
         left = right + GAP
@@ -140,9 +138,7 @@ def draw_edges(
         ax.plot(*steps, color=GREY, linewidth=0.9, linestyle=style, zorder=1, solid_joinstyle="round")
 
 
-def draw_box(
-    ax: Axes, column: tuple[float, float], y: float, text: str, line: Lineage | None, colour: Any
-) -> None:
+def draw_box(ax: Axes, column: tuple[float, float], y: float, text: str, line: Lineage | None, colour: Any) -> None:
     """One node: filled with its score's colour, or in the style of what happened to it."""
     from matplotlib.patches import FancyBboxPatch
 

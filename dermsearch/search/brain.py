@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import optuna
+import optuna.storages.journal
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import TrialState
 
@@ -21,9 +22,7 @@ from dermsearch.config import Search
 from dermsearch.search.space import Dimension, Proposal, Space
 
 SAMPLERS = {
-    "grid": lambda seed: optuna.samplers.RandomSampler(
-        seed=seed
-    ),  # every proposal is enqueued; nothing is sampled
+    "grid": lambda seed: optuna.samplers.RandomSampler(seed=seed),  # every proposal is enqueued; nothing is sampled
     "random": lambda seed: optuna.samplers.RandomSampler(seed=seed),
     "tpe": lambda seed: optuna.samplers.TPESampler(seed=seed),
 }
@@ -177,8 +176,9 @@ class Brain:
             if d.kind == "choice":
                 found[d.name] = CategoricalDistribution(d.values)
             else:
+                low, high = d.values
                 kind = IntDistribution if d.integer else FloatDistribution
-                found[d.name] = kind(*d.values, log=d.kind == "log")
+                found[d.name] = kind(low, high, log=d.kind == "log")
         return found
 
     @staticmethod

@@ -79,11 +79,7 @@ def connect(compute: Compute, address: str | None) -> None:
             # More workers or threads than cores are allowed on one's own machine: slower, never wrong.
             ray.init(include_dashboard=False, _node_ip_address="127.0.0.1", **quiet)
     except (ConnectionError, RuntimeError, ValueError, OSError) as error:
-        where = (
-            f"--address: no Ray cluster answers at '{address}'"
-            if address
-            else "Ray did not start on this machine"
-        )
+        where = f"--address: no Ray cluster answers at '{address}'" if address else "Ray did not start on this machine"
         raise UserError(f"{where}: {str(error).splitlines()[0][:200]}") from None
 
 

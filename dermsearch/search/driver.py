@@ -165,12 +165,11 @@ class Driver:
         ]
 
     def _read_scores(self, node: Node) -> None:
-        self.scores[node.key] = [
-            row for key in self._score_keys(node) for row in self.store.scores(key) or []
-        ]
+        self.scores[node.key] = [row for key in self._score_keys(node) for row in self.store.scores(key) or []]
 
     def _next_round(self) -> bool:
         """Tell the finished round in order, ask for another."""
+        assert self.brain is not None
         for asked, paths in self.round:
             prefixes = [self._mean(nodes) for nodes in zip(*paths, strict=True)]
             self.brain.tell(asked, prefixes)
@@ -188,10 +187,7 @@ class Driver:
 
     def _trial(self, asked: Asked, paths: list[list[Node]], value: float | None) -> dict[str, Any]:
         trained = {
-            n.key: n.record.get("seconds", 0.0)
-            for path in paths
-            for n in path
-            if n.status == DONE and not n.reused
+            n.key: n.record.get("seconds", 0.0) for path in paths for n in path if n.status == DONE and not n.reused
         }
         last = [path[-1] for path in paths]
         failed = any(n.status == FAILED for n in last)

@@ -30,15 +30,11 @@ def root_key(data: Data, fingerprint: str, encoder: Encoder, seed: int) -> str:
     )
 
 
-def stage_key(
-    parent: str, task: str, version: int, settings: dict[str, Any], precision: str, seed: int
-) -> str:
+def stage_key(parent: str, task: str, version: int, settings: dict[str, Any], precision: str, seed: int) -> str:
     """A stage: its parent's key carries data, encoder and all that came before."""
     return digest("stage", parent, task, version, settings, precision, seed)
 
 
-def score_key(
-    stage: str, protocol: str, version: int, config: dict[str, Any], split: str, precision: str
-) -> str:
+def score_key(stage: str, protocol: str, version: int, config: dict[str, Any], split: str, precision: str) -> str:
     """A judgement of a stage's encoders."""
     return digest("score", stage, protocol, version, config, split, precision)

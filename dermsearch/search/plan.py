@@ -10,8 +10,9 @@ from dermsearch.config import Study
 from dermsearch.data.open import is_made, open_cases
 from dermsearch.errors import UserError
 from dermsearch.results.tables import ARROW
+from dermsearch.search.check import check, check_cases, check_images, drawn_for_training, training_images
 from dermsearch.search.driver import Driver
-from dermsearch.search.run import cache_folder, check, check_cases, training_images
+from dermsearch.search.run import cache_folder
 from dermsearch.search.space import Proposal, Space
 from dermsearch.search.store import StageStore
 from dermsearch.training.precision import resolve
@@ -46,12 +47,13 @@ def make_plan(study: Study) -> tuple[Plan, Space]:
         if is_made(study.data, cache):
             cases = open_cases(study.data, cache)
             check_cases(study, space, cases)
-    if cases is None:
-        images = study.data.cases if study.data.transductive else round(0.7 * study.data.cases)
-        pooled = len(study.data.modalities) if study.encoder.branches == "shared" else 1
-        space.check(images * pooled, 1)
-    else:
+    if cases is not None:
         images = training_images(study, cases)
+    elif study.data.source == "synthetic":
+        images = drawn_for_training(study.data)
+    else:  # not here yet: the usual share of the number that the study expects
+        images = study.data.cases if study.data.transductive else round(0.7 * study.data.cases)
+        check_images(study, space, images)
 
     count = space.count()
     exact = study.search.sampler == "grid"
@@ -61,7 +63,8 @@ def make_plan(study: Study) -> tuple[Plan, Space]:
     proposals = list(_first(space.every(), min(budget, count or budget))) if exact else []
     seeds = len(study.search.seeds)
     seen: dict[Proposal, float] = {}
-    unshared_passes, tree = 0.0, {}
+    unshared_passes = 0.0
+    tree: dict[str, int] = {}
     for proposal in proposals:
         for depth in range(1, len(proposal.curriculum) + 1):
             prefix = proposal.prefix(depth)
@@ -73,9 +76,7 @@ def make_plan(study: Study) -> tuple[Plan, Space]:
                 tree[name] = tree.get(name, 0) + seeds
     if not exact:  # the brain decides: at most a whole curriculum per proposal
         longest = study.curriculum.length[1]
-        return Plan(
-            study, budget, budget * longest * seeds, budget * longest * seeds, images, 0, 0, None, False
-        ), space
+        return Plan(study, budget, budget * longest * seeds, budget * longest * seeds, images, 0, 0, None, False), space
     cached = None
     if cases is not None and known:
         cached = _cached(study, space, cases.fingerprint, proposals)
@@ -118,7 +119,7 @@ def lines(plan: Plan) -> Iterator[str]:
         yield f"  cost       {amount(plan.passes)} image passes instead of {amount(plan.unshared_passes)}"
         yield f"             (an image through {encoder}, forward and backward)"
     else:
-        yield f"  stages     at most {plan.stages}; the sampler decides as it goes, and shared prefixes are trained once"
+        yield f"  stages     at most {plan.stages}; the sampler decides as it goes; shared prefixes are trained once"
     if plan.cached is not None:
         yield f"  in store   {plan.cached} of {plan.stages} stages are finished and will be reused"
     gpu = f", {compute.gpus:g} GPU" if compute.gpus else ""
@@ -145,8 +146,7 @@ def _tree_lines(tree: dict[str, int], study: Study) -> Iterator[str]:
             prefix = parts[:depth]
             # Does a sibling of this ancestor follow further down?
             more = any(
-                n.split(ARROW)[: depth - 1] == prefix[:-1] and len(n.split(ARROW)) == depth
-                for n in names[i + 1 :]
+                n.split(ARROW)[: depth - 1] == prefix[:-1] and len(n.split(ARROW)) == depth for n in names[i + 1 :]
             )
             last = depth == len(parts)
             bars += ("├── " if more else "└── ") if last else ("│   " if more else "    ")

@@ -41,9 +41,7 @@ class Progress:
         self.saved = 0.0
 
     def __enter__(self) -> Progress:
-        self.live: Any = (
-            Live(console=self.console, auto_refresh=False) if self.console.is_terminal else nullcontext()
-        )
+        self.live: Any = Live(console=self.console, auto_refresh=False) if self.console.is_terminal else nullcontext()
         self.live.__enter__()
         self.thread = threading.Thread(target=self._watch, daemon=True)
         self.thread.start()
@@ -116,11 +114,7 @@ class Progress:
         for node in nodes:
             if node.task and node.status == RUNNING:
                 self._to_tensorboard(node, self.driver.store.progress(node.key))
-            elif (
-                node.task
-                and node.status == DONE
-                and self.epochs.get(node.key, 0) < (node.record.get("epochs") or 0)
-            ):
+            elif node.task and node.status == DONE and self.epochs.get(node.key, 0) < (node.record.get("epochs") or 0):
                 self._to_tensorboard(node, self.driver.store.history(node.key))
         if self.console.is_terminal:
             self.live.update(self._picture(nodes), refresh=True)

@@ -36,9 +36,7 @@ class StageSearcher(Searcher):
             self.keys[trial_id] = job["key"]
             return {"job": json.dumps(job), "storage": self.storage}
 
-    def on_trial_complete(
-        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
-    ) -> None:
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Hand the record to the driver; a trial without one lost its process more often than it may."""
         key = self.keys.pop(trial_id, None)
         if key is None:
@@ -78,4 +76,4 @@ def run_trial(config: dict[str, Any]) -> None:
         record = on_workers(do, job, config["storage"])
     else:
         record = do(job)
-    tune.report({METRIC: record["total_seconds"], "record": json.dumps(record)})
+    tune.report({METRIC: record.get("seconds", 0.0), "record": json.dumps(record)})

@@ -36,7 +36,7 @@ class StageStore:
             self.write("writable", b"")
         except Exception as error:  # pyarrow raises many kinds for one mistake: this place cannot be used
             raise UserError(
-                f"compute.store: '{where}' cannot be written to: {str(error).splitlines()[0][:200]}"
+                f"compute.store: '{where}' cannot be written to: {(str(error) or type(error).__name__).splitlines()[0][:200]}"
             ) from None
 
     @property
@@ -76,9 +76,7 @@ class StageStore:
 
     # Stages ------------------------------------------------------------------------------------------------
 
-    def commit(
-        self, key: str, encoders: dict[str, Any], history: list[dict[str, Any]], about: dict[str, Any]
-    ) -> None:
+    def commit(self, key: str, encoders: dict[str, Any], history: list[dict[str, Any]], about: dict[str, Any]) -> None:
         """A stage exists from the moment its manifest is there."""
         from safetensors.torch import save
 

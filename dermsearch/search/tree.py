@@ -69,9 +69,7 @@ class Tree:
     def ready(self) -> Node | None:
         """The waiting node whose parent is finished and that most others wait for."""
         found = [
-            n
-            for n in self.nodes.values()
-            if n.status == WAITING and (n.parent is None or n.parent.status == DONE)
+            n for n in self.nodes.values() if n.status == WAITING and (n.parent is None or n.parent.status == DONE)
         ]
         return max(found, key=lambda n: sum(1 for _ in n.below()), default=None)  # the earliest of equals
 

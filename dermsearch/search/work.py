@@ -6,6 +6,7 @@ A job is plain JSON, so that it travels through Ray as it is and can be read in 
 from __future__ import annotations
 
 import json
+import os
 import time
 import traceback
 from collections.abc import Callable
@@ -36,7 +37,7 @@ Record = dict[str, Any]
 
 def do(job: Job) -> Record:
     """Train and judge one node of the tree. A failure through the job's own settings is a record, not an exception."""
-    started = time.perf_counter()
+    began = time.time()
     try:
         record = _do(job)
     except (StageFailed, UserError) as error:
@@ -49,7 +50,8 @@ def do(job: Job) -> Record:
     except Exception as error:  # a bug, perhaps in one task only: the rest of the study goes on without it
         last = traceback.format_exc()
         record = {"status": "failed", "error": f"{type(error).__name__}: {error}"[:500], "traceback": last}
-    return {"key": job["key"], **record, "total_seconds": time.perf_counter() - started}
+    process = f"{job['node']}/{os.getpid()}"
+    return {"key": job["key"], **record, "process": process, "began": began, "ended": time.time()}
 
 
 def _do(job: Job) -> Record:
@@ -90,9 +92,7 @@ def _train(
         encoders = Encoders.random(*shape, seed=job["seed"])
     else:
         encoders = Encoders.empty(*shape).load(store.encoders(job["parent"]))
-        recipe = Recipe(
-            job["task"], job["settings"]["config"], job["settings"]["train"], job["seed"], job["precision"]
-        )
+        recipe = Recipe(job["task"], job["settings"]["config"], job["settings"]["train"], job["seed"], job["precision"])
         rows = np.arange(len(cases)) if job["data"]["transductive"] else cases.split("train")
         seen: list[dict[str, Any]] = []
 
@@ -127,9 +127,7 @@ def judgement(job: Job, name: str, config: dict[str, Any]) -> str:
 
 
 @torch.no_grad()
-def extract(
-    encoders: Encoders, cases: CaseStore, device: torch.device, precision: str, batch: int = 256
-) -> Features:
+def extract(encoders: Encoders, cases: CaseStore, device: torch.device, precision: str, batch: int = 256) -> Features:
     """Features of training and validation cases, once for all protocols; two modalities side by side."""
     encoders.eval().to(memory_format=torch.channels_last)
     cast = autocast(device, precision)

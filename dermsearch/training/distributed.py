@@ -8,9 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 
-def on_workers(
-    work: Callable[[dict[str, Any]], dict[str, Any]], job: dict[str, Any], storage: str
-) -> dict[str, Any]:
+def on_workers(work: Callable[[dict[str, Any]], dict[str, Any]], job: dict[str, Any], storage: str) -> dict[str, Any]:
     """Run `work(job)` on `job['workers']` processes that form one group; the first one's record comes back.
 
     Ray Train restarts the group when a worker dies; `work` then finds the state of its last epoch in the stage
@@ -19,7 +17,6 @@ def on_workers(
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchConfig, TorchTrainer
 
-    started = time.perf_counter()
     trainer = TorchTrainer(
         _worker,
         train_loop_config={"work": work, "job": job},
@@ -32,9 +29,7 @@ def on_workers(
         run_config=RunConfig(
             name=f"{job['key']}-{time.time_ns()}",  # a name that comes again would resume the old run
             storage_path=storage,
-            failure_config=FailureConfig(
-                max_failures=job["retries"], controller_failure_limit=job["retries"]
-            ),
+            failure_config=FailureConfig(max_failures=job["retries"], controller_failure_limit=job["retries"]),
         ),
     )
     try:
@@ -46,7 +41,7 @@ def on_workers(
             "status": "failed",
             "error": f"workers: {lines[-1] if lines else error!r}"[:500],
         }
-    return {**record, "total_seconds": time.perf_counter() - started}
+    return record
 
 
 def _worker(config: dict[str, Any]) -> str:

@@ -9,9 +9,7 @@ import torch
 from torch import nn
 
 
-def build(
-    module: nn.Module, train: dict[str, Any], options: dict[str, dict[str, float]]
-) -> torch.optim.Optimizer:
+def build(module: nn.Module, train: dict[str, Any], options: dict[str, dict[str, float]]) -> torch.optim.Optimizer:
     """SGD or AdamW; no decay on norms and biases; `options` overrides by parameter-name prefix."""
     groups: dict[tuple[Any, ...], dict[str, Any]] = {}
     for name, p in module.named_parameters():

@@ -21,9 +21,7 @@ def resolve(precision: str, gpus: float) -> str:
 def _native() -> bool:
     """AVX-512 bf16 or AMX: without them oneDNN emulates bf16, slower than fp32."""
     flags = torch.backends.cpu.get_cpu_capability()
-    return "AVX512" in flags and bool(
-        torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-    )
+    return "AVX512" in flags and bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
 def autocast(device: torch.device, precision: str) -> Callable[[], AbstractContextManager[None]]:

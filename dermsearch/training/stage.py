@@ -55,9 +55,7 @@ Report = Callable[[dict[str, Any]], None]
 class Learner(nn.Module):
     """The stage's task on every branch of the encoders: independent, so their losses are summed."""
 
-    def __init__(
-        self, task: type[Task], encoders: Encoders, pools: dict[str, CasePool], recipe: Recipe
-    ) -> None:
+    def __init__(self, task: type[Task], encoders: Encoders, pools: dict[str, CasePool], recipe: Recipe) -> None:
         super().__init__()
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(zlib.crc32(f"{recipe.seed}/{recipe.task}".encode()))
@@ -102,13 +100,13 @@ def train_stage(
 ) -> list[dict[str, Any]]:
     """Train `encoders` in place on the given rows of the store; returns the history, a row per epoch."""
     task, train = find_task(recipe.task), recipe.train
-    encoders.to(device=device, memory_format=torch.channels_last).train()
+    encoders.to(device).to(memory_format=torch.channels_last).train()
     pools = {b: CasePool(cases, seen, rows, device) for b, seen in encoders.branches.items()}
     units = len(next(iter(pools.values())))
     batch = min(train["batch"], units)
     if batch % world.size():  # another batch would be another stage
         raise StageFailed(f"{recipe.task}: a batch of {batch} does not divide among {world.size()} workers")
-    learner = Learner(task, encoders, pools, recipe).to(device=device, memory_format=torch.channels_last)
+    learner = Learner(task, encoders, pools, recipe).to(device).to(memory_format=torch.channels_last)
     across_processes(learner).train()
     cast = autocast(device, recipe.precision)
     optimizer = optim.build(learner, train, learner.options())
@@ -168,9 +166,7 @@ def train_stage(
                 one.after_step(batches[b])  # type: ignore[operator]
             for b, loss in losses.items():
                 for name, value in loss.parts.items():
-                    parts.setdefault(f"{b}.{name}" if len(losses) > 1 else name, []).append(
-                        value.detach().float()
-                    )
+                    parts.setdefault(f"{b}.{name}" if len(losses) > 1 else name, []).append(value.detach().float())
         if not all(bool(w.isfinite().all()) for w in encoders.state_dict().values()):
             raise StageFailed(f"{recipe.task}: the weights are not finite after epoch {epoch + 1}")
         seconds = time.perf_counter() - started
@@ -179,9 +175,7 @@ def train_stage(
             {
                 "epoch": epoch + 1,
                 "loss": float(torch.stack(seen).mean()),
-                "parts": {
-                    n: float(world.reduce_sum(torch.stack(v).mean())) / world.size() for n, v in parts.items()
-                },
+                "parts": {n: float(world.reduce_sum(torch.stack(v).mean())) / world.size() for n, v in parts.items()},
                 "lr": lr,
                 "grad_norm": float(torch.stack(norms).mean()),
                 "views_per_second": batch * steps * len(pools) / seconds,

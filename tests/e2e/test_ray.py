@@ -16,7 +16,6 @@ from e2e.tiny import TWO_TASKS, run, values
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 from benchmarks.interrupted import interrupted, kill_all, marked, start
-
 from dermsearch.results import load
 
 ONE_TASK = [*TWO_TASKS, "curriculum.length=[1,1]", "curriculum.tasks={moco_v2: {queue: 32}}"]
@@ -43,7 +42,7 @@ def test_a_run_killed_five_times_ends_as_if_nothing_had_been(engine: str, tmp_pa
 
 
 def test_a_killed_worker_goes_on_from_its_last_epoch(tmp_path: Path) -> None:
-    study = [*ONE_TASK, "train.epochs=30", "data.size=64"]
+    study = [*ONE_TASK, "train.epochs=30"]
     (tmp_path / "plain").mkdir()
     run(tmp_path / "plain", *study)
     broken, mark = tmp_path / "broken", uuid.uuid4().hex
@@ -104,7 +103,8 @@ def two_nodes() -> Iterator[str]:
 
 
 def test_a_cluster_is_joined_and_both_of_its_nodes_train(two_nodes: str, tmp_path: Path) -> None:
-    summary, _ = run(tmp_path, *TWO_TASKS, "--address", two_nodes)
+    # Long enough that the second node has its process up before the first is through with both stages.
+    summary, _ = run(tmp_path, *TWO_TASKS, "train.epochs=60", "--address", two_nodes)
     assert summary["stages"]["trained"] == 4
     nodes = set(load(tmp_path / "out").stages["node"].to_pylist())
     assert len(nodes) == 2, nodes

@@ -83,7 +83,6 @@ def test_a_stage_that_fails_is_recorded_and_drops_only_its_subtree(tmp_path: Pat
 
 def test_two_modalities_shared_and_separate(tmp_path: Path) -> None:
     for branches in ("shared", "separate"):
-        summary, _ = run(
-            tmp_path, *INLINE, "data.modalities=[derm, clinic]", f"encoder.branches={branches}", "curriculum.length=[1,1]"
-        )
+        study = [*INLINE, "data.modalities=[derm, clinic]", f"encoder.branches={branches}", "curriculum.length=[1,1]"]
+        summary, _ = run(tmp_path, *study)
         assert summary["stages"]["trained"] == 3

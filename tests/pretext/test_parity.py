@@ -12,10 +12,11 @@ from torch.nn.parallel import DistributedDataParallel
 from dermsearch import world
 from dermsearch.data.store import CaseStore
 from dermsearch.models.batchnorm import across_processes
+from dermsearch.pretext import odc
 from dermsearch.training import stage
 
 every_task = pytest.mark.parametrize("name", tiny.TASKS)
-STEPS = 3
+STEPS = 2
 
 
 @pytest.fixture(scope="module")
@@ -148,6 +149,18 @@ def test_two_epochs_on_two_processes(name, store, two: Group):
         for n, buffer in many["buffers"].items():
             assert torch.equal(buffer, every[0]["buffers"][n]), n
         assert all(torch.equal(v, every[0]["encoders"][n]) for n, v in many["encoders"].items())
+
+
+def own_start(folder: str) -> dict[str, Any]:
+    """A stage whose k-means comes out differently on every process, as on unlike machines."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(odc, "kmeans", lambda x, clusters, seed: (torch.arange(len(x)) + world.rank()) % clusters)
+        return whole_stage("odc", folder, tiny.BATCH, "fp32")
+
+
+def test_the_first_process_decides_where_all_start(store, two: Group):
+    one, other = two(own_start, str(store.folder))
+    assert all(torch.equal(b, other["buffers"][n]) for n, b in one["buffers"].items())
 
 
 def refused(function: Callable[..., Any], *args: Any) -> str:

@@ -30,6 +30,8 @@ CASES, SIZE, BATCH = 48, 32, 16
 CPU = torch.device("cpu")
 ROWS = np.arange(CASES)
 
+torch.set_num_threads(1)  # the machine's other work goes on
+
 
 def make_store(folder: Path, labels: np.ndarray | None = None) -> CaseStore:
     """48 cases of blurred noise in both modalities. Other labels leave the images as they are."""
@@ -40,9 +42,7 @@ def make_store(folder: Path, labels: np.ndarray | None = None) -> CaseStore:
         coarse = torch.from_numpy(rng.uniform(0, 255, (2, 3, 6, 6)))
         fine = torch.nn.functional.interpolate(coarse, (SIZE, SIZE), mode="bicubic").clamp(0, 255)
         derm, clinic = fine.permute(0, 2, 3, 1).to(torch.uint8).numpy()
-        cases.append(
-            Case(f"c{i}", f"l{i}", f"p{i}", {"derm": derm, "clinic": clinic}, {"diagnosis": int(labels[i])})
-        )
+        cases.append(Case(f"c{i}", f"l{i}", f"p{i}", {"derm": derm, "clinic": clinic}, {"diagnosis": int(labels[i])}))
     return write_store(
         folder, cases, {c.case: "train" for c in cases}, {"diagnosis": ("a", "b", "c")}, {"source": "test"}
     )
@@ -76,9 +76,7 @@ class Kept:
         self.data = buffer.getvalue()
 
 
-def train(
-    name: str, store: CaseStore, made: Encoders | None = None, **settings: Any
-) -> tuple[Encoders, list[Any]]:
+def train(name: str, store: CaseStore, made: Encoders | None = None, **settings: Any) -> tuple[Encoders, list[Any]]:
     """Two epochs of a task in this process; the encoders and the history."""
     made = encoders() if made is None else made
     history = train_stage(recipe(name, **settings), made, store, ROWS, Kept(), lambda row: None, CPU)

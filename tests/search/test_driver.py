@@ -23,10 +23,11 @@ def test_each_prefix_is_trained_once_and_after_its_parent(bench: Bench) -> None:
 
 
 def test_a_second_run_trains_nothing_and_one_more_task_only_what_is_new(bench: Bench) -> None:
-    first = bench.driver(make_study(curriculum={"tasks": {"moco_v2": {"queue": 64}, "odc": {"clusters": 4}}, "length": [1, 2]}))
+    two = {"tasks": {"moco_v2": {"queue": 64}, "odc": {"clusters": 4}}, "length": [1, 2]}
+    first = bench.driver(make_study(curriculum=two))
     run_inline(first, bench.work(first))
     bench.jobs.clear()
-    again = bench.driver(make_study(curriculum={"tasks": {"moco_v2": {"queue": 64}, "odc": {"clusters": 4}}, "length": [1, 2]}))
+    again = bench.driver(make_study(curriculum=two))
     assert again.idle()
     run_inline(again, bench.work(again))
     assert bench.jobs == []

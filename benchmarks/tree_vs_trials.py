@@ -1,0 +1,111 @@
+"""The same 15 curricula by dermsearch and by plain Ray Tune, on this machine, in one run.
+
+    python benchmarks/tree_vs_trials.py
+
+The plain side is what a Tune user would write: a grid over curricula, one trial trains and judges a whole
+curriculum. It uses the same tasks, loop, data, judging and warm trial processes, so what differs is the tree.
+Prints stages, wall time, their ratio, and what dermsearch spends per stage beside training and judging.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from dermsearch.search.cluster import QUIET
+
+STUDY = "curriculum.yaml"
+
+
+def by_tree(folder: Path, overrides: list[str]) -> dict[str, Any]:
+    """`dermsearch run`, as anybody runs it."""
+    command = [sys.executable, "-m", "dermsearch", "run", STUDY, *overrides, "--json"]
+    command += [f"compute.store={folder / 'store'}", "--out", str(folder / "out")]
+    began = time.perf_counter()
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    summary = json.loads(done.stdout)
+    return {"wall": time.perf_counter() - began, "stages": summary["stages"]["trained"], **summary}
+
+
+def one_curriculum(config: dict[str, Any]) -> None:
+    """A Tune trial that trains and judges a whole curriculum, stage after stage, and reports its score."""
+    from ray import tune
+
+    from dermsearch.search.work import do
+
+    done = 0
+    for job in config["jobs"]:
+        record = do({**job, "store": f"{config['folder']}/{config['name']}"})
+        assert record["status"] == "done", record
+        done += bool(job["task"])
+    tune.report({"stages": done})
+
+
+def by_trials(folder: Path, overrides: list[str]) -> dict[str, Any]:
+    """The same curricula, each a trial of its own."""
+    began = time.perf_counter()
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
+    import ray
+    from ray import tune
+
+    from dermsearch.data.open import open_cases
+    from dermsearch.search.driver import Driver
+    from dermsearch.search.keys import root_key
+    from dermsearch.search.space import Space
+    from dermsearch.search.store import StageStore
+    from dermsearch.studyfile import load_study
+    from dermsearch.training.precision import resolve
+
+    study = load_study(STUDY, overrides)
+    cache = str(folder / "data")
+    cases = open_cases(study.data, folder / "data")
+    store = StageStore(str(folder / "unused"))
+    precision = resolve(study.train.precision, study.compute.gpus)
+    driver = Driver(study, Space(study), None, store, cases.fingerprint, cache, precision)
+    root = driver.tree.root(root_key(study.data, cases.fingerprint, study.encoder, 0), 0)
+    choices = []
+    for proposal in driver.space.every():
+        nodes = [root, *driver.path(proposal, root)]
+        jobs = [driver.job(n) for n in nodes]
+        for job in jobs[:-1]:
+            job["protocols"] = {}  # only the finished curriculum is judged
+        choices.append({"name": "-".join(proposal.curriculum), "jobs": jobs})
+    ray.init(include_dashboard=False, log_to_driver=False, _node_ip_address="127.0.0.1")
+    results = tune.Tuner(
+        tune.with_resources(lambda c: one_curriculum({**c["curriculum"], "folder": str(folder)}), {"CPU": 1}),
+        param_space={"curriculum": tune.grid_search(choices)},
+        tune_config=tune.TuneConfig(reuse_actors=True),
+        run_config=tune.RunConfig(storage_path=str(folder / "tune"), verbose=0),
+    ).fit()
+    stages = sum(r.metrics["stages"] for r in results)
+    ray.shutdown()
+    return {"wall": time.perf_counter() - began, "stages": stages}
+
+
+def main() -> None:
+    """Run both sides and print."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("overrides", nargs="*")
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        tree = by_tree(Path(name) / "tree", given.overrides)
+        trials = by_trials(Path(name) / "trials", given.overrides)
+    print(f"{'':24}{'stages':>8}{'wall, s':>10}")
+    print(f"{'dermsearch (tree)':24}{tree['stages']:>8}{tree['wall']:>10.1f}")
+    print(f"{'plain Ray Tune':24}{trials['stages']:>8}{trials['wall']:>10.1f}")
+    print(f"plain / tree            {trials['stages'] / tree['stages']:>8.2f}{trials['wall'] / tree['wall']:>10.2f}")
+    spent = tree["overhead_seconds"]
+    median, worst, stages = spent["median"], spent["max"], spent["stages"]
+    print(f"overhead per warm stage: median {median:.2f} s, worst {worst:.2f} s ({stages} stages)")
+
+
+if __name__ == "__main__":
+    main()

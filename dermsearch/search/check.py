@@ -1,0 +1,94 @@
+"""What can be wrong with a study beyond its form, found before anything is written, trained or started."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from pydantic import ValidationError
+
+from dermsearch.config import Data, Study
+from dermsearch.data.splits import split_by_group
+from dermsearch.data.store import CaseStore
+from dermsearch.data.synthetic import draw_labels, walk_patients
+from dermsearch.downstream import PROTOCOLS
+from dermsearch.errors import UserError, nearest
+from dermsearch.models.encoders import Encoders, check_encoder
+from dermsearch.search.space import Space
+from dermsearch.studyfile import problem
+
+
+def check(study: Study) -> Space:
+    """Everything that can be wrong with a study beyond its form. Costs no compute, writes nothing."""
+    space = Space(study)
+    check_encoder(study.encoder.name)
+    check_size(study)
+    for name, config in study.downstream.items():
+        if name not in PROTOCOLS:
+            raise UserError(f"downstream.{name}: '{name}' is not a protocol; {nearest(name, PROTOCOLS)}")
+        try:
+            PROTOCOLS[name].Config.model_validate(config or {}, strict=True)
+        except ValidationError as error:
+            where, what = problem(dict(error.errors()[0]))
+            if "unknown field" in what:
+                what = f"unknown field; {nearest(where, PROTOCOLS[name].Config.model_fields)}"
+            raise UserError(f"downstream.{name}.{where}: {what}") from None
+    count = space.count()
+    if study.search.sampler == "grid" and count is not None and study.search.trials is None and count > 100_000:
+        raise UserError(f"search: the grid has {count} proposals; limit it with search.trials or use tpe")
+    if study.published is not None:
+        from dermsearch.results.published import TABLES, published
+
+        if study.published not in TABLES:
+            raise UserError(
+                f"published: '{study.published}' is not a published table; {nearest(study.published, TABLES)}"
+            )
+        published(study.published)
+    if study.data.source == "synthetic":
+        check_images(study, space, drawn_for_training(study.data))
+    return space
+
+
+def check_size(study: Study) -> None:
+    """Let the backbone look at a picture without pixels: some take one size only."""
+    name, size = study.encoder.name, study.data.size
+    try:
+        encoders = Encoders.empty(name, ("derm",), "shared")
+        encoders(torch.empty(2, 3, size, size, device="meta"), "derm")
+    except NotImplementedError:
+        return  # it cannot be tried without weights
+    except Exception as error:  # of many kinds: every backbone has its own
+        text = (str(error) or type(error).__name__).splitlines()[0][:200]
+        raise UserError(f"encoder.name: '{name}' cannot see images of data.size, {size} px: {text}") from None
+
+
+def drawn_for_training(data: Data) -> int:
+    """How many of the built-in cases will be for training, told without drawing one; of very many, at most."""
+    if data.transductive:
+        return data.cases
+    if data.cases > 5000:
+        return math.ceil(0.72 * data.cases)
+    patients = [f"P{patient:05d}" for _, patient, _ in walk_patients(data.cases, data.seed)]
+    kinds = [draw_labels(data.seed, index)["diagnosis"] for index in range(data.cases)]
+    return split_by_group(patients, kinds, data.seed).count("train")
+
+
+def check_images(study: Study, space: Space, training: int) -> None:
+    """What can be wrong with a study that trains its encoders on that many cases."""
+    pooled = len(study.data.modalities) if study.encoder.branches == "shared" else 1
+    space.check(training * pooled, 1)
+
+
+def check_cases(study: Study, space: Space, cases: CaseStore) -> None:
+    """What can be wrong between a study and its cases."""
+    label = study.objective.label
+    if label != "mean" and label not in cases.classes:
+        raise UserError(
+            f"objective.label: the cases have no label '{label}'; {nearest(label, [*cases.classes, 'mean'])}"
+        )
+    check_images(study, space, training_images(study, cases))
+
+
+def training_images(study: Study, cases: CaseStore) -> int:
+    """How many cases the encoders are trained on."""
+    return len(cases) if study.data.transductive else len(cases.split("train"))

@@ -1,0 +1,62 @@
+"""Encoders: branches, seeds, and the way from a file."""
+
+import pytest
+import torch
+from timm import create_model
+
+from dermsearch.errors import UserError
+from dermsearch.models.encoders import Encoders
+
+BOTH = ("derm", "clinic")
+
+
+def equal(a: Encoders, b: Encoders) -> bool:
+    x, y = a.state_dict(), b.state_dict()
+    return x.keys() == y.keys() and all(torch.equal(x[k], y[k]) for k in x)
+
+
+def test_branches():
+    shared, separate = (Encoders.random("test_resnet", BOTH, b, 0) for b in ("shared", "separate"))
+    assert shared.branches == {"shared": BOTH} and separate.branches == {"derm": ("derm",), "clinic": ("clinic",)}
+    assert shared.branch_of("clinic") == "shared" and separate.branch_of("clinic") == "clinic"
+    x = torch.randn(2, 3, 32, 32)
+    for one, same in ((shared.eval(), True), (separate.eval(), False)):
+        derm, clinic = one(x, "derm"), one(x, "clinic")
+        assert derm.shape == (2, one.dim) and torch.equal(derm, clinic) == same
+
+
+def test_seeds():
+    torch.manual_seed(5)
+    before = torch.get_rng_state()
+    a = Encoders.random("test_resnet", BOTH, "separate", 1)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert equal(a, Encoders.random("test_resnet", BOTH, "separate", 1))
+    assert not equal(a, Encoders.random("test_resnet", BOTH, "separate", 2))
+
+
+def test_the_backbone_is_timms():
+    torch.manual_seed(1)
+    backbone = create_model("test_resnet", num_classes=0)
+    made = Encoders.random("test_resnet", ("derm",), "shared", 1).backbones["shared"]
+    assert all(torch.equal(v, made.state_dict()[k]) for k, v in backbone.state_dict().items())
+
+
+@pytest.mark.parametrize("name", ["test_resnet", "resnetblur18"])  # the second computes filters that no file holds
+def test_empty_and_load(name):
+    made = Encoders.random(name, ("derm",), "shared", 1).eval()
+    loaded = Encoders.empty(name, ("derm",), "shared").load(made.state_dict()).eval()
+    assert not any(t.is_meta for t in [*loaded.parameters(), *loaded.buffers()])
+    assert all(p.requires_grad for p in loaded.parameters())
+    x = torch.randn(2, 3, 64, 64)
+    assert torch.equal(loaded(x, "derm"), made(x, "derm"))
+
+
+def test_load_refuses_other_weights():
+    state = Encoders.random("test_resnet", ("derm",), "shared", 1).state_dict()
+    with pytest.raises(RuntimeError, match="Missing key"):
+        Encoders.empty("test_resnet", BOTH, "separate").load(state)
+
+
+def test_an_unknown_backbone_is_refused_with_the_nearest_name():
+    with pytest.raises(UserError, match="resnet18"):
+        Encoders.random("resnet_18", BOTH, "shared", 0)

@@ -1,0 +1,52 @@
+"""Dropout by number, and plain heads."""
+
+import pytest
+import torch
+from gloo import Group
+from torch import nn
+
+from dermsearch import world
+from dermsearch.models.heads import GlobalDropout, mlp
+
+
+def dropped(shape: tuple[int, ...], p: float, step: int, seed: int = 3) -> torch.Tensor:
+    """What is left of ones, for the global batch."""
+    dropout = GlobalDropout(p, seed)
+    dropout.step = step
+    return world.gather(dropout(torch.ones(shape)[world.mine(shape[0])]))
+
+
+@pytest.mark.parametrize("shape", [(16, 10), (8, 3, 4)])
+def test_same_mask_on_any_number_of_processes(shape, two: Group, four: Group):
+    whole = dropped(shape, 0.5, 11)
+    for part in [*two(dropped, shape, 0.5, 11), *four(dropped, shape, 0.5, 11)]:
+        assert torch.equal(part, whole)
+
+
+def test_share_and_scale():
+    y = dropped((400, 100), 0.3, 0)
+    assert torch.equal(y.unique(), torch.tensor([0, 1 / 0.7]))
+    assert (y == 0).float().mean().item() == pytest.approx(0.3, abs=0.01)
+
+
+def test_every_step_and_seed_has_its_own_mask():
+    masks = [dropped((8, 50), 0.5, step, seed) for seed in range(3) for step in range(5)]
+    assert len({m.numpy().tobytes() for m in masks}) == 15
+
+
+def test_nothing_is_dropped_in_evaluation():
+    x = torch.randn(4, 5)
+    assert GlobalDropout(0.5, 0).eval()(x) is x and GlobalDropout(0.0, 0)(x) is x
+
+
+def test_mask_leaves_the_global_generator_alone():
+    torch.manual_seed(0)
+    a = torch.rand(1)
+    torch.manual_seed(0)
+    dropped((8, 50), 0.5, 1)
+    assert torch.equal(torch.rand(1), a)
+
+
+def test_mlp():
+    assert [type(m) for m in mlp(4, 5, 6)] == [nn.Linear, nn.ReLU, nn.Linear]
+    assert mlp(4, 5, 6)(torch.randn(2, 4)).shape == (2, 6)

@@ -1,0 +1,186 @@
+"""The trainer: the order of images, what it records, and where it stops."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from pretext import tiny
+
+from dermsearch.data.store import CaseStore
+from dermsearch.pretext import base
+from dermsearch.pretext.base import Batch, Loss, Settings, Task
+from dermsearch.training import stage
+from dermsearch.training.stage import StageFailed, check_finite, collapse, epoch_order, train_stage
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory) -> CaseStore:
+    return tiny.make_store(tmp_path_factory.mktemp("data") / "store")
+
+
+class Watching(Task):
+    """A task that learns next to nothing and remembers what it was asked."""
+
+    name = "watching"
+    Config = Settings
+    train_defaults = tiny.find_task("moco_v2").train_defaults
+    calls: list[tuple[Any, ...]]
+
+    def begin(self, features) -> None:
+        Watching.calls = [("begin", tuple(features(self.backbone).shape))]
+
+    def before_step(self) -> None:
+        self.calls.append(("before",))
+
+    def loss(self, batch: Batch) -> Loss:
+        features = self.backbone(batch.view(base.View(32), "view"))
+        self.calls.append(("loss", batch.epoch, batch.step, tuple(batch.units)))
+        return Loss(features.square().mean(), features, {"one": torch.ones(())})
+
+    def after_step(self, batch: Batch) -> None:
+        self.calls.append(("after", batch.step))
+
+
+@pytest.fixture
+def watching(monkeypatch) -> type[Watching]:
+    monkeypatch.setitem(base.TASKS, "watching", "unused")
+    monkeypatch.setattr(stage, "find_task", lambda name: Watching)
+    return Watching
+
+
+def watch(store: CaseStore, rows: np.ndarray = tiny.ROWS, kept: Any = None, report: Any = None, **train: Any):
+    """Train the watching task; its calls and the history."""
+    given = {**Watching.train_defaults, "epochs": 2, "batch": 16, "clip": None, "lr": 0.01, **train}
+    recipe = stage.Recipe("watching", {}, given, 7, "fp32")
+    made = tiny.encoders()
+    history = train_stage(recipe, made, store, rows, kept or tiny.Kept(), report or (lambda row: None), tiny.CPU)
+    assert not made.training
+    return Watching.calls, history
+
+
+def units_of(calls: list[tuple[Any, ...]]) -> list[tuple[int, ...]]:
+    return [c[3] for c in calls if c[0] == "loss"]
+
+
+def test_order_of_calls(watching, store):
+    calls, history = watch(store)
+    assert calls[0] == ("begin", (48, 96))
+    assert [c[0] for c in calls[1:]] == ["before", "loss", "after"] * 6
+    assert [c[1:3] for c in calls if c[0] == "loss"] == [(0, 0), (0, 1), (0, 2), (1, 3), (1, 4), (1, 5)]
+    assert [row["epoch"] for row in history] == [1, 2]
+    assert history[0]["parts"] == {"one": 1.0} and history[0]["grad_norm"] > 0
+    assert history[0]["lr"] == pytest.approx(stage.optim.rate(2, 6, {**watching.train_defaults, "lr": 0.01}))
+
+
+def test_every_image_once_an_epoch(watching, store):
+    calls, _ = watch(store, np.arange(41))
+    batches = units_of(calls)
+    assert [len(b) for b in batches] == [16] * 6  # ceil(41 / 16) steps; the last is filled from the front
+    for epoch in (batches[:3], batches[3:]):
+        flat = [u for b in epoch for u in b]
+        assert sorted(flat[:41]) == list(range(41)) and flat[41:] == flat[:7]
+        assert all(len(set(b)) == 16 for b in epoch)
+    assert batches[:3] != batches[3:]
+
+
+def test_a_batch_larger_than_the_pool(watching, store):
+    calls, history = watch(store, np.arange(10), batch=64)
+    assert [sorted(b) for b in units_of(calls)] == [list(range(10))] * 2 and len(history) == 2
+
+
+def test_only_the_given_rows_are_seen(watching, store, monkeypatch):
+    seen: list[np.ndarray] = []
+    whole = stage.CasePool.pixels
+
+    def pixels(self, units):
+        seen.append(self.rows[np.asarray(units)])
+        return whole(self, units)
+
+    monkeypatch.setattr(stage.CasePool, "pixels", pixels)
+    rows = np.array([3, 5, 8, 13, 21, 34, 40, 41])
+    watch(store, rows, batch=4)
+    assert set(np.concatenate(seen)) == set(rows)
+
+
+def test_an_attempt_goes_on_where_the_last_one_was_written(watching, store):
+    kept = tiny.Kept()
+
+    def stop(row):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        watch(store, kept=kept, report=stop)
+    calls = watching.calls = []
+    history = watch(store, kept=kept)[1]
+    assert [c[1] for c in calls if c[0] == "loss"] == [1, 1, 1]  # no `begin`, no first epoch
+    assert [row["epoch"] for row in history] == [1, 2]
+
+
+def test_epoch_order():
+    one = epoch_order(1, 0, 50, 64, False)
+    assert sorted(one[:50]) == list(range(50)) and np.array_equal(one[50:], one[:14])
+    assert np.array_equal(one, epoch_order(1, 0, 50, 64, False))
+    for other in (epoch_order(2, 0, 50, 64, False), epoch_order(1, 1, 50, 64, False)):
+        assert not np.array_equal(one, other)
+    drawn = epoch_order(1, 0, 50, 10_000, True)
+    assert set(drawn) == set(range(50)) and len(set(drawn[:50])) < 45
+    assert np.bincount(drawn).std() == pytest.approx(np.sqrt(200), rel=0.4)
+
+
+@pytest.mark.parametrize("name", tiny.TASKS)
+def test_an_absurd_rate_stops_the_stage(name, store):
+    with pytest.raises(StageFailed, match=rf"^{name}: (loss|gradient) is .*(inf|nan) at step \d of 9$"):
+        tiny.train(name, store, lr=1e30, schedule="constant", epochs=3)
+
+
+def test_weights_that_overflow_at_the_last_step_stop_the_stage(store):
+    """Loss and gradient are those from before the step, and fine."""
+    kept = tiny.Kept()
+    recipe = tiny.recipe("moco_v2", lr=1e38, schedule="constant", weight_decay=100.0, epochs=1, batch=16)
+    with pytest.raises(StageFailed, match="moco_v2: the weights are not finite after epoch 1"):
+        train_stage(recipe, tiny.encoders(), store, np.arange(16), kept, lambda row: None, tiny.CPU)
+    assert kept.data is None
+
+
+def test_the_first_bad_step_is_named():
+    good, bad = torch.tensor(1.0), torch.tensor(float("nan"))
+    check_finite("odc", [good, good], [good, good], 10, 30)
+    with pytest.raises(StageFailed, match="odc: loss is nan at step 12 of 30"):
+        check_finite("odc", [good, bad, bad], [good, bad, bad], 10, 30)
+    with pytest.raises(StageFailed, match="odc: gradient is nan at step 13 of 30"):
+        check_finite("odc", [good] * 3, [good, good, bad], 10, 30)
+
+
+def test_clipping(watching, store):
+    """A step is no longer than rate times clip; the history tells the norm from before the cut."""
+    start, made = tiny.encoders(), tiny.encoders()
+    given = {**watching.train_defaults, "epochs": 1, "batch": 16, "lr": 0.1, "schedule": "constant"}
+    given |= {"momentum": 0.0, "weight_decay": 0.0, "clip": 1e-3}
+    recipe = stage.Recipe("watching", {}, given, 7, "fp32")
+    history = train_stage(recipe, made, store, np.arange(16), tiny.Kept(), lambda row: None, tiny.CPU)
+    assert history[0]["grad_norm"] > 1e-2
+    moved = [a - b for a, b in zip(start.parameters(), made.parameters(), strict=True)]
+    assert torch.cat([m.flatten() for m in moved]).norm().item() == pytest.approx(1e-4, rel=0.02)
+
+
+def test_collapse():
+    torch.manual_seed(0)
+    std, rank = collapse(torch.randn(500, 32))
+    assert std == pytest.approx(1, abs=0.05) and rank > 28
+    std, rank = collapse(torch.randn(1, 32).expand(500, 32))
+    assert std == pytest.approx(0, abs=1e-4) and rank == pytest.approx(1, abs=1e-3)
+    std, rank = collapse(torch.randn(500, 2) @ torch.randn(2, 32))  # a plane
+    assert std > 0.7 and rank < 2.1
+    assert collapse(torch.zeros(5, 4))[0] == 0
+
+
+def test_bf16_is_near_fp32(store):
+    recipe = tiny.recipe("relative_location", epochs=1)
+    losses = []
+    for precision in ("fp32", "bf16"):
+        made = tiny.encoders()
+        one = stage.Recipe(recipe.task, recipe.config, recipe.train, recipe.seed, precision)
+        losses.append(train_stage(one, made, store, tiny.ROWS, tiny.Kept(), lambda row: None, tiny.CPU)[0]["loss"])
+        assert all(p.dtype == torch.float32 and p.isfinite().all() for p in made.parameters())
+    assert losses[0] == pytest.approx(losses[1], rel=0.02) and losses[0] != losses[1]
