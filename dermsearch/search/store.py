@@ -33,11 +33,12 @@ class StageStore:
             else:
                 self.fs, self.root = pafs.LocalFileSystem(), str(Path(where).expanduser().absolute())
             self.fs.create_dir(f"{self.root}/stages", recursive=True)
-            self.write("writable", b"")
+            probe = f"partial/{uuid.uuid4().hex}"
+            self.write(f"{probe}/writable", b"")
+            self.remove(probe)
         except Exception as error:  # pyarrow raises many kinds for one mistake: this place cannot be used
-            raise UserError(
-                f"compute.store: '{where}' cannot be written to: {(str(error) or type(error).__name__).splitlines()[0][:200]}"
-            ) from None
+            what = (str(error) or type(error).__name__).splitlines()[0][:200]
+            raise UserError(f"compute.store: '{where}' cannot be written to: {what}") from None
 
     @property
     def local(self) -> Path | None:

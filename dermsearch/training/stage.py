@@ -99,6 +99,7 @@ def train_stage(
     device: torch.device,
 ) -> list[dict[str, Any]]:
     """Train `encoders` in place on the given rows of the store; returns the history, a row per epoch."""
+    started = time.perf_counter()  # the first epoch's seconds hold the preparations, every later one's the save before it
     task, train = find_task(recipe.task), recipe.train
     encoders.to(device).to(memory_format=torch.channels_last).train()
     pools = {b: CasePool(cases, seen, rows, device) for b, seen in encoders.branches.items()}
@@ -129,7 +130,6 @@ def train_stage(
     model = DistributedDataParallel(learner, forward_sync_buffers=False) if world.size() > 1 else learner
 
     for epoch in range(len(history), train["epochs"]):
-        started = time.perf_counter()
         order = epoch_order(recipe.seed, epoch, units, batch * steps, task.replacement)
         seen: list[Tensor] = []
         norms: list[Tensor] = []
@@ -162,14 +162,14 @@ def train_stage(
             if device.type == "cpu" or i == steps - 1:  # a GPU is not made to wait at every step
                 check_finite(recipe.task, seen, norms, epoch * steps, train["epochs"] * steps)
             optimizer.step()
-            for b, one in learner.tasks.items():
-                one.after_step(batches[b])  # type: ignore[operator]
+            for b, branch_task in learner.tasks.items():
+                branch_task.after_step(batches[b])  # type: ignore[operator]
             for b, loss in losses.items():
                 for name, value in loss.parts.items():
                     parts.setdefault(f"{b}.{name}" if len(losses) > 1 else name, []).append(value.detach().float())
         if not all(bool(w.isfinite().all()) for w in encoders.state_dict().values()):
             raise StageFailed(f"{recipe.task}: the weights are not finite after epoch {epoch + 1}")
-        seconds = time.perf_counter() - started
+        seconds, started = time.perf_counter() - started, time.perf_counter()
         spread = [collapse(world.gather(loss.embedding.float())) for loss in losses.values()]
         history.append(
             {

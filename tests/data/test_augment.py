@@ -116,7 +116,7 @@ def test_colour_changes_together():
 def test_hue_turns_the_same_way(shift):
     """A turn of the chroma plane is not HSV's shift, but goes the same way and about as far, and keeps the luma.
 
-    Measured here: cosine of the change of chroma 0.92 to 0.94, length 1.15 to 1.16, 6 (at 0.05) and 12 (at 0.1)
+    Measured here: cosine of the change of chroma 0.92 to 0.94, length 1.15 to 1.16, 5 (at 0.05) and 9 (at 0.1)
     levels of 255 apart in the mean.
     """
     images = pictures(low=75, high=175)
@@ -127,7 +127,7 @@ def test_hue_turns_the_same_way(shift):
     a, b = (d - (d * LUMA).sum(1, keepdim=True) for d in (a, b))  # in the chroma plane
     cosine = (a * b).sum() / (a.norm() * b.norm())
     assert cosine > 0.9 and 0.7 < a.norm() / b.norm() < 1.3
-    assert (ours - theirs).abs().mean() * 255 < 13
+    assert (ours - theirs).abs().mean() * 255 < 10
     torch.testing.assert_close((ours * LUMA).sum(1), (start * LUMA).sum(1), atol=1e-3, rtol=0)
 
 
