@@ -124,7 +124,8 @@ class MoCoV2(Task):
 
 def info_nce(q: Tensor, k: Tensor, queue: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
     """Mean cross-entropy of [q.k, q.queue] / temperature against the first, and those logits (b, 1 + K)."""
-    logits = torch.cat([(q * k).sum(1, keepdim=True), q @ queue.T], 1) / temperature
+    with torch.autocast(q.device.type, enabled=False):  # similarities keep the precision of their vectors
+        logits = torch.cat([(q * k).sum(1, keepdim=True), q @ queue.T], 1) / temperature
     return F.cross_entropy(logits, torch.zeros(len(q), dtype=torch.long, device=q.device)), logits
 
 

@@ -172,12 +172,16 @@ class Space:
         for name, cls in self.tasks.items():
             for values in self._corners(name):
                 s = self.settings(name, values)
-                batch = min(s["train"]["batch"], units) // study.compute.workers * study.compute.workers
+                batch = min(s["train"]["batch"], units)
                 if batch < 2 * study.compute.workers:
-                    few = min(s["train"]["batch"], units)
                     raise UserError(
-                        f"compute.workers: must be at most {few // 2}, two images of a batch for each, "
+                        f"compute.workers: must be at most {batch // 2}, two images of a batch for each, "
                         f"not {study.compute.workers}"
+                    )
+                if batch % study.compute.workers:
+                    raise UserError(
+                        f"compute.workers: a batch of {batch}, all there is, does not divide among "
+                        f"{study.compute.workers} workers; lower train.batch"
                     )
                 try:
                     cls.check(cls.Config.model_validate(s["config"]), Setting(units, study.data.size, dim, batch, 0))

@@ -99,7 +99,7 @@ def train_stage(
     device: torch.device,
 ) -> list[dict[str, Any]]:
     """Train `encoders` in place on the given rows of the store; returns the history, a row per epoch."""
-    started = time.perf_counter()  # the first epoch's seconds hold the preparations, every later one's the save before it
+    started = time.perf_counter()  # an epoch's seconds hold what comes before it: preparations, the save of the last
     task, train = find_task(recipe.task), recipe.train
     encoders.to(device).to(memory_format=torch.channels_last).train()
     pools = {b: CasePool(cases, seen, rows, device) for b, seen in encoders.branches.items()}

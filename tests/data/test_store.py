@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from dermsearch.data.case import Case
@@ -117,8 +118,6 @@ def test_a_half_written_file_is_no_store(tmp_path, left):
 
 
 def test_other_things_are_no_stores(tmp_path):
-    import pyarrow as pa
-
     with pytest.raises(UserError, match="is not a case store"):
         CaseStore(tmp_path / "nothing")
     table = pa.table({"a": [1]})

@@ -1,5 +1,6 @@
 """Relative location: its head, its answers, and the smallest patch."""
 
+import numpy as np
 import pytest
 import torch
 from pretext import tiny
@@ -21,7 +22,7 @@ def test_uniform_logits(store):
     nn.init.zeros_(task.head.weight)
     task.backbone.register_forward_pre_hook(lambda module, args: args[0].double())
     (batch,) = run.batches().values()
-    assert float(task.loss(batch).value) == pytest.approx(2.079442, abs=1e-5)
+    assert task.loss(batch).value.item() == pytest.approx(2.079442, abs=1e-5)
 
 
 def test_neck_has_its_known_number_of_parameters():
@@ -51,8 +52,6 @@ def test_answer_i_is_the_place_of_neighbour_i():
     task = RelativeLocation(Colours(), RelativeLocation.Config(gray=0.0), Setting(4, 96, 3, 4, 0))
     seen: list[torch.Tensor] = []
     task.neck.register_forward_pre_hook(lambda module, args: seen.append(args[0]))
-    import numpy as np
-
     found = task.loss(Batch(np.arange(4), Ramp(), 96, 0, 0, 0))
     pairs = seen[0].reshape(4, 8, 2, 3)
     x, y = (pairs[:, :, 0, c] - pairs[:, :, 1, c] for c in (0, 1))  # neighbour against centre
