@@ -1,9 +1,10 @@
 """The same 15 curricula by dermsearch and by plain Ray Tune, on this machine, in one run.
 
-    python benchmarks/tree_vs_trials.py
+    python benchmarks/tree_vs_trials.py [--warm]
 
 The plain side is what a Tune user would write: a grid over curricula, one trial trains and judges a whole
-curriculum. It uses the same tasks, loop, data, judging and warm trial processes, so what differs is the tree.
+curriculum, everything else as Tune has it. It uses the same tasks, loop, data and judging. `--warm` gives its trials
+warm processes too (reuse_actors=True), so that the tree alone makes the difference.
 Prints stages, wall time, their ratio, and what dermsearch spends per stage beside training and judging.
 """
 
@@ -31,7 +32,7 @@ def by_tree(folder: Path, overrides: list[str]) -> dict[str, Any]:
     began = time.perf_counter()
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     summary = json.loads(done.stdout)
-    return {"wall": time.perf_counter() - began, "stages": summary["stages"]["trained"], **summary}
+    return {**summary, "wall": time.perf_counter() - began, "stages": summary["stages"]["trained"]}
 
 
 def one_curriculum(config: dict[str, Any]) -> None:
@@ -48,7 +49,7 @@ def one_curriculum(config: dict[str, Any]) -> None:
     tune.report({"stages": done})
 
 
-def by_trials(folder: Path, overrides: list[str]) -> dict[str, Any]:
+def by_trials(folder: Path, overrides: list[str], warm: bool) -> dict[str, Any]:
     """The same curricula, each a trial of its own."""
     began = time.perf_counter()
     for name, value in QUIET.items():
@@ -82,7 +83,7 @@ def by_trials(folder: Path, overrides: list[str]) -> dict[str, Any]:
     results = tune.Tuner(
         tune.with_resources(lambda c: one_curriculum({**c["curriculum"], "folder": str(folder)}), {"CPU": 1}),
         param_space={"curriculum": tune.grid_search(choices)},
-        tune_config=tune.TuneConfig(reuse_actors=True),
+        tune_config=tune.TuneConfig(reuse_actors=warm),
         run_config=tune.RunConfig(storage_path=str(folder / "tune"), verbose=0),
     ).fit()
     stages = sum(r.metrics["stages"] for r in results)
@@ -94,10 +95,11 @@ def main() -> None:
     """Run both sides and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("overrides", nargs="*")
-    given = parser.parse_args()
+    parser.add_argument("--warm", action="store_true", help="warm processes for the plain side too")
+    given = parser.parse_intermixed_args()
     with tempfile.TemporaryDirectory() as name:
         tree = by_tree(Path(name) / "tree", given.overrides)
-        trials = by_trials(Path(name) / "trials", given.overrides)
+        trials = by_trials(Path(name) / "trials", given.overrides, given.warm)
     print(f"{'':24}{'stages':>8}{'wall, s':>10}")
     print(f"{'dermsearch (tree)':24}{tree['stages']:>8}{tree['wall']:>10.1f}")
     print(f"{'plain Ray Tune':24}{trials['stages']:>8}{trials['wall']:>10.1f}")

@@ -52,6 +52,7 @@ OverrideArg = Annotated[
 ]
 StoreArg = Annotated[str, typer.Argument(help="The folder of a case store, or a study whose cases are meant.")]
 FAILED, INTERRUPTED = 3, 130
+WIDTH = 110  # of what is not a terminal
 
 
 @app.command()
@@ -81,7 +82,7 @@ def run(
         raise UserError("--address: joins a Ray cluster, but compute.engine is 'inline'")
     from dermsearch.search.run import run_study
 
-    console = Console(stderr=True)
+    console = Console(stderr=True) if sys.stderr.isatty() else Console(stderr=True, width=WIDTH)
     folder = out or Path("results") / settings.name
     with located(study, overrides or []):
         outcome = run_study(settings, folder, address, console)
@@ -177,7 +178,7 @@ def _paper() -> Console:
     """Standard output: as wide as the terminal, and wide enough for a table where it is a file or a pipe."""
     from rich.console import Console
 
-    return Console() if sys.stdout.isatty() else Console(width=110)
+    return Console() if sys.stdout.isatty() else Console(width=WIDTH)
 
 
 def _open(store: str) -> CaseStore:

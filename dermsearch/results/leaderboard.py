@@ -199,7 +199,8 @@ def footnotes(rows: list[Row]) -> list[str]:
     if counts - {1}:
         interval.append("several seeds: Student's t over the seeds, score = their mean")
     unknown = "; ?: a task has no score alone" if any(row.order == "?" for row in rows) else ""
-    what = f"{measure.metric.replace('_', ' ')} of {measure.label}"
+    of = ", mean over labels" if measure.label == "mean" else f" of {measure.label}"
+    what = measure.metric.replace("_", " ") + of
     return [
         f"{what}, protocol {measure.protocol}, split {measure.split}",
         "C, AC: scores of the tasks alone strictly rise, fall along the curriculum; MC: neither" + unknown,

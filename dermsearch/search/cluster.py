@@ -61,6 +61,8 @@ def run_ray(driver: Driver, address: str | None) -> None:
                 failure_config=tune.FailureConfig(max_failures=compute.retries),
             ),
         ).fit()
+        if not driver.over:  # Tune takes Ctrl-C as a wish to stop and returns as if nothing were amiss
+            raise KeyboardInterrupt
     finally:
         driver.store.remove(storage)
         if started:
@@ -76,7 +78,6 @@ def connect(compute: Compute, address: str | None) -> None:
         if address:
             ray.init(address=address, **quiet)
         else:
-            # More workers or threads than cores are allowed on one's own machine: slower, never wrong.
             ray.init(include_dashboard=False, _node_ip_address="127.0.0.1", **quiet)
     except (ConnectionError, RuntimeError, ValueError, OSError) as error:
         where = f"--address: no Ray cluster answers at '{address}'" if address else "Ray did not start on this machine"

@@ -125,6 +125,7 @@ class Driver:
         return {
             "key": node.key,
             "parent": node.parent.key if node.parent else "",
+            "depth": node.depth,
             "task": node.task,
             "curriculum": node.curriculum,
             "settings": node.settings,

@@ -85,14 +85,15 @@ class StageStore:
         files = {ENCODERS: save(tensors), HISTORY: json.dumps(history).encode()}
         for name, data in files.items():
             self.write(f"stages/{key}/{name}", data)
-        checksums = {name: checksum(data) for name, data in files.items()}
-        self.write(f"stages/{key}/{MANIFEST}", json.dumps({**about, "files": checksums}).encode())
+        manifest = {**about, "files": {name: checksum(data) for name, data in files.items()}}
+        manifest["checksum"] = of_itself(manifest)
+        self.write(f"stages/{key}/{MANIFEST}", json.dumps(manifest).encode())
         self.clear_partial(key)
 
     def manifest(self, key: str) -> dict[str, Any] | None:
         """What the stage's maker wrote down, if all of its files are what they were."""
         manifest = self.read_json(f"stages/{key}/{MANIFEST}")
-        if not isinstance(manifest, dict) or not isinstance(manifest.get("files"), dict):
+        if not isinstance(manifest, dict) or manifest.get("checksum") != of_itself(manifest):
             return None
         for name, expected in manifest["files"].items():
             data = self.read(f"stages/{key}/{name}")
@@ -168,6 +169,11 @@ class PartialStage:
         torch.save(state, buffer)
         data = buffer.getvalue()
         self.store.write(self.name, checksum(data).encode() + data)
+
+
+def of_itself(manifest: dict[str, Any]) -> str:
+    """The checksum of a manifest without its checksum."""
+    return checksum(json.dumps({k: v for k, v in manifest.items() if k != "checksum"}, sort_keys=True).encode())
 
 
 def checksum(data: bytes) -> str:

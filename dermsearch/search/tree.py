@@ -67,9 +67,11 @@ class Tree:
         return node
 
     def ready(self) -> Node | None:
-        """The waiting node whose parent is finished and that most others wait for."""
+        """The waiting node that could start now and that most others wait for. Roots need no training."""
         found = [
-            n for n in self.nodes.values() if n.status == WAITING and (n.parent is None or n.parent.status == DONE)
+            n
+            for n in self.nodes.values()
+            if n.status == WAITING and (n.depth < 2 or (n.parent and n.parent.status == DONE))
         ]
         return max(found, key=lambda n: sum(1 for _ in n.below()), default=None)  # the earliest of equals
 

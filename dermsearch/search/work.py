@@ -88,10 +88,11 @@ def _train(
     """Make the node's encoders and commit them; returns the manifest."""
     history: list[dict[str, Any]] = []
     started = time.perf_counter()
-    if not job["task"]:
+    if job["depth"] < 2:  # the root's weights are drawn wherever they are needed: nobody waits for its judging
         encoders = Encoders.random(*shape, seed=job["seed"])
     else:
         encoders = Encoders.empty(*shape).load(store.encoders(job["parent"]))
+    if job["task"]:
         recipe = Recipe(job["task"], job["settings"]["config"], job["settings"]["train"], job["seed"], job["precision"])
         rows = np.arange(len(cases)) if job["data"]["transductive"] else cases.split("train")
         seen: list[dict[str, Any]] = []
