@@ -26,26 +26,48 @@ QUIET = {
 }
 
 
-def run_ray(driver: Driver, address: str | None) -> None:
+class Cluster:
+    """The Ray of a run: joined or started on first need, and left at the end by who came."""
+
+    def __init__(self, compute: Compute, address: str | None) -> None:
+        self.compute, self.address, self.came = compute, address, False
+
+    def __enter__(self) -> Cluster:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self.came:
+            import ray
+
+            ray.shutdown()
+
+    def open(self) -> None:
+        """Be in a cluster from here on."""
+        for name, value in QUIET.items():
+            os.environ.setdefault(name, value)
+        import ray
+
+        warnings.filterwarnings("ignore", module="ray")
+        if not ray.is_initialized():
+            connect(self.compute, self.address)
+            self.came = True
+        for name in ("ray", "ray.tune", "ray.train", "ray.data"):
+            logging.getLogger(name).setLevel(logging.CRITICAL)
+
+
+def run_ray(driver: Driver, cluster: Cluster) -> None:
     """Run the driver's jobs as Tune trials until it says that it is finished."""
-    for name, value in QUIET.items():
-        os.environ.setdefault(name, value)
+    cluster.open()
     import ray
     from ray import tune
 
     from dermsearch.search.searcher import StageSearcher, run_trial
 
     compute = driver.study.compute
-    warnings.filterwarnings("ignore", module="ray")
-    started = not ray.is_initialized()
-    if started:
-        connect(compute, address)
-    for name in ("ray", "ray.tune", "ray.train", "ray.data"):
-        logging.getLogger(name).setLevel(logging.CRITICAL)
+    at_once = concurrency(compute, [n["Resources"] for n in ray.nodes() if n["Alive"]])
     storage = f"tune/{driver.study.name}-{os.getpid()}"
+    where = f"{driver.store.address}/{storage}"
     try:
-        at_once = concurrency(compute, [n["Resources"] for n in ray.nodes() if n["Alive"]])
-        where = f"{driver.store.address}/{storage}"
         tune.Tuner(
             tune.with_resources(run_trial, trial_resources(compute)),
             tune_config=tune.TuneConfig(
@@ -61,12 +83,10 @@ def run_ray(driver: Driver, address: str | None) -> None:
                 failure_config=tune.FailureConfig(max_failures=compute.retries),
             ),
         ).fit()
-        if not driver.over:  # Tune takes Ctrl-C as a wish to stop and returns as if nothing were amiss
-            raise KeyboardInterrupt
     finally:
         driver.store.remove(storage)
-        if started:
-            ray.shutdown()
+    if not driver.over:  # Tune takes Ctrl-C as a wish to stop and returns as if nothing were amiss
+        raise KeyboardInterrupt
 
 
 def connect(compute: Compute, address: str | None) -> None:

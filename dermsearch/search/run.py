@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -13,12 +14,15 @@ from rich.console import Console
 
 from dermsearch.config import Study
 from dermsearch.data.open import is_made, open_cases, store_folder
+from dermsearch.data.store import CaseStore
 from dermsearch.errors import UserError
 from dermsearch.search.brain import Brain
 from dermsearch.search.check import check, check_cases
+from dermsearch.search.cluster import Cluster, run_ray
 from dermsearch.search.driver import Driver
 from dermsearch.search.progress import Progress
 from dermsearch.search.record import Recorder
+from dermsearch.search.space import Space
 from dermsearch.search.store import StageStore
 from dermsearch.search.tree import DONE, FAILED, PRUNED, Node
 from dermsearch.training.precision import resolve
@@ -46,30 +50,43 @@ def run_study(study: Study, out: Path, address: str | None, console: Console) ->
     store = StageStore(study.compute.store)
     prepare_folder(out, study)
     cache = cache_folder(store)
-    if study.data.source == "synthetic" and not is_made(study.data, cache):
-        console.print(f"Drawing {study.data.cases} cases of {study.data.size} px ...", highlight=False)
-    cases = open_cases(study.data, cache)
-    check_cases(study, space, cases)
-    console.print(
-        f"Study '{study.name}': {len(cases)} cases from {store_folder(study.data, cache)}; results go to {out}",
-        highlight=False,
-        soft_wrap=True,
-    )
-    precision = resolve(study.train.precision, study.compute.gpus)
-    brain = Brain(space, study.search, out / "optuna.journal")
-    progress = Progress(console, out / "tensorboard", lambda: recorder.write())
-    driver = Driver(study, space, brain, store, cases.fingerprint, str(cache.absolute()), precision, progress.changed)
-    recorder = Recorder(driver, out)
-    progress.driver = driver
-    with progress:
-        try:
-            run_engine(driver, address)
-        finally:
-            recorder.write()
-    return summarise(driver, time.perf_counter() - started, out)
+    with Cluster(study.compute, address) as cluster:
+        cases = cases_of(study, cache, cluster, console)
+        check_cases(study, space, cases)
+        console.print(
+            f"Study '{study.name}': {len(cases)} cases from {store_folder(study.data, cache)}; results go to {out}",
+            highlight=False,
+            soft_wrap=True,
+        )
+        precision = resolve(study.train.precision, study.compute.gpus)
+        brain = Brain(space, study.search, out / "optuna.journal")
+        progress = Progress(console, out / "tensorboard", lambda: recorder.write())
+        driver = Driver(
+            study, space, brain, store, cases.fingerprint, str(cache.absolute()), precision, progress.changed
+        )
+        recorder = Recorder(driver, out)
+        progress.driver = driver
+        with progress:
+            try:
+                run_engine(driver, cluster)
+            finally:
+                recorder.write()
+        return summarise(driver, time.perf_counter() - started, out)
 
 
-def run_engine(driver: Driver, address: str | None) -> None:
+def cases_of(study: Study, cache: Path, cluster: Cluster, console: Console) -> CaseStore:
+    """The study's cases. While built-in ones are drawn for the first time, Ray starts: there will be work for it."""
+    if study.data.source != "synthetic" or is_made(study.data, cache):
+        return open_cases(study.data, cache)
+    console.print(f"Drawing {study.data.cases} cases of {study.data.size} px ...", highlight=False)
+    with ThreadPoolExecutor(1) as aside:
+        cases = aside.submit(open_cases, study.data, cache)
+        if study.compute.engine == "ray":
+            cluster.open()
+        return cases.result()
+
+
+def run_engine(driver: Driver, cluster: Cluster) -> None:
     """Let the study's engine work; a study whose stages are all in the store starts nothing."""
     if driver.idle():
         return
@@ -78,9 +95,7 @@ def run_engine(driver: Driver, address: str | None) -> None:
 
         run_inline(driver)
         return
-    from dermsearch.search.cluster import run_ray
-
-    run_ray(driver, address)
+    run_ray(driver, cluster)
 
 
 def prepare_folder(out: Path, study: Study) -> None:

@@ -13,6 +13,7 @@ from dermsearch.data.augment import PatchGrid, View
 from dermsearch.data.pool import CasePool
 from dermsearch.data.store import CaseStore
 from dermsearch.errors import UserError
+from dermsearch.pretext import base
 from dermsearch.pretext.base import Batch, all_features, find_task
 
 VIEW = View(32, scale=(0.2, 1), flip=0.5, jitter=(0.4, 0.4, 0.4, 0.1), jitter_p=0.8, gray=0.2, blur=0.5)
@@ -89,3 +90,25 @@ def test_one_process_is_a_world(tmp_path: Path):
     x = torch.ones(4, requires_grad=True)
     assert (world.size(), world.rank()) == (1, 0) and world.mine(6) == slice(0, 6)
     assert world.reduce_sum(x) is x and not world.gather(x).requires_grad
+
+
+def test_a_task_of_another_package_joins_by_its_entry_point(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Mine(base.Task):
+        name = "mine"
+
+    class Entry:
+        name = "mine"
+
+        @staticmethod
+        def load() -> type[base.Task]:
+            return Mine
+
+    def entry_points(group: str, name: str | None = None) -> list[type[Entry]]:
+        assert group == "dermsearch.tasks"
+        return [Entry] if name in (None, "mine") else []
+
+    monkeypatch.setattr(base, "entry_points", entry_points)
+    assert "mine" in base.task_names() and "moco_v2" in base.task_names()
+    assert base.find_task("mine") is Mine
+    with pytest.raises(UserError, match="'mien' is not a task; did you mean 'mine'"):
+        base.find_task("mien")
