@@ -22,7 +22,6 @@ from dermsearch.search.cluster import Cluster, run_ray
 from dermsearch.search.driver import Driver
 from dermsearch.search.progress import Progress
 from dermsearch.search.record import Recorder
-from dermsearch.search.space import Space
 from dermsearch.search.store import StageStore
 from dermsearch.search.tree import DONE, FAILED, PRUNED, Node
 from dermsearch.training.precision import resolve
