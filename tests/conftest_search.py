@@ -55,7 +55,7 @@ class Bench:
         def worker(job: dict[str, Any]) -> dict[str, Any]:
             self.jobs.append(job)
             if job["curriculum"] in self.fail:
-                return {"key": job["key"], "status": "failed", "error": "on purpose"}
+                return {"key": job["key"], "status": "failed", "error": "on purpose", "traceback": "Traceback: here"}
             about = {"seconds": 1.0, "epochs": 2, "device": "cpu", "workers": 1}
             driver.store.commit(job["key"], {"w": torch.ones(1)}, [], about)
             row = {"protocol": "linear", "split": "val", "label": "diagnosis", "class": ""}

@@ -15,7 +15,7 @@ from dermsearch.search.tree import DONE, FAILED, PRUNED, Node
 
 
 class Recorder:
-    """Writes the tables of one run."""
+    """Writes the tables of one run, and the tracebacks of bugs beside them."""
 
     def __init__(self, driver: Driver, folder: Path) -> None:
         self.driver, self.folder = driver, folder
@@ -43,6 +43,11 @@ class Recorder:
                 for row in self.driver.scores[n.key]
             ],
         }
+        for node in over:
+            if "traceback" in node.record:  # a bug, not a setting: its author will want all of it
+                path = self.folder / "errors" / f"{node.key}.txt"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_text(f"{node.curriculum}, seed {node.seed}\n\n{node.record['traceback']}")
         for name, found in rows.items():
             table = tables.build(name, [{**row, **self.provenance} for row in found])
             tables.write(table, self.folder / "tables" / f"{name}.arrow")

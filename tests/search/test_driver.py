@@ -6,8 +6,10 @@ import optuna
 import pytest
 from conftest_search import Bench, make_study
 
+from dermsearch.results.tables import read
 from dermsearch.search.driver import FINISHED, WAIT
 from dermsearch.search.inline import run_inline
+from dermsearch.search.record import Recorder
 
 
 def test_each_prefix_is_trained_once_and_after_its_parent(bench: Bench) -> None:
@@ -124,3 +126,16 @@ def test_dimensions_are_searched_and_shared_settings_share_stages(bench: Bench) 
     assert sorted(names) == sorted(["moco_v2"] * 2 + ["odc"] + ["moco_v2 > odc"] * 2 + ["odc > moco_v2"] * 2)
     temperatures = {job["settings"]["config"]["temperature"] for job in bench.jobs if job["task"] == "moco_v2"}
     assert temperatures == {0.1, 0.2}
+
+
+def test_tables_hold_failures_and_bugs_keep_their_traceback(bench: Bench) -> None:
+    bench.fail = {"odc"}
+    driver = bench.driver(make_study())
+    run_inline(driver, bench.work(driver))
+    out = bench.folder / "out"
+    Recorder(driver, out).write()
+    stages = read(out / "tables" / "stages.arrow").to_pandas().set_index("curriculum")
+    assert stages.status["odc"] == "failed" and stages.error["odc"] == "on purpose"
+    assert (stages.status == "pruned").sum() == 4
+    assert "Traceback: here" in (out / "errors" / f"{stages.key['odc']}.txt").read_text()
+    assert len(read(out / "tables" / "scores.arrow")) == 11, "ten stages and the root"
