@@ -85,7 +85,11 @@ def run(
     console = Console(stderr=True) if sys.stderr.isatty() else Console(stderr=True, width=WIDTH)
     folder = out or Path("results") / settings.name
     with located(study, overrides or []):
+        try:
         outcome = run_study(settings, folder, address, console)
+    except KeyboardInterrupt:
+        console.print("Interrupted. The same command continues from here.")
+        raise typer.Exit(INTERRUPTED) from None
     from dermsearch.results import load
     from dermsearch.results.figures import figures
     from dermsearch.results.leaderboard import leaderboard, render, summary
@@ -205,6 +209,3 @@ def main() -> None:
     except UserError as error:
         print(f"dermsearch: {error}", file=sys.stderr)
         sys.exit(2)
-    except KeyboardInterrupt:
-        print("\nInterrupted. The same command continues from here.", file=sys.stderr)
-        sys.exit(INTERRUPTED)
