@@ -84,9 +84,9 @@ def run(
 
     console = Console(stderr=True) if sys.stderr.isatty() else Console(stderr=True, width=WIDTH)
     folder = out or Path("results") / settings.name
-    with located(study, overrides or []):
-        try:
-        outcome = run_study(settings, folder, address, console)
+    try:
+        with located(study, overrides or []):
+            outcome = run_study(settings, folder, address, console)
     except KeyboardInterrupt:
         console.print("Interrupted. The same command continues from here.")
         raise typer.Exit(INTERRUPTED) from None
