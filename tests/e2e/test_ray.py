@@ -42,7 +42,7 @@ def test_a_run_killed_five_times_ends_as_if_nothing_had_been(engine: str, tmp_pa
 
 
 def test_a_killed_worker_goes_on_from_its_last_epoch(tmp_path: Path) -> None:
-    study = [*ONE_TASK, "train.epochs=30"]
+    study = [*ONE_TASK, "train.epochs=30", "compute.concurrency=1"]  # one worker process: the one to kill
     (tmp_path / "plain").mkdir()
     run(tmp_path / "plain", *study)
     broken, mark = tmp_path / "broken", uuid.uuid4().hex
