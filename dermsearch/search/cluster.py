@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 import warnings
 from collections.abc import Iterable
 from typing import Any
@@ -96,12 +97,20 @@ def connect(compute: Compute, address: str | None) -> None:
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL}
     try:
         if address:
+            knock(address)
             ray.init(address=address, **quiet)
         else:
             ray.init(include_dashboard=False, _node_ip_address="127.0.0.1", **quiet)
-    except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+    except (RuntimeError, ValueError, OverflowError, OSError) as error:
         where = f"--address: no Ray cluster answers at '{address}'" if address else "Ray did not start on this machine"
         raise UserError(f"{where}: {str(error).splitlines()[0][:200]}") from None
+
+
+def knock(address: str) -> None:
+    """Raise OSError where nothing listens: Ray itself would go on trying for many minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if host and port.isdigit():
+        socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
 
 
 def trial_resources(compute: Compute) -> dict[str, float]:
