@@ -111,12 +111,12 @@ def summarise(driver: Driver, seconds: float, out: Path) -> Outcome:
     """Counts and the best curriculum."""
     stages = driver.tree.stages()
     trained = [n for n in stages if n.status == DONE and not n.reused]
-    failed = [n for n in stages if n.status == FAILED]
+    failed = [n for n in driver.tree.nodes.values() if n.status == FAILED]  # a root's judging among them
     counts = {
         "proposed": len(stages),
         "trained": len(trained),
         "reused": sum(n.status == DONE and n.reused for n in stages),
-        "failed": len(failed),
+        "failed": sum(n.status == FAILED for n in stages),
         "pruned": sum(n.status == PRUNED for n in stages),
     }
     summary = {

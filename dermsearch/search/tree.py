@@ -62,7 +62,7 @@ class Tree:
         node = Node(key, parent.seed, parent, task, settings)
         self.nodes[key] = node
         parent.children.append(node)
-        if parent.status in (FAILED, PRUNED):
+        if parent.parent and parent.status in (FAILED, PRUNED):
             self._drop(node, parent)
         return node
 
@@ -80,9 +80,9 @@ class Tree:
         return [n for n in self.nodes.values() if n.status == RUNNING]
 
     def fail(self, node: Node, error: str) -> None:
-        """Record a failure and drop what depends on it."""
+        """Record a failure and drop what depends on it. On the judging of a root nothing depends."""
         node.status, node.error = FAILED, error
-        for lost in node.below():
+        for lost in node.below() if node.parent else ():
             self._drop(lost, node)
 
     def stages(self) -> list[Node]:

@@ -10,6 +10,7 @@ from dermsearch.results.tables import read
 from dermsearch.search.driver import FINISHED, WAIT
 from dermsearch.search.inline import run_inline
 from dermsearch.search.record import Recorder
+from dermsearch.search.run import summarise
 
 
 def test_each_prefix_is_trained_once_and_after_its_parent(bench: Bench) -> None:
@@ -139,3 +140,12 @@ def test_tables_hold_failures_and_bugs_keep_their_traceback(bench: Bench) -> Non
     assert (stages.status == "pruned").sum() == 4
     assert "Traceback: here" in (out / "errors" / f"{stages.key['odc']}.txt").read_text()
     assert len(read(out / "tables" / "scores.arrow")) == 11, "ten stages and the root"
+
+
+def test_a_root_that_cannot_be_judged_is_said_and_costs_no_stage(bench: Bench) -> None:
+    bench.fail = {"no pre-training"}
+    driver = bench.driver(make_study())
+    run_inline(driver, bench.work(driver))
+    outcome = summarise(driver, 1.0, bench.folder)
+    assert outcome.summary["stages"] == {"proposed": 15, "trained": 15, "reused": 0, "failed": 0, "pruned": 0}
+    assert outcome.failed == [("no pre-training", "on purpose")]
