@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -11,12 +10,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dermsearch import __version__
+from dermsearch.cli_data import data_app
 from dermsearch.errors import UserError
 
 if TYPE_CHECKING:
     from rich.console import Console
-
-    from dermsearch.data.store import CaseStore
 
 app = typer.Typer(
     help="Which self-supervised curriculum is worth your GPU-weeks? Search it, on a laptop or a Ray cluster.",
@@ -42,7 +40,6 @@ def options(
     """What stands before a command; `app` carries the help."""
 
 
-data_app = typer.Typer(help="Look at the cases of a study.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
 
 StudyArg = Annotated[str, typer.Argument(help="A study file, or the name of a shipped study such as curriculum.yaml.")]
@@ -50,7 +47,6 @@ OverrideArg = Annotated[
     list[str] | None,
     typer.Argument(help="Overrides of the study, e.g. train.epochs=20 compute.engine=inline."),
 ]
-StoreArg = Annotated[str, typer.Argument(help="The folder of a case store, or a study whose cases are meant.")]
 FAILED, INTERRUPTED = 3, 130
 WIDTH = 110  # of what is not a terminal
 
@@ -156,50 +152,11 @@ def leaderboard(
     _paper().print(render(rows, title=results.study.get("name", str(folder))))
 
 
-@data_app.command()
-def show(
-    store: StoreArg,
-    output: Annotated[Path, typer.Option("--output", "-o", help="The picture to write.")] = Path("cases.png"),
-    count: Annotated[int, typer.Option(min=1, max=400, help="How many cases to show.")] = 24,
-    seed: Annotated[int, typer.Option(min=0, help="Which cases: a draw.")] = 0,
-) -> None:
-    """Draw a contact sheet of some cases, every modality side by side, with their labels."""
-    from dermsearch.data.show import show_store
-
-    print(show_store(_open(store), output, count, seed))
-
-
-@data_app.command()
-def describe(store: StoreArg) -> None:
-    """Count a store's cases and the classes of every label, by split."""
-    from dermsearch.data.store import describe as lines
-
-    for line in lines(_open(store)):
-        print(line)
-
-
 def _paper() -> Console:
     """Standard output: as wide as the terminal, and wide enough for a table where it is a file or a pipe."""
     from rich.console import Console
 
     return Console() if sys.stdout.isatty() else Console(width=WIDTH)
-
-
-def _open(store: str) -> CaseStore:
-    """A case store by its folder, or the cases of a study."""
-    from dermsearch.data.store import CaseStore
-
-    if os.path.isdir(store):  # Path.is_dir raises where a name is too long
-        return CaseStore(store)
-    from dermsearch.studyfile import load_study, located
-
-    study = load_study(store)
-    from dermsearch.data.open import open_cases
-    from dermsearch.search.run import cache_folder
-    from dermsearch.search.store import StageStore
-
-    with located(store):
-        return open_cases(study.data, cache_folder(StageStore(study.compute.store)))
 
 
 def main() -> None:

@@ -39,11 +39,14 @@ class Data(Section):
     """Which cases, at which size, seen through which modalities."""
 
     source: Literal["synthetic", "store"] = "synthetic"
-    path: Path | None = None  # source: store, a folder that `dermsearch data` made
+    path: Path | None = None  # source: store, a folder or URI that `dermsearch data prepare` made
     cases: int = Field(default=600, ge=40, le=1_000_000)  # store: the number expected, for `plan`
-    size: int = Field(default=64, ge=32, le=1024)  # side in pixels
+    size: int = Field(default=64, ge=32, le=1024)  # side of a view in pixels; a store may hold larger images
+    border: float = Field(default=0.0, ge=0, le=0.4)  # cut from every edge, as a share of the short side
+    normalise: Literal["imagenet", "derm7pt"] = "imagenet"  # the statistics that pixels are normalised by
+    labelled: Annotated[str, Field(pattern=r"^(all|[1-9][0-9]*|([0-9]*[.])?[0-9]+%)$")] = "all"  # N per class, or N%
     seed: Seed = 0
-    modalities: Annotated[tuple[Literal["derm", "clinic"], ...], Field(strict=False)] = ("derm",)
+    modalities: Annotated[tuple[Literal["derm", "clinic", "xray"], ...], Field(strict=False)] = ("derm",)
     transductive: bool = False  # pre-train on validation and test images too; recorded in the tables
 
     @field_validator("modalities")

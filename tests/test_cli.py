@@ -37,7 +37,8 @@ TREE = dict(commands(typer.main.get_command(app)))
 def test_the_commands() -> None:
     assert TREE.keys() == {
         "dermsearch",
-        *(f"dermsearch {c}" for c in ("run", "plan", "figures", "leaderboard", "data", "data show", "data describe")),
+        *(f"dermsearch {c}" for c in ("run", "plan", "figures", "leaderboard", "data")),
+        *(f"dermsearch data {c}" for c in ("prepare", "check", "describe", "show", "mix")),
     }
 
 
@@ -107,7 +108,7 @@ def test_a_far_off_name_lists_what_is_shipped(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["data", "describe", "."], ".: is not a case store (no readable cases.arrow in it)"),
+        (["data", "describe", "."], ".: is not a case store (no readable store.json in it)"),
         (["data", "describe", "x" * 300], f"{'x' * 300}: cannot be read: File name too long"),
         (["figures", "."], ".: not the folder of a study: it has no tables/trials.arrow"),
         (["leaderboard", "nowhere"], "nowhere: not the folder of a study: it has no tables/trials.arrow"),

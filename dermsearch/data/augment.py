@@ -1,26 +1,68 @@
 """Views: what a task declares about the pictures it wants, and their making, batched, on the device.
 
-Every number that a view depends on is drawn by `counter.uniforms`, so a case looks the same in an epoch
-whichever worker, batch or device renders it. Crop, flip, rotation and resize are one bilinear sampling;
-brightness, contrast, saturation, hue and grayscale are one affine map of colour per sample.
+Every number that a view depends on is drawn by `counter.uniforms`, so a case looks the same in an epoch whichever
+worker, batch or device renders it. A view is made in this order, which is that of SimCLR, MoCo, BYOL and DINO:
+
+    crop, flips, resize -> rotation -> brightness, contrast, saturation, hue -> grayscale -> blur -> solarize
+    -> normalisation
+
+Parameters are drawn as torchvision v2 draws them, and with the same parameters the pixels are those of its float
+pictures, with two exceptions: the colour changes keep their order, and a rotation sees what lies beside the crop.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-MEAN = (0.485, 0.456, 0.406)  # of ImageNet
-STD = (0.229, 0.224, 0.225)
+from dermsearch.data import colour
+from dermsearch.data.parallel import each
+from dermsearch.data.resample import blur, extent, reach, resample, triangles, turn
 
-_LUMA = torch.tensor([0.299, 0.587, 0.114])
-_TO_YIQ = torch.tensor([[0.299, 0.587, 0.114], [0.596, -0.274, -0.321], [0.211, -0.523, 0.311]])
-_TRIES = 10  # of torchvision's RandomResizedCrop, before it takes the whole image
+STATISTICS = {  # mean and standard deviation of red, green and blue in [0, 1]
+    "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+    "derm7pt": ((0.7833, 0.6712, 0.6026), (0.2139, 0.2472, 0.2571)),
+}
+TRIES = 10  # of torchvision's RandomResizedCrop, before it takes a central crop
+CACHE, MEMORY = 1 << 20, 1 << 28  # numbers under way at once: per core, on a GPU
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """What views are made from: pictures of any sizes on canvases of one, and the statistics that normalise them."""
+
+    pixels: Tensor  # uint8 (n, 3, H, W) on the device; fastest with the colours of a pixel side by side in memory
+    frame: Tensor | None = None  # int64 (n, 4) on the CPU: top, left, height, width in the canvas; None: all of it
+    mean: tuple[float, float, float] = STATISTICS["imagenet"][0]
+    std: tuple[float, float, float] = STATISTICS["imagenet"][1]
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+    @property
+    def frames(self) -> np.ndarray:
+        """(n, 4): top, left, height, width of each picture."""
+        if self.frame is None:
+            return np.tile([0, 0, *self.pixels.shape[2:]], (len(self), 1))
+        return self.frame.numpy()
+
+    def cut(self, border: float) -> Pictures:
+        """Without a border, the same on all edges, that is so large a share of the short side."""
+        frames = self.frames
+        off = np.rint(border * frames[:, 2:].min(1, keepdims=True)).astype(np.int64)
+        off = np.minimum(off, (frames[:, 2:].min(1, keepdims=True) - 1) // 2)  # a pixel is left
+        return replace(self, frame=torch.from_numpy(frames + off * np.array([1, 1, -2, -2])))
+
+    def take(self, rows: np.ndarray) -> Pictures:
+        """Some of the pictures, in this order."""
+        index = torch.from_numpy(rows).to(self.pixels.device, non_blocking=True)
+        pixels = self.pixels.permute(0, 2, 3, 1).index_select(0, index).permute(0, 3, 1, 2)
+        return replace(self, pixels=pixels, frame=torch.from_numpy(self.frames[rows]))
 
 
 @dataclass(frozen=True)
@@ -29,7 +71,7 @@ class View:
 
     size: int
     scale: tuple[float, float] = (1.0, 1.0)  # share of the area
-    ratio: tuple[float, float] = (1.0, 1.0)  # width / height of the crop
+    ratio: tuple[float, float] = (1.0, 1.0)  # width / height of the crop, in pixels
     flip: float = 0.0
     rotate: float = 0.0  # at most so many degrees, either way
     jitter: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)  # brightness, contrast, saturation, hue
@@ -37,42 +79,118 @@ class View:
     gray: float = 0.0
     blur: float = 0.0
     sigma: tuple[float, float] = (0.1, 2.0)
+    vflip: float = 0.0
+    solarize: float = 0.0
+    threshold: float = 128 / 255  # as bright and brighter is inverted
+    kernel: int | None = None  # side of the blur in pixels, odd; None: a tenth of the view's
 
-    numbers = 2 * _TRIES + 12  # random numbers that a view takes
-
-
-def render(view: View, images: Tensor, u: np.ndarray) -> Tensor:
-    """uint8 (n, 3, s, s) and (n, View.numbers) uniforms -> normalised float (n, 3, size, size)."""
-    box = torch.from_numpy(_crop(view, u[:, : 2 * _TRIES + 2]))
-    u = u[:, 2 * _TRIES + 2 :]
-    flip = np.where(u[:, 0] < view.flip, -1.0, 1.0)
-    angle = np.radians((2 * u[:, 1] - 1) * view.rotate)
-    x = _sample(images, box, torch.from_numpy(flip), torch.from_numpy(angle), view.size)
-    if view.jitter_p or view.gray:
-        x = _colour(view, x, u[:, 2:8])
-    if view.blur:
-        x = _blur(view, x, u[:, 8], u[:, 9])
-    return normalise(x)
+    numbers = 2 * TRIES + 14  # random numbers that a view takes; `draw` says which is what
 
 
-def normalise(x: Tensor) -> Tensor:
-    """[0, 1] -> zero mean and unit variance over ImageNet, in the layout that convolutions like."""
-    mean, std = torch.tensor(MEAN, device=x.device), torch.tensor(STD, device=x.device)
-    x = (x - mean[:, None, None]) / std[:, None, None]
-    return x.contiguous(memory_format=torch.channels_last)
+@dataclass(frozen=True)
+class Drawn:
+    """The parameters of n views, as `View` declares them."""
+
+    box: np.ndarray  # (n, 4) top, left, height, width in whole pixels of the canvas
+    flip: np.ndarray  # (n,) bool, as are all that are chosen
+    vflip: np.ndarray
+    angle: np.ndarray  # degrees, counter-clockwise
+    jitter: np.ndarray
+    factors: np.ndarray  # (n, 4) of brightness, contrast, saturation; shift of hue
+    gray: np.ndarray
+    blur: np.ndarray
+    sigma: np.ndarray
+    solarize: np.ndarray
 
 
-def plain(images: Tensor, size: int) -> Tensor:
-    """The whole image at `size`, as protocols and banks see it: uint8 (n, 3, s, s) -> normalised float."""
-    x = images.float() / 255
-    if x.shape[-1] != size:
-        x = F.interpolate(x, size=(size, size), mode="bilinear", antialias=True, align_corners=False)
-    return normalise(x)
+def draw(view: View, frames: np.ndarray, u: np.ndarray) -> Drawn:
+    """Parameters from (n, View.numbers) uniforms: row by row, so a view depends on its own numbers alone."""
+    box = crop(view, frames, u[:, : 2 * TRIES + 2])
+    flip, angle, jitter, *strengths, gray, blurred, sigma, vflip, solarize = u[:, 2 * TRIES + 2 :].T
+    low = np.maximum(0, 1 - np.array(view.jitter))
+    low[3] = -view.jitter[3]
+    high = np.array([1.0, 1.0, 1.0, 0.0]) + view.jitter
+    return Drawn(
+        box,
+        flip < view.flip,
+        vflip < view.vflip,
+        (2 * angle - 1) * view.rotate,
+        jitter < view.jitter_p,
+        low + np.stack(strengths, 1) * (high - low),
+        gray < view.gray,
+        blurred < view.blur,
+        view.sigma[0] + sigma * (view.sigma[1] - view.sigma[0]),
+        solarize < view.solarize,
+    )
+
+
+def crop(view: View, frames: np.ndarray, u: np.ndarray) -> np.ndarray:
+    """(n, 4) boxes in whole pixels: ten areas, ten ratios, place across, place down; the first try that fits."""
+    top, left, height, width = frames.T[:, :, None]
+    area = height * width * (view.scale[0] + u[:, :TRIES] * (view.scale[1] - view.scale[0]))
+    low, high = (math.log(r) for r in view.ratio)
+    ratio = np.exp(low + u[:, TRIES : 2 * TRIES] * (high - low))
+    w, h = np.rint(np.sqrt(area * ratio)), np.rint(np.sqrt(area / ratio))
+    fits = (w > 0) & (w <= width) & (h > 0) & (h <= height)
+    first = fits.argmax(1)[:, None]
+    w, h = np.take_along_axis(w, first, 1), np.take_along_axis(h, first, 1)
+    x = np.floor(u[:, 2 * TRIES, None] * (width - w + 1))
+    y = np.floor(u[:, 2 * TRIES + 1, None] * (height - h + 1))
+    # None fits: the largest central crop whose ratio is allowed.
+    most_w = np.minimum(width, np.rint(height * view.ratio[1])).clip(1)
+    most_h = np.minimum(height, np.rint(width / view.ratio[0])).clip(1)
+    central = np.concatenate([(height - most_h) // 2, (width - most_w) // 2, most_h, most_w], 1)
+    box = np.where(fits.any(1, keepdims=True), np.concatenate([y, x, h, w], 1), central)
+    return box + np.concatenate([top, left, np.zeros_like(top), np.zeros_like(top)], 1)
+
+
+def render(view: View, pictures: Pictures, u: np.ndarray) -> Tensor:
+    """Pictures and (n, View.numbers) uniforms -> normalised float (n, 3, size, size), channels last."""
+    drawn = draw(view, pictures.frames, u)
+    # Sorted by a Gray code, the samples chosen for a jitter or a blur lie in one run, those for the others in a few.
+    code = drawn.jitter * 8 + drawn.blur * 4 + drawn.gray * 2 + drawn.solarize
+    side, limits = view.size, drawn.box
+    if view.rotate:  # what a turned view sees lies in a larger one
+        sharp = math.radians(min(view.rotate, 45))
+        side += 2 * math.ceil(view.size * (math.cos(sharp) + math.sin(sharp) - 1) / 2 + 1)
+        limits = pictures.frames
+    axes = along(drawn.box, limits, view.size, side, drawn.vflip, drawn.flip)[:, None]
+    order, step = arrange(pictures, side, code ^ code >> 1 ^ code >> 2 ^ code >> 3)
+    table = np.concatenate([np.radians(drawn.angle)[:, None], drawn.factors, drawn.sigma[:, None]], 1)
+    numbers = onto(pictures.pixels.device, table[order])
+    kernel = view.kernel or 2 * max(1, round(view.size * 0.05)) + 1
+
+    def change(x: Tensor, part: slice) -> Tensor:
+        angle, *factors, sigma = numbers[part].unbind(1)
+        rows = order[part]
+        if view.rotate:
+            x = turn(x, angle, view.size)
+        flat = x.flatten(2)  # (3, b, pixels)
+        for run in runs(drawn.jitter[rows]):
+            for jitter, factor, strength in zip(JITTERS, factors, view.jitter, strict=True):
+                if strength:
+                    jitter(flat[:, run], factor[run])
+        for run in runs(drawn.gray[rows]):
+            colour.gray(flat[:, run])
+        for run in runs(drawn.blur[rows]):
+            x[:, run] = blur(x[:, run], sigma[run], extent(drawn.sigma[rows][run], kernel, view.size))
+        for run in runs(drawn.solarize[rows]):
+            colour.solarize(flat[:, run], view.threshold)
+        return x
+
+    return sample(pictures, axes, (side, view.size), order, step, change)[:, 0]
+
+
+def plain(pictures: Pictures, size: int) -> Tensor:
+    """The whole of each picture at `size`, as protocols and banks see it: normalised float (n, 3, size, size)."""
+    axes = along(pictures.frames, pictures.frames, size)[:, None]
+    order, step = arrange(pictures, size)
+    return sample(pictures, axes, (size, size), order, step)[:, 0]
 
 
 @dataclass(frozen=True)
 class PatchGrid:
-    """Nine patches of a 3 x 3 grid over a random crop, each at a random place in its cell.
+    """Nine patches of a 3 x 3 grid over a random crop of the central square, each at a random place in its cell.
 
     The proportions are those of 64 px patches in 85 px cells of a 255 px crop of a 292 px image.
     """
@@ -86,115 +204,105 @@ class PatchGrid:
     part = 64 / 292
 
 
-def patches(grid: PatchGrid, images: Tensor, u: np.ndarray) -> Tensor:
-    """uint8 (n, 3, s, s) -> normalised float (n, 9, 3, patch, patch), cells in reading order."""
-    n = len(images)
-    corner = u[:, :2] * (1 - grid.crop)  # (n, 2), x and y, as shares of the side
-    cells = np.stack(np.meshgrid(np.arange(3), np.arange(3)), -1).reshape(9, 2) * grid.cell  # row-major, (x, y)
-    inside = u[:, 3:21].reshape(n, 9, 2) * (grid.cell - grid.part)
-    centre = corner[:, None] + cells[None] + inside + grid.part / 2
-    if round(grid.part * images.shape[-1]) == grid.patch:  # at its own scale a patch is copied, not blurred
-        side = images.shape[-1]
-        centre = (np.round(centre * side - grid.patch / 2) + grid.patch / 2) / side
-    half = np.full((n, 9, 2), grid.part / 2)
-    if round(grid.part * images.shape[-1]) == grid.patch:
-        half[:] = grid.patch / images.shape[-1] / 2
-    box = torch.from_numpy(np.concatenate([2 * centre - 1, 2 * half], -1).reshape(n * 9, 4))
-    still = torch.zeros(n * 9, dtype=torch.float64)
-    x = _sample(images, box, still + 1, still, grid.patch, each=9)
-    gray = torch.from_numpy(np.repeat(u[:, 2] < grid.gray, 9)).to(x.device)
-    luma = (x * _LUMA.to(x.device)[:, None, None]).sum(1, keepdim=True)
-    x = torch.where(gray[:, None, None, None], luma, x)
-    return normalise(x).reshape(n, 9, 3, grid.patch, grid.patch)
+def patches(grid: PatchGrid, pictures: Pictures, u: np.ndarray) -> Tensor:
+    """(n, PatchGrid.numbers) uniforms -> normalised float (n, 9, 3, patch, patch), cells in reading order."""
+    n, frames = len(u), pictures.frames
+    side = frames[:, 2:].min(1)[:, None, None]  # (n, 1, 1) of the square
+    corner = frames[:, None, :2] + (frames[:, None, 2:] - side) // 2  # (n, 1, 2), y and x
+    cells = np.stack(np.meshgrid(np.arange(3), np.arange(3), indexing="ij"), -1).reshape(9, 2) * grid.cell  # row-major
+    inside = u[:, 3:21].reshape(n, 9, 2)[:, :, ::-1] * (grid.cell - grid.part)
+    place = side * (u[:, None, 1::-1] * (1 - grid.crop) + cells + inside)  # (n, 9, 2)
+    part = np.broadcast_to(side * grid.part, place.shape)
+    own = np.rint(part) == grid.patch  # at its own scale a patch is copied, not blurred
+    place = np.where(own, np.rint(place + (part - grid.patch) / 2), place)
+    box = np.concatenate([corner + place, np.where(own, grid.patch, part)], 2).reshape(-1, 4)
+    axes = along(box, np.repeat(frames, 9, 0), grid.patch).reshape(n, 9, 8)
+    gray = u[:, 2] < grid.gray
+    order, step = arrange(pictures, 3 * grid.patch, gray)
 
-
-def _crop(view: View, u: np.ndarray) -> np.ndarray:
-    """(n, 4): centre and half-extent of the crop in [-1, 1] coordinates; the first try that fits, else the whole."""
-    n = len(u)
-    area = view.scale[0] + u[:, :_TRIES] * (view.scale[1] - view.scale[0])
-    low, high = (math.log(r) for r in view.ratio)
-    ratio = np.exp(low + u[:, _TRIES : 2 * _TRIES] * (high - low))
-    w, h = np.sqrt(area * ratio), np.sqrt(area / ratio)
-    fits = (w <= 1) & (h <= 1)
-    first = fits.argmax(1)
-    rows = np.arange(n)
-    none = ~fits.any(1)
-    w = np.where(none, 1.0, w[rows, first])
-    h = np.where(none, 1.0, h[rows, first])
-    place = u[:, 2 * _TRIES : 2 * _TRIES + 2] * 2 - 1
-    return np.stack([place[:, 0] * (1 - w), place[:, 1] * (1 - h), w, h], 1)
-
-
-def _sample(images: Tensor, box: Tensor, flip: Tensor, angle: Tensor, size: int, each: int = 1) -> Tensor:
-    """Bilinear sampling of one box per row (`each` boxes per image) -> float (n * each, 3, size, size) in [0, 1]."""
-    cx, cy, hw, hh = box.unbind(1)
-    cos, sin = angle.cos(), angle.sin()
-    theta = torch.stack(
-        [hw * cos * flip, -hh * sin, cx, hw * sin * flip, hh * cos, cy],
-        1,
-    ).reshape(-1, 2, 3)
-    theta = theta.to(device=images.device, dtype=torch.float32)
-    x = images.float() / 255
-    if each > 1:  # a tall output per image instead of a copy of the image per box
-        grid = F.affine_grid(theta, [len(theta), 3, size, size], align_corners=False)
-        grid = grid.reshape(len(images), each * size, size, 2)
-        x = F.grid_sample(x, grid, padding_mode="border", align_corners=False)
-        x = x.reshape(len(images), 3, each, size, size).transpose(1, 2)
-        return x.reshape(-1, 3, size, size)
-    grid = F.affine_grid(theta, [len(theta), 3, size, size], align_corners=False)
-    return F.grid_sample(x, grid, padding_mode="border", align_corners=False)
-
-
-def _colour(view: View, x: Tensor, u: np.ndarray) -> Tensor:
-    """Brightness, contrast, saturation, hue and grayscale as one affine map per sample: x -> A x + b."""
-    n = len(x)
-    t = torch.from_numpy(u).float()
-    on = (t[:, 0] < view.jitter_p).float()  # off: every factor is neutral
-    b, c, s, h = ((t[:, i + 1] * 2 - 1) * view.jitter[i] * on for i in range(4))
-    eye = torch.eye(3).expand(n, 3, 3)
-    luma = _LUMA.expand(3, 3)  # every row is the luma weights: the grey of a colour, three times
-    mean = x.mean((2, 3)).cpu()  # (n, 3)
-    bright = (1 + b)[:, None, None] * eye
-    # Contrast moves colours away from the image's mean grey, a constant per sample.
-    grey = ((bright @ mean[:, :, None])[:, :, 0] * _LUMA).sum(1)
-    offset = (-c * grey)[:, None].expand(n, 3)
-    a = (1 + c)[:, None, None] * bright
-    saturate = (1 + s)[:, None, None] * eye - s[:, None, None] * luma
-    a, offset = saturate @ a, (saturate @ offset[:, :, None])[:, :, 0]
-    # Hue as a rotation of the chroma plane, which is linear. Red, yellow, green lie clockwise in it, so a positive
-    # shift, which runs through them in this order, turns by a negative angle.
-    turn = _hue(-h * 2 * math.pi)
-    a, offset = turn @ a, (turn @ offset[:, :, None])[:, :, 0]
-    grays = (t[:, 5] < view.gray)[:, None, None]
-    a = torch.where(grays, luma @ a, a)
-    offset = torch.where(grays[:, :, 0], (luma @ offset[:, :, None])[:, :, 0], offset)
-    a, offset = a.to(x.device), offset.to(x.device)
-    y = torch.baddbmm(offset[:, :, None], a, x.reshape(n, 3, -1))
-    return y.reshape(x.shape).clamp_(0, 1)
-
-
-def _hue(angle: Tensor) -> Tensor:
-    """(n,) radians -> (n, 3, 3) rotations about the grey axis."""
-    cos, sin, zero, one = angle.cos(), angle.sin(), torch.zeros_like(angle), torch.ones_like(angle)
-    turn = torch.stack([one, zero, zero, zero, cos, -sin, zero, sin, cos], 1).reshape(-1, 3, 3)
-    return torch.linalg.inv(_TO_YIQ) @ turn @ _TO_YIQ
-
-
-def _blur(view: View, x: Tensor, chance: np.ndarray, amount: np.ndarray) -> Tensor:
-    """Gaussian blur of the chosen samples, each with its own sigma, as two grouped convolutions."""
-    chosen = np.flatnonzero(chance < view.blur)
-    if not len(chosen):
+    def change(x: Tensor, part: slice) -> Tensor:
+        for run in runs(np.repeat(gray[order[part]], 9)):
+            colour.gray(x[:, run])
         return x
-    index = torch.from_numpy(chosen).to(x.device)
-    sigma = torch.from_numpy(view.sigma[0] + amount[chosen] * (view.sigma[1] - view.sigma[0]))
-    radius = max(1, round(view.size * 0.05))  # a kernel of a tenth of the side
-    at = torch.arange(-radius, radius + 1, dtype=torch.float64)
-    kernel = torch.exp(-0.5 * (at[None] / sigma[:, None]) ** 2)
-    kernel = (kernel / kernel.sum(1, keepdim=True)).float().to(x.device)  # (m, k)
-    m, side = len(chosen), view.size
-    y = x[index].reshape(1, m * 3, side, side)
-    y = F.pad(y, (radius,) * 4, mode="reflect")
-    kernel = kernel.repeat_interleave(3, 0)[:, None]  # (3m, 1, k)
-    y = F.conv2d(y, kernel[:, :, None, :], groups=m * 3)
-    y = F.conv2d(y, kernel[:, :, :, None], groups=m * 3)
-    return x.index_copy(0, index, y.reshape(m, 3, side, side))
+
+    return sample(pictures, axes, (grid.patch, grid.patch), order, step, change)
+
+
+JITTERS = (colour.brightness, colour.contrast, colour.saturation, colour.hue)
+
+
+def along(
+    box: np.ndarray,
+    limits: np.ndarray,
+    size: int,
+    side: int | None = None,
+    down: np.ndarray | bool = False,
+    across: np.ndarray | bool = False,
+) -> np.ndarray:
+    """(n, 8): both axes (see `triangles`) of boxes at `size`, and beside them as far as `side`, mirrored or not."""
+    parts = []
+    for i, mirrored in enumerate((down, across)):
+        step = box[:, 2 + i] / size * np.where(mirrored, -1, 1)
+        start = box[:, i] + box[:, 2 + i] / 2 - step * (side or size) / 2
+        parts += [start, step, limits[:, i], limits[:, i] + limits[:, 2 + i]]
+    return np.stack(parts, 1)
+
+
+def arrange(pictures: Pictures, side: int, key: np.ndarray | None = None) -> tuple[np.ndarray, int]:
+    """The order in which samples are worked on, sorted by a key in each chunk, and the chunk's size.
+
+    A chunk is what stays in the caches of a core, or in a part of a GPU's memory.
+    """
+    rows = np.arange(len(pictures))
+    if not len(rows):
+        return rows, 1
+    room = CACHE if pictures.pixels.device.type == "cpu" else MEMORY
+    step = max(1, room // (3 * max(side * side, pictures.pixels[0, 0].numel())))
+    return rows if key is None else np.lexsort((key, rows // step)), step
+
+
+def sample(
+    pictures: Pictures,
+    axes: np.ndarray,
+    sides: tuple[int, int],
+    order: np.ndarray,
+    step: int,
+    change: Callable[[Tensor, slice], Tensor] = lambda x, part: x,
+) -> Tensor:
+    """(n, e, 8) axes of e boxes per picture -> normalised float (n, e, 3, side, side) in the order of the pictures.
+
+    `change` sees planes (3, b e, side, side) that lie on their side, and which part of the order they are; it may
+    change their side from the first to the second.
+    """
+    device, pixels = pictures.pixels.device, pictures.pixels.permute(0, 2, 3, 1)
+    n, boxes, _ = axes.shape
+    ordered = onto(device, axes[order].reshape(-1, 8))
+    count = reach(axes[..., [1, 5]])
+    down, across = (triangles(a, sides[0], count) for a in ordered.split(4, 1))
+    source = onto(device, np.repeat(order % step, boxes))
+    back = onto(device, (np.argsort(order) % step)[:, None] * boxes + np.arange(boxes))  # (n, e)
+    out = torch.empty(n * boxes, sides[1], sides[1], 3, device=device)
+
+    def work(start: int) -> None:
+        part = slice(start, min(start + step, n))
+        boxed = slice(start * boxes, part.stop * boxes)
+        x = resample(pixels[part], source[boxed], *((i[boxed], w[boxed]) for i, w in (down, across)))
+        x = change(x, part).index_select(1, back[part].flatten())
+        for c, plane in enumerate(x):
+            plane.sub_(pictures.mean[c]).mul_(1 / pictures.std[c])
+            out[boxed, ..., c] = plane.transpose(1, 2)
+
+    each(work, range(0, n, step), device)
+    return out.permute(0, 3, 1, 2).unflatten(0, (n, boxes))
+
+
+def onto(device: torch.device, numbers: np.ndarray) -> Tensor:
+    """Numbers on the device, real ones in single precision; the host does not wait."""
+    numbers = numbers.astype(np.float32) if numbers.dtype == np.float64 else numbers
+    return torch.from_numpy(numbers).to(device, non_blocking=True)
+
+
+def runs(chosen: np.ndarray) -> list[slice]:
+    """Where the chosen lie side by side."""
+    edges = np.flatnonzero(np.diff(chosen.astype(np.int8), prepend=0, append=0))
+    return [slice(a, b) for a, b in edges.reshape(-1, 2).tolist()]

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-MODALITIES = ("derm", "clinic")
+MODALITIES = ("derm", "clinic", "xray")
 SPLITS = ("train", "val", "test")
 
 # The seven-point checklist and the diagnosis, with the infrequent classes grouped as derm7pt's

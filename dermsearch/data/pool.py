@@ -3,30 +3,82 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor
 
+from dermsearch.data.augment import STATISTICS, Pictures
 from dermsearch.data.store import CaseStore
 
 
-class CasePool:
-    """Unit u is modality u % M of training case u // M, so a pooled set mixes modalities evenly."""
+@dataclass(frozen=True)
+class Look:
+    """How a study looks at the images of a store."""
 
-    def __init__(self, store: CaseStore, modalities: Sequence[str], rows: np.ndarray, device: torch.device) -> None:
-        self.images = [store.pixels(m) for m in modalities]
-        self.rows, self.device = rows, device
-        self.size = store.size
+    size: int  # side of a view
+    border: float = 0.0  # cut from every edge, as a share of the short side
+    statistics: str = "imagenet"  # what pixels are normalised by
+
+
+def pictures(store: CaseStore, modality: str, rows: np.ndarray, look: Look, device: torch.device) -> Pictures:
+    """Images of a store on the device, as views are made from them."""
+    canvas, frame = store.pictures(modality, rows)
+    pixels = torch.from_numpy(canvas).to(device).permute(0, 3, 1, 2)
+    found = Pictures(pixels, None if frame is None else torch.from_numpy(frame), *STATISTICS[look.statistics])
+    return found.cut(look.border) if look.border else found
+
+
+class CasePool:
+    """Case by case, each with the images that it has: a pooled set mixes its modalities as evenly as the cases do."""
+
+    def __init__(
+        self,
+        store: CaseStore,
+        modalities: Sequence[str],
+        rows: np.ndarray,
+        device: torch.device,
+        look: Look | None = None,
+    ) -> None:
+        self.store, self.modalities, self.device = store, tuple(modalities), device
+        self.look = look or Look(store.side)
+        there = np.stack([store.has(m)[rows] for m in modalities], 1)  # (cases, modalities)
+        case, self.modality = np.nonzero(there)  # of every unit
+        self.rows = np.asarray(rows)[case]
 
     def __len__(self) -> int:
-        return len(self.rows) * len(self.images)
+        return len(self.rows)
 
-    def pixels(self, units: np.ndarray) -> Tensor:
-        """uint8 (n, 3, s, s) on the device."""
-        cases, modality = np.divmod(np.asarray(units), len(self.images))
-        picked = np.empty((len(cases), self.size, self.size, 3), np.uint8)
-        for m, images in enumerate(self.images):
-            at = np.flatnonzero(modality == m)
-            picked[at] = images[self.rows[cases[at]]]
-        return torch.from_numpy(picked).to(self.device).permute(0, 3, 1, 2)
+    @property
+    def size(self) -> int:
+        """The side of a whole image as tasks see it."""
+        return self.look.size
+
+    def pixels(self, units: np.ndarray) -> Pictures:
+        """The units' images on the device."""
+        units = np.asarray(units)
+        if len(self.modalities) == 1:
+            return pictures(self.store, self.modalities[0], self.rows[units], self.look, self.device)
+        parts, places = [], []
+        for number, modality in enumerate(self.modalities):
+            at = np.flatnonzero(self.modality[units] == number)
+            if len(at):
+                parts.append(pictures(self.store, modality, self.rows[units[at]], self.look, self.device))
+                places.append(at)
+        return together(parts).take(np.argsort(np.concatenate(places), kind="stable"))
+
+
+def together(parts: list[Pictures]) -> Pictures:
+    """Pictures one after another, on a canvas that holds the largest."""
+    if len(parts) == 1:
+        return parts[0]
+    height, width = (max(p.pixels.shape[axis] for p in parts) for axis in (2, 3))
+    canvas = torch.zeros(sum(map(len, parts)), height, width, 3, dtype=torch.uint8, device=parts[0].pixels.device)
+    start = 0
+    for part in parts:
+        h, w = part.pixels.shape[2:]
+        canvas[start : start + len(part), :h, :w] = part.pixels.permute(0, 2, 3, 1)
+        start += len(part)
+    alike = all(p.frame is None and p.pixels.shape[2:] == canvas.shape[1:3] for p in parts)
+    frame = None if alike else torch.from_numpy(np.concatenate([p.frames for p in parts]))
+    return Pictures(canvas.permute(0, 3, 1, 2), frame, parts[0].mean, parts[0].std)

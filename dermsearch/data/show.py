@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from dermsearch.data.sheet import contact_sheet
 from dermsearch.data.store import CaseStore
@@ -27,12 +28,27 @@ def show_store(store: CaseStore, output: Path, count: int, seed: int) -> Path:
     if output.suffix.lower() != ".png":
         raise UserError(f"--output: '{output}' must end in .png")
     rows = np.sort(np.random.default_rng(seed).permutation(len(store))[:count])
-    images = {m: store.pixels(m)[rows] for m in store.modalities}
+    images = {m: tiles(store, m, rows) for m in store.modalities}
     try:
         contact_sheet(images, [caption(store, int(row)) for row in rows], output)
     except OSError as error:
         raise UserError(f"--output: '{output}' cannot be written: {error.strerror}") from None
     return output
+
+
+def tiles(store: CaseStore, modality: str, rows: np.ndarray) -> np.ndarray:
+    """Square pictures, (n, side, side, 3): each whole and centred; white where a case has none."""
+    canvas, frame = store.pictures(modality, rows)
+    found = np.full((len(rows), store.side, store.side, 3), 255, np.uint8)
+    for number, image in enumerate(canvas):
+        h, w = frame[number, 2:] if frame is not None else image.shape[:2]
+        if h and w:
+            scale = store.side / max(h, w)
+            size = (max(1, round(w * scale)), max(1, round(h * scale)))
+            small = np.asarray(Image.fromarray(image[:h, :w]).resize(size, Image.Resampling.BILINEAR))
+            top, left = (store.side - size[1]) // 2, (store.side - size[0]) // 2
+            found[number, top : top + size[1], left : left + size[0]] = small
+    return found
 
 
 def caption(store: CaseStore, row: int) -> str:
@@ -44,4 +60,8 @@ def caption(store: CaseStore, row: int) -> str:
         if name in ("absent", "?") and label in SHORT:
             continue
         words.append(f"{SHORT[label]} {name}".replace(" present", "") if label in SHORT else name)
-    return f"{words[0]}: {', '.join(words[1:]) or 'no attributes'}" if words else ""
+    if not words:
+        return ""
+    if not SHORT.keys() & store.classes.keys():
+        return ", ".join(words)
+    return f"{words[0]}: {', '.join(words[1:]) or 'no attributes'}"

@@ -1,40 +1,129 @@
-"""Splits that do not leak: whole patients go to train, validation or test, stratified by diagnosis, seeded."""
+"""Splits that do not leak: whole groups go to train, validation or test, stratified by diagnosis, seeded.
+
+A group is a patient where patients are known, else a lesion, else the case; cases that share either are one group.
+"""
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
 from dermsearch.data.case import SPLITS
+from dermsearch.errors import UserError
 
 SHARES = (0.7, 0.15, 0.15)
+By = Literal["published", "patient", "lesion", "image"]
+
+
+@dataclass(frozen=True)
+class Split:
+    """How cases are dealt: as published where they are, else by group, in these shares of train, val and test."""
+
+    by: By | None = None  # None: published, else by patient, else by lesion, whichever the release knows
+    shares: tuple[float, float, float] = SHARES
+    seed: int = 0
+
+
+def parse_shares(text: str) -> tuple[float, float, float]:
+    """train=0.7,val=0.15,test=0.15 -> (0.7, 0.15, 0.15)"""
+    found = dict.fromkeys(SPLITS, 0.0)
+    for part in text.split(","):
+        name, _, value = part.partition("=")
+        name = name.strip()
+        try:
+            share = float(value)
+        except ValueError:
+            share = -1.0
+        if name not in SPLITS or not 0 <= share <= 1:
+            raise UserError(f"--split: '{part}' must be train, val or test, '=' and a share from 0 to 1")
+        found[name] = share
+    total = math.fsum(found.values())
+    if abs(total - 1) > 1e-6:
+        raise UserError(f"--split: the shares must sum to 1, not {total:g}, as in train=0.7,val=0.15,test=0.15")
+    if not found["train"]:
+        raise UserError("--split: train must have a share above 0")
+    return (found["train"], found["val"], found["test"])
+
+
+def groups_of(*columns: Sequence[str], links: Iterable[tuple[int, int]] = ()) -> np.ndarray:
+    """A number per case, equal where any column agrees (empty words agree with none) or a link joins two cases."""
+    parent = list(range(len(columns[0])))
+
+    def root(row: int) -> int:
+        while parent[row] != row:
+            parent[row] = parent[parent[row]]
+            row = parent[row]
+        return row
+
+    for column in columns:
+        first: dict[str, int] = {}
+        for row, word in enumerate(column):
+            if word:
+                parent[root(row)] = root(first.setdefault(word, row))
+    for a, b in links:
+        parent[root(a)] = root(b)
+    return np.unique([root(row) for row in range(len(parent))], return_inverse=True)[1].astype(np.int32)
 
 
 def split_by_group(
-    groups: Sequence[str], strata: Sequence[int], seed: int, shares: Sequence[float] = SHARES
+    groups: Sequence[int] | Sequence[str] | np.ndarray,
+    strata: Sequence[int] | np.ndarray,
+    seed: int,
+    shares: Sequence[float] = SHARES,
 ) -> list[str]:
-    """The split of every case. Groups (patients) stay whole; strata (diagnoses) come close to `shares` in each.
+    """The split of every case. Groups stay whole; strata (diagnoses) come close to `shares` in each.
 
     Groups are dealt one by one, the largest first, each to the split that lacks its cases most.
     """
-    members: dict[str, list[int]] = defaultdict(list)
-    for row, group in enumerate(groups):
+    kinds, stratum = np.unique(np.asarray(strata), return_inverse=True)
+    members: dict[int | str, list[int]] = defaultdict(list)
+    for row, group in enumerate(groups.tolist() if isinstance(groups, np.ndarray) else groups):
         members[group].append(row)
-    kinds = sorted(set(strata))
-    totals = np.array([sum(s == k for s in strata) for k in kinds], float)
+    totals = np.bincount(stratum, minlength=len(kinds)).astype(float)
     wanted = np.array(shares, float)[:, None] * totals[None, :]  # (split, stratum)
     dealt = np.zeros_like(wanted)
     order = np.random.default_rng(seed).permutation(sorted(members))
     result = [""] * len(groups)
-    for group in sorted(order, key=lambda g: -len(members[g])):  # stable: ties keep their random order
+    for group in sorted(order.tolist(), key=lambda g: -len(members[g])):  # stable: ties keep their random order
         rows = members[group]
-        has = np.array([sum(strata[r] == k for r in rows) for k in kinds], float)
-        # How far each split's shares would be from what is wanted, in parts of the stratum, if it took the group.
-        lack = ((wanted - dealt) / np.maximum(wanted, 1e-9)) @ has + (wanted - dealt).sum(1) / wanted.sum(1)
+        has = np.bincount(stratum[rows], minlength=len(kinds)).astype(float)
+        # What each split still lacks of the group's diagnoses, each in parts of its cases, and of cases in all.
+        lack = ((wanted - dealt) / totals) @ has + (wanted - dealt).sum(1) / len(groups)
+        lack[np.asarray(shares) == 0] = -np.inf
         chosen = int(lack.argmax())
         dealt[chosen] += has
         for r in rows:
             result[r] = SPLITS[chosen]
     return result
+
+
+def low_label(part: str, labels: np.ndarray, groups: np.ndarray, seed: int = 0) -> np.ndarray:
+    """Rows of a named view of the training cases: "10", ten of every class, or "10%", a tenth of every class.
+
+    Views are nested: a larger one holds the smaller. Further cases of a group come after the first of others, so a
+    small view does not show one patient many times.
+    """
+    try:
+        amount = float(part.removesuffix("%"))
+    except ValueError:
+        amount = 0.0
+    if not (0 < amount <= 100 if part.endswith("%") else amount >= 1 and amount == int(amount)):
+        raise UserError(f"'train:{part}' must be train:N, N cases of every class, or train:N%, with 0 < N <= 100")
+    rng = np.random.default_rng(seed)
+    taken: list[np.ndarray] = []
+    for kind in np.unique(labels[labels >= 0]):
+        rows = rng.permutation(np.flatnonzero(labels == kind))
+        seen: dict[int, int] = defaultdict(int)
+        turn = np.empty(len(rows), int)  # how often the group came before
+        for i, group in enumerate(groups[rows].tolist()):
+            turn[i] = seen[group]
+            seen[group] += 1
+        rows = rows[np.argsort(turn, kind="stable")]
+        count = math.ceil(len(rows) * amount / 100) if part.endswith("%") else int(amount)
+        taken.append(rows[:count])
+    return np.sort(np.concatenate(taken)) if taken else np.empty(0, int)

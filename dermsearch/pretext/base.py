@@ -9,8 +9,9 @@ numbers of its own (views and dropout are numbered) and keeps whatever it rememb
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from importlib.metadata import entry_points
 from types import MappingProxyType
 from typing import Any, ClassVar, Protocol
@@ -21,7 +22,8 @@ from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
 from dermsearch import world
-from dermsearch.data.augment import PatchGrid, View, patches, plain, render
+from dermsearch.data.augment import PatchGrid, Pictures, View, patches, plain, render
+from dermsearch.data.blockmask import BlockMask, masks
 from dermsearch.data.counter import uniforms
 from dermsearch.errors import UserError, nearest
 
@@ -44,9 +46,9 @@ class Setting:
 
 
 class Pool(Protocol):
-    """The images of one branch: unit -> uint8 (n, 3, s, s) on the device."""
+    """The images of one branch: units -> their pictures on the device."""
 
-    def pixels(self, units: np.ndarray) -> Tensor: ...
+    def pixels(self, units: np.ndarray) -> Pictures: ...
 
 
 @dataclass(frozen=True)
@@ -65,18 +67,46 @@ class Batch:
         """The units of this process."""
         return self.units[world.mine(len(self.units))]
 
+    @cached_property
+    def pictures(self) -> Pictures:
+        """What this process's units look like: fetched once, however many views a step takes of them."""
+        return self.pool.pixels(self.own)
+
     def view(self, view: View, use: str, units: np.ndarray | None = None) -> Tensor:
         """Pictures as `view` declares them, of this process's units unless others are named.
 
         They depend on (seed, epoch, unit, use) alone, so any process can make any unit's.
         """
-        units = self.own if units is None else units
-        return render(view, self.pool.pixels(units), uniforms(self.seed, self.epoch, units, use, View.numbers))
+        return self.views([view], use, units)[0]
+
+    def views(self, views: Sequence[View], use: str, units: np.ndarray | None = None) -> list[Tensor]:
+        """Several crops of the same pictures, each with random numbers of its own: `[large] * 2 + [small] * 6`."""
+        pictures, units = self.pictures_of(units)
+        numbers = (self.uniforms(units, f"{use}/{i}", View.numbers) for i in range(len(views)))
+        return [render(view, pictures, u) for view, u in zip(views, numbers, strict=True)]
 
     def patches(self, grid: PatchGrid, use: str) -> Tensor:
         """(b, 9, 3, p, p) patches of this process's units."""
-        u = uniforms(self.seed, self.epoch, self.own, use, PatchGrid.numbers)
-        return patches(grid, self.pool.pixels(self.own), u)
+        return patches(grid, self.pictures, self.uniforms(self.own, use, PatchGrid.numbers))
+
+    def masks(self, blocks: BlockMask, use: str) -> Tensor:
+        """Bool (b, height, width) on the device, True where a patch of this process's units is hidden."""
+        found = masks(blocks, self.uniforms(self.own, use, BlockMask.numbers))
+        return torch.from_numpy(found).to(self.pictures.pixels.device, non_blocking=True)
+
+    def pictures_of(self, units: np.ndarray | None) -> tuple[Pictures, np.ndarray]:
+        """Pictures of these units, from those at hand if they are this process's."""
+        own = self.own
+        if units is None:
+            return self.pictures, own
+        order = own.argsort(kind="stable")
+        rows = order[np.searchsorted(own, units, sorter=order).clip(max=len(own) - 1)]
+        at_hand = np.array_equal(own[rows], units)
+        return self.pictures.take(rows) if at_hand else self.pool.pixels(units), units
+
+    def uniforms(self, units: np.ndarray, use: str, count: int) -> np.ndarray:
+        """(n, count) random numbers of these units in this epoch."""
+        return uniforms(self.seed, self.epoch, units, use, count)
 
     def permutation(self, use: str) -> np.ndarray:
         """A shuffle of the global batch's rows, the same on every process."""

@@ -273,4 +273,7 @@ def note(rows: list[Row]) -> str:
     said = ["one seed: 95 % bootstrap interval over patients"] if 1 in counts else []
     if counts - {1}:
         said.append("several seeds (ticks): mean and 95 % t-interval over the seeds")
+    caveats = rows[0].measure.caveats if rows else None
+    if caveats:
+        said.append(f"caution: {caveats}")
     return (marks if any(row.order for row in rows) else "") + "; ".join(said)

@@ -206,6 +206,7 @@ def footnotes(rows: list[Row]) -> list[str]:
         "C, AC: scores of the tasks alone strictly rise, fall along the curriculum; MC: neither" + unknown,
         f"95 % interval: {'; '.join(interval)}",
         "Δ: percent points, over the same seeds (and, to the first task, the same settings)",
+        *([f"Caution: {measure.caveats}"] if measure.caveats else []),
     ]
 
 

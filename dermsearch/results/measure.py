@@ -20,6 +20,7 @@ class Measure:
     metric: str
     label: str
     split: str
+    caveats: str | None = None  # what speaks against the numbers
 
 
 def choose(
@@ -44,7 +45,7 @@ def choose(
             raise UserError(f"no scores with {name} '{value}': {nearest(value, present)}")
         chosen[name] = value
         rows = [score for score in rows if score[name] == value]
-    return Measure(**chosen)
+    return Measure(**chosen, caveats=rows[0].get("caveats"))
 
 
 def read_scores(results: Results, measure: Measure) -> tuple[dict[str, Score], dict[int, Score]]:
@@ -52,7 +53,7 @@ def read_scores(results: Results, measure: Measure) -> tuple[dict[str, Score], d
     stages: dict[str, Score] = {}
     root: dict[int, Score] = {}
     for score in results.scores.to_pylist():
-        if score["class"] or any(score[name] != value for name, value in asdict(measure).items()):
+        if score["class"] or any(score.get(name) != value for name, value in asdict(measure).items()):
             continue
         if score["value"] is None or math.isnan(score["value"]):
             continue

@@ -13,8 +13,8 @@ import pyarrow as pa
 
 from dermsearch.errors import UserError, nearest
 
-# Columns that every row carries: where the number comes from.
-PROVENANCE = [("study", pa.string()), ("version", pa.string()), ("commit", pa.string())]
+# Columns that every row carries: where the number comes from, and what speaks against it, such as a split by image.
+PROVENANCE = [("study", pa.string()), ("version", pa.string()), ("commit", pa.string()), ("caveats", pa.string())]
 
 SCHEMAS: dict[str, pa.Schema] = {
     # One row per proposal of the brain: a whole curriculum with its settings.

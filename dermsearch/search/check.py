@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import torch
 from pydantic import ValidationError
 
 from dermsearch.config import Data, Study
+from dermsearch.data.case import SEVEN_POINT
 from dermsearch.data.splits import split_by_group
 from dermsearch.data.store import CaseStore
 from dermsearch.data.synthetic import draw_labels, walk_patients
@@ -68,8 +70,11 @@ def drawn_for_training(data: Data) -> int:
         return data.cases
     if data.cases > 5000:
         return math.ceil(0.72 * data.cases)
-    patients = [f"P{patient:05d}" for _, patient, _ in walk_patients(data.cases, data.seed)]
-    kinds = [draw_labels(data.seed, index)["diagnosis"] for index in range(data.cases)]
+    patients = [patient for _, patient, _ in walk_patients(data.cases, data.seed)]
+    names = SEVEN_POINT["diagnosis"]
+    kinds = np.unique([names[draw_labels(data.seed, i)["diagnosis"]] for i in range(data.cases)], return_inverse=True)[
+        1
+    ]
     return split_by_group(patients, kinds, data.seed).count("train")
 
 
@@ -86,9 +91,25 @@ def check_cases(study: Study, space: Space, cases: CaseStore) -> None:
         raise UserError(
             f"objective.label: the cases have no label '{label}'; {nearest(label, [*cases.classes, 'mean'])}"
         )
-    check_images(study, space, training_images(study, cases))
+    if len(cases.split("val")) == 0:
+        raise UserError(
+            f"data: the store at {cases.folder} has no validation cases to select on; prepare it with --split"
+        )
+    space.check(smallest_pool(study, cases), 1)
 
 
 def training_images(study: Study, cases: CaseStore) -> int:
     """How many cases the encoders are trained on."""
-    return len(cases) if study.data.transductive else len(cases.split("train"))
+    return len(training_rows(study, cases))
+
+
+def training_rows(study: Study, cases: CaseStore) -> np.ndarray:
+    """The cases that the encoders are trained on."""
+    return np.arange(len(cases)) if study.data.transductive else cases.split("train")
+
+
+def smallest_pool(study: Study, cases: CaseStore) -> int:
+    """How many images an encoder is trained on: the fewest, where branches differ."""
+    rows = training_rows(study, cases)
+    each = [int(cases.has(m)[rows].sum()) for m in study.data.modalities]
+    return sum(each) if study.encoder.branches == "shared" else min(each)

@@ -24,6 +24,8 @@ def root_key(data: Data, fingerprint: str, encoder: Encoder, seed: int) -> str:
             "modalities": data.modalities,
             "size": data.size,
             "transductive": data.transductive,
+            "border": data.border,
+            "normalise": data.normalise,
         },
         encoder.model_dump(mode="json"),
         seed,

@@ -17,9 +17,14 @@ from dermsearch.search.tree import DONE, FAILED, PRUNED, Node
 class Recorder:
     """Writes the tables of one run, and the tracebacks of bugs beside them."""
 
-    def __init__(self, driver: Driver, folder: Path) -> None:
+    def __init__(self, driver: Driver, folder: Path, caveats: str = "") -> None:
         self.driver, self.folder = driver, folder
-        self.provenance = {"study": driver.study.name, "version": __version__, "commit": commit()}
+        self.provenance = {
+            "study": driver.study.name,
+            "version": __version__,
+            "commit": commit(),
+            "caveats": caveats,
+        }
         self.histories: dict[str, list[dict[str, Any]]] = {}
 
     def history(self, node: Node) -> list[dict[str, Any]]:

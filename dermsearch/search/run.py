@@ -44,7 +44,7 @@ def run_study(study: Study, out: Path, address: str | None, console: Console) ->
     """Run a study to its end. What an earlier run finished is taken from the stage store."""
     started = time.perf_counter()
     space = check(study)
-    if study.data.source == "store":  # before anything is written
+    if study.data.source == "store" and "://" not in (study.data.path or ""):  # before anything is written
         check_cases(study, space, open_cases(study.data, Path()))
     store = StageStore(study.compute.store)
     prepare_folder(out, study)
@@ -63,7 +63,7 @@ def run_study(study: Study, out: Path, address: str | None, console: Console) ->
         driver = Driver(
             study, space, brain, store, cases.fingerprint, str(cache.absolute()), precision, progress.changed
         )
-        recorder = Recorder(driver, out)
+        recorder = Recorder(driver, out, caveats(study, cases))
         progress.driver = driver
         with progress:
             try:
@@ -83,6 +83,16 @@ def cases_of(study: Study, cache: Path, cluster: Cluster, console: Console) -> C
         if study.compute.engine == "ray":
             cluster.open()
         return cases.result()
+
+
+def caveats(study: Study, cases: CaseStore) -> str:
+    """What every table must say of its numbers."""
+    said = []
+    if cases.split_by == "image":
+        said.append("split by image, so a lesion may be on both sides")
+    if study.data.transductive:
+        said.append("pre-trained on validation and test images too")
+    return "; ".join(said)
 
 
 def run_engine(driver: Driver, cluster: Cluster) -> None:

@@ -21,6 +21,7 @@ from dermsearch import world
 from dermsearch.config import Data, Encoder
 from dermsearch.data.augment import plain
 from dermsearch.data.open import open_cases
+from dermsearch.data.pool import Look, pictures
 from dermsearch.data.store import CaseStore
 from dermsearch.downstream import PROTOCOLS, judge
 from dermsearch.downstream.base import Features
@@ -69,7 +70,7 @@ def _do(job: Job) -> Record:
     if world.rank() == 0:
         judging = time.perf_counter()
         encoders = Encoders.empty(*shape).load(store.encoders(job["key"])).to(device)
-        features = extract(encoders, cases, device, job["precision"])
+        features = extract(encoders, cases, data, device, job["precision"])
         for name, config in job["protocols"].items():
             key = judgement(job, name, config)
             if store.scores(key) is None:
@@ -93,7 +94,9 @@ def _train(
     else:
         encoders = Encoders.empty(*shape).load(store.encoders(job["parent"]))
     if job["task"]:
-        recipe = Recipe(job["task"], job["settings"]["config"], job["settings"]["train"], job["seed"], job["precision"])
+        settings = job["settings"]
+        look = look_of(Data(**job["data"]))
+        recipe = Recipe(job["task"], settings["config"], settings["train"], job["seed"], job["precision"], look)
         rows = np.arange(len(cases)) if job["data"]["transductive"] else cases.split("train")
         seen: list[dict[str, Any]] = []
 
@@ -124,24 +127,32 @@ def _train(
 
 def judgement(job: Job, name: str, config: dict[str, Any]) -> str:
     """The key of what a protocol says of the job's stage."""
-    return score_key(job["key"], name, PROTOCOLS[name].version, config, "val", job["precision"])
+    labelled = {} if job["data"]["labelled"] == "all" else {"labelled": job["data"]["labelled"]}
+    return score_key(job["key"], name, PROTOCOLS[name].version, {**config, **labelled}, "val", job["precision"])
 
 
 @torch.no_grad()
-def extract(encoders: Encoders, cases: CaseStore, device: torch.device, precision: str, batch: int = 256) -> Features:
-    """Features of training and validation cases, once for all protocols; two modalities side by side."""
+def extract(
+    encoders: Encoders, cases: CaseStore, data: Data, device: torch.device, precision: str, batch: int = 256
+) -> Features:
+    """Features of training and validation cases, once for all protocols; two modalities side by side.
+
+    A case that lacks the image of a modality cannot be judged and is left out.
+    """
     encoders.eval().to(memory_format=torch.channels_last)
-    cast = autocast(device, precision)
-    rows = {s: cases.split(s) for s in ("train", "val")}
+    cast, look = autocast(device, precision), look_of(data)
+    whole = np.all([cases.has(m) for m in encoders.modalities], axis=0)
+    train = "train" if data.labelled == "all" else f"train:{data.labelled}"
+    rows = {s: r[whole[r]] for s, r in (("train", cases.split(train)), ("val", cases.split("val")))}
     found: dict[str, np.ndarray] = {}
     for split, chosen in rows.items():
         columns = []
         for modality in encoders.modalities:
-            images, parts = cases.pixels(modality), []
+            parts = []
             for start in range(0, len(chosen), batch):
-                x = torch.from_numpy(images[chosen[start : start + batch]]).to(device).permute(0, 3, 1, 2)
+                x = pictures(cases, modality, chosen[start : start + batch], look, device)
                 with cast():
-                    parts.append(encoders(plain(x, cases.size), modality).float().cpu())
+                    parts.append(encoders(plain(x, look.size), modality).float().cpu())
             columns.append(torch.cat(parts))
         found[split] = torch.cat(columns, 1).numpy()
     labels = {name: cases.label(name) for name in cases.classes}
@@ -151,9 +162,14 @@ def extract(encoders: Encoders, cases: CaseStore, device: torch.device, precisio
         train_labels={n: v[rows["train"]] for n, v in labels.items()},
         heldout_labels={n: v[rows["val"]] for n, v in labels.items()},
         classes=cases.classes,
-        heldout_groups=cases.patients()[rows["val"]],
+        heldout_groups=cases.groups()[rows["val"]],
         split="val",
     )
+
+
+def look_of(data: Data) -> Look:
+    """How the study looks at images."""
+    return Look(data.size, data.border, data.normalise)
 
 
 @cache

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from dermsearch import world
-from dermsearch.data.pool import CasePool
+from dermsearch.data.pool import CasePool, Look
 from dermsearch.data.store import CaseStore
 from dermsearch.models.batchnorm import across_processes
 from dermsearch.models.encoders import Encoders
@@ -39,6 +39,7 @@ class Recipe:
     train: dict[str, Any]  # optimiser, schedule, epochs, batch: all given
     seed: int
     precision: str  # fp32 | bf16
+    look: Look | None = None  # at the images; None: as the store holds them
 
 
 class Partial(Protocol):
@@ -102,9 +103,8 @@ def train_stage(
     started = time.perf_counter()  # an epoch's seconds hold what comes before it: preparations, the save of the last
     task, train = find_task(recipe.task), recipe.train
     encoders.to(device).to(memory_format=torch.channels_last).train()
-    pools = {b: CasePool(cases, seen, rows, device) for b, seen in encoders.branches.items()}
-    units = len(next(iter(pools.values())))
-    batch = min(train["batch"], units)
+    pools = {b: CasePool(cases, seen, rows, device, recipe.look) for b, seen in encoders.branches.items()}
+    batch = min(train["batch"], *map(len, pools.values()))
     if batch % world.size():  # another batch would be another stage
         raise StageFailed(f"{recipe.task}: a batch of {batch} does not divide among {world.size()} workers")
     learner = Learner(task, encoders, pools, recipe).to(device).to(memory_format=torch.channels_last)
@@ -125,12 +125,14 @@ def train_stage(
                 lambda module, pool=pool: all_features(module, pool, len(pool), pool.size, cast)
             )
 
-    steps = math.ceil(units / batch)
+    steps = math.ceil(max(map(len, pools.values())) / batch)  # a branch with fewer images sees some again
     # Buffers are the first process's at the start, and kept equal from then on by the tasks themselves.
     model = DistributedDataParallel(learner, forward_sync_buffers=False) if world.size() > 1 else learner
 
     for epoch in range(len(history), train["epochs"]):
-        order = epoch_order(recipe.seed, epoch, units, batch * steps, task.replacement)
+        orders = {
+            b: epoch_order(recipe.seed, epoch, len(pool), batch * steps, task.replacement) for b, pool in pools.items()
+        }
         seen: list[Tensor] = []
         norms: list[Tensor] = []
         parts: dict[str, list[Tensor]] = {}
@@ -140,9 +142,9 @@ def train_stage(
             for group in optimizer.param_groups:
                 group["lr"] = lr
             number_dropout(learner, step)
-            chosen = order[i * batch : (i + 1) * batch]
+            now = slice(i * batch, (i + 1) * batch)
             batches = {
-                b: Batch(chosen, pool, pool.size, zlib.crc32(f"{recipe.seed}/{b}".encode()), epoch, step)
+                b: Batch(orders[b][now], pool, pool.size, zlib.crc32(f"{recipe.seed}/{b}".encode()), epoch, step)
                 for b, pool in pools.items()
             }
             for one in learner.each():

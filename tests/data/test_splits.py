@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from dermsearch.data.case import SPLITS
-from dermsearch.data.splits import SHARES, split_by_group
+from dermsearch.data.splits import SHARES, groups_of, low_label, parse_shares, split_by_group
+from dermsearch.errors import UserError
 
 
 def people(n: int, seed: int) -> tuple[list[str], list[int]]:
@@ -63,3 +64,42 @@ def test_other_shares():
 def test_few_patients():
     assert set(split_by_group(["a", "a", "b", "c", "d"], [0, 1, 0, 1, 0], 0)) <= set(SPLITS)
     assert split_by_group([], [], 0) == []
+
+
+def test_no_case_goes_to_a_split_without_a_share():
+    groups, strata = people(50, 0)
+    assert set(split_by_group(groups, strata, 0, (0.8, 0.0, 0.2))) == {"train", "test"}
+
+
+def test_groups_join_whatever_shares_a_patient_a_lesion_or_an_image():
+    patients = ["a", "a", "", "b", "", ""]
+    lesions = ["1", "2", "2", "", "", ""]
+    assert groups_of(patients, lesions).tolist() == [0, 0, 0, 1, 2, 3]
+    assert groups_of(patients, lesions, links=[(5, 3)]).tolist() == [0, 0, 0, 1, 2, 1]
+    assert groups_of(["", ""]).tolist() == [0, 1]
+
+
+def test_shares_are_read_and_refused_in_words():
+    assert parse_shares("train=0.8, test=0.2") == (0.8, 0.0, 0.2)
+    assert parse_shares("train=0.7,val=0.15,test=0.15") == SHARES
+    for wrong, what in {
+        "train=0.5,val=0.2": "sum to 1, not 0.7",
+        "train=x": "'train=x' must be",
+        "dev=0.5,train=0.5": "'dev=0.5' must be",
+        "val=1": "train must have a share",
+        "train=1.5,val=-0.5": "'train=1.5' must be",
+        "train=nan,val=1": "'train=nan' must be",
+        "": "'' must be",
+    }.items():
+        with pytest.raises(UserError, match=what):
+            parse_shares(wrong)
+
+
+def test_low_label_views_keep_every_class_and_leave_unknown_labels_out():
+    rng = np.random.default_rng(0)
+    labels = rng.choice([-1, 0, 1, 2], 300, p=[0.2, 0.6, 0.19, 0.01])
+    rows = low_label("10", labels, np.arange(300))
+    counts = np.bincount(labels[rows], minlength=3)
+    assert counts.tolist() == [10, 10, min(10, int((labels == 2).sum()))] and (labels[rows] >= 0).all()
+    assert np.array_equal(rows, low_label("10", labels, np.arange(300)))
+    assert {0, 1, 2} == set(labels[low_label("1%", labels, np.arange(300))])

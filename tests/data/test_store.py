@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pytest
 
+from dermsearch.data import build
+from dermsearch.data.build import write_store
 from dermsearch.data.case import Case
-from dermsearch.data.store import FILE, CaseStore, describe, write_store
+from dermsearch.data.store import INDEX, MANIFEST, CaseStore
 from dermsearch.errors import UserError
 
 CLASSES = {"diagnosis": ("NEV", "MEL"), "streaks": ("absent", "present")}
@@ -44,29 +45,84 @@ def test_round_trip(tmp_path):
     rows = cases()
     write(tmp_path / "s", rows)
     store = CaseStore(tmp_path / "s")
-    assert (len(store), store.size, store.modalities, store.classes) == (12, 8, ("derm", "clinic"), CLASSES)
+    assert (len(store), store.side, store.modalities, store.classes) == (12, 8, ("derm", "clinic"), CLASSES)
+    every = np.arange(12)
     for modality in store.modalities:
-        assert np.array_equal(store.pixels(modality), np.stack([c.images[modality] for c in rows]))
-    assert np.array_equal(store.masks(), np.stack([c.mask for c in rows]))
+        canvas, frame = store.pictures(modality, every)
+        assert frame is None and np.array_equal(canvas, np.stack([c.images[modality] for c in rows]))
+        some, _ = store.pictures(modality, np.array([7, 0, 7]))
+        assert np.array_equal(some, np.stack([rows[i].images[modality] for i in (7, 0, 7)]))
+    assert np.array_equal(store.masks(every)[0], np.stack([c.mask for c in rows]))
     assert store.label("diagnosis").tolist() == [i % 2 for i in range(12)]
     assert store.label("streaks").tolist() == [-1 if i % 3 else 1 for i in range(12)]
-    assert store.patients().tolist() == [c.patient for c in rows]
-    assert store.metadata("age") == [c.metadata["age"] for c in rows] and store.metadata("site") == [None] * 12
+    assert store.strings("patient").tolist() == [c.patient for c in rows]
+    assert store.groups().tolist() == [i // 4 for i in range(12)]
+    assert store.metadata("age") == [c.metadata["age"] for c in rows]
     assert [store.split(s).tolist() for s in ("train", "val", "test")] == [list(range(i, 12, 3)) for i in range(3)]
     assert store.settings == SETTINGS
-    assert "12 cases (4 train, 4 val, 4 test), 8 px, derm + clinic" in "\n".join(describe(store))
 
 
-def test_pixels_are_the_mapped_file(tmp_path):
-    """No copy: the array is read-only, and its memory lies in the mapping of the file."""
+def test_pictures_of_different_sizes_share_a_canvas(tmp_path):
+    rows = cases()
+    rng = np.random.default_rng(1)
+    sizes = [(8, 8 + i) if i % 2 else (8 + i, 8) for i in range(12)]
+    for case, size in zip(rows, sizes, strict=True):
+        case.images = {"derm": rng.integers(1, 256, (*size, 3), np.uint8)}
+        case.mask = None
+    store = write(tmp_path / "s", rows)
+    canvas, frame = store.pictures("derm", np.array([3, 10, 0]))
+    assert canvas.shape == (3, 18, 11, 3) and frame is not None
+    assert frame.tolist() == [[0, 0, 8, 11], [0, 0, 18, 8], [0, 0, 8, 8]]
+    for picture, (_, _, h, w), row in zip(canvas, frame, (3, 10, 0), strict=True):
+        assert np.array_equal(picture[:h, :w], rows[row].images["derm"])
+        assert not picture[h:].any() and not picture[:, w:].any()
+    assert store.pictures("derm", np.array([5, 5]))[1] is None
+
+
+def test_a_case_may_lack_an_image(tmp_path):
+    rows = cases()
+    del rows[2].images["clinic"]
+    store = write(tmp_path / "s", rows)
+    assert np.flatnonzero(~store.has("clinic")).tolist() == [2] and store.has("derm").all()
+    assert not store.has("xray").any() and store.has("mask").all()
+    canvas, frame = store.pictures("clinic", np.array([1, 2]))
+    assert (
+        frame is not None and frame[1].tolist() == [0, 0, 0, 0] and np.array_equal(canvas[0], rows[1].images["clinic"])
+    )
+
+
+def test_many_shards_are_one_store(tmp_path, monkeypatch):
+    whole = write(tmp_path / "whole")
+    monkeypatch.setattr(build, "SHARD_CASES", 5)
+    parts = write(tmp_path / "parts")
+    assert sorted(p.name for p in parts.folder.glob("images-*")) == [f"images-0000{i}.arrow" for i in range(3)]
+    assert parts.fingerprint == whole.fingerprint
+    rows = np.array([11, 0, 5, 4, 9])
+    assert np.array_equal(parts.pictures("derm", rows)[0], whole.pictures("derm", rows)[0])
+
+
+def test_images_are_read_from_the_mapped_file(tmp_path):
+    """Without a copy before the canvas: their memory lies in the mapping of a shard."""
     store = write(tmp_path / "s", cases(200, 16))
-    images = store.pixels("derm")
-    assert not images.flags.writeable and not images.flags.owndata
-    address = images.__array_interface__["data"][0]
-    spans = [line.split() for line in Path("/proc/self/maps").read_text().splitlines() if line.endswith(FILE)]
-    ends = [[int(x, 16) for x in span[0].split("-")] for span in spans]
-    assert any(low <= address and address + images.nbytes <= high for low, high in ends)
-    assert np.shares_memory(images, store.pixels("derm"))
+    image = store._bytes("derm", 0, 17)
+    assert not image.flags.writeable
+    address = image.__array_interface__["data"][0]
+    lines = Path("/proc/self/maps").read_text().splitlines()
+    ends = [[int(x, 16) for x in line.split()[0].split("-")] for line in lines if line.endswith("images-00000.arrow")]
+    assert any(low <= address and address + image.nbytes <= high for low, high in ends)
+
+
+def test_low_label_views_are_nested(tmp_path):
+    store = write(tmp_path / "s", cases(120))
+    train, two, five = store.split("train"), store.split("train:2"), store.split("train:5")
+    assert set(two) < set(five) < set(train)
+    assert np.bincount(store.label("diagnosis")[five]).tolist() == [5, 5]
+    assert set(store.split("train:10%")) < set(store.split("train:50%")) < set(store.split("train:100%")) == set(train)
+    assert len(store.split("train:50%")) == len(train) / 2
+    assert len(set(store.groups()[five].tolist())) >= 5  # not one patient many times
+    for wrong in ("0", "-1", "x", "0%", "101%", "2.5", "nan"):
+        with pytest.raises(UserError, match=r"must be train:N"):
+            store.split(f"train:{wrong}")
 
 
 def changed(what: str) -> tuple[list[Case], dict[str, Any]]:
@@ -107,25 +163,22 @@ def test_fingerprint_is_that_of_the_content(tmp_path):
     assert len(set(found)) == 1 + len(CHANGES)
 
 
+@pytest.mark.parametrize("name", [MANIFEST, INDEX, "images-00000.arrow"])
 @pytest.mark.parametrize("left", [0, 1, 7, 0.1, 0.5, 0.9, 0.999])
-def test_a_half_written_file_is_no_store(tmp_path, left):
+def test_a_half_written_file_is_no_store(tmp_path, name, left):
     store = write(tmp_path / "s")
-    whole = (store.folder / FILE).read_bytes()
-    (tmp_path / "half").mkdir()
-    (tmp_path / "half" / FILE).write_bytes(whole[: int(left * len(whole)) if isinstance(left, float) else left])
-    with pytest.raises(UserError, match="is not a case store"):
-        CaseStore(tmp_path / "half")
+    whole = (store.folder / name).read_bytes()
+    (store.folder / name).write_bytes(whole[: int(left * len(whole)) if isinstance(left, float) else left])
+    with pytest.raises(UserError, match=r"is not a case store|is missing or damaged"):
+        CaseStore(store.folder).pictures("derm", np.arange(12))
 
 
 def test_other_things_are_no_stores(tmp_path):
     with pytest.raises(UserError, match="is not a case store"):
         CaseStore(tmp_path / "nothing")
-    table = pa.table({"a": [1]})
-    for name, metadata in (("plain", None), ("other", {"dermsearch": "{}"}), ("broken", {"dermsearch": "["})):
+    for name, text in (("plain", "{}"), ("list", "[]"), ("broken", "["), ("newer", '{"format": 99}')):
         (tmp_path / name).mkdir()
-        about = table.replace_schema_metadata(metadata)
-        with pa.ipc.new_file(str(tmp_path / name / FILE), about.schema) as writer:
-            writer.write_table(about)
+        (tmp_path / name / MANIFEST).write_text(text)
         with pytest.raises(UserError, match=r"is not a case store|another version"):
             CaseStore(tmp_path / name)
 
@@ -134,9 +187,6 @@ def test_a_failed_write_leaves_nothing(tmp_path):
     rows = cases()
     with pytest.raises(KeyError):
         write(tmp_path / "s", rows, split_of={})
-    rows[3].images["derm"] = np.zeros((9, 9, 3), np.uint8)
-    with pytest.raises(ValueError):
-        write(tmp_path / "s", rows)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -156,7 +206,8 @@ def test_writers_at_the_same_time(tmp_path):
         t.join()
     assert len(found) == 6 and len(set(found)) == 1
     assert [p.name for p in (tmp_path / "deep").iterdir()] == ["s"]
-    assert [p.name for p in (tmp_path / "deep" / "s").iterdir()] == [FILE]
+    names = sorted(p.name for p in (tmp_path / "deep" / "s").iterdir())
+    assert names == ["README.md", "images-00000.arrow", INDEX, "quarantine.arrow", MANIFEST]
 
 
 def test_other_content_does_not_take_the_place_of_a_store(tmp_path):

@@ -71,8 +71,8 @@ def test_a_pool_mixes_its_modalities_evenly(store):
     pool = CasePool(store, ("derm", "clinic"), rows, tiny.CPU)
     assert len(pool) == 6
     for unit in range(6):
-        image = store.pixels(("derm", "clinic")[unit % 2])[rows[unit // 2]]
-        assert np.array_equal(pool.pixels(np.array([unit]))[0].permute(1, 2, 0).numpy(), image)
+        image = store.pictures(("derm", "clinic")[unit % 2], rows[unit // 2 : unit // 2 + 1])[0][0]
+        assert np.array_equal(pool.pixels(np.array([unit])).pixels[0].permute(1, 2, 0).numpy(), image)
 
 
 def test_features_of_all_images_are_those_of_evaluation(store):

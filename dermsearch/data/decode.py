@@ -1,0 +1,216 @@
+"""From the bytes of an image file to pixels of the asked side, or the reason why not.
+
+What can be read rightly is read, and what was odd about it is told; what cannot raises `BadImage` with a reason
+for the quarantine table. JPEGs are decoded at a reduced scale where that suffices, which doubles the speed.
+"""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
+
+SMALLEST = 16  # pixels on the short side: less is an icon or a broken download
+LARGEST = 100_000_000  # pixels in all: more is a decompression bomb
+Fit = Literal["keep", "crop", "squash"]
+
+Image.MAX_IMAGE_PIXELS = None  # `open_image` looks at the size itself, before anything is decoded
+ImageFile.LOAD_TRUNCATED_IMAGES = False
+FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "GIF", "WEBP", "JPEG2000", "AVIF", "PPM")  # no others: EPS runs a program
+BY_EXTENSION = {
+    **{"jpg": "JPEG", "jpeg": "JPEG", "png": "PNG", "bmp": "BMP", "tif": "TIFF", "tiff": "TIFF"},
+    **{"gif": "GIF", "webp": "WEBP"},
+}
+MODES = {"P": "a palette", "L": "grey", "LA": "grey", "1": "black and white"}
+
+
+class BadImage(ValueError):
+    """Why an image cannot be used."""
+
+
+@dataclass(frozen=True)
+class Form:
+    """How images are kept: the short side, what becomes of the aspect, and what is cut off the edges before.
+
+    `keep` keeps the aspect; `crop` takes the central square; `squash` makes a square of all of it.
+    """
+
+    side: int
+    fit: Fit = "keep"
+    border: int = 0  # pixels of the original, from every edge
+
+
+@dataclass
+class Picture:
+    """Decoded pixels, the size that the file had, and what was odd."""
+
+    image: Image.Image  # RGB
+    original: tuple[int, int]  # height, width
+    notes: list[str]
+
+
+def decode(data: bytes, name: str, form: Form) -> Picture:
+    """The image in `data`; `name` tells what its extension claims."""
+    if not data:
+        raise BadImage("is empty")
+    notes: list[str] = []
+    try:
+        image = open_image(data, name, notes)
+        height, width = image.height, image.width
+        if image.format == "JPEG" and not form.border:
+            reduce(image, form)
+        image = upright(image, notes)
+        if (image.height > image.width) != (height > width):  # it was turned
+            height, width = width, height
+        image = in_colour(image, notes)
+        image = resize(cut(image, form.border), form)
+    except BadImage:
+        raise
+    except Exception as error:  # Pillow's decoders raise whatever the damage led them into
+        raise BadImage(reason(error)) from None
+    return Picture(image, (height, width), notes)
+
+
+def decode_mask(data: bytes, original: tuple[int, int], form: Form) -> Image.Image:
+    """A lesion mask, 0 or 255, in the form of the image of that original size."""
+    try:
+        mask = open_image(data, "", [])
+        if (mask.height, mask.width) != original:
+            raise BadImage(f"is {mask.width} x {mask.height} pixels, its image {original[1]} x {original[0]}")
+        grey = in_8_bits(np.asarray(mask)) if mask.mode.startswith(("I", "F")) else mask.convert("L")
+        grey = resize(cut(grey, form.border), form, Image.Resampling.NEAREST)
+    except BadImage:
+        raise
+    except Exception as error:
+        raise BadImage(reason(error)) from None
+    brightest = int(np.asarray(grey).max())
+    level = min(128, max(brightest, 1))  # some masks say 1 where others say 255
+    return grey.point([255 * (value >= level) for value in range(256)])
+
+
+def open_image(data: bytes, name: str, notes: list[str]) -> Image.Image:
+    """The image, not decoded yet; refused where its header alone shows that it is of no use."""
+    extension = name.rsplit(".", 1)[-1].lower()
+    if extension in ("dcm", "dicom") or data[128:132] == b"DICM":
+        from dermsearch.data.dicom import read_dicom
+
+        return read_dicom(data, notes)
+    file = io.BytesIO(data)
+    try:
+        image = Image.open(file, formats=FORMATS)
+    except UnidentifiedImageError:
+        raise BadImage(f"is no image that can be read: it starts with {data[:12]!r}") from None
+    claimed = BY_EXTENSION.get(extension)
+    if claimed and image.format not in (claimed, "MPO"):
+        notes.append(f"is a {image.format} file, not the {claimed} that its name says")
+    check_size(image.width, image.height)
+    if image.format == "JPEG":
+        check_end(data, file.tell(), notes)
+    elif image.format == "PNG":
+        Image.open(io.BytesIO(data), formats=FORMATS).verify()  # decoding looks at no checksum
+        if data[24] > 8 and image.mode.startswith(("RGB", "LA")):
+            notes.append("was scaled to 8 bits")  # by Pillow
+    if image.format != "MPO" and getattr(image, "is_animated", False):
+        notes.append("has several frames: the first is used")
+    return image
+
+
+def check_size(width: int, height: int) -> None:
+    """Refuse what only a broken file or a bomb has."""
+    if width * height > LARGEST:
+        raise BadImage(f"is {width} x {height} pixels, more than {LARGEST // 1_000_000} million")
+    if min(width, height) < SMALLEST:
+        raise BadImage(f"is {width} x {height} pixels, less than {SMALLEST} on a side")
+
+
+def check_end(data: bytes, pixels: int, notes: list[str]) -> None:
+    """A JPEG has an end mark after its pixels; one padded with zeros has none, and would decode to grey."""
+    end = data.rfind(b"\xff\xd9", pixels)
+    if end < 0:
+        raise BadImage("is truncated")
+    if end + 2 < len(data):
+        notes.append(f"has {len(data) - end - 2} bytes after its end")
+
+
+def reduce(image: Image.Image, form: Form) -> None:
+    """Let a JPEG's decoder skip detail: to no less than the size that is asked for."""
+    scale = form.side / min(image.size)
+    if form.fit == "squash":
+        image.draft("RGB", (form.side, form.side))
+    else:
+        image.draft("RGB", (round(image.width * scale), round(image.height * scale)))
+
+
+def upright(image: Image.Image, notes: list[str]) -> Image.Image:
+    """Turned as its EXIF orientation says."""
+    if image.getexif().get(0x0112, 1) in range(2, 9):
+        notes.append("was turned upright, as its EXIF says")
+        return ImageOps.exif_transpose(image)
+    return image
+
+
+def in_colour(image: Image.Image, notes: list[str]) -> Image.Image:
+    """RGB, whatever it was."""
+    if image.mode == "RGB":
+        return image
+    if image.mode.startswith(("I", "F")):
+        notes.append("was scaled to 8 bits")
+        return in_8_bits(np.asarray(image)).convert("RGB")
+    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+        whole = image.convert("RGBA")
+        if np.asarray(whole)[..., 3].min() < 255:
+            notes.append("was transparent in part: laid on white")
+            return Image.alpha_composite(Image.new("RGBA", whole.size, "white"), whole).convert("RGB")
+    if image.mode != "RGBA":
+        notes.append(f"was converted from {MODES.get(image.mode, image.mode)}")
+    return image.convert("RGB")
+
+
+def in_8_bits(values: np.ndarray) -> Image.Image:
+    """Grey levels of any range: the darkest black, the brightest white."""
+    values = values.astype(np.float32)
+    low, high = float(values.min()), float(values.max())
+    if not np.isfinite(high - low):
+        raise BadImage("holds values that are no numbers")
+    values -= low
+    values *= 255 / max(high - low, 1e-12)
+    return Image.fromarray(values.round().astype(np.uint8))
+
+
+def cut(image: Image.Image, border: int) -> Image.Image:
+    """Without its edges."""
+    if not border:
+        return image
+    width, height = image.width - 2 * border, image.height - 2 * border
+    if min(width, height) < SMALLEST:
+        raise BadImage(f"is {image.width} x {image.height} pixels: too small to cut {border} from every edge")
+    return image.crop((border, border, border + width, border + height))
+
+
+def resize(image: Image.Image, form: Form, how: Image.Resampling = Image.Resampling.BILINEAR) -> Image.Image:
+    """The image in its form; the filter widens with the reduction, so nothing aliases."""
+    if form.fit == "squash":
+        return image.resize((form.side, form.side), how)
+    if form.fit == "crop":
+        short = min(image.size)
+        left, top = (image.width - short) / 2, (image.height - short) / 2
+        box = (left, top, left + short, top + short)
+        return image.resize((form.side, form.side), how, box=box)
+    scale = form.side / min(image.size)
+    size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
+    if max(size) > 8 * form.side:
+        raise BadImage(f"is {image.width} x {image.height} pixels: a strip, not a photograph")
+    return image.resize(size, how)
+
+
+def reason(error: Exception) -> str:
+    """What a decoder's exception means, in words."""
+    text = str(error).lower()
+    if "truncated" in text or "unexpected end" in text or "eof" in text:
+        return "is truncated"
+    if "broken" in text:
+        return "is damaged"
+    return f"cannot be decoded: {(str(error) or type(error).__name__).splitlines()[0][:120]}"

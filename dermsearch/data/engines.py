@@ -1,0 +1,37 @@
+"""Who makes the shards of a store: the cores of this machine (or a Ray cluster: `search.shards`)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import get_context
+from typing import Any
+
+from dermsearch.data.shard import make_shard
+from dermsearch.errors import UserError
+
+Engine = Callable[[list[dict[str, Any]]], Iterator[dict[str, Any]]]
+
+
+def on_cores(workers: int) -> Engine:
+    """Make shards in so many processes of this machine."""
+
+    def run(jobs: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+        if workers == 1 or len(jobs) < 2:
+            yield from map(make_shard, jobs)
+            return
+        context = get_context("forkserver")
+        context.set_forkserver_preload(["dermsearch.data.shard"])
+        with ProcessPoolExecutor(min(workers, len(jobs)), context) as pool:
+            try:
+                for future in as_completed([pool.submit(make_shard, job) for job in jobs]):
+                    yield future.result()
+            except BrokenProcessPool:
+                raise UserError(
+                    "a process was killed, perhaps for want of memory; the same command continues"
+                ) from None
+            finally:
+                pool.shutdown(cancel_futures=True)
+
+    return run

@@ -1,0 +1,91 @@
+"""A folder on any pyarrow filesystem, local or not: listed, read, and written so that a file appears whole."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.fs as pafs
+
+from dermsearch.errors import UserError
+
+
+class Folder:
+    """`where` is a path or a URI such as s3://bucket/data. Names in it are relative, with forward slashes."""
+
+    def __init__(self, where: str | Path) -> None:
+        self.where = str(where)
+        try:
+            if "://" in self.where:
+                self.fs, self.root = pafs.FileSystem.from_uri(self.where)
+            else:
+                self.fs, self.root = pafs.LocalFileSystem(), str(Path(self.where).expanduser().absolute())
+        except Exception as error:  # pyarrow raises many kinds for one mistake: this is no place
+            raise UserError(f"'{where}' cannot be opened: {first_line(error)}") from None
+
+    @property
+    def local(self) -> Path | None:
+        """The path, where the folder is on this machine."""
+        return Path(self.root) if isinstance(self.fs, pafs.LocalFileSystem) else None
+
+    def kind(self, name: str = "") -> str:
+        """file, folder or none."""
+        try:
+            found = self.fs.get_file_info(self._path(name)).type
+        except OSError as error:
+            raise UserError(f"'{self.where}' cannot be reached: {first_line(error)}") from None
+        return {pafs.FileType.File: "file", pafs.FileType.Directory: "folder"}.get(found, "none")
+
+    def names(self, under: str = "") -> list[str]:
+        """Every file below, recursively, sorted."""
+        selector = pafs.FileSelector(self._path(under), recursive=True, allow_not_found=True)
+        try:
+            found = self.fs.get_file_info(selector)
+        except OSError as error:
+            raise UserError(f"'{self.where}' cannot be listed: {first_line(error)}") from None
+        start = len(self.root.rstrip("/")) + 1
+        return sorted(f.path[start:] for f in found if f.type == pafs.FileType.File)
+
+    def read(self, name: str) -> bytes:
+        """The bytes of a file; OSError where there is none."""
+        if isinstance(self.fs, pafs.LocalFileSystem):  # many small files: twice as fast
+            with open(self._path(name), "rb") as file:
+                return file.read()
+        with self.fs.open_input_stream(self._path(name)) as stream:
+            return stream.read()
+
+    def text(self, name: str) -> str:
+        """A text file, in UTF-8 with or without a byte order mark."""
+        try:
+            return self.read(name).decode("utf-8-sig")
+        except FileNotFoundError:
+            raise UserError(f"{self.where}: has no {name}") from None
+        except OSError as error:
+            raise UserError(f"{self.where}: {name} cannot be read: {first_line(error)}") from None
+        except UnicodeDecodeError as error:
+            line = error.object[: error.start].count(b"\n") + 1
+            raise UserError(f"{self.where}: {name}, line {line}: is not UTF-8 text; save it as UTF-8") from None
+
+    def write(self, name: str, data: bytes | pa.Buffer) -> None:
+        """A file appears whole under its name."""
+        path = self._path(name)
+        part = f"{path}.{uuid.uuid4().hex[:8]}.part"
+        self.fs.create_dir(os.path.dirname(path), recursive=True)
+        with self.fs.open_output_stream(part) as stream:
+            stream.write(data)
+        self.fs.move(part, path)
+
+    def remove(self, name: str) -> None:
+        """A folder and all in it; nothing where there is none."""
+        if self.kind(name) == "folder":
+            self.fs.delete_dir(self._path(name))
+
+    def _path(self, name: str) -> str:
+        return f"{self.root}/{name}" if name else self.root
+
+
+def first_line(error: Exception) -> str:
+    """What an exception says, short enough for a message."""
+    return (str(error) or type(error).__name__).splitlines()[0][:200]

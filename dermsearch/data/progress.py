@@ -1,0 +1,70 @@
+"""What making a store shows: a bar on a terminal, a line every few seconds elsewhere."""
+
+from __future__ import annotations
+
+import time
+from typing import Protocol
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn
+
+EVERY = 10  # seconds between two lines
+
+
+class Watcher(Protocol):
+    """What is told of the progress."""
+
+    def start(self, cases: int, done: int) -> None: ...
+
+    def advance(self, cases: int) -> None: ...
+
+    def say(self, text: str) -> None: ...
+
+
+class Silent:
+    """Tells nobody."""
+
+    def start(self, cases: int, done: int) -> None: ...
+
+    def advance(self, cases: int) -> None: ...
+
+    def say(self, text: str) -> None: ...
+
+
+class Bar:
+    """Done, rate, and how long it will take."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self.bar = Progress(
+            TextColumn("Preparing"),
+            BarColumn(),
+            TextColumn("{task.completed:,.0f} of {task.total:,.0f} cases  {task.fields[rate]}"),
+            console=console,
+            disable=not console.is_terminal,
+        )
+        self.said = time.monotonic()
+
+    def __enter__(self) -> Bar:
+        self.bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.bar.stop()
+
+    def start(self, cases: int, done: int) -> None:
+        self.cases, self.first, self.done, self.began = cases, done, done, time.monotonic()
+        self.task = self.bar.add_task("", total=cases, completed=done, rate="")
+
+    def advance(self, cases: int) -> None:
+        self.done += cases
+        now = time.monotonic()
+        rate = (self.done - self.first) / max(now - self.began, 1e-9)
+        text = f"{rate:,.0f} cases/s, {(self.cases - self.done) / max(rate, 1e-9):,.0f} s left"
+        self.bar.update(self.task, completed=self.done, rate=text)
+        if not self.console.is_terminal and now - self.said > EVERY:
+            self.said = now
+            self.say(f"{self.done:,} of {self.cases:,} cases, {text}")
+
+    def say(self, text: str) -> None:
+        self.console.print(text, highlight=False, soft_wrap=True)

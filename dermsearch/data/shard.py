@@ -1,0 +1,155 @@
+"""One shard of a case store: some records' images, decoded and written, with a head that tells of each.
+
+A shard is made by one process from its records alone, so any number of processes and nodes make a store. The
+head is written after its images: where it is, the shard is whole.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import warnings
+import zlib
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import pyarrow as pa
+from PIL import Image
+
+from dermsearch.data.decode import BadImage, Form, decode, decode_mask
+from dermsearch.data.duplicates import THUMB, thumbnail
+from dermsearch.data.files import Folder, first_line
+
+MASK = "mask"  # kept as one more plane of a case, beside its modalities
+JPEG: dict[str, Any] = {"format": "JPEG", "quality": 95, "subsampling": 0}  # in an encoded store
+PNG: dict[str, Any] = {"format": "PNG"}
+NONE, NO_THUMB = bytes(16), bytes(THUMB)
+
+
+@dataclass
+class Plane:
+    """An image or mask as it is kept."""
+
+    data: bytes  # raw pixels, or a JPEG (PNG for masks)
+    size: tuple[int, int]  # height, width
+    original: tuple[int, int]
+    file: bytes = NONE  # hash of the file it came from
+    thumb: bytes = NO_THUMB
+
+
+@dataclass
+class Entry:
+    """One case's planes, and what was odd about them: (image, what was done, why)."""
+
+    row: int  # of the records
+    planes: dict[str, Plane] = field(default_factory=dict)
+    notes: list[tuple[str, str, str]] = field(default_factory=list)
+
+
+def make_shard(job: dict[str, Any]) -> dict[str, Any]:
+    """Decode a job's records and write their shard. A job is plain data, so that it travels to any process."""
+    release, store = Folder(job["release"]), Folder(job["store"])
+    form = Form(**job["form"])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Pillow's, of metadata that nobody reads
+        entries = [read_entry(release, record, form, job["encoded"]) for record in job["records"]]
+    write_shard(store, job["number"], entries, job["planes"])
+    bad = sum(any(done == "left out" for _, done, _ in e.notes) for e in entries)
+    return {"number": job["number"], "cases": len(entries), "bad": bad}
+
+
+def read_entry(release: Folder, record: dict[str, Any], form: Form, encoded: bool) -> Entry:
+    """A record's images, each decoded or noted with the reason why not."""
+    entry = Entry(record["row"])
+    for modality, name in record["images"].items():
+        try:
+            data = read_image(release, name)
+            picture = decode(data, name, form)
+        except BadImage as error:
+            entry.notes.append((name, "left out", str(error)))
+        else:
+            entry.notes += [(name, "converted", note) for note in picture.notes]
+            entry.planes[modality] = as_plane(picture.image, picture.original, digest(data), encoded)
+    if record.get("mask") and entry.planes:
+        original = next(iter(entry.planes.values())).original
+        try:
+            mask = decode_mask(read_image(release, record["mask"]), original, form)
+            entry.planes[MASK] = as_plane(mask, original, NONE, encoded)
+        except BadImage as error:
+            entry.notes.append((record["mask"], "mask left out", str(error)))
+    return entry
+
+
+def read_image(release: Folder, name: str) -> bytes:
+    """The bytes of an image's file."""
+    try:
+        return release.read(name)
+    except (FileNotFoundError, NotADirectoryError):
+        raise BadImage("is missing") from None
+    except OSError as error:
+        raise BadImage(f"cannot be read: {error.strerror or first_line(error)}") from None
+
+
+def as_plane(image: Image.Image, original: tuple[int, int], file: bytes = NONE, encoded: bool = False) -> Plane:
+    """An image (RGB) or mask (grey) as a store keeps it."""
+    size = (image.height, image.width)
+    if not encoded:
+        data = image.tobytes()
+    else:
+        out = io.BytesIO()
+        image.save(out, **(PNG if image.mode == "L" else JPEG))
+        data = out.getvalue()
+    return Plane(data, size, original, file, NO_THUMB if image.mode == "L" else thumbnail(image))
+
+
+def write_shard(store: Folder, number: int, entries: Iterable[Entry], planes: Iterable[str]) -> None:
+    """The shard's images, then its head."""
+    entries = list(entries)
+    images: dict[str, pa.Array] = {}
+    head: dict[str, pa.Array] = {"row": pa.array([e.row for e in entries], pa.int64())}
+    for name in planes:
+        kept = [e.planes.get(name) for e in entries]
+        images[name] = pa.array([p.data if p else b"" for p in kept], pa.large_binary())
+        for i, axis in enumerate(("height", "width")):
+            head[f"{axis}_{name}"] = pa.array([p.size[i] if p else 0 for p in kept], pa.int32())
+            head[f"original_{axis}_{name}"] = pa.array([p.original[i] if p else 0 for p in kept], pa.int32())
+        hashes = [digest(p.data) if p else NONE for p in kept]
+        head[f"pixel_{name}"] = pa.array(hashes, pa.binary(16))
+        if name != MASK:
+            head[f"file_{name}"] = pa.array([p.file if p else NONE for p in kept], pa.binary(16))
+            head[f"thumb_{name}"] = pa.array([p.thumb if p else NO_THUMB for p in kept], pa.binary(THUMB))
+    head["notes"] = pa.array([json.dumps(e.notes) if e.notes else "" for e in entries])
+    data = to_bytes(pa.table(images))
+    store.write(shard_file(number), data)
+    about = {"checksum": checksum(data), "bytes": data.size, "cases": len(entries)}
+    store.write(head_file(number), to_bytes(pa.table(head).replace_schema_metadata({"shard": json.dumps(about)})))
+
+
+def shard_file(number: int) -> str:
+    """Where a shard's images are."""
+    return f"images-{number:05d}.arrow"
+
+
+def head_file(number: int) -> str:
+    """Where its head is, until the store is finished."""
+    return f"preparing/head-{number:05d}.arrow"
+
+
+def to_bytes(table: pa.Table) -> pa.Buffer:
+    """An Arrow file of one record batch, so that a reader can map it whole."""
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_file(sink, table.schema) as writer:
+        writer.write_table(table.combine_chunks(), max_chunksize=max(1, table.num_rows))
+    return sink.getvalue()
+
+
+def digest(data: bytes) -> bytes:
+    """Tells one image from another: most processors have instructions for this one."""
+    return hashlib.sha256(data).digest()[:16]
+
+
+def checksum(data: pa.Buffer) -> str:
+    """Tells a damaged file from a whole one, at the speed of memory."""
+    return f"{zlib.crc32(data):08x}"

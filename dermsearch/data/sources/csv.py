@@ -1,0 +1,125 @@
+"""A table of your own, one row for each case, with the columns named in the command: no code is needed.
+
+    --image derm=COLUMN                  files, relative to the table's folder; several for several modalities
+    --label COLUMN                       its words are the classes: sorted, or by size where all are whole numbers
+    --case, --lesion, --patient, --split, --mask, --metadata     each a COLUMN, where there is one
+
+The table is separated by commas, semicolons, tabs or bars, as its header shows. Without --case the id is the first
+image's path with __ for /. A split is train, val (valid, validation) or test. A column of metadata of which every
+value is a number becomes numbers. Empty, NA, none, unknown and -1 mean that a value is missing.
+"""
+
+from __future__ import annotations
+
+from dermsearch.data.case import MODALITIES
+from dermsearch.data.files import Folder
+from dermsearch.data.sources.base import (
+    SPLIT_WORDS,
+    Collector,
+    Columns,
+    Images,
+    Problem,
+    Record,
+    Release,
+    Source,
+    check_header,
+    number,
+    path_id,
+    read_table,
+    sex,
+    shown,
+    word,
+)
+from dermsearch.errors import UserError, nearest
+
+
+def read(folder: Folder, columns: Columns) -> Release:
+    """Every row of the table."""
+    table = columns.table or only_table(folder)
+    named = [*columns.images.values(), *columns.labels, *columns.metadata]
+    named += [c for c in (columns.case, columns.lesion, columns.patient, columns.split, columns.mask) if c]
+    delimiter = check_columns(folder, table, columns)
+    damaged: list[Problem] = []
+    rows = list(read_table(folder, table, named, damaged, delimiter))
+    collector = Collector({label: classes([row[label] for _, row in rows]) for label in columns.labels})
+    collector.problems += damaged
+    numeric = {c for c in columns.metadata if all(number(v) is not None for _, row in rows if (v := word(row[c])))}
+    images = Images(folder)
+
+    def file(row: dict[str, str], column: str | None) -> str:
+        path = (word(row[column]) if column else None) or ""
+        return images.path(path.replace("\\", "/").removeprefix("./"))  # tables from Windows have backslashes
+
+    for where, row in rows:
+        paths = {modality: file(row, column) for modality, column in columns.images.items()}
+        case = row[columns.case] if columns.case else path_id(next(filter(None, paths.values()), ""))
+        split = word(row[columns.split]) if columns.split else None
+        if split and split.lower() not in SPLIT_WORDS:
+            collector.problem(case, where, f"'{split}' is no split; {nearest(split.lower(), SPLIT_WORDS)}")
+            continue
+        collector.add(
+            Record(
+                case=case,
+                images=paths,
+                labels={label: row[label] for label in columns.labels},
+                lesion=(word(row[columns.lesion]) if columns.lesion else None) or "",
+                patient=(word(row[columns.patient]) if columns.patient else None) or "",
+                metadata={c.lower(): value(c, row[c], c in numeric) for c in columns.metadata},
+                mask=file(row, columns.mask) or None,
+                split=SPLIT_WORDS[split.lower()] if split else None,
+                where=where,
+            )
+        )
+    return collector.release()
+
+
+def only_table(folder: Folder) -> str:
+    """The .csv of the folder, if it has one."""
+    tables = [name for name in folder.names() if name.lower().endswith(".csv") and "/" not in name]
+    if len(tables) != 1:
+        said = f"has several tables, name one of them: {', '.join(tables)}" if tables else "has no .csv table"
+        raise UserError(f"{folder.where}: {said}")
+    return tables[0]
+
+
+def check_columns(folder: Folder, table: str, columns: Columns) -> str:
+    """What separates the table's columns. A command that names no image, or a modality that is none, is a mistake."""
+    header = next(iter(folder.text(table).splitlines()), "")
+    delimiter = max(",;\t|", key=header.count)
+    names = [name.strip().strip('"') for name in header.split(delimiter)]
+    check_header(f"{folder.where}: {table}", names, [])
+    if not columns.images:
+        raise UserError(
+            f"{folder.where}: say which column of {table} names the images, for example --image derm=COLUMN; "
+            f"its columns are {', '.join(shown(name, 100) for name in names)}"
+        )
+    for modality in columns.images:
+        if modality not in MODALITIES:
+            raise UserError(f"--image {modality}=...: '{modality}' is no modality; {nearest(modality, MODALITIES)}")
+    return delimiter
+
+
+def classes(values: list[str]) -> dict[str, str]:
+    """The distinct words of a column, sorted; by size where all are whole numbers."""
+    words = sorted({known for value in values if (known := word(value))})
+    whole = all((n := number(name)) is not None and n.is_integer() for name in words)
+    return {name: name for name in (sorted(words, key=float) if whole else words)}
+
+
+def value(column: str, text: str, numeric: bool) -> float | str | None:
+    """A value of metadata."""
+    if column.lower() == "sex":
+        return sex(text)
+    known = word(text)
+    return number(known) if known and numeric else known
+
+
+SOURCE = Source(
+    name="csv",
+    title="a table of your own",
+    licence="yours",
+    citation="",
+    home="",
+    read=read,
+    notes=("Name the column of patients if there is one: without it, images of one patient may be in several splits.",),
+)

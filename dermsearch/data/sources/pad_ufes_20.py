@@ -1,0 +1,98 @@
+"""PAD-UFES-20: 2,298 clinical images, taken with telephones, of 1,641 lesions of 1,373 patients, with 22 features.
+
+    metadata.csv                         a row for each image; `img_id` is its file's name
+    images/imgs_part_1/*.png             and imgs_part_2, imgs_part_3, or all in images/
+
+The id of a case is its `img_id` without .png. Every feature of patient and lesion is kept as metadata: `gender`,
+`region` and `fitspatrick` under the names sex, site and skin_type that all data sets share, the others under
+their own.
+"""
+
+from __future__ import annotations
+
+from dermsearch.data.files import Folder
+from dermsearch.data.sources.base import (
+    Collector,
+    Columns,
+    Expected,
+    Images,
+    Record,
+    Release,
+    Source,
+    locate,
+    number,
+    read_table,
+    sex,
+    skin_type,
+    truth,
+    word,
+)
+
+COUNTS = {"BCC": 845, "ACK": 730, "NEV": 244, "SEK": 235, "SCC": 192, "MEL": 52}
+TRUTHS = (
+    "smoke",
+    "drink",
+    "pesticide",
+    "skin_cancer_history",
+    "cancer_history",
+    "has_piped_water",
+    "has_sewage_system",
+    "itch",
+    "grew",
+    "hurt",
+    "changed",
+    "bleed",
+    "elevation",
+    "biopsed",
+)
+WORDS = ("background_father", "background_mother")
+NUMBERS = ("age", "diameter_1", "diameter_2")
+NEEDS = (
+    *("img_id", "patient_id", "lesion_id", "diagnostic", "gender", "region", "fitspatrick"),
+    *(*NUMBERS, *WORDS, *TRUTHS),
+)
+
+
+def read(folder: Folder, columns: Columns) -> Release:
+    """Every image of the metadata table."""
+    top, table = locate(folder, ["metadata.csv"], ["PAD-UFES-20", "pad_ufes_20"])
+    images = Images(folder, f"{top}images", *(f"{top}imgs_part_{part}" for part in (1, 2, 3)))
+    collector = Collector({"diagnosis": {name: name for name in COUNTS}})
+    for where, row in read_table(folder, table, NEEDS, collector.problems):
+        case = row["img_id"].removesuffix(".png")
+        collector.add(
+            Record(
+                case=case,
+                images={"clinic": images.stem(case) or ""},
+                labels={"diagnosis": row["diagnostic"]},
+                lesion=word(row["lesion_id"]) or "",
+                patient=word(row["patient_id"]) or "",
+                metadata={
+                    "sex": sex(row["gender"]),
+                    "site": word(row["region"]),
+                    "skin_type": skin_type(row["fitspatrick"]),
+                    **{name: number(row[name]) for name in NUMBERS},
+                    **{name: word(row[name]) for name in WORDS},
+                    **{name: truth(row[name]) for name in TRUTHS},
+                },
+                where=where,
+            )
+        )
+    return collector.release()
+
+
+SOURCE = Source(
+    name="pad_ufes_20",
+    title="PAD-UFES-20: smartphone images of skin lesions with clinical data",
+    licence="CC BY 4.0",
+    citation="Pacheco et al.: PAD-UFES-20: a skin lesion dataset composed of patient data and clinical images "
+    "collected from smartphones. Data in Brief 32, 106221, 2020",
+    home="https://doi.org/10.17632/zr7vgbcyr2.1",
+    read=read,
+    expected=Expected(cases=2298, lesions=1641, patients=1373, classes={"diagnosis": COUNTS}),
+    notes=(
+        "There is no published split; the images of a patient stay in one.",
+        "Most features of the patient are missing in 804 rows.",
+        "`biopsed` follows from the diagnosis (every cancer was biopsied): no input for a model that predicts it.",
+    ),
+)

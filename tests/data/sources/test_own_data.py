@@ -1,0 +1,216 @@
+"""A hospital's own data: a folder of class folders, and a table whose columns the command names."""
+
+from pathlib import Path
+
+import pytest
+from data import releases
+from data.releases import CSV, NONE, fields
+
+from dermsearch.data.files import Folder
+from dermsearch.data.sources.base import Columns, Release, find_source
+from dermsearch.errors import UserError
+
+
+def read(name: str, folder: Path, columns: Columns = NONE) -> Release:
+    return find_source(name).read(Folder(folder), columns)
+
+
+def hospital(folder: Path, *lines: str) -> Path:
+    """A table and an image for each word of it that names one."""
+    releases.table(folder / "t.csv", lines)
+    for line in lines[1:]:
+        releases.images(folder, *(cell for cell in line.split(",") if cell.endswith(".jpg")))
+    return folder
+
+
+# -- folder
+
+
+def test_classes_are_folders(tmp_path: Path) -> None:
+    release = read("folder", releases.folder(tmp_path), Columns(modality="clinic"))
+    assert release.classes == {"diagnosis": ("mel", "nev")}
+    assert [(r.case, r.images, r.labels, r.split) for r in release.records] == [
+        ("mel__a.jpg", {"clinic": "mel/a.jpg"}, {"diagnosis": "mel"}, None),
+        ("nev__a.jpg", {"clinic": "nev/a.jpg"}, {"diagnosis": "nev"}, None),
+        ("nev__visit 2__B.PNG", {"clinic": "nev/visit 2/B.PNG"}, {"diagnosis": "nev"}, None),
+    ]
+
+
+def test_folders_named_after_splits(tmp_path: Path) -> None:
+    releases.images(tmp_path, "train/mel/1.jpg", "train/nev/2.jpg", "valid/nev/1.jpg", "Test/mel/1.jpg", "train/3.jpg")
+    release = read("folder", tmp_path)
+    assert release.classes == {"diagnosis": ("mel", "nev")} and release.problems == []
+    assert {r.case: (r.split, r.labels["diagnosis"]) for r in release.records} == {
+        "Test__mel__1.jpg": ("test", "mel"),
+        "train__3.jpg": ("train", None),
+        "train__mel__1.jpg": ("train", "mel"),
+        "train__nev__2.jpg": ("train", "nev"),
+        "valid__nev__1.jpg": ("val", "nev"),
+    }
+
+
+def test_splits_beside_classes_are_a_mistake(tmp_path: Path) -> None:
+    releases.images(tmp_path, "train/mel/1.jpg", "nev/2.jpg")
+    with pytest.raises(UserError, match="'train' is a split and 'nev' a class; have folders of one kind there"):
+        read("folder", tmp_path)
+
+
+def test_images_without_classes_have_no_labels(tmp_path: Path) -> None:
+    releases.images(tmp_path, "a.jpg", "b.png")
+    release = read("folder", tmp_path)
+    assert release.classes == {} and [r.labels for r in release.records] == [{}, {}]
+
+
+def test_a_class_of_unknown_images(tmp_path: Path) -> None:
+    releases.images(tmp_path, "mel/1.jpg", "unknown/2.jpg")
+    release = read("folder", tmp_path)
+    assert [r.labels["diagnosis"] for r in release.records] == ["mel", None]
+
+
+def test_a_file_that_may_be_an_image_is_told(tmp_path: Path) -> None:
+    releases.images(tmp_path, "mel/1.jpg")
+    (tmp_path / "mel/2.heic").write_bytes(b"?")
+    (tmp_path / "mel/notes.txt").write_text("seen twice")
+    (tmp_path / ".DS_Store").write_bytes(b"?")
+    release = read("folder", tmp_path)
+    assert [(p.case, p.where, p.reason) for p in release.problems] == [
+        ("mel__2.heic", "mel/2.heic", "is no image of a kind that is read")
+    ]
+
+
+def test_a_modality_that_is_none(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="'dermo' is no modality; did you mean 'derm'"):
+        read("folder", releases.folder(tmp_path), Columns(modality="dermo"))
+    with pytest.raises(UserError, match="'dermo' is no modality; did you mean 'derm'"):
+        read("csv", releases.csv(tmp_path), Columns(images={"dermo": "Photo"}))
+
+
+# -- csv
+
+
+def test_every_column_of_a_table(tmp_path: Path) -> None:
+    release = read("csv", releases.csv(tmp_path), CSV)
+    assert release.classes == {"Diagnosis": ("melanoma; in situ", "nevus"), "Grade": ("1", "2", "10")}
+    first, second, third = release.records
+    assert first.images == {"derm": "derm/a.jpg", "clinic": "photo/a.png"}
+    assert (first.case, first.lesion, first.patient, first.mask) == ("c1", "l1", "p1", "masks/a.png")
+    assert first.labels == {"Diagnosis": "nevus", "Grade": "2"}
+    assert first.metadata == {"age": 51.0, "sex": "male", "ward": "B 4"}
+    assert second.images == {"derm": "derm/b.jpg"} and second.mask is None  # the table says DERM/b.jpg
+    assert second.labels == {"Diagnosis": "melanoma; in situ", "Grade": "10"}
+    assert second.metadata == {"age": None, "sex": "female", "ward": "7"}  # wards are words: one is B 4
+    assert third.labels["Diagnosis"] is None and third.metadata == {"age": None, "sex": None, "ward": None}
+    assert [r.split for r in release.records] == ["train", "val", "test"]
+    assert third.lesion == third.patient == ""
+
+
+@pytest.mark.parametrize("separator", [",", ";", "\t", "|"])
+def test_what_separates_columns_is_seen_in_the_header(separator: str, tmp_path: Path) -> None:
+    releases.images(tmp_path, "a.jpg")
+    releases.table(tmp_path / "t.csv", [separator.join(("image", "dx")), separator.join(("a.jpg", "x"))])
+    release = read("csv", tmp_path, fields(labels=("dx",)))
+    assert [(r.case, r.labels) for r in release.records] == [("a.jpg", {"dx": "x"})]
+
+
+def test_the_table_is_named_where_there_are_several(tmp_path: Path) -> None:
+    hospital(tmp_path, "image,dx", "a.jpg,x")
+    (tmp_path / "old.csv").write_text("image,dx\n")
+    with pytest.raises(UserError, match=r"has several tables, name one of them: old.csv, t.csv"):
+        read("csv", tmp_path, fields())
+    assert len(read("csv", tmp_path, fields(table="t.csv")).records) == 1
+    with pytest.raises(UserError, match=r"has no u.csv"):
+        read("csv", tmp_path, fields(table="u.csv"))
+
+
+def test_an_id_is_the_path_where_no_column_is_named(tmp_path: Path) -> None:
+    hospital(tmp_path, "image", "x/a.jpg", "y/a.jpg", "x/a.jpg")
+    release = read("csv", tmp_path, fields())
+    assert [r.case for r in release.records] == ["x__a.jpg", "y__a.jpg"]
+    assert [(p.case, p.where, p.reason) for p in release.problems] == [
+        ("x__a.jpg", "t.csv, line 4", "this case is already in t.csv, line 2")
+    ]
+
+
+def test_no_image_column(tmp_path: Path) -> None:
+    hospital(tmp_path, "image,dx", "a.jpg,x")
+    message = "say which column of t.csv names the images, for example --image derm=COLUMN; its columns are image, dx"
+    with pytest.raises(UserError, match=message):
+        read("csv", tmp_path, fields(images={}))
+
+
+@pytest.mark.parametrize("role", ["case", "lesion", "patient", "split", "mask"])
+def test_a_column_that_is_not_there(role: str, tmp_path: Path) -> None:
+    hospital(tmp_path, "image,patient_no", "a.jpg,x")
+    with pytest.raises(UserError, match=r"t.csv has no column 'patient_nr'; did you mean 'patient_no'\?"):
+        read("csv", tmp_path, fields(**{role: "patient_nr"}))
+
+
+def test_a_column_that_is_there_twice(tmp_path: Path) -> None:
+    hospital(tmp_path, "image,dx,dx", "a.jpg,x,y")
+    with pytest.raises(UserError, match=r"t.csv has 2 columns 'dx'; one is right"):
+        read("csv", tmp_path, fields(labels=("dx",)))
+
+
+def test_an_empty_table(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_bytes(b"")
+    with pytest.raises(UserError, match=r"t.csv is empty"):
+        read("csv", tmp_path, fields())
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        ("c2,../a.jpg,train", "'../a.jpg' is no path inside the release's folder"),
+        ("c2,/etc/a.jpg,train", "'/etc/a.jpg' is no path inside the release's folder"),
+        ("c2,C:\\a.jpg,train", "'C:/a.jpg' is no path inside the release's folder"),
+        ("c2,,train", "is missing: no image file of it is in the folder"),
+        (
+            "c2,b.jpg,holdout",
+            "'holdout' is no split; choose from: train, training, val, valid, validation, test, testing",
+        ),
+        ("c2,b.jpg", "2 fields where the header has 3"),
+        (",b.jpg,train", "it has no id"),
+        ("c1,b.jpg,train", "this case is already in t.csv, line 2"),
+    ],
+)
+def test_a_row_that_cannot_be_used(line: str, reason: str, tmp_path: Path) -> None:
+    hospital(tmp_path, "id,image,part", "c1,a.jpg,train")
+    releases.table(tmp_path / "t.csv", ["id,image,part", "c1,a.jpg,train", line])
+    release = read("csv", tmp_path, fields(case="id", split="part"))
+    assert [r.case for r in release.records] == ["c1"]
+    assert [(p.case, p.where, p.reason) for p in release.problems] == [(line.split(",")[0], "t.csv, line 3", reason)]
+
+
+def test_missing_values_do_not_make_words_of_numbers(tmp_path: Path) -> None:
+    hospital(tmp_path, "image,Age,tone", "a.jpg,50,-1", "b.jpg,,4", "c.jpg,NA,x")
+    release = read("csv", tmp_path, fields(metadata=("Age", "tone")))
+    assert [r.metadata for r in release.records] == [
+        {"age": 50.0, "tone": None},
+        {"age": None, "tone": "4"},
+        {"age": None, "tone": "x"},
+    ]
+
+
+def test_whole_numbers_are_classes_by_size_and_other_words_sorted(tmp_path: Path) -> None:
+    hospital(tmp_path, "image,grade,mixed", "a.jpg,10,10", "b.jpg,-1,9", "c.jpg,9,x", "d.jpg,0,")
+    release = read("csv", tmp_path, fields(labels=("grade", "mixed")))
+    assert release.classes == {"grade": ("0", "9", "10"), "mixed": ("10", "9", "x")}
+    assert [r.labels["grade"] for r in release.records] == ["10", None, "9", "0"]
+
+
+def test_a_path_may_begin_where_the_table_is(tmp_path: Path) -> None:
+    hospital(tmp_path, "id,image", "1,x/a.jpg")
+    releases.table(tmp_path / "t.csv", ["id,image", "1,./x/a.jpg"])
+    assert read("csv", tmp_path, fields(case="id")).records[0].images == {"derm": "x/a.jpg"}
+
+
+def test_a_mask_outside_is_a_problem(tmp_path: Path) -> None:
+    hospital(tmp_path, "image,mask", "a.jpg,../m.png")
+    assert len(read("csv", tmp_path, fields(mask="mask")).problems) == 1
+
+
+def test_classes_differ_by_case_where_the_user_writes_them_so(tmp_path: Path) -> None:
+    hospital(tmp_path, "image,dx", "a.jpg,mel", "b.jpg,Mel")
+    release = read("csv", tmp_path, fields(labels=("dx",)))
+    assert release.classes == {"dx": ("Mel", "mel")}
+    assert [r.labels["dx"] for r in release.records] == ["mel", "Mel"]
