@@ -154,6 +154,9 @@ def _finished(order: Order, engine: Any, bar: Any) -> None:
     manifest = make(order, engine, bar)
     seconds = time.monotonic() - started
     odd = manifest["notes_by_kind"]
+    if not bar.started:
+        bar.say(f"{order.store}: is there already, made in the same way: {manifest['cases']:,} cases.")
+        return
     bar.say(f"{order.store}: {manifest['cases']:,} cases in {seconds:.1f} s, {manifest['bytes'] / 1e6:,.0f} MB.")
     if odd:
         kinds = ", ".join(f"{count:,} {kind}" for kind, count in odd.items())

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 from dermsearch.data.case import MODALITIES, SEVEN_POINT
 from dermsearch.errors import nearest
@@ -29,6 +30,21 @@ def _a_path(value: str) -> str:
 Path = Annotated[str, Field(max_length=1000), AfterValidator(_a_path)]
 
 
+def _labelled(value: Any) -> Any:
+    """20, "20" or "10%"; what is none of them is told in words."""
+    text = str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+    if not isinstance(text, str) or not re.fullmatch(r"all|[1-9][0-9]{0,8}|[0-9]{1,3}([.][0-9]{1,6})?%", text):
+        raise ValueError(
+            f"must be all, a number of cases of every class such as 20, or a share such as 10%, not {value!r}"
+        )
+    if text.endswith("%") and not 0 < float(text[:-1]) <= 100:
+        raise ValueError(f"must be a share above 0 and up to 100 %, not {text}")
+    return text
+
+
+Labelled = Annotated[str, BeforeValidator(_labelled)]
+
+
 class Section(BaseModel):
     """A part of a study: frozen, exact types, no unknown keys, no NaN."""
 
@@ -44,7 +60,7 @@ class Data(Section):
     size: int = Field(default=64, ge=32, le=1024)  # side of a view in pixels; a store may hold larger images
     border: float = Field(default=0.0, ge=0, le=0.4)  # cut from every edge, as a share of the short side
     normalise: Literal["imagenet", "derm7pt"] = "imagenet"  # the statistics that pixels are normalised by
-    labelled: Annotated[str, Field(pattern=r"^(all|[1-9][0-9]*|([0-9]*[.])?[0-9]+%)$")] = "all"  # N per class, or N%
+    labelled: Labelled = "all"  # the training cases that protocols learn from: all, N of every class, or N%
     seed: Seed = 0
     modalities: Annotated[tuple[Literal["derm", "clinic", "xray"], ...], Field(strict=False)] = ("derm",)
     transductive: bool = False  # pre-train on validation and test images too; recorded in the tables

@@ -60,7 +60,7 @@ class Bench:
             driver.store.commit(job["key"], {"w": torch.ones(1)}, [], about)
             row = {"protocol": "linear", "split": "val", "label": "diagnosis", "class": ""}
             row |= {"metric": "balanced_accuracy", "value": self.score(job), "seed": job["seed"]}
-            key = score_key(job["key"], "linear", 1, job["protocols"]["linear"], "val", "fp32")
+            key = score_key(job["key"], "linear", 1, job["protocols"]["linear"], "all", "val", "fp32")
             driver.store.write_scores(key, [row])
             return {"key": job["key"], "status": "done", "reused": False, **about}
 

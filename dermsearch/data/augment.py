@@ -29,7 +29,7 @@ STATISTICS = {  # mean and standard deviation of red, green and blue in [0, 1]
     "derm7pt": ((0.7833, 0.6712, 0.6026), (0.2139, 0.2472, 0.2571)),
 }
 TRIES = 10  # of torchvision's RandomResizedCrop, before it takes a central crop
-CACHE, MEMORY = 1 << 20, 1 << 28  # numbers under way at once: per core, on a GPU
+CACHE, MEMORY = 3 << 19, 1 << 28  # numbers under way at once: per core, on a GPU
 
 
 @dataclass(frozen=True)
@@ -256,8 +256,11 @@ def arrange(pictures: Pictures, side: int, key: np.ndarray | None = None) -> tup
     rows = np.arange(len(pictures))
     if not len(rows):
         return rows, 1
-    room = CACHE if pictures.pixels.device.type == "cpu" else MEMORY
-    step = max(1, room // (3 * max(side * side, pictures.pixels[0, 0].numel())))
+    cpu = pictures.pixels.device.type == "cpu"
+    most = max(1, (CACHE if cpu else MEMORY) // (3 * max(side * side, pictures.pixels[0, 0].numel())))
+    threads = torch.get_num_threads() if cpu else 1
+    rounds = -(-len(rows) // (most * threads))  # each thread does as many chunks as the others
+    step = -(-len(rows) // (rounds * threads))
     return rows if key is None else np.lexsort((key, rows // step)), step
 
 

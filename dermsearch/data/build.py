@@ -32,7 +32,7 @@ from dermsearch.data.shard import (
     write_shard,
 )
 from dermsearch.data.sources.base import Record
-from dermsearch.data.splits import Split, groups_of, split_by_group
+from dermsearch.data.splits import By, Split, groups_of, split_by_group
 from dermsearch.data.store import CARD, FORMAT, INDEX, MANIFEST, QUARANTINE, CaseStore, of_itself
 from dermsearch.errors import UserError
 
@@ -187,11 +187,7 @@ def divide(
     patients, lesions = [r.patient for r in records], [r.lesion for r in records]
     groups = groups_of(patients, lesions, links=links)
     published = [r.split for r in records]
-    by = wanted.by or ("published" if any(published) else "patient" if any(patients) else "lesion")
-    if by == "patient" and not any(patients):
-        raise UserError("--split-by patient: the release names no patients")
-    if by == "lesion" and not any(lesions) and wanted.by == "lesion":
-        raise UserError("--split-by lesion: the release names no lesions")
+    by = unit_of(wanted, records)
     label = next(iter(given.classes), None)
     words = [r.labels.get(label) or "" if label else "" for r in records]
     strata = np.unique(words, return_inverse=True)[1]
@@ -200,8 +196,6 @@ def divide(
         about["shares"] = wanted.shares
         units = {"patient": groups, "lesion": groups_of(lesions, links=links), "image": np.arange(len(records))}[by]
         return groups, split_by_group(units, strata, wanted.seed, wanted.shares), about
-    if not any(published):
-        raise UserError("--split-by published: the release has no published split")
     splits = [s or "train" for s in published]
     share = wanted.shares[1] / (wanted.shares[0] + wanted.shares[1])
     if "val" not in splits and share:  # selection needs one: a part of the training cases
@@ -212,6 +206,20 @@ def divide(
             splits[row] = split
         about["validation"] = "made from the published training cases"
     return groups, splits, about
+
+
+def unit_of(wanted: Split, records: Sequence[Record]) -> By:
+    """What is dealt whole: what was asked for, if the release knows it, else the best that it knows."""
+    known = {
+        "published": any(r.split for r in records),
+        "patient": any(r.patient for r in records),
+        "lesion": any(r.lesion for r in records),
+        "image": True,
+    }
+    if wanted.by and not known[wanted.by]:
+        what = "has no published split" if wanted.by == "published" else f"names no {wanted.by}s"
+        raise UserError(f"--split-by {wanted.by}: the release {what}")
+    return wanted.by or ("published" if known["published"] else "patient" if known["patient"] else "lesion")
 
 
 def torn(records: Sequence[Record], groups: np.ndarray, splits: list[str]) -> list[dict[str, str]]:

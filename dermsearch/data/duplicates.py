@@ -14,6 +14,7 @@ THUMB = EDGE * EDGE  # bytes of a grey thumbnail
 BITS = 64
 DISTANCE = 3  # bits of the hash that may differ: four bands of 16 bits, so one of them is equal
 LEVELS = 1.5  # mean difference of the thumbnails, of 255
+MARGIN = 32  # of a frequency over the median: a soft picture's many faint ones would turn with every compression
 BLOCK = 1 << 22  # pairs of hashes compared at once
 
 _k = np.arange(EDGE)
@@ -27,13 +28,13 @@ def thumbnail(image: Image.Image) -> bytes:
 
 
 def perceptual_hash(thumbs: np.ndarray) -> np.ndarray:
-    """uint8 (n, THUMB) -> uint64 (n,): which low frequencies are above their median."""
+    """uint8 (n, THUMB) -> uint64 (n,): which low frequencies are well above their median."""
     found = np.empty(len(thumbs), np.uint64)
     weights = np.uint64(1) << np.arange(BITS, dtype=np.uint64)
     for start in range(0, len(thumbs), 65536):
         x = thumbs[start : start + 65536].reshape(-1, EDGE, EDGE).astype(np.float64)
         low = (_DCT @ x @ _DCT.T).reshape(len(x), BITS)
-        above = low > np.median(low[:, 1:], axis=1, keepdims=True) + 1e-6  # rounding gives no bits to a flat picture
+        above = low > np.median(low[:, 1:], axis=1, keepdims=True) + MARGIN
         found[start : start + 65536] = np.where(above, weights, np.uint64(0)).sum(1)
     return found
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from typing import Any
 
 from dermsearch.data.shard import make_shard
@@ -23,7 +26,7 @@ def on_cores(workers: int) -> Engine:
             return
         context = get_context("forkserver")
         context.set_forkserver_preload(["dermsearch.data.shard"])
-        with ProcessPoolExecutor(min(workers, len(jobs)), context) as pool:
+        with ProcessPoolExecutor(min(workers, len(jobs)), context, begin) as pool:
             try:
                 for future in as_completed([pool.submit(make_shard, job) for job in jobs]):
                     yield future.result()
@@ -35,3 +38,17 @@ def on_cores(workers: int) -> Engine:
                 pool.shutdown(cancel_futures=True)
 
     return run
+
+
+def begin() -> None:
+    """What a process does first. Ctrl-C is the command's to hear; a command that is killed takes its processes along."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=follow, daemon=True).start()
+
+
+def follow() -> None:
+    """End this process when the one that it works for has ended, be it by a kill."""
+    parent = parent_process()
+    assert parent
+    parent.join()
+    os._exit(1)

@@ -11,6 +11,9 @@ import pyarrow.fs as pafs
 
 from dermsearch.errors import UserError
 
+OBJECT_STORES = ("s3", "gcs", "abfs")  # nothing can be renamed there, and what is written appears whole
+PARTS = "preparing"  # elsewhere files grow in here until they are whole; whoever finishes a store removes it
+
 
 class Folder:
     """`where` is a path or a URI such as s3://bucket/data. Names in it are relative, with forward slashes."""
@@ -71,11 +74,21 @@ class Folder:
     def write(self, name: str, data: bytes | pa.Buffer) -> None:
         """A file appears whole under its name."""
         path = self._path(name)
-        part = f"{path}.{uuid.uuid4().hex[:8]}.part"
-        self.fs.create_dir(os.path.dirname(path), recursive=True)
-        with self.fs.open_output_stream(part) as stream:
+        try:
+            if self.fs.type_name in OBJECT_STORES:
+                self._put(path, data)
+                return
+            part = self._path(f"{PARTS}/{uuid.uuid4().hex}.part")
+            for place in (path, part):
+                self.fs.create_dir(os.path.dirname(place), recursive=True)
+            self._put(part, data)
+            self.fs.move(part, path)
+        except OSError as error:
+            raise UserError(f"'{self.where}' cannot be written to: {first_line(error)}") from None
+
+    def _put(self, path: str, data: bytes | pa.Buffer) -> None:
+        with self.fs.open_output_stream(path) as stream:
             stream.write(data)
-        self.fs.move(part, path)
 
     def remove(self, name: str) -> None:
         """A folder and all in it; nothing where there is none."""

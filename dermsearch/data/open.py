@@ -5,25 +5,30 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
 from pathlib import Path
 
+import pyarrow as pa
+
 from dermsearch.config import Data
 from dermsearch.data.case import SEVEN_POINT
 from dermsearch.data.files import Folder, first_line
+from dermsearch.data.shard import checksum
 from dermsearch.data.splits import Split
 from dermsearch.data.store import FORMAT, MANIFEST, CaseStore
 from dermsearch.errors import UserError
 
 SYNTHETIC_VERSION = 1  # raise it when the pictures change
+PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]*")  # the name of a file of a store
 
 
 def store_folder(data: Data, cache: Path) -> Path:
     """Where the store of these settings lies on this machine, whether or not it is there yet."""
     if data.source == "store":
         assert data.path is not None
-        return fetched(data.path, cache) if "://" in data.path else Path(data.path).expanduser()
+        return latest(data.path, cache) if "://" in data.path else Path(data.path).expanduser()
     text = json.dumps([data.source, SYNTHETIC_VERSION, FORMAT, data.cases, data.size, data.seed])
     return cache / f"{data.source}-{data.cases}x{data.size}-{hashlib.blake2b(text.encode(), digest_size=6).hexdigest()}"
 
@@ -37,7 +42,13 @@ def open_cases(data: Data, cache: Path) -> CaseStore:
     """The study's cases; built-in data are drawn if no process has done so before."""
     if data.source == "store":
         assert data.path is not None
-        return open_store(data, fetch(data.path, cache) if "://" in data.path else store_folder(data, cache))
+        if "://" not in data.path:
+            return open_store(data, store_folder(data, cache))
+        try:
+            folder = fetch(data.path, cache)
+        except UserError as error:
+            raise UserError(f"data.path: {error}") from None
+        return open_store(data, folder)
     folder = store_folder(data, cache)
     if is_made(data, cache):
         return CaseStore(folder)
@@ -67,34 +78,69 @@ def open_store(data: Data, folder: Path) -> CaseStore:
     return store
 
 
-def fetched(uri: str, cache: Path) -> Path:
-    """Where a remote store is kept on this machine."""
+def copies(uri: str, cache: Path) -> Path:
+    """Where copies of the remote store are kept on this machine, each in a folder named by its fingerprint."""
     name = uri.split("?")[0].rstrip("/").rsplit("/", 1)[-1]
     return cache / f"{name}-{hashlib.blake2b(uri.encode(), digest_size=6).hexdigest()}"
 
 
+def latest(uri: str, cache: Path) -> Path:
+    """The copy that was used last; where they are kept, if there is none."""
+    whole = [path.parent for path in copies(uri, cache).glob(f"[!.]*/{MANIFEST}")]
+    return max(whole, key=lambda folder: folder.stat().st_mtime, default=copies(uri, cache))
+
+
 def fetch(uri: str, cache: Path) -> Path:
-    """Copy a remote store to this machine once, whole or not at all; training maps its pages from there."""
-    target, remote = fetched(uri, cache), Folder(uri)
+    """Copy a remote store to this machine once, whole or not at all; training maps its pages from there.
+
+    A store that was made anew there is copied beside the one that another process may still be reading.
+    """
+    remote, before = Folder(uri), latest(uri, cache)
     try:
         manifest = remote.read(MANIFEST)
     except OSError as error:
-        if (target / MANIFEST).is_file():
-            return target  # fetched before, and now out of reach
-        raise UserError(f"data.path: there is no case store at {uri}: {first_line(error)}") from None
-    if (target / MANIFEST).is_file():
-        if json.loads((target / MANIFEST).read_bytes())["fingerprint"] == json.loads(manifest)["fingerprint"]:
-            return target
-        shutil.rmtree(target)  # another store was prepared there since
-    cache.mkdir(parents=True, exist_ok=True)
-    part = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=cache))
+        if before != copies(uri, cache):
+            return before  # fetched before, and now out of reach
+        raise UserError(f"there is no case store at {uri}: {first_line(error)}") from None
+    files, fingerprint = contents(manifest, uri)
+    target = copies(uri, cache) / fingerprint
     try:
-        for name in (*json.loads(manifest)["files"], MANIFEST):
-            (part / name).write_bytes(remote.read(name))
-        os.rename(part, target)
-    except OSError as error:  # another process was faster, or the disk is full
         if not (target / MANIFEST).is_file():
-            raise UserError(f"data.path: {uri} cannot be copied to {target}: {first_line(error)}") from None
+            target.parent.mkdir(parents=True, exist_ok=True)
+            copy(remote, files, manifest, target)
+        os.utime(target)
+    except OSError as error:
+        raise UserError(f"{uri} cannot be copied to {target}: {first_line(error)}") from None
+    return target
+
+
+def contents(manifest: bytes, uri: str) -> tuple[dict[str, str], str]:
+    """The files of a store with their checksums, and its fingerprint."""
+    try:
+        about = json.loads(manifest)
+        made_by, files, fingerprint = about["format"], dict(about["files"]), str(about["fingerprint"])
+    except (ValueError, KeyError, TypeError):
+        raise UserError(f"{uri}: is not a case store (no readable {MANIFEST} in it)") from None
+    if made_by != FORMAT:
+        raise UserError(f"{uri}: was made by another version of dermsearch; make it again")
+    if not all(PLAIN.fullmatch(name) for name in (*files, fingerprint)):  # none may leave its folder
+        raise UserError(f"{uri}: its {MANIFEST} is damaged; make the store again")
+    return files, fingerprint
+
+
+def copy(remote: Folder, files: dict[str, str], manifest: bytes, target: Path) -> None:
+    """Copy a store's files to a folder, which appears when all are there and are what the manifest says."""
+    part = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    try:
+        for name, expected in files.items():
+            data = remote.read(name)
+            if checksum(pa.py_buffer(data)) != expected:
+                raise UserError(f"{remote.where}: {name} is damaged; copy or make the store there again")
+            (part / name).write_bytes(data)
+        (part / MANIFEST).write_bytes(manifest)
+        os.rename(part, target)
+    except OSError:
+        if not (target / MANIFEST).is_file():  # no other process was faster
+            raise
     finally:
         shutil.rmtree(part, ignore_errors=True)
-    return target

@@ -14,7 +14,7 @@ from collections import Counter
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from dermsearch.data.build import NOTE, Ingredients, finish, notes_of, read_heads, shard_cases
+from dermsearch.data.build import NOTE, Ingredients, finish, notes_of, read_heads, shard_cases, unit_of
 from dermsearch.data.decode import Form
 from dermsearch.data.dicom import needs_pydicom
 from dermsearch.data.engines import Engine
@@ -55,14 +55,16 @@ def prepare(order: Order, engine: Engine, watcher: Watcher) -> dict[str, Any]:
     found = source.read(release, order.columns)
     if not found.records:
         raise UserError(f"{order.release}: no case of {source.title} in it" + first_problem(found))
-    refuse_what_cannot_be_read(found)
+    if any(name.lower().endswith(".dcm") for r in found.records for name in r.images.values()):
+        needs_pydicom()
+    unit_of(order.split, found.records)
     modalities = tuple(dict.fromkeys(m for r in found.records for m in r.images))
     planes = (*modalities, MASK) if any(r.mask for r in found.records) else modalities
     jobs = plan(order, release, found, planes)
     settings = told(order)
     if store.kind(MANIFEST) == "file":
         return already(store, order, settings)
-    digest = hashlib.blake2b(json.dumps([settings, jobs]).encode(), digest_size=16).hexdigest()
+    digest = hashlib.blake2b(json.dumps(jobs).encode(), digest_size=16).hexdigest()
     done = resume(store, digest, len(jobs), watcher)
     make(order, store, jobs, done, found, engine, watcher)
     heads, shards = read_heads(store, len(jobs))
@@ -175,11 +177,6 @@ def already(store: Folder, order: Order, settings: dict[str, Any]) -> dict[str, 
     if manifest.get("format") == FORMAT and manifest.get("settings") == json.loads(json.dumps(settings)):
         return manifest
     raise UserError(f"{store.where}: holds another case store already; choose another folder with -o or delete it")
-
-
-def refuse_what_cannot_be_read(found: Release) -> None:
-    if any(name.lower().endswith(".dcm") for r in found.records for name in r.images.values()):
-        needs_pydicom()
 
 
 def refuse_many_bad(order: Order, store: Folder, notes: list[dict[str, str]], cases: int) -> None:

@@ -44,6 +44,7 @@ class Bar:
             disable=not console.is_terminal,
         )
         self.said = time.monotonic()
+        self.started = False
 
     def __enter__(self) -> Bar:
         self.bar.start()
@@ -54,6 +55,7 @@ class Bar:
 
     def start(self, cases: int, done: int) -> None:
         self.cases, self.first, self.done, self.began = cases, done, done, time.monotonic()
+        self.started = True
         self.task = self.bar.add_task("", total=cases, completed=done, rate="")
 
     def advance(self, cases: int) -> None:

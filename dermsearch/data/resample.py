@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 TAIL = 4.0  # sigmas, where a Gaussian ends
+GAP = 5  # pixels between rows: a power of two from row to row would share few lines of a cache
 
 
 def mix(planes: Tensor, index: Tensor, weight: Tensor) -> Tensor:
@@ -56,12 +57,14 @@ def resample(pixels: Tensor, source: Tensor, down: tuple[Tensor, Tensor], across
     """
     m, height, width, _ = pixels.shape
     b, size, count = down[0].shape
-    rows = pixels.float().reshape(1, m * height, width * 3)
+    rows = torch.zeros(m, height, width + GAP, 3, device=pixels.device)
+    rows[:, :, :width] = pixels
     index = down[0] + height * source[:, None, None]
-    x = mix(rows, index.reshape(-1, count), down[1].reshape(-1, count) / 255).reshape(b, size, width, 3)
+    x = mix(rows.reshape(1, m * height, -1), index.reshape(-1, count), down[1].reshape(-1, count) / 255)
+    x = x.reshape(b, size, width + GAP, 3)
     lying = torch.empty(3, b, width, size, device=x.device)
     for c in range(3):  # plane by plane, which is faster than at once
-        lying[c].copy_(x[..., c].transpose(1, 2))
+        lying[c].copy_(x[:, :, :width, c].transpose(1, 2))
     index = across[0] + width * torch.arange(b, device=x.device)[:, None, None]
     x = mix(lying.reshape(3, b * width, size), index.reshape(-1, count), across[1].reshape(-1, count))
     return x.reshape(3, b, size, size)

@@ -21,6 +21,7 @@ SHORT = {
     "dots_and_globules": "dots",
     "regression_structures": "regression",
 }
+PERSON = ("sex", "age", "site")
 
 
 def show_store(store: CaseStore, output: Path, count: int, seed: int) -> Path:
@@ -52,7 +53,7 @@ def tiles(store: CaseStore, modality: str, rows: np.ndarray) -> np.ndarray:
 
 
 def caption(store: CaseStore, row: int) -> str:
-    """The diagnosis and the attributes that a case shows."""
+    """The diagnosis and the attributes that a case shows; else its labels and what is known of the person."""
     words = []
     for label, classes in store.classes.items():
         index = int(store.label(label)[row])
@@ -60,8 +61,7 @@ def caption(store: CaseStore, row: int) -> str:
         if name in ("absent", "?") and label in SHORT:
             continue
         words.append(f"{SHORT[label]} {name}".replace(" present", "") if label in SHORT else name)
-    if not words:
-        return ""
     if not SHORT.keys() & store.classes.keys():
-        return ", ".join(words)
-    return f"{words[0]}: {', '.join(words[1:]) or 'no attributes'}"
+        known = (store.index[f"meta_{n}"][row].as_py() for n in PERSON if n in store.about["metadata"])
+        return ", ".join([*words, *(f"{k:.0f}" if isinstance(k, float) else k for k in known if k is not None)])
+    return f"{words[0]}: {', '.join(words[1:]) or 'no attributes'}" if words else ""

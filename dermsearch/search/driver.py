@@ -161,7 +161,7 @@ class Driver:
 
     def _score_keys(self, node: Node) -> list[str]:
         return [
-            score_key(node.key, name, PROTOCOLS[name].version, config, "val", self.precision)
+            score_key(node.key, name, PROTOCOLS[name].version, config, self.study.data.labelled, "val", self.precision)
             for name, config in self.protocols.items()
         ]
 

@@ -37,6 +37,8 @@ def stage_key(parent: str, task: str, version: int, settings: dict[str, Any], pr
     return digest("stage", parent, task, version, settings, precision, seed)
 
 
-def score_key(stage: str, protocol: str, version: int, config: dict[str, Any], split: str, precision: str) -> str:
-    """A judgement of a stage's encoders."""
-    return digest("score", stage, protocol, version, config, split, precision)
+def score_key(
+    stage: str, protocol: str, version: int, config: dict[str, Any], labelled: str, split: str, precision: str
+) -> str:
+    """A judgement of a stage's encoders, by a protocol that learnt from so many labels."""
+    return digest("score", stage, protocol, version, config, labelled, split, precision)

@@ -127,8 +127,8 @@ def _train(
 
 def judgement(job: Job, name: str, config: dict[str, Any]) -> str:
     """The key of what a protocol says of the job's stage."""
-    labelled = {} if job["data"]["labelled"] == "all" else {"labelled": job["data"]["labelled"]}
-    return score_key(job["key"], name, PROTOCOLS[name].version, {**config, **labelled}, "val", job["precision"])
+    labelled = job["data"]["labelled"]
+    return score_key(job["key"], name, PROTOCOLS[name].version, config, labelled, "val", job["precision"])
 
 
 @torch.no_grad()
