@@ -30,14 +30,14 @@ from dermsearch.data.synthetic import synthetic
 
 CORES = len(os.sched_getaffinity(0))
 STORED = {64: 96}  # side of the pictures by that of the views; else 8/7 of it, as 256 to 224
-NUMBERS = 24 << 20  # of a batch's bytes: not so many that an allocator asks the system for new memory every time
+BYTES = 24 << 20  # of a batch of views
 ROUNDS = 5
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 def pictures_for(size: int) -> Tensor:
     """uint8 (n, 3, s, s), a batch of them."""
-    n = min(256, NUMBERS // (12 * size * size))
+    n = min(256, BYTES // (12 * size * size))
     drawn = [case.images["derm"] for case in synthetic(min(n, 16), STORED.get(size, size * 8 // 7), 0)]
     stored = torch.from_numpy(np.stack([drawn[i % len(drawn)] for i in range(n)]))
     return stored.permute(0, 3, 1, 2)
@@ -97,6 +97,11 @@ def by_kornia(size: int, images: Tensor) -> Callable[[], int]:
     return lambda: len(transform(images.float() / 255))
 
 
+def settle() -> None:
+    """Free a large tensor once, as any training does: glibc then keeps what is freed rather than fetch it anew."""
+    torch.empty(31 << 20, dtype=torch.uint8)
+
+
 def speed(make: Callable[[], int], seconds: float) -> float:
     """Views per second."""
     done, began = 0, time.perf_counter()
@@ -108,6 +113,7 @@ def speed(make: Callable[[], int], seconds: float) -> float:
 def serve(size: int, images: Tensor, pipe: Any) -> None:
     """A process of torchvision's: told for how many seconds, it answers how fast it was."""
     torch.set_num_threads(1)
+    settle()
     make = by_torchvision(size, images)
     make()
     for seconds in iter(pipe.recv, None):
@@ -116,6 +122,7 @@ def serve(size: int, images: Tensor, pipe: Any) -> None:
 
 def race(size: int, seconds: float, kornia: bool) -> dict[str, float]:
     """Median views per second of each."""
+    settle()
     images = pictures_for(size)
     context = multiprocessing.get_context("spawn")
     pipes = [context.Pipe() for _ in range(CORES)]

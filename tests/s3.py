@@ -10,6 +10,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -61,11 +62,11 @@ class Server:
         self.process.wait()
 
 
-@pytest.fixture(scope="module")
-def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+@contextmanager
+def serving(log: Path) -> Iterator[Server]:
     """A server with a bucket named `bucket`, and credentials for it in the environment."""
     pytest.importorskip("moto")
-    server = Server(tmp_path_factory.mktemp("s3") / "log.txt")
+    server = Server(log)
     try:
         server.bucket("bucket")
         with pytest.MonkeyPatch.context() as environment:

@@ -55,19 +55,26 @@ class Ingredients:
     keep_duplicates: bool = False
 
 
+ORIGIN = "origin"  # the label of a mixed store: where a case comes from
 AS_NAMED = (1.0, 0.0, 0.0)  # shares that leave a published split without validation cases as it is
 NOTE = pa.schema([(name, pa.string()) for name in ("case", "image", "done", "reason", "where")])
 
 
 def read_heads(store: Folder, shards: int) -> tuple[pa.Table, list[dict[str, Any]]]:
     """What the shards tell of their cases, in the order of the records, and of themselves."""
-    tables = [pa.ipc.open_file(pa.BufferReader(store.read(head_file(n)))).read_all() for n in range(shards)]
+    tables = [read_head(store, n) for n in range(shards)]
     about = [json.loads(t.schema.metadata[b"shard"]) for t in tables]
     for number, table in enumerate(tables):
         places = {"shard": np.full(len(table), number, np.int32), "at": np.arange(len(table), dtype=np.int32)}
         for name, values in places.items():
             tables[number] = tables[number].append_column(name, pa.array(values))
     return pa.concat_tables(tables).replace_schema_metadata(None).combine_chunks(), about
+
+
+def read_head(store: Folder, head: int | str) -> pa.Table:
+    """What one shard tells of its cases; by its number or its file's name."""
+    name = head if isinstance(head, str) else head_file(head)
+    return pa.ipc.open_file(pa.BufferReader(store.read(name))).read_all()
 
 
 def notes_of(heads: pa.Table, records: Sequence[Record]) -> list[dict[str, str]]:
@@ -156,7 +163,9 @@ def mark_duplicates(
             if not given.keep_duplicates:
                 has[modality][row] = False
                 done = "left out"
-        notes.append(note(record, record.images.get(modality, ""), done, f"{reason} {other.images.get(first[0], '')}"))
+        differ = [k for k, v in record.labels.items() if k != ORIGIN and v and other.labels.get(k) not in (None, v)]
+        which = f"{reason} {other.images.get(first[0], '')}" + (f", but its {differ[0]} differs" if differ else "")
+        notes.append(note(record, record.images.get(modality, ""), done, which))
 
     present = [(m, int(row)) for m in modalities for row in np.flatnonzero(has[m])]
     present.sort(key=lambda p: p[1])
@@ -229,9 +238,13 @@ def torn(records: Sequence[Record], groups: np.ndarray, splits: list[str]) -> li
     for rows in np.split(order, np.flatnonzero(np.diff(groups[order])) + 1):
         sides = [s for s in SPLITS if s in {splits[r] for r in rows}]
         if len(sides) > 1:
-            record = records[rows[0]]
-            who = f"patient {record.patient}" if record.patient else f"lesion {record.lesion}"
-            notes.append(note(record, "", "kept", f"{who} is in {' and '.join(sides)} of the published split"))
+            patient, lesion = (
+                next((w for r in rows if (w := getattr(records[r], k))), "") for k in ("patient", "lesion")
+            )
+            who = f"patient {patient}" if patient else f"lesion {lesion}" if lesion else "the same image"
+            notes.append(
+                note(records[rows[0]], "", "kept", f"{who} is in {' and '.join(sides)} of the published split")
+            )
     return notes
 
 

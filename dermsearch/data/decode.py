@@ -24,6 +24,7 @@ BY_EXTENSION = {
     **{"jpg": "JPEG", "jpeg": "JPEG", "png": "PNG", "bmp": "BMP", "tif": "TIFF", "tiff": "TIFF"},
     **{"gif": "GIF", "webp": "WEBP"},
 }
+ORIENTATION = 0x0112  # the EXIF tag
 MODES = {"P": "a palette", "L": "grey", "LA": "grey", "1": "black and white"}
 
 
@@ -59,19 +60,17 @@ def decode(data: bytes, name: str, form: Form) -> Picture:
     notes: list[str] = []
     try:
         image = open_image(data, name, notes)
-        height, width = image.height, image.width
+        original = upright_size(image)
         if image.format == "JPEG" and not form.border:
             reduce(image, form)
         image = upright(image, notes)
-        if (image.height > image.width) != (height > width):  # it was turned
-            height, width = width, height
         image = in_colour(image, notes)
         image = resize(cut(image, form.border), form)
     except BadImage:
         raise
     except Exception as error:  # Pillow's decoders raise whatever the damage led them into
         raise BadImage(reason(error)) from None
-    return Picture(image, (height, width), notes)
+    return Picture(image, original, notes)
 
 
 def decode_mask(data: bytes, original: tuple[int, int], form: Form) -> Image.Image:
@@ -144,9 +143,16 @@ def reduce(image: Image.Image, form: Form) -> None:
         image.draft("RGB", (round(image.width * scale), round(image.height * scale)))
 
 
+def upright_size(image: Image.Image) -> tuple[int, int]:
+    """Height and width as they will be. Pillow swaps those of a TIFF by itself."""
+    if image.format != "TIFF" and image.getexif().get(ORIENTATION) in (5, 6, 7, 8):
+        return image.width, image.height
+    return image.height, image.width
+
+
 def upright(image: Image.Image, notes: list[str]) -> Image.Image:
     """Turned as its EXIF orientation says."""
-    if image.getexif().get(0x0112, 1) in range(2, 9):
+    if image.getexif().get(ORIENTATION) in range(2, 9):
         notes.append("was turned upright, as its EXIF says")
         return ImageOps.exif_transpose(image)
     return image

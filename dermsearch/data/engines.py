@@ -41,13 +41,13 @@ def on_cores(workers: int) -> Engine:
 
 
 def begin() -> None:
-    """What a process does first. Ctrl-C is the command's to hear; a command that is killed takes its processes along."""
+    """What a process does first: Ctrl-C is for the command to hear, and where the command ends, it ends too."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=follow, daemon=True).start()
 
 
 def follow() -> None:
-    """End this process when the one that it works for has ended, be it by a kill."""
+    """End this process when the command has ended, be it by a kill."""
     parent = parent_process()
     assert parent
     parent.join()

@@ -54,7 +54,7 @@ class Folder:
     def read(self, name: str) -> bytes:
         """The bytes of a file; OSError where there is none."""
         if isinstance(self.fs, pafs.LocalFileSystem):  # many small files: twice as fast
-            with open(self._path(name), "rb") as file:
+            with open(self._path(name), "rb", opener=_without_waiting) as file:
                 return file.read()
         with self.fs.open_input_stream(self._path(name)) as stream:
             return stream.read()
@@ -91,14 +91,23 @@ class Folder:
             stream.write(data)
 
     def remove(self, name: str) -> None:
-        """A folder and all in it; nothing where there is none."""
-        if self.kind(name) == "folder":
+        """A file, or a folder and all in it; nothing where there is none."""
+        kind = self.kind(name)
+        if kind == "folder":
             self.fs.delete_dir(self._path(name))
+        elif kind == "file":
+            self.fs.delete_file(self._path(name))
 
     def _path(self, name: str) -> str:
         return f"{self.root}/{name}" if name else self.root
 
 
+def _without_waiting(path: str, flags: int) -> int:
+    """A named pipe would make a reader wait for ever."""
+    return os.open(path, flags | os.O_NONBLOCK)
+
+
 def first_line(error: Exception) -> str:
     """What an exception says, short enough for a message."""
-    return (str(error) or type(error).__name__).splitlines()[0][:200]
+    text = (str(error) or type(error).__name__).splitlines()[0]
+    return text.split(". Detail:")[0][:200]

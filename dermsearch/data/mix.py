@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
-from dermsearch.data.build import Ingredients, finish, note, read_heads, shard_cases
+from dermsearch.data.build import ORIGIN, Ingredients, finish, note, read_heads, shard_cases
 from dermsearch.data.duplicates import thumbnail
 from dermsearch.data.files import Folder
 from dermsearch.data.lookalikes import Images, lookalikes, name_of
@@ -134,7 +134,7 @@ def _write(
         about[key] = "; ".join(f"{name_of(p)}: {p.about[key]}" for p in parts if p.about.get(key))
     given = Ingredients(
         records,
-        {"origin": names},
+        {ORIGIN: names},
         modalities,
         parts[0].side,
         parts[0].encoded,
@@ -165,7 +165,7 @@ def _cases(
         record = Record(
             who["case"],
             images,
-            {"origin": name},
+            {ORIGIN: name},
             who["lesion"],
             who["patient"],
             {key: column[row] for key, column in metadata.items()},

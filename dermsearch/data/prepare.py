@@ -14,16 +14,16 @@ from collections import Counter
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from dermsearch.data.build import NOTE, Ingredients, finish, notes_of, read_heads, shard_cases, unit_of
+from dermsearch.data.build import NOTE, Ingredients, finish, notes_of, read_head, read_heads, shard_cases, unit_of
 from dermsearch.data.decode import Form
 from dermsearch.data.dicom import needs_pydicom
 from dermsearch.data.engines import Engine
 from dermsearch.data.files import Folder
 from dermsearch.data.progress import Watcher
-from dermsearch.data.shard import MASK, head_file
+from dermsearch.data.shard import HEAD, MASK, SHARD, head_file
 from dermsearch.data.sources.base import Columns, Release, Source, find_source
 from dermsearch.data.splits import Split
-from dermsearch.data.store import FORMAT, MANIFEST
+from dermsearch.data.store import FORMAT, MANIFEST, read_manifest
 from dermsearch.errors import UserError
 
 PLAN = "preparing/plan.json"
@@ -50,12 +50,15 @@ def prepare(order: Order, engine: Engine, watcher: Watcher) -> dict[str, Any]:
     """Make the store; returns its manifest."""
     source = find_source(order.source)
     release, store = Folder(order.release), Folder(order.store)
+    for folder in (release, store):
+        if folder.kind() == "file":
+            raise UserError(f"{folder.where}: is a file, not a folder")
     if release.kind() == "none":
         raise UserError(f"{order.release}: there is no such folder")
     found = source.read(release, order.columns)
     if not found.records:
         raise UserError(f"{order.release}: no case of {source.title} in it" + first_problem(found))
-    if any(name.lower().endswith(".dcm") for r in found.records for name in r.images.values()):
+    if any(name.lower().endswith((".dcm", ".dicom")) for r in found.records for name in r.images.values()):
         needs_pydicom()
     unit_of(order.split, found.records)
     modalities = tuple(dict.fromkeys(m for r in found.records for m in r.images))
@@ -130,7 +133,8 @@ def resume(store: Folder, digest: str, shards: int, watcher: Watcher) -> set[int
             watcher.say(f"Continuing: {len(done)} of {shards} shards are there.")
             return done
         watcher.say("What an earlier command with other settings or another release left unfinished is made anew.")
-        store.remove("preparing")
+        for name in ("preparing", *(n for n in store.names() if n.startswith(SHARD))):
+            store.remove(name)
     elif store.kind() != "none" and store.names():
         raise UserError(f"{store.where}: is not empty and holds no case store; choose another folder with -o")
     store.write(PLAN, json.dumps({"format": FORMAT, "plan": digest}).encode())
@@ -157,24 +161,15 @@ def make(
             break
     else:
         return
-    heads = [n for n in range(len(jobs)) if store.kind(head_file(n)) == "file"]
-    notes = []
-    for n in heads:
-        notes += notes_of(read_heads_of(store, n), found.records)
+    made = (n for n in range(len(jobs)) if store.kind(head_file(n)) == "file")
+    notes = [n for number in made for n in notes_of(read_head(store, number), found.records)]
     refuse_many_bad(order, store, notes, len(found.records))
-
-
-def read_heads_of(store: Folder, number: int) -> Any:
-    """The head of one shard."""
-    import pyarrow as pa
-
-    return pa.ipc.open_file(pa.BufferReader(store.read(head_file(number)))).read_all()
 
 
 def already(store: Folder, order: Order, settings: dict[str, Any]) -> dict[str, Any]:
     """A finished store of the same order is what was asked for."""
-    manifest = json.loads(store.read(MANIFEST))
-    if manifest.get("format") == FORMAT and manifest.get("settings") == json.loads(json.dumps(settings)):
+    manifest = read_manifest(store.read(MANIFEST), store.where)
+    if manifest["settings"] == json.loads(json.dumps(settings)):
         return manifest
     raise UserError(f"{store.where}: holds another case store already; choose another folder with -o or delete it")
 
@@ -187,6 +182,10 @@ def refuse_many_bad(order: Order, store: Folder, notes: list[dict[str, str]], ca
     count = len({(n["case"], n["where"]) for n in bad})
     if count <= order.max_bad * cases:
         return
+    # Who mends the images and repeats the command wants them read again.
+    for name in store.names("preparing"):
+        if name.startswith(HEAD) and "left out" in "".join(read_head(store, name)["notes"].to_pylist()):
+            store.remove(name)
     text = io.StringIO()
     table = csv.DictWriter(text, NOTE.names)
     table.writeheader()

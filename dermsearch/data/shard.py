@@ -22,6 +22,7 @@ from dermsearch.data.decode import BadImage, Form, decode, decode_mask
 from dermsearch.data.duplicates import THUMB, thumbnail
 from dermsearch.data.files import Folder, first_line
 
+SHARD, HEAD = "images-", "preparing/head-"  # with a number, names of files
 MASK = "mask"  # kept as one more plane of a case, beside its modalities
 JPEG: dict[str, Any] = {"format": "JPEG", "quality": 95, "subsampling": 0}  # in an encoded store
 PNG: dict[str, Any] = {"format": "PNG"}
@@ -129,12 +130,12 @@ def write_shard(store: Folder, number: int, entries: Iterable[Entry], planes: It
 
 def shard_file(number: int) -> str:
     """Where a shard's images are."""
-    return f"images-{number:05d}.arrow"
+    return f"{SHARD}{number:05d}.arrow"
 
 
 def head_file(number: int) -> str:
     """Where its head is, until the store is finished."""
-    return f"preparing/head-{number:05d}.arrow"
+    return f"{HEAD}{number:05d}.arrow"
 
 
 def to_bytes(table: pa.Table) -> pa.Buffer:

@@ -70,7 +70,8 @@ class Copy:
 
     def image(self, name: str, data: bytes, column: str = "image") -> None:
         """The damaged case's image is this file."""
-        (self.root / self.victim[column]).unlink(missing_ok=True) if self.victim[column] else None
+        if self.victim[column]:
+            (self.root / self.victim[column]).unlink()
         path = self.root / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(data)
@@ -485,12 +486,8 @@ def test_one_bad_image_of_two_leaves_the_case_its_other(tmp_path: Path) -> None:
     (release / "images/NEL/Nel002.JPG").write_bytes(JPEG[:300])
     store = make(Order("derm7pt", str(release), str(tmp_path / "store"), Form(32), max_bad=0.5))
     (row,) = quarantine(store)
-    assert (row["case"], row["image"], row["done"], row["reason"]) == (
-        "1",
-        "release_v0/images/NEL/Nel002.JPG" if (release / "release_v0").exists() else "images/NEL/Nel002.JPG",
-        LEFT_OUT,
-        "is truncated",
-    )
+    assert row["case"] == "1" and row["image"].endswith("images/NEL/Nel002.JPG")
+    assert (row["done"], row["reason"]) == (LEFT_OUT, "is truncated")
     assert store.has("derm").tolist() == [False, True, True, True, True] and store.has("clinic").all()
 
 
@@ -501,7 +498,7 @@ def test_a_duplicate_in_a_published_split_is_kept_unless_asked(asked: str | None
     copy.save()
     store = make(copy.order(duplicates=asked))
     (row,) = quarantine(store)
-    assert (row["case"], row["done"], row["reason"]) == (VICTIM, done, "is the same file as c2.jpg")
+    assert (row["case"], row["done"], row["reason"]) == (VICTIM, done, "is the same file as c2.jpg, but its dx differs")
     assert len(store) == CASES - (done == LEFT_OUT)
 
 
@@ -529,7 +526,7 @@ def table_in_utf_16(copy: Copy) -> None:
     copy.table.write_bytes(copy.table.read_text().encode("utf-16"))
 
 
-@refused("cases.csv, line ", pytest.mark.xfail(strict=True, reason="read_table takes the rest for one field"))
+@refused("cases.csv, line ")
 def quote_without_end(copy: Copy) -> None:
     copy.table.write_text(copy.table.read_text().replace("c3.jpg", '"c3.jpg'))
 
@@ -682,7 +679,6 @@ def test_what_is_allowed_to_miss_is_no_licence_for_other_damage(copy: Copy) -> N
         make(copy.order(max_bad=0.1, allow_missing=True))
 
 
-@pytest.mark.xfail(strict=True, reason="prepare.resume takes the shards with the missing images for done")
 def test_images_that_were_missing_are_read_by_the_second_command(copy: Copy, sound: dict[str, np.ndarray]) -> None:
     data = (copy.root / "c1.jpg").read_bytes()
     lose(copy, 1)

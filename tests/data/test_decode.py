@@ -67,6 +67,14 @@ def test_every_orientation_is_turned_upright(kind: str, orientation: int) -> Non
     assert found.notes == (["was turned upright, as its EXIF says"] if orientation > 1 else [])
 
 
+@pytest.mark.parametrize(("orientation", "original"), [(1, (1000, 999)), (6, (999, 1000))])
+def test_the_size_of_an_original_that_is_nearly_square(orientation: int, original: tuple[int, int]) -> None:
+    """At an eighth of its size it is square."""
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    assert decode(encode(picture(1, 999, 1000), exif=exif), "x.jpg", Form(32)).original == original
+
+
 def test_what_is_clear_becomes_white() -> None:
     name, data, _, _ = FILES["alpha"]
     found = pixels(data(), name)

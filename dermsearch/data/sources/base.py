@@ -188,6 +188,8 @@ class Collector:
         if not any(record.images.values()):
             return "is missing: no image file of it is in the folder"
         for label, text in record.labels.items():
+            if not printable(text or ""):
+                return f"its {label} has characters that cannot be printed"
             if word(text or "") and self._class(label, text) is None:
                 return f"'{text}' is no class of {label}; {nearest(text, self.words[label])}"
         return None
@@ -253,7 +255,7 @@ def read_table(
 
     Any line ends will do. A row with too few or too many fields becomes a problem.
     """
-    lines = csv.reader(io.StringIO(folder.text(name), newline=""), delimiter=delimiter)
+    lines = csv.reader(io.StringIO(folder.text(name), newline=""), delimiter=delimiter, strict=True)
     try:
         header = [h.strip() for h in next(lines, [])]
         check_header(f"{folder.where}: {name}", header, needs)

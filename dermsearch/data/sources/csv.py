@@ -25,6 +25,7 @@ from dermsearch.data.sources.base import (
     check_header,
     number,
     path_id,
+    printable,
     read_table,
     sex,
     shown,
@@ -101,7 +102,7 @@ def check_columns(folder: Folder, table: str, columns: Columns) -> str:
 
 def classes(values: list[str]) -> dict[str, str]:
     """The distinct words of a column, sorted; by size where all are whole numbers."""
-    words = sorted({known for value in values if (known := word(value))})
+    words = sorted({known for value in values if (known := word(value)) and printable(known)})
     whole = all((n := number(name)) is not None and n.is_integer() for name in words)
     return {name: name for name in (sorted(words, key=float) if whole else words)}
 
