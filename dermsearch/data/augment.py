@@ -12,6 +12,7 @@ pictures, with two exceptions: the colour changes keep their order, and a rotati
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -281,7 +282,6 @@ def sample(
     n, boxes, _ = axes.shape
     ordered = onto(device, axes[order].reshape(-1, 8))
     count = reach(axes[..., [1, 5]])
-    down, across = (triangles(a, sides[0], count) for a in ordered.split(4, 1))
     source = onto(device, np.repeat(order % step, boxes))
     back = onto(device, (np.argsort(order) % step)[:, None] * boxes + np.arange(boxes))  # (n, e)
     out = torch.empty(n * boxes, sides[1], sides[1], 3, device=device)
@@ -289,7 +289,8 @@ def sample(
     def work(start: int) -> None:
         part = slice(start, min(start + step, n))
         boxed = slice(start * boxes, part.stop * boxes)
-        x = resample(pixels[part], source[boxed], *((i[boxed], w[boxed]) for i, w in (down, across)))
+        down, across = (triangles(a, sides[0], count) for a in ordered[boxed].split(4, 1))
+        x = resample(pixels[part], source[boxed], down, across)
         x = change(x, part).index_select(1, back[part].flatten())
         for c, plane in enumerate(x):
             plane.sub_(pictures.mean[c]).mul_(1 / pictures.std[c])
@@ -307,5 +308,6 @@ def onto(device: torch.device, numbers: np.ndarray) -> Tensor:
 
 def runs(chosen: np.ndarray) -> list[slice]:
     """Where the chosen lie side by side."""
-    edges = np.flatnonzero(np.diff(chosen.astype(np.int8), prepend=0, append=0))
-    return [slice(a, b) for a, b in edges.reshape(-1, 2).tolist()]
+    edges = np.flatnonzero(chosen[1:] != chosen[:-1]) + 1
+    cuts = [0, *edges.tolist(), len(chosen)]
+    return [slice(a, b) for a, b in itertools.pairwise(cuts) if a < b and chosen[a]]

@@ -19,6 +19,7 @@ import pyarrow as pa
 from PIL import Image
 
 from dermsearch.data.case import SPLITS, Case
+from dermsearch.data.divide import NOTE, divide, note, torn
 from dermsearch.data.duplicates import THUMB, identical, near_identical, perceptual_hash
 from dermsearch.data.files import Folder
 from dermsearch.data.shard import (
@@ -32,7 +33,7 @@ from dermsearch.data.shard import (
     write_shard,
 )
 from dermsearch.data.sources.base import Record
-from dermsearch.data.splits import By, Split, groups_of, split_by_group
+from dermsearch.data.splits import Split
 from dermsearch.data.store import CARD, FORMAT, INDEX, MANIFEST, QUARANTINE, CaseStore, of_itself
 from dermsearch.errors import UserError
 
@@ -57,7 +58,6 @@ class Ingredients:
 
 ORIGIN = "origin"  # the label of a mixed store: where a case comes from
 AS_NAMED = (1.0, 0.0, 0.0)  # shares that leave a published split without validation cases as it is
-NOTE = pa.schema([(name, pa.string()) for name in ("case", "image", "done", "reason", "where")])
 
 
 def read_heads(store: Folder, shards: int) -> tuple[pa.Table, list[dict[str, Any]]]:
@@ -86,11 +86,6 @@ def notes_of(heads: pa.Table, records: Sequence[Record]) -> list[dict[str, str]]
     return rows
 
 
-def note(record: Record, image: str, done: str, reason: str) -> dict[str, str]:
-    """A row of the quarantine table."""
-    return {"case": record.case, "image": image, "done": done, "reason": reason, "where": record.where}
-
-
 def finish(store: Folder, heads: pa.Table, shards: list[dict[str, Any]], given: Ingredients) -> dict[str, Any]:
     """Write index, quarantine table, card and manifest; returns the manifest."""
     from dermsearch.data.card import card
@@ -106,7 +101,7 @@ def finish(store: Folder, heads: pa.Table, shards: list[dict[str, Any]], given: 
     place = {row: i for i, row in enumerate(kept.tolist())}
     chosen = [records[row] for row in place]
     links = [(place[a], place[b]) for a, b in links if a in place and b in place]
-    groups, splits, split = divide(chosen, given, links)
+    groups, splits, split = divide(chosen, next(iter(given.classes), None), given.split, links)
     if split["by"] == "published":
         notes += torn(chosen, groups, splits)
     columns = index_columns(heads.take(kept), chosen, given, {m: has[m][kept] for m in has}, groups, splits)
@@ -186,66 +181,6 @@ def _fixed(heads: pa.Table, name: str, width: int) -> np.ndarray:
     chunk = heads[name].chunk(0)
     data = np.frombuffer(chunk.buffers()[1], np.uint8, len(chunk) * width, chunk.offset * width)
     return data.reshape(len(chunk), width)
-
-
-def divide(
-    records: Sequence[Record], given: Ingredients, links: list[tuple[int, int]]
-) -> tuple[np.ndarray, list[str], dict[str, Any]]:
-    """The group and split of every case, and how they came about."""
-    wanted = given.split
-    patients, lesions = [r.patient for r in records], [r.lesion for r in records]
-    groups = groups_of(patients, lesions, links=links)
-    published = [r.split for r in records]
-    by = unit_of(wanted, records)
-    label = next(iter(given.classes), None)
-    words = [r.labels.get(label) or "" if label else "" for r in records]
-    strata = np.unique(words, return_inverse=True)[1]
-    about: dict[str, Any] = {"by": by, "seed": wanted.seed}
-    if by != "published":
-        about["shares"] = wanted.shares
-        units = {"patient": groups, "lesion": groups_of(lesions, links=links), "image": np.arange(len(records))}[by]
-        return groups, split_by_group(units, strata, wanted.seed, wanted.shares), about
-    splits = [s or "train" for s in published]
-    share = wanted.shares[1] / (wanted.shares[0] + wanted.shares[1])
-    if "val" not in splits and share:  # selection needs one: a part of the training cases
-        rows = np.array([i for i, s in enumerate(splits) if s == "train"])
-        for row, split in zip(
-            rows, split_by_group(groups[rows], strata[rows], wanted.seed, (1 - share, share, 0)), strict=True
-        ):
-            splits[row] = split
-        about["validation"] = "made from the published training cases"
-    return groups, splits, about
-
-
-def unit_of(wanted: Split, records: Sequence[Record]) -> By:
-    """What is dealt whole: what was asked for, if the release knows it, else the best that it knows."""
-    known = {
-        "published": any(r.split for r in records),
-        "patient": any(r.patient for r in records),
-        "lesion": any(r.lesion for r in records),
-        "image": True,
-    }
-    if wanted.by and not known[wanted.by]:
-        what = "has no published split" if wanted.by == "published" else f"names no {wanted.by}s"
-        raise UserError(f"--split-by {wanted.by}: the release {what}")
-    return wanted.by or ("published" if known["published"] else "patient" if known["patient"] else "lesion")
-
-
-def torn(records: Sequence[Record], groups: np.ndarray, splits: list[str]) -> list[dict[str, str]]:
-    """A note per patient or lesion that the published split has on both sides."""
-    order = np.argsort(groups, kind="stable")
-    notes = []
-    for rows in np.split(order, np.flatnonzero(np.diff(groups[order])) + 1):
-        sides = [s for s in SPLITS if s in {splits[r] for r in rows}]
-        if len(sides) > 1:
-            patient, lesion = (
-                next((w for r in rows if (w := getattr(records[r], k))), "") for k in ("patient", "lesion")
-            )
-            who = f"patient {patient}" if patient else f"lesion {lesion}" if lesion else "the same image"
-            notes.append(
-                note(records[rows[0]], "", "kept", f"{who} is in {' and '.join(sides)} of the published split")
-            )
-    return notes
 
 
 def index_columns(

@@ -18,7 +18,8 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
-from dermsearch.data.build import ORIGIN, Ingredients, finish, note, read_heads, shard_cases
+from dermsearch.data.build import ORIGIN, Ingredients, finish, read_heads, shard_cases
+from dermsearch.data.divide import note
 from dermsearch.data.duplicates import thumbnail
 from dermsearch.data.files import Folder
 from dermsearch.data.lookalikes import Images, lookalikes, name_of
@@ -29,7 +30,7 @@ from dermsearch.data.splits import Split
 from dermsearch.data.store import CaseStore
 from dermsearch.errors import UserError
 
-SPLIT = Split(shares=(0.95, 0.05, 0.0))  # pre-training needs a validation loss, and no test
+SHARES = (0.95, 0.05, 0.0)  # pre-training needs a validation loss, and no test
 
 
 def mix(
@@ -139,7 +140,7 @@ def _write(
         parts[0].side,
         parts[0].encoded,
         settings,
-        SPLIT,
+        Split("image" if not any(r.patient or r.lesion for r in records) else None, SHARES),
         about,
         notes,
     )

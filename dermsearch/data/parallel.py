@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
@@ -37,3 +38,6 @@ def crew(threads: int) -> ThreadPoolExecutor:
     ready.wait()
     torch.set_num_threads(threads)  # setting it in one thread sets what new threads and matrix products begin with
     return pool
+
+
+os.register_at_fork(after_in_child=crew.cache_clear)  # threads stay behind in the parent

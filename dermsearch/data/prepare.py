@@ -14,9 +14,10 @@ from collections import Counter
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from dermsearch.data.build import NOTE, Ingredients, finish, notes_of, read_head, read_heads, shard_cases, unit_of
+from dermsearch.data.build import Ingredients, finish, notes_of, read_head, read_heads, shard_cases
 from dermsearch.data.decode import Form
 from dermsearch.data.dicom import needs_pydicom
+from dermsearch.data.divide import NOTE, unit_of
 from dermsearch.data.engines import Engine
 from dermsearch.data.files import Folder
 from dermsearch.data.progress import Watcher

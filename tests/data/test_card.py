@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from data.test_check import make, rows
 
-from dermsearch.data.build import note, write_store
+from dermsearch.data.build import write_store
 from dermsearch.data.card import card, describe, size
 from dermsearch.data.case import SEVEN_POINT
+from dermsearch.data.divide import note
 from dermsearch.data.sources.base import Record
 from dermsearch.data.splits import Split
 from dermsearch.data.store import CARD, QUARANTINE, CaseStore

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dermsearch.data.build import Ingredients, finish, note, read_heads
+from dermsearch.data.build import Ingredients, finish, read_heads
 from dermsearch.data.check import FAILED, OK, WARNING, check
+from dermsearch.data.divide import note
 from dermsearch.data.files import Folder
 from dermsearch.data.shard import Entry, as_plane, write_shard
 from dermsearch.data.sources.base import Expected, Record

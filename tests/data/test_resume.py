@@ -17,14 +17,14 @@ from typing import Any
 import pytest
 from PIL import Image
 
-SHARDS, SHARD = 10, 16
+SHARDS, SHARD = 8, 16
 SIDE = "1024"  # at this size a shard holds no more cases, so that few small images make many shards
 HEADS = "preparing/head-*.arrow"
 
 
 @pytest.fixture(scope="module")
 def release(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Class folders with images for ten shards."""
+    """Class folders with images for eight shards."""
     root, draw = tmp_path_factory.mktemp("release"), random.Random(0)
     for number in range(SHARDS * SHARD):
         path = root / ("mel" if number % 4 == 0 else "nev") / f"{number:03d}.png"
@@ -38,7 +38,7 @@ def whole(release: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A store that nothing disturbed."""
     store = tmp_path_factory.mktemp("whole") / "store"
     said = prepare(release, store)
-    assert "160 cases" in said and "Continuing" not in said
+    assert "128 cases" in said and "Continuing" not in said
     return store
 
 
@@ -63,7 +63,7 @@ def killed(cut: tuple[Path, Path]) -> Path:
 
 def command(release: Path, store: Path, *more: str) -> list[str]:
     start = [sys.executable, "-m", "dermsearch", "data", "prepare", "folder", str(release), "-o", str(store)]
-    return [*start, "--side", SIDE, "--encoded", "--workers", "2", *more]
+    return [*start, "--side", SIDE, "--encoded", "--split-by", "image", "--workers", "2", *more]
 
 
 def prepare(release: Path, store: Path, *more: str, code: int = 0) -> str:
@@ -147,7 +147,7 @@ def test_killed_while_finishing_it_finishes(release: Path, whole: Path, tmp_path
     assert f"Continuing: {SHARDS} of {SHARDS} shards are there." in prepare(release, store)
     assert content(store) == content(whole)
     before = (store / "store.json").stat().st_mtime_ns
-    assert "160 cases" in prepare(release, store), "what is finished is told"
+    assert "128 cases" in prepare(release, store), "what is finished is told"
     assert (store / "store.json").stat().st_mtime_ns == before
 
 

@@ -17,6 +17,7 @@ from dermsearch.data.decode import Form
 from dermsearch.data.engines import on_cores
 from dermsearch.data.prepare import Order, prepare
 from dermsearch.data.progress import Silent
+from dermsearch.data.splits import Split
 from dermsearch.errors import UserError
 from dermsearch.search.shards import on_cluster
 
@@ -55,7 +56,19 @@ def cluster() -> Iterator[str]:
 
 
 def order(release: Path, store: Path) -> Order:
-    return Order("folder", str(release), str(store), FORM, encoded=True)
+    return Order("folder", str(release), str(store), FORM, encoded=True, split=Split("image"))
+
+
+def test_the_command_starts_a_ray_of_its_own_and_is_quiet(release: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "dermsearch", "data", "prepare", "folder", str(release)]
+    command += ["--side", "32", "--split-by", "image"]
+    said = []
+    for name, more in {"one": ["--workers", "1"], "ray": ["--address", "local"]}.items():
+        done = subprocess.run([*command, "-o", name, *more], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+        assert done.returncode == 0 and not done.stdout, done.stderr
+        said += done.stderr.splitlines()
+    assert [line.split(" in ")[0] for line in said] == ["one: 128 cases", "ray: 128 cases"], said
+    assert (tmp_path / "one" / "store.json").read_bytes() == (tmp_path / "ray" / "store.json").read_bytes()
 
 
 def test_the_store_is_that_of_one_process_and_shards_are_told_as_they_come(
@@ -94,17 +107,6 @@ def test_a_store_that_a_node_cannot_write_is_a_sentence(cluster: str, release: P
     with pytest.raises(UserError, match=r"^'.*store' cannot be written to: [^\n]+$"):
         prepare(order(release, tmp_path / "store"), on_cluster(cluster), Spoils())
     assert not ray.is_initialized()
-
-
-def test_the_command_starts_a_ray_of_its_own_and_is_quiet(release: Path, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "dermsearch", "data", "prepare", "folder", str(release), "--side", "32"]
-    said = []
-    for name, more in {"one": ["--workers", "1"], "ray": ["--address", "local"]}.items():
-        done = subprocess.run([*command, "-o", name, *more], cwd=tmp_path, capture_output=True, text=True, timeout=120)
-        assert done.returncode == 0 and not done.stdout, done.stderr
-        said += done.stderr.splitlines()
-    assert [line.split(" in ")[0] for line in said] == ["one: 128 cases", "ray: 128 cases"], said
-    assert (tmp_path / "one" / "store.json").read_bytes() == (tmp_path / "ray" / "store.json").read_bytes()
 
 
 def test_an_address_where_nothing_answers_is_a_message(release: Path, tmp_path: Path) -> None:

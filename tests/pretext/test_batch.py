@@ -1,0 +1,58 @@
+"""Several views and masks of a batch: one fetch, numbers of their own, each unit's alone."""
+
+import numpy as np
+import torch
+
+from dermsearch.data.augment import Pictures, View
+from dermsearch.data.blockmask import BlockMask
+from dermsearch.pretext.base import Batch
+
+LARGE = View(32, scale=(0.4, 1), flip=0.5, jitter=(0.4, 0.4, 0.4, 0.1), jitter_p=0.8, blur=0.5)
+SMALL = View(16, scale=(0.1, 0.4), flip=0.5)
+
+
+class FakePool:
+    """Noise, and a count of how often it was asked for."""
+
+    def __init__(self) -> None:
+        self.images = torch.randint(0, 256, (50, 3, 40, 48), dtype=torch.uint8)
+        self.asked = 0
+
+    def pixels(self, units: np.ndarray) -> Pictures:
+        self.asked += 1
+        return Pictures(self.images[units])
+
+
+def batch_of(units: np.ndarray, pool: FakePool, **other: int) -> Batch:
+    return Batch(units, pool, 32, **{"seed": 5, "epoch": 1, "step": 3, **other})
+
+
+def test_crops_come_from_one_fetch_and_differ():
+    pool = FakePool()
+    batch = batch_of(np.array([3, 9, 3, 41]), pool)
+    crops = batch.views([LARGE] * 2 + [SMALL] * 3, "crops")
+    assert [tuple(c.shape) for c in crops] == [(4, 3, 32, 32)] * 2 + [(4, 3, 16, 16)] * 3
+    batch.view(LARGE, "query"), batch.view(LARGE, "key", np.array([41, 9])), batch.masks(BlockMask(4, 4), "masks")
+    assert pool.asked == 1
+    batch.view(LARGE, "key", np.array([41, 8]))
+    assert pool.asked == 2
+    for one, other in ((0, 1), (2, 3), (3, 4)):
+        assert (crops[one] - crops[other]).flatten(1).abs().amax(1).min() > 0.01
+    assert torch.equal(crops[0][0], crops[0][2])  # the same unit twice
+
+
+def test_a_view_is_the_first_of_several():
+    batch = batch_of(np.arange(6), FakePool())
+    assert torch.equal(batch.view(LARGE, "a"), batch.views([LARGE, SMALL], "a")[0])
+
+
+def test_views_and_masks_are_their_units():
+    pool, blocks = FakePool(), BlockMask(7, 7)
+    whole, part = batch_of(np.arange(40), pool), batch_of(np.array([30, 2, 11]), pool, step=8)
+    for mine, its in zip(part.views([LARGE, SMALL], "a"), whole.views([LARGE, SMALL], "a"), strict=True):
+        torch.testing.assert_close(mine, its[[30, 2, 11]], atol=1e-5, rtol=0)
+    assert torch.equal(part.masks(blocks, "m"), whole.masks(blocks, "m")[[30, 2, 11]])
+    named = whole.view(SMALL, "a", np.array([7, 48, 0]))  # one of them is another process's
+    torch.testing.assert_close(named[[0, 2]], whole.view(SMALL, "a")[[7, 0]], atol=1e-5, rtol=0)
+    later = batch_of(np.arange(40), pool, epoch=2)
+    assert not torch.equal(later.masks(blocks, "m"), whole.masks(blocks, "m"))
