@@ -45,7 +45,9 @@ def prepare(
         bool, typer.Option("--encoded", help="Keep JPEGs and decode on use: a tenth of the space.")
     ] = False,
     workers: Annotated[int | None, typer.Option(min=1, help="Processes. Default: one per core.")] = None,
-    address: Annotated[str | None, typer.Option(help="Prepare on the Ray cluster at this address instead.")] = None,
+    address: Annotated[
+        str | None, typer.Option(help="Prepare on the Ray cluster at this address instead; 'local' starts one here.")
+    ] = None,
     max_bad: Annotated[float, typer.Option(min=0, max=1, help="The share of bad images or rows to go on with.")] = 0.01,
     allow_missing: Annotated[
         bool, typer.Option("--allow-missing", help="Images that are not there do not count.")
@@ -103,9 +105,10 @@ def prepare(
     from dermsearch.data.splits import SHARES, Split, parse_shares
 
     table = None
-    if source == "csv" and "." in os.path.basename(release) and not os.path.isdir(release):
-        release, table = os.path.split(release)
-        release = release or "."
+    path, mark, query = release.partition("?") if "://" in release else (release, "", "")
+    if source == "csv" and "." in os.path.basename(path) and not os.path.isdir(path):
+        folder, table = os.path.split(path)
+        release = (folder or ".") + mark + query
     order = Order(
         source,
         release,
@@ -173,11 +176,11 @@ def _pair(text: str) -> tuple[str, str]:
 
 
 @data_app.command()
-def check(store: Annotated[str, typer.Argument(help="The folder of a case store.")]) -> None:
+def check(store: Annotated[str, typer.Argument(help="The folder or URI of a case store.")]) -> None:
     """Verify a store: checksums, published counts, no leak between splits. Exit code 1 where something is wrong."""
     from dermsearch.data.check import check as verify
 
-    report = verify(store)
+    report = verify(_fetched(store) if "://" in store else store)
     for line in report.lines:
         print(line)
     if report.failed:
@@ -226,18 +229,24 @@ def mix(
         bar.say(f"{output}: {manifest['cases']:,} cases, {manifest['bytes'] / 1e6:,.0f} MB.")
 
 
+def _fetched(uri: str) -> Path:
+    """A remote store's copy on this machine."""
+    from dermsearch.data.open import fetch
+
+    return fetch(uri, Path("~/.cache/dermsearch/data").expanduser())
+
+
 def _open(store: str) -> CaseStore:
     """A case store by its folder or URI, or the cases of a study."""
     from dermsearch.data.store import CaseStore
 
     if os.path.isdir(store):  # Path.is_dir raises where a name is too long
         return CaseStore(store)
-    from dermsearch.data.open import fetch, open_cases
+    if "://" in store:
+        return CaseStore(_fetched(store))
+    from dermsearch.data.open import open_cases
     from dermsearch.search.run import cache_folder
     from dermsearch.search.store import StageStore
-
-    if "://" in store:
-        return CaseStore(fetch(store, Path("~/.cache/dermsearch/data").expanduser()))
     from dermsearch.studyfile import load_study, located
 
     study = load_study(store)

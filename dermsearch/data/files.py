@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import uuid
 from pathlib import Path
 
@@ -15,18 +16,22 @@ OBJECT_STORES = ("s3", "gcs", "abfs")  # nothing can be renamed there, and what 
 PARTS = "preparing"  # elsewhere files grow in here until they are whole; whoever finishes a store removes it
 
 
+SECRET = re.compile(r"://[^/@]*@")  # s3://key:secret@bucket
+
+
 class Folder:
     """`where` is a path or a URI such as s3://bucket/data. Names in it are relative, with forward slashes."""
 
     def __init__(self, where: str | Path) -> None:
-        self.where = str(where)
+        text = str(where)
+        self.where = SECRET.sub("://", text)  # what messages show
         try:
-            if "://" in self.where:
-                self.fs, self.root = pafs.FileSystem.from_uri(self.where)
+            if "://" in text:
+                self.fs, self.root = pafs.FileSystem.from_uri(text)
             else:
-                self.fs, self.root = pafs.LocalFileSystem(), str(Path(self.where).expanduser().absolute())
+                self.fs, self.root = pafs.LocalFileSystem(), str(Path(text).expanduser().absolute())
         except Exception as error:  # pyarrow raises many kinds for one mistake: this is no place
-            raise UserError(f"'{where}' cannot be opened: {first_line(error)}") from None
+            raise UserError(f"'{self.where}' cannot be opened: {first_line(error)}") from None
 
     @property
     def local(self) -> Path | None:

@@ -19,7 +19,7 @@ from dermsearch.data.decode import Form
 from dermsearch.data.dicom import needs_pydicom
 from dermsearch.data.divide import NOTE, unit_of
 from dermsearch.data.engines import Engine
-from dermsearch.data.files import Folder
+from dermsearch.data.files import PARTS, Folder
 from dermsearch.data.progress import Watcher
 from dermsearch.data.shard import HEAD, MASK, SHARD, head_file
 from dermsearch.data.sources.base import Columns, Release, Source, find_source
@@ -68,7 +68,8 @@ def prepare(order: Order, engine: Engine, watcher: Watcher) -> dict[str, Any]:
     settings = told(order)
     if store.kind(MANIFEST) == "file":
         return already(store, order, settings)
-    digest = hashlib.blake2b(json.dumps(jobs).encode(), digest_size=16).hexdigest()
+    what = [{k: v for k, v in job.items() if k != "store"} for job in jobs]
+    digest = hashlib.blake2b(json.dumps(what).encode(), digest_size=16).hexdigest()
     done = resume(store, digest, len(jobs), watcher)
     make(order, store, jobs, done, found, engine, watcher)
     heads, shards = read_heads(store, len(jobs))
@@ -136,7 +137,7 @@ def resume(store: Folder, digest: str, shards: int, watcher: Watcher) -> set[int
         watcher.say("What an earlier command with other settings or another release left unfinished is made anew.")
         for name in ("preparing", *(n for n in store.names() if n.startswith(SHARD))):
             store.remove(name)
-    elif store.kind() != "none" and store.names():
+    elif any(not name.startswith(PARTS) for name in store.names()):
         raise UserError(f"{store.where}: is not empty and holds no case store; choose another folder with -o")
     store.write(PLAN, json.dumps({"format": FORMAT, "plan": digest}).encode())
     return set()
@@ -171,6 +172,7 @@ def already(store: Folder, order: Order, settings: dict[str, Any]) -> dict[str, 
     """A finished store of the same order is what was asked for."""
     manifest = read_manifest(store.read(MANIFEST), store.where)
     if manifest["settings"] == json.loads(json.dumps(settings)):
+        store.remove("preparing")  # a kill may have left it
         return manifest
     raise UserError(f"{store.where}: holds another case store already; choose another folder with -o or delete it")
 
@@ -199,7 +201,7 @@ def refuse_many_bad(order: Order, store: Folder, notes: list[dict[str, str]], ca
         f"{order.release}: {count} of {cases} cases have a bad image or row, more than "
         f"--max-bad {order.max_bad:g} allows: "
         + ", ".join(f"{count} x '{kind}'" for kind, count in kinds)
-        + f"; the first is {first['image'] or first['where']}. All are listed in {store.where}/{BAD}{hint}"
+        + f"; the first is {first['image'] or first['where']}. All are listed in {BAD} of {store.where}{hint}"
     )
 
 

@@ -21,6 +21,7 @@ from PIL import Image
 from dermsearch.data.decode import BadImage, Form, decode, decode_mask
 from dermsearch.data.duplicates import THUMB, thumbnail
 from dermsearch.data.files import Folder, first_line
+from dermsearch.errors import UserError
 
 SHARD, HEAD = "images-", "preparing/head-"  # with a number, names of files
 MASK = "mask"  # kept as one more plane of a case, beside its modalities
@@ -90,6 +91,10 @@ def read_image(release: Folder, name: str) -> bytes:
     except (FileNotFoundError, NotADirectoryError):
         raise BadImage("is missing") from None
     except OSError as error:
+        if release.local is None:  # the way there is broken, not the image
+            raise UserError(
+                f"{release.where}: cannot be reached: {first_line(error)}; the same command continues"
+            ) from None
         raise BadImage(f"cannot be read: {error.strerror or first_line(error)}") from None
 
 

@@ -100,7 +100,8 @@ def connect(compute: Compute, address: str | None) -> None:
             knock(address)
             ray.init(address=address, **quiet)
         else:
-            ray.init(include_dashboard=False, _node_ip_address="127.0.0.1", **quiet)
+            # "local", or Ray would join whatever else runs on this machine.
+            ray.init(address="local", include_dashboard=False, _node_ip_address="127.0.0.1", **quiet)
     except (RuntimeError, ValueError, OverflowError, OSError) as error:
         where = f"--address: no Ray cluster answers at '{address}'" if address else "Ray did not start on this machine"
         raise UserError(f"{where}: {str(error).splitlines()[0][:200]}") from None

@@ -8,9 +8,10 @@ from __future__ import annotations
 import json
 import socket
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
-from dermsearch.config import Study
+from dermsearch.config import Data, Study
 from dermsearch.downstream import PROTOCOLS
 from dermsearch.search.brain import Asked, Brain
 from dermsearch.search.keys import root_key, score_key, stage_key
@@ -130,12 +131,13 @@ class Driver:
             "curriculum": node.curriculum,
             "settings": node.settings,
             "seed": node.seed,
-            "data": self.study.data.model_dump(mode="json"),
+            "data": placed(self.study.data),
             "encoder": self.study.encoder.model_dump(mode="json"),
             "precision": self.precision,
             "protocols": self.protocols,
             "store": self.store.address,
             "cache": self.cache,
+            "fingerprint": self.fingerprint,  # of the cases
             "threads": compute.threads,
             "gpus": compute.gpus,
             "workers": compute.workers if node.task else 1,
@@ -202,3 +204,11 @@ class Driver:
             "seeds": len(paths),
             "seconds": sum(trained.values()),
         }
+
+
+def placed(data: Data) -> dict[str, Any]:
+    """A study's data section as a job carries it: its store is found from any working folder."""
+    found = data.model_dump(mode="json")
+    if data.path and "://" not in data.path:
+        found["path"] = str(Path(data.path).expanduser().absolute())
+    return found

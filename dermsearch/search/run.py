@@ -13,7 +13,7 @@ import yaml
 from rich.console import Console
 
 from dermsearch.config import Study
-from dermsearch.data.open import is_made, open_cases, store_folder
+from dermsearch.data.open import is_made, open_cases
 from dermsearch.data.store import CaseStore
 from dermsearch.errors import UserError
 from dermsearch.search.brain import Brain
@@ -53,7 +53,7 @@ def run_study(study: Study, out: Path, address: str | None, console: Console) ->
         cases = cases_of(study, cache, cluster, console)
         check_cases(study, space, cases)
         console.print(
-            f"Study '{study.name}': {len(cases)} cases from {store_folder(study.data, cache)}; results go to {out}",
+            f"Study '{study.name}': {len(cases)} cases from {cases.folder}; results go to {out}",
             highlight=False,
             soft_wrap=True,
         )

@@ -59,6 +59,8 @@ def _do(job: Job) -> Record:
     torch.set_num_threads(job["threads"])
     device = torch.device("cuda" if job["gpus"] and torch.cuda.is_available() else "cpu")
     store, cases = open_store(job["store"]), open_case_store(json.dumps(job["data"]), job["cache"])
+    if cases.fingerprint != job["fingerprint"]:
+        raise UserError(f"{cases.folder}: was made anew while the study ran; run the same command again")
     encoder, data = Encoder(**job["encoder"]), Data(**job["data"])
     shape = (encoder.name, data.modalities, encoder.branches)
     record: Record = {"status": "done", "reused": True}
