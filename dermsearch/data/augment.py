@@ -146,7 +146,7 @@ def crop(view: View, frames: np.ndarray, u: np.ndarray) -> np.ndarray:
 
 
 def render(view: View, pictures: Pictures, u: np.ndarray) -> Tensor:
-    """Pictures and (n, View.numbers) uniforms -> normalised float (n, 3, size, size), channels last."""
+    """Pictures and (n, View.numbers) uniforms -> normalised float (n, 3, size, size)."""
     drawn = draw(view, pictures.frames, u)
     # Sorted by a Gray code, the samples chosen for a jitter or a blur lie in one run, those for the others in a few.
     code = drawn.jitter * 8 + drawn.blur * 4 + drawn.gray * 2 + drawn.solarize
@@ -284,7 +284,8 @@ def sample(
     count = reach(axes[..., [1, 5]])
     source = onto(device, np.repeat(order % step, boxes))
     back = onto(device, (np.argsort(order) % step)[:, None] * boxes + np.arange(boxes))  # (n, e)
-    out = torch.empty(n * boxes, sides[1], sides[1], 3, device=device)
+    out = torch.empty(n * boxes, 3, sides[1], sides[1], device=device)
+    mean, std = (onto(device, np.array(s))[:, None, None, None] for s in (pictures.mean, pictures.std))
 
     def work(start: int) -> None:
         part = slice(start, min(start + step, n))
@@ -292,12 +293,10 @@ def sample(
         down, across = (triangles(a, sides[0], count) for a in ordered[boxed].split(4, 1))
         x = resample(pixels[part], source[boxed], down, across)
         x = change(x, part).index_select(1, back[part].flatten())
-        for c, plane in enumerate(x):
-            plane.sub_(pictures.mean[c]).mul_(1 / pictures.std[c])
-            out[boxed, ..., c] = plane.transpose(1, 2)
+        out[boxed] = x.sub_(mean).div_(std).permute(1, 0, 3, 2)
 
     each(work, range(0, n, step), device)
-    return out.permute(0, 3, 1, 2).unflatten(0, (n, boxes))
+    return out.unflatten(0, (n, boxes))
 
 
 def onto(device: torch.device, numbers: np.ndarray) -> Tensor:
