@@ -58,7 +58,11 @@ def prepare(
     ] = None,
     split: Annotated[
         str | None,
-        typer.Option(metavar="SHARES", rich_help_panel=SPLIT, help="Such as train=0.7,val=0.15,test=0.15."),
+        typer.Option(
+            metavar="SHARES",
+            rich_help_panel=SPLIT,
+            help="Such as train=0.7,val=0.15,test=0.15, the default; instead of a published split.",
+        ),
     ] = None,
     split_by: Annotated[
         Literal["published", "patient", "lesion", "image"] | None,
@@ -102,7 +106,7 @@ def prepare(
     from dermsearch.data.prepare import Order
     from dermsearch.data.progress import Bar
     from dermsearch.data.sources.base import Columns
-    from dermsearch.data.splits import SHARES, Split, parse_shares
+    from dermsearch.data.splits import Split, parse_shares
 
     table = None
     path, mark, query = release.partition("?") if "://" in release else (release, "", "")
@@ -115,7 +119,7 @@ def prepare(
         output,
         Form(side, fit, border),
         encoded,
-        Split(split_by, parse_shares(split) if split else SHARES, seed),
+        Split(split_by, parse_shares(split) if split else None, seed),
         Columns(
             images=dict(_pair(text) for text in image or ()),
             labels=tuple(label or ()),

@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from dermsearch.data.case import SPLITS
 from dermsearch.data.sources.base import Record
-from dermsearch.data.splits import By, Split, groups_of, split_by_group
+from dermsearch.data.splits import SHARES, By, Split, groups_of, split_by_group
 from dermsearch.errors import UserError
 
 NOTE = pa.schema([(name, pa.string()) for name in ("case", "image", "done", "reason", "where")])
@@ -28,16 +28,16 @@ def divide(
     patients, lesions = [r.patient for r in records], [r.lesion for r in records]
     groups = groups_of(patients, lesions, links=links)
     published = [r.split for r in records]
-    by = unit_of(wanted, records)
+    by, shares = unit_of(wanted, records), wanted.shares or SHARES
     words = [r.labels.get(label) or "" if label else "" for r in records]
     strata = np.unique(words, return_inverse=True)[1]
     about: dict[str, Any] = {"by": by, "seed": wanted.seed}
     if by != "published":
-        about["shares"] = wanted.shares
+        about["shares"] = shares
         units = {"patient": groups, "lesion": groups_of(lesions, links=links), "image": np.arange(len(records))}[by]
-        return groups, split_by_group(units, strata, wanted.seed, wanted.shares), about
+        return groups, split_by_group(units, strata, wanted.seed, shares), about
     splits = [s or "train" for s in published]
-    share = wanted.shares[1] / (wanted.shares[0] + wanted.shares[1])
+    share = shares[1] / (shares[0] + shares[1])
     if "val" not in splits and share:  # selection needs one: a part of the training cases
         rows = np.array([i for i, s in enumerate(splits) if s == "train"])
         for row, split in zip(
@@ -59,7 +59,7 @@ def unit_of(wanted: Split, records: Sequence[Record]) -> By:
     if wanted.by and not known[wanted.by]:
         what = "has no published split" if wanted.by == "published" else f"names no {wanted.by}s"
         raise UserError(f"--split-by {wanted.by}: the release {what}")
-    best = next(by for by in known if known[by])
+    best = next(by for by in known if known[by] and not (by == "published" and wanted.shares))
     if best == "image" and not wanted.by:
         raise UserError(
             "--split-by: the release names neither patients nor lesions, so its images can only be split by image, "

@@ -61,7 +61,7 @@ def prepare(order: Order, engine: Engine, watcher: Watcher) -> dict[str, Any]:
         raise UserError(f"{order.release}: no case of {source.title} in it" + first_problem(found))
     if any(name.lower().endswith((".dcm", ".dicom")) for r in found.records for name in r.images.values()):
         needs_pydicom()
-    unit_of(order.split, found.records)
+    published = unit_of(order.split, found.records) == "published"
     modalities = tuple(dict.fromkeys(m for r in found.records for m in r.images))
     planes = (*modalities, MASK) if any(r.mask for r in found.records) else modalities
     jobs = plan(order, release, found, planes)
@@ -78,7 +78,6 @@ def prepare(order: Order, engine: Engine, watcher: Watcher) -> dict[str, Any]:
     ]
     notes += notes_of(heads, found.records)
     refuse_many_bad(order, store, notes, len(found.records) + len(found.problems))
-    published = any(r.split for r in found.records) and order.split.by in (None, "published")
     keep = order.duplicates == "keep" or (order.duplicates is None and published)
     given = Ingredients(
         found.records,
