@@ -129,7 +129,8 @@ def finish(store: Folder, heads: pa.Table, shards: list[dict[str, Any]], given: 
         "notes_by_kind": dict(Counter(n["done"] for n in notes)),
         "bytes": sum(about["bytes"] for about in shards),
     }
-    manifest["checksum"] = of_itself(json.loads(json.dumps(manifest)))
+    manifest = json.loads(json.dumps(manifest))  # as who opens the store will read it
+    manifest["checksum"] = of_itself(manifest)
     store.write(INDEX, index)
     store.write(QUARANTINE, quarantine)
     store.write(CARD, card(manifest, pa.table(columns), notes).encode())
