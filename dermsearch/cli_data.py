@@ -96,8 +96,7 @@ def prepare(
 ) -> None:
     """Turn a downloaded data set into a case store.
 
-    Killed or interrupted, the same command continues. Images that cannot be used are left out and listed with
-    reasons in the store's quarantine table; many of them stop the command with a message.
+    Killed or interrupted, the same command continues. What cannot be used is left out and listed with reasons.
     """
     from rich.console import Console
 
