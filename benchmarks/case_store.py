@@ -4,9 +4,9 @@
     python benchmarks/case_store.py read STORE
     python benchmarks/case_store.py million [--rows N]
 
-`prepare` runs `dermsearch data prepare ham10000` with so many processes and, in the same run, what one would write
-by hand: Image.open, convert, resize, np.asarray, for the same images and masks, one process per core, nothing
-checked, nothing kept. One loop resizes as Pillow does by itself (bicubic), one with this package's bilinear filter.
+`prepare` runs `dermsearch data prepare ham10000` with so many processes, timed as it says itself, and in the same run
+what one would write by hand: Image.open, convert, resize, np.asarray, nothing checked, nothing kept. One loop resizes
+as Pillow does by itself (bicubic), one with this package's bilinear filter. Once for images alone, once with masks.
 `read` draws batches of random cases from a store and tells images per second and this process's own memory.
 `million` writes a store of so many 8 x 8 images in streaming, and opens it in a new process.
 """
@@ -17,6 +17,7 @@ import argparse
 import csv
 import json
 import os
+import re
 import resource
 import shutil
 import subprocess
@@ -38,42 +39,53 @@ from dermsearch.data.store import CaseStore
 FILTERS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
 
 
-def by_hand(paths: list[tuple[str, str]], side: int, how: Image.Resampling) -> float:
+def by_hand(paths: list[tuple[str, str]], side: int, how: Image.Resampling, masks: bool) -> float:
     """A plain loop; returns cases per second."""
     began = time.perf_counter()
     for image, mask in paths:
         opened = Image.open(image)
         size = (round(opened.width * side / min(opened.size)), round(opened.height * side / min(opened.size)))
         np.asarray(opened.convert("RGB").resize(size, how))
-        np.asarray(Image.open(mask).resize(size, Image.Resampling.NEAREST))
+        if masks:
+            np.asarray(Image.open(mask).resize(size, Image.Resampling.NEAREST))
     return len(paths) / (time.perf_counter() - began)
+
+
+def by_command(release: Path, side: int, workers: int) -> float:
+    """Cases per second of a new store, from the seconds that the command tells."""
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, "-m", "dermsearch", "data", "prepare", "ham10000", str(release)]
+        command += ["-o", f"{folder}/store", "--side", str(side), "--workers", str(workers)]
+        said = subprocess.run(command, check=True, capture_output=True, text=True).stderr
+    told = re.search(r"([\d,]+) cases in ([\d.]+) s", said)
+    assert told, said
+    return float(told[1].replace(",", "")) / float(told[2])
 
 
 def prepare(release: Path, sides: list[int], workers: int, rounds: int) -> None:
     """Rates of the command and of the loop, in turns."""
-    rows = list(csv.DictReader((release / "HAM10000_metadata.csv").open()))
-    ids = [row["image_id"] for row in rows]
+    ids = [row["image_id"] for row in csv.DictReader((release / "HAM10000_metadata.csv").open())]
     paths = [(str(release / f"images/{i}.jpg"), str(release / f"masks/{i}_segmentation.png")) for i in ids]
     for image, mask in paths:  # into the page cache
         Path(image).read_bytes(), Path(mask).read_bytes()
-    print(f"{len(paths)} cases, an image and a mask each; {workers} workers; {rounds} rounds, medians")
-    print(f"{'side':>5}{'dermsearch':>14}{'Pillow loop':>14}{'filter':>10}{'of ' + str(workers) + ' x loop':>14}")
-    for side in sides:
-        ours: list[float] = []
-        loops: dict[str, list[float]] = {name: [] for name in FILTERS}
-        for _ in range(rounds):
-            with tempfile.TemporaryDirectory() as folder:
-                command = [sys.executable, "-m", "dermsearch", "data", "prepare", "ham10000", str(release)]
-                began = time.perf_counter()
-                options = ["-o", f"{folder}/store", "--side", str(side), "--workers", str(workers)]
-                subprocess.run([*command, *options], check=True, capture_output=True)
-                ours.append(len(paths) / (time.perf_counter() - began))
-            for name, how in FILTERS.items():
-                loops[name].append(by_hand(paths[:4000], side, how))
-        mine = float(np.median(ours))
-        for name, values in loops.items():
-            loop = float(np.median(values))
-            print(f"{side:>5}{mine:>10,.0f} /s{loop:>11,.0f} /s{name:>10}{mine / (workers * loop):>14.2f}")
+    print(f"{len(paths)} cases; {workers} workers; {rounds} rounds, medians of cases per second")
+    print(f"{'side':>5}{'masks':>7}{'dermsearch':>12}{'loop':>8}{'filter':>10}{f'of {workers} x loop':>14}")
+    with tempfile.TemporaryDirectory() as bare:
+        for name in ("images", "HAM10000_metadata.csv"):
+            os.symlink(release.absolute() / name, f"{bare}/{name}")
+        for side in sides:
+            for masks, folder in ((False, Path(bare)), (True, release)):
+                ours: list[float] = []
+                loops: dict[str, list[float]] = {name: [] for name in FILTERS}
+                for _ in range(rounds):
+                    ours.append(by_command(folder, side, workers))
+                    for name, how in FILTERS.items():
+                        loops[name].append(by_hand(paths[:4000], side, how, masks))
+                mine = float(np.median(ours))
+                for name, values in loops.items():
+                    loop = float(np.median(values))
+                    row = f"{side:>5}{'yes' if masks else 'no':>7}{mine:>12,.0f}{loop:>8,.0f}{name:>10}"
+                    print(row + f"{mine / (workers * loop):>14.2f}")
 
 
 def read(folder: Path, seconds: float = 5.0, batch: int = 256) -> None:
