@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-SHARDS, SHARD = 8, 16
+SHARDS, SHARD = 20, 16
 SIDE = "1024"  # at this size a shard holds no more cases, so that few small images make many shards
 HEADS = "preparing/head-*.arrow"
 

@@ -6,6 +6,7 @@ import torch
 from pretext import tiny
 from torch import nn
 
+from dermsearch.data.augment import Pictures
 from dermsearch.data.store import CaseStore
 from dermsearch.pretext.base import Batch, Setting
 from dermsearch.pretext.relative_location import CENTRE, NEIGHBOURS, SMALLEST, RelativeLocation, rendered
@@ -44,7 +45,7 @@ class Ramp:
     def pixels(self, units):
         side = torch.arange(96) / 95 * 255
         x = torch.stack([side.expand(96, 96), side[:, None].expand(96, 96), torch.zeros(96, 96)])
-        return x.round().to(torch.uint8).repeat(len(units), 1, 1, 1)
+        return Pictures(x.round().to(torch.uint8).repeat(len(units), 1, 1, 1))
 
 
 def test_answer_i_is_the_place_of_neighbour_i():
