@@ -8,8 +8,10 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import get_context, parent_process
+from multiprocessing import forkserver, get_context, parent_process
 from typing import Any
+
+import pyarrow as pa
 
 from dermsearch.data.shard import make_shard
 from dermsearch.errors import UserError
@@ -19,16 +21,20 @@ Engine = Callable[[list[dict[str, Any]]], Iterator[dict[str, Any]]]
 
 def on_cores(workers: int) -> Engine:
     """Make shards in so many processes of this machine."""
+    context = get_context("forkserver")
+    if workers > 1:  # what processes import is imported while the release's tables are read
+        context.set_forkserver_preload(["__main__", "dermsearch.data.shard", "pandas"])  # pyarrow imports the last
+        forkserver.ensure_running()
 
     def run(jobs: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
         if workers == 1 or len(jobs) < 2:
             yield from map(make_shard, jobs)
             return
-        context = get_context("forkserver")
-        context.set_forkserver_preload(["dermsearch.data.shard"])
         with ProcessPoolExecutor(min(workers, len(jobs)), context, begin) as pool:
             try:
-                for future in as_completed([pool.submit(make_shard, job) for job in jobs]):
+                going = [pool.submit(make_shard, job) for job in jobs]
+                pa.array([])  # the first one imports pandas: here, while others work
+                for future in as_completed(going):
                     yield future.result()
             except BrokenProcessPool:
                 raise UserError(
