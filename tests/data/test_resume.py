@@ -81,7 +81,12 @@ class under_way:
 
     def __enter__(self) -> subprocess.Popen[str]:
         self.going = subprocess.Popen(
-            self.command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+            self.command,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a job in the background ignores it
         )
         wait_until(lambda: bool(heads(self.store)))
         return self.going
