@@ -79,9 +79,7 @@ def test_cases_with_the_same_image_stay_together_and_torn_groups_are_told() -> N
     rows = records(6, patient=2, splits="train val")
     groups, splits, _ = divide(rows, "dx", Split(), [])
     told = torn(rows, groups, splits)
-    assert [t["reason"] for t in told] == [
-        f"patient p{i} is in train and val of the published split" for i in range(3)
-    ]
+    assert [t["reason"] for t in told] == [f"patient p{i} is in train and val of the published split" for i in range(3)]
     assert np.unique(groups).size == 3
 
 
