@@ -71,10 +71,8 @@ def drawn_for_training(data: Data) -> int:
     if data.cases > 5000:
         return math.ceil(0.72 * data.cases)
     patients = [patient for _, patient, _ in walk_patients(data.cases, data.seed)]
-    names = SEVEN_POINT["diagnosis"]
-    kinds = np.unique([names[draw_labels(data.seed, i)["diagnosis"]] for i in range(data.cases)], return_inverse=True)[
-        1
-    ]
+    names = [SEVEN_POINT["diagnosis"][draw_labels(data.seed, i)["diagnosis"]] for i in range(data.cases)]
+    kinds = np.unique(names, return_inverse=True)[1]
     return split_by_group(patients, kinds, data.seed).count("train")
 
 
