@@ -25,8 +25,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dermsearch.data.augment import Pictures, View, render
+from dermsearch.data.augment import View, render
 from dermsearch.data.counter import uniforms
+from dermsearch.data.pictures import Pictures
 from dermsearch.data.synthetic import synthetic
 
 CORES = len(os.sched_getaffinity(0))

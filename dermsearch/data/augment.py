@@ -6,64 +6,28 @@ worker, batch or device renders it. A view is made in this order, which is that 
     crop, flips, resize -> rotation -> brightness, contrast, saturation, hue -> grayscale -> blur -> solarize
     -> normalisation
 
-Parameters are drawn as torchvision v2 draws them, and with the same parameters the pixels are those of its float
-pictures, with two exceptions: the colour changes keep their order, and a rotation sees what lies beside the crop.
+Parameters are drawn as torchvision v2 draws them, and with the same parameters the pixels are its own (resized as it
+resizes bytes on a CPU, floats on a GPU: a level of 255 apart at most), with two exceptions: the colour changes keep
+their order, and a rotation sees what lies beside the crop.
 """
 
 from __future__ import annotations
 
-import itertools
 import math
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from dermsearch.data import colour
-from dermsearch.data.parallel import each
-from dermsearch.data.resample import blur, extent, reach, resample, triangles, turn
+from dermsearch.data.chunks import along, on_cpu, onto, runs, sample, sample_whole
+from dermsearch.data.pictures import Pictures
+from dermsearch.data.resample import blur, extent, turn
 
-STATISTICS = {  # mean and standard deviation of red, green and blue in [0, 1]
-    "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
-    "derm7pt": ((0.7833, 0.6712, 0.6026), (0.2139, 0.2472, 0.2571)),
-}
 TRIES = 10  # of torchvision's RandomResizedCrop, before it takes a central crop
-CACHE, MEMORY = 3 << 19, 1 << 28  # numbers under way at once: per core, on a GPU
 
 
-@dataclass(frozen=True)
-class Pictures:
-    """What views are made from: pictures of any sizes on canvases of one, and the statistics that normalise them."""
-
-    pixels: Tensor  # uint8 (n, 3, H, W) on the device; fastest with the colours of a pixel side by side in memory
-    frame: Tensor | None = None  # int64 (n, 4) on the CPU: top, left, height, width in the canvas; None: all of it
-    mean: tuple[float, float, float] = STATISTICS["imagenet"][0]
-    std: tuple[float, float, float] = STATISTICS["imagenet"][1]
-
-    def __len__(self) -> int:
-        return len(self.pixels)
-
-    @property
-    def frames(self) -> np.ndarray:
-        """(n, 4): top, left, height, width of each picture."""
-        if self.frame is None:
-            return np.tile([0, 0, *self.pixels.shape[2:]], (len(self), 1))
-        return self.frame.numpy()
-
-    def cut(self, border: float) -> Pictures:
-        """Without a border, the same on all edges, that is so large a share of the short side."""
-        frames = self.frames
-        off = np.rint(border * frames[:, 2:].min(1, keepdims=True)).astype(np.int64)
-        off = np.minimum(off, (frames[:, 2:].min(1, keepdims=True) - 1) // 2)  # a pixel is left
-        return replace(self, frame=torch.from_numpy(frames + off * np.array([1, 1, -2, -2])))
-
-    def take(self, rows: np.ndarray) -> Pictures:
-        """Some of the pictures, in this order."""
-        index = torch.from_numpy(rows).to(self.pixels.device, non_blocking=True)
-        pixels = self.pixels.permute(0, 2, 3, 1).index_select(0, index).permute(0, 3, 1, 2)
-        return replace(self, pixels=pixels, frame=torch.from_numpy(self.frames[rows]))
+JITTERS = (colour.brightness, colour.contrast, colour.saturation, colour.hue)
 
 
 @dataclass(frozen=True)
@@ -150,20 +114,12 @@ def render(view: View, pictures: Pictures, u: np.ndarray) -> Tensor:
     drawn = draw(view, pictures.frames, u)
     # Sorted by a Gray code, the samples chosen for a jitter or a blur lie in one run, those for the others in a few.
     code = drawn.jitter * 8 + drawn.blur * 4 + drawn.gray * 2 + drawn.solarize
-    side, limits = view.size, drawn.box
-    if view.rotate:  # what a turned view sees lies in a larger one
-        sharp = math.radians(min(view.rotate, 45))
-        side += 2 * math.ceil(view.size * (math.cos(sharp) + math.sin(sharp) - 1) / 2 + 1)
-        limits = pictures.frames
-    axes = along(drawn.box, limits, view.size, side, drawn.vflip, drawn.flip)[:, None]
-    order, step = arrange(pictures, side, code ^ code >> 1 ^ code >> 2 ^ code >> 3)
+    key = code ^ code >> 1 ^ code >> 2 ^ code >> 3
     table = np.concatenate([np.radians(drawn.angle)[:, None], drawn.factors, drawn.sigma[:, None]], 1)
-    numbers = onto(pictures.pixels.device, table[order])
     kernel = view.kernel or 2 * max(1, round(view.size * 0.05)) + 1
 
-    def change(x: Tensor, part: slice) -> Tensor:
-        angle, *factors, sigma = numbers[part].unbind(1)
-        rows = order[part]
+    def change(x: Tensor, rows: np.ndarray) -> Tensor:
+        angle, *factors, sigma = onto(x.device, table[rows]).unbind(1)
         if view.rotate:
             x = turn(x, angle, view.size)
         flat = x.flatten(2)  # (3, b, pixels)
@@ -174,19 +130,29 @@ def render(view: View, pictures: Pictures, u: np.ndarray) -> Tensor:
         for run in runs(drawn.gray[rows]):
             colour.gray(flat[:, run])
         for run in runs(drawn.blur[rows]):
-            x[:, run] = blur(x[:, run], sigma[run], extent(drawn.sigma[rows][run], kernel, view.size))
+            sharp = x[:, run].transpose(0, 1)
+            sharp.copy_(blur(sharp, sigma[run], extent(drawn.sigma[rows][run], kernel, view.size)))
         for run in runs(drawn.solarize[rows]):
             colour.solarize(flat[:, run], view.threshold)
         return x
 
-    return sample(pictures, axes, (side, view.size), order, step, change)[:, 0]
+    if on_cpu(pictures) and not view.rotate:
+        return sample_whole(pictures, drawn.box, np.stack([drawn.vflip, drawn.flip], 1), view.size, key, change)
+    side, limits = view.size, drawn.box
+    if view.rotate:  # what a turned view sees lies in a larger one
+        sharp = math.radians(min(view.rotate, 45))
+        side += 2 * math.ceil(view.size * (math.cos(sharp) + math.sin(sharp) - 1) / 2 + 1)
+        limits = pictures.frames
+    axes = along(drawn.box, limits, view.size, side, drawn.vflip, drawn.flip)[:, None]
+    return sample(pictures, axes, (side, view.size), key, change)[:, 0]
 
 
 def plain(pictures: Pictures, size: int) -> Tensor:
     """The whole of each picture at `size`, as protocols and banks see it: normalised float (n, 3, size, size)."""
+    if on_cpu(pictures):
+        return sample_whole(pictures, pictures.frames, np.zeros((len(pictures), 2)), size)
     axes = along(pictures.frames, pictures.frames, size)[:, None]
-    order, step = arrange(pictures, size)
-    return sample(pictures, axes, (size, size), order, step)[:, 0]
+    return sample(pictures, axes, (size, size))[:, 0]
 
 
 @dataclass(frozen=True)
@@ -219,94 +185,10 @@ def patches(grid: PatchGrid, pictures: Pictures, u: np.ndarray) -> Tensor:
     box = np.concatenate([corner + place, np.where(own, grid.patch, part)], 2).reshape(-1, 4)
     axes = along(box, np.repeat(frames, 9, 0), grid.patch).reshape(n, 9, 8)
     gray = u[:, 2] < grid.gray
-    order, step = arrange(pictures, 3 * grid.patch, gray)
 
-    def change(x: Tensor, part: slice) -> Tensor:
-        for run in runs(np.repeat(gray[order[part]], 9)):
+    def change(x: Tensor, rows: np.ndarray) -> Tensor:
+        for run in runs(np.repeat(gray[rows], 9)):
             colour.gray(x[:, run])
         return x
 
-    return sample(pictures, axes, (grid.patch, grid.patch), order, step, change)
-
-
-JITTERS = (colour.brightness, colour.contrast, colour.saturation, colour.hue)
-
-
-def along(
-    box: np.ndarray,
-    limits: np.ndarray,
-    size: int,
-    side: int | None = None,
-    down: np.ndarray | bool = False,
-    across: np.ndarray | bool = False,
-) -> np.ndarray:
-    """(n, 8): both axes (see `triangles`) of boxes at `size`, and beside them as far as `side`, mirrored or not."""
-    parts = []
-    for i, mirrored in enumerate((down, across)):
-        step = box[:, 2 + i] / size * np.where(mirrored, -1, 1)
-        start = box[:, i] + box[:, 2 + i] / 2 - step * (side or size) / 2
-        parts += [start, step, limits[:, i], limits[:, i] + limits[:, 2 + i]]
-    return np.stack(parts, 1)
-
-
-def arrange(pictures: Pictures, side: int, key: np.ndarray | None = None) -> tuple[np.ndarray, int]:
-    """The order in which samples are worked on, sorted by a key in each chunk, and the chunk's size.
-
-    A chunk is what stays in the caches of a core, or in a part of a GPU's memory.
-    """
-    rows = np.arange(len(pictures))
-    if not len(rows):
-        return rows, 1
-    cpu = pictures.pixels.device.type == "cpu"
-    most = max(1, (CACHE if cpu else MEMORY) // (3 * max(side * side, pictures.pixels[0, 0].numel())))
-    threads = torch.get_num_threads() if cpu else 1
-    rounds = -(-len(rows) // (most * threads))  # each thread does as many chunks as the others
-    step = -(-len(rows) // (rounds * threads))
-    return rows if key is None else np.lexsort((key, rows // step)), step
-
-
-def sample(
-    pictures: Pictures,
-    axes: np.ndarray,
-    sides: tuple[int, int],
-    order: np.ndarray,
-    step: int,
-    change: Callable[[Tensor, slice], Tensor] = lambda x, part: x,
-) -> Tensor:
-    """(n, e, 8) axes of e boxes per picture -> normalised float (n, e, 3, side, side) in the order of the pictures.
-
-    `change` sees planes (3, b e, side, side) that lie on their side, and which part of the order they are; it may
-    change their side from the first to the second.
-    """
-    device, pixels = pictures.pixels.device, pictures.pixels.permute(0, 2, 3, 1)
-    n, boxes, _ = axes.shape
-    ordered = onto(device, axes[order].reshape(-1, 8))
-    count = reach(axes[..., [1, 5]])
-    source = onto(device, np.repeat(order % step, boxes))
-    back = onto(device, (np.argsort(order) % step)[:, None] * boxes + np.arange(boxes))  # (n, e)
-    out = torch.empty(n * boxes, 3, sides[1], sides[1], device=device)
-    mean, std = (onto(device, np.array(s))[:, None, None, None] for s in (pictures.mean, pictures.std))
-
-    def work(start: int) -> None:
-        part = slice(start, min(start + step, n))
-        boxed = slice(start * boxes, part.stop * boxes)
-        down, across = (triangles(a, sides[0], count) for a in ordered[boxed].split(4, 1))
-        x = resample(pixels[part], source[boxed], down, across)
-        x = change(x, part).index_select(1, back[part].flatten())
-        out[boxed] = x.sub_(mean).div_(std).permute(1, 0, 3, 2)
-
-    each(work, range(0, n, step), device)
-    return out.unflatten(0, (n, boxes))
-
-
-def onto(device: torch.device, numbers: np.ndarray) -> Tensor:
-    """Numbers on the device, real ones in single precision; the host does not wait."""
-    numbers = numbers.astype(np.float32) if numbers.dtype == np.float64 else numbers
-    return torch.from_numpy(numbers).to(device, non_blocking=True)
-
-
-def runs(chosen: np.ndarray) -> list[slice]:
-    """Where the chosen lie side by side."""
-    edges = np.flatnonzero(chosen[1:] != chosen[:-1]) + 1
-    cuts = [0, *edges.tolist(), len(chosen)]
-    return [slice(a, b) for a, b in itertools.pairwise(cuts) if a < b and chosen[a]]
+    return sample(pictures, axes, (grid.patch, grid.patch), gray, change)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from dermsearch.data.augment import STATISTICS, Pictures
+from dermsearch.data.pictures import STATISTICS, Pictures
 from dermsearch.data.store import CaseStore
 
 

@@ -71,6 +71,21 @@ def resample(pixels: Tensor, source: Tensor, down: tuple[Tensor, Tensor], across
     return x.reshape(3, b, size, size)
 
 
+def crops(pixels: Tensor, jobs: list[list[int]], size: int) -> Tensor:
+    """Boxes of whole pixels out of uint8 (m, 3, H, W) on a CPU -> float (b, 3, size, size) in [0, 1].
+
+    A job is a picture's row, the top, left, height and width in it, and whether it is mirrored down and across. The
+    processor's own instructions for bytes resize a picture in a fifth of the time of `resample`, to whole levels.
+    """
+    found = torch.empty(len(jobs), size, size, 3, dtype=torch.uint8).permute(0, 3, 1, 2)
+    for i, (row, top, left, height, width, down, across) in enumerate(jobs):
+        box = pixels[row : row + 1, :, top : top + height, left : left + width]
+        if down or across:
+            box = box.flip([2] * down + [3] * across)
+        found[i] = F.interpolate(box, (size, size), mode="bilinear", antialias=True)[0]
+    return torch.empty(found.shape).copy_(found).div_(255)
+
+
 def turn(x: Tensor, angle: Tensor, size: int) -> Tensor:
     """Rotate (3, b, s, s) pictures that lie on their side about their centres, counter-clockwise; keep `size`."""
     cos, sin, zero = angle.cos(), angle.sin(), torch.zeros_like(angle)
@@ -81,20 +96,20 @@ def turn(x: Tensor, angle: Tensor, size: int) -> Tensor:
 
 
 def blur(x: Tensor, sigma: Tensor, radius: int) -> Tensor:
-    """Gaussian blur of (c, b, s, s), each sample with its own sigma; pictures are mirrored at their edges.
+    """Gaussian blur of (b, c, s, s), each sample with its own sigma; pictures are mirrored at their edges.
 
     A kernel has 2 radius + 1 numbers; those beyond 4 sigma, less than 1e-4 in all, are left out.
     """
-    c, b, s, _ = x.shape
+    b, c, s, _ = x.shape
     at = torch.arange(-radius, radius + 1, device=x.device)
     far = at / sigma[:, None]  # (b, k)
     weight = torch.exp(-0.5 * far**2) * (far.abs() <= TAIL)
-    weight = (weight / weight.sum(1, keepdim=True)).repeat_interleave(s, 0)
+    weight = (weight / weight.sum(1, keepdim=True)).repeat_interleave(c * s, 0)
     row = (torch.arange(s, device=x.device)[:, None] + at).abs()  # (s, k)
     row = (s - 1) - ((s - 1) - row).abs()
-    index = (row + s * torch.arange(b, device=x.device)[:, None, None]).flatten(0, 1)
+    index = (row + s * torch.arange(b * c, device=x.device)[:, None, None]).flatten(0, 1)
     for _ in range(2):
-        x = mix(x.reshape(c, b * s, s), index, weight).reshape(c, b, s, s).transpose(2, 3)
+        x = mix(x.reshape(1, b * c * s, s), index, weight).reshape(b, c, s, s).transpose(2, 3)
     return x
 
 

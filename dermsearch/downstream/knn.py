@@ -20,7 +20,7 @@ class Knn:
     """Cosine kNN with softmax-weighted votes, as self-supervised encoders are usually judged."""
 
     name = "knn"
-    version = 1
+    version = 2
     Config = KnnConfig
 
     def predict(self, features: Features, label: str, config: KnnConfig, seed: int) -> np.ndarray:

@@ -22,7 +22,7 @@ class Linear:
     """Multinomial logistic regression, fitted by L-BFGS from zero."""
 
     name = "linear"
-    version = 1
+    version = 2
     Config = LinearConfig
 
     def predict(self, features: Features, label: str, config: LinearConfig, seed: int) -> np.ndarray:

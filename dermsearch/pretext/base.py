@@ -22,9 +22,10 @@ from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
 from dermsearch import world
-from dermsearch.data.augment import PatchGrid, Pictures, View, patches, plain, render
+from dermsearch.data.augment import PatchGrid, View, patches, plain, render
 from dermsearch.data.blockmask import BlockMask, masks
 from dermsearch.data.counter import uniforms
+from dermsearch.data.pictures import Pictures
 from dermsearch.errors import UserError, nearest
 
 

@@ -34,7 +34,7 @@ class MoCoV2(Task):
     """Momentum contrast with a queue."""
 
     name = "moco_v2"
-    version = 2
+    version = 3
     train_defaults: ClassVar = {
         "optimizer": "sgd",
         "lr": 0.03,

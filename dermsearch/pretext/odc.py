@@ -32,7 +32,7 @@ class ODC(Task):
     """Joint clustering and classification with memories."""
 
     name = "odc"
-    version = 2
+    version = 3
     replacement = True
     train_defaults: ClassVar = {
         "optimizer": "sgd",

@@ -6,7 +6,7 @@ import torch
 from pretext import tiny
 from torch import nn
 
-from dermsearch.data.augment import Pictures
+from dermsearch.data.pictures import Pictures
 from dermsearch.data.store import CaseStore
 from dermsearch.pretext.base import Batch, Setting
 from dermsearch.pretext.relative_location import CENTRE, NEIGHBOURS, SMALLEST, RelativeLocation, rendered

@@ -1,0 +1,47 @@
+"""What views are made from: pictures of any sizes on canvases of one, on the device."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+STATISTICS = {  # mean and standard deviation of red, green and blue in [0, 1]
+    "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+    "derm7pt": ((0.7833, 0.6712, 0.6026), (0.2139, 0.2472, 0.2571)),
+}
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """What views are made from: pictures of any sizes on canvases of one, and the statistics that normalise them."""
+
+    pixels: Tensor  # uint8 (n, 3, H, W) on the device; fastest with the colours of a pixel side by side in memory
+    frame: Tensor | None = None  # int64 (n, 4) on the CPU: top, left, height, width in the canvas; None: all of it
+    mean: tuple[float, float, float] = STATISTICS["imagenet"][0]
+    std: tuple[float, float, float] = STATISTICS["imagenet"][1]
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+    @property
+    def frames(self) -> np.ndarray:
+        """(n, 4): top, left, height, width of each picture."""
+        if self.frame is None:
+            return np.tile([0, 0, *self.pixels.shape[2:]], (len(self), 1))
+        return self.frame.numpy()
+
+    def cut(self, border: float) -> Pictures:
+        """Without a border, the same on all edges, that is so large a share of the short side."""
+        frames = self.frames
+        off = np.rint(border * frames[:, 2:].min(1, keepdims=True)).astype(np.int64)
+        off = np.minimum(off, (frames[:, 2:].min(1, keepdims=True) - 1) // 2)  # a pixel is left
+        return replace(self, frame=torch.from_numpy(frames + off * np.array([1, 1, -2, -2])))
+
+    def take(self, rows: np.ndarray) -> Pictures:
+        """Some of the pictures, in this order."""
+        index = torch.from_numpy(rows).to(self.pixels.device, non_blocking=True)
+        pixels = self.pixels.permute(0, 2, 3, 1).index_select(0, index).permute(0, 3, 1, 2)
+        return replace(self, pixels=pixels, frame=torch.from_numpy(self.frames[rows]))
