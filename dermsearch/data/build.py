@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from PIL import Image
 
 from dermsearch.data.case import SPLITS, Case
 from dermsearch.data.divide import NOTE, divide, note, torn
@@ -290,7 +289,7 @@ def write_store(
 
 def _entry(case: Case, row: int) -> Entry:
     pixels = case.images if case.mask is None else {**case.images, MASK: case.mask}
-    return Entry(row, {name: as_plane(Image.fromarray(x), (x.shape[0], x.shape[1])) for name, x in pixels.items()})
+    return Entry(row, {name: as_plane(x, x.shape[:2]) for name, x in pixels.items()})
 
 
 def _record(case: Case, classes: dict[str, tuple[str, ...]], split: str | None) -> Record:

@@ -6,6 +6,7 @@ images are all dark blobs on pale skin, so a hash alone would call many stranger
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 from PIL import Image
 
@@ -21,10 +22,10 @@ _k = np.arange(EDGE)
 _DCT = np.cos(np.pi / EDGE * (_k[None, :] + 0.5) * _k[:, None])[:8]  # (8, EDGE): the lowest frequencies
 
 
-def thumbnail(image: Image.Image) -> bytes:
-    """EDGE x EDGE grey levels."""
-    factor = max(1, min(image.size) // (2 * EDGE))
-    return image.reduce(factor).convert("L").resize((EDGE, EDGE), Image.Resampling.BOX).tobytes()
+def thumbnail(pixels: np.ndarray) -> bytes:
+    """uint8 (h, w, 3) -> EDGE x EDGE grey levels."""
+    grey = Image.fromarray(cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY))
+    return grey.reduce(max(1, min(grey.size) // (2 * EDGE))).resize((EDGE, EDGE), Image.Resampling.BOX).tobytes()
 
 
 def perceptual_hash(thumbs: np.ndarray) -> np.ndarray:

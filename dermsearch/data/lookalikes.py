@@ -8,7 +8,6 @@ from functools import cache
 
 import numpy as np
 import pyarrow as pa
-from PIL import Image
 
 from dermsearch.data.duplicates import LEVELS, close, thumbnail
 from dermsearch.data.store import CaseStore
@@ -50,7 +49,7 @@ class Images:
     def thumb(self, i: int) -> np.ndarray:
         """Its grey thumbnail, from the pixels."""
         canvas, _ = self.store.pictures(str(self.modality[i]), self.rows[i : i + 1])
-        return np.frombuffer(thumbnail(Image.fromarray(canvas[0])), np.uint8).astype(np.int16)
+        return np.frombuffer(thumbnail(canvas[0]), np.uint8).astype(np.int16)
 
 
 def lookalikes(one: Images, two: Images) -> Iterator[tuple[int, int]]:

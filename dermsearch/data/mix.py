@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from PIL import Image
 
 from dermsearch.data.build import ORIGIN, Ingredients, finish, read_heads, shard_cases
 from dermsearch.data.divide import note
@@ -202,4 +201,4 @@ def _plane(store: CaseStore, table: pa.Table, plane: str, row: int, at: int, siz
     canvas, _ = store.pictures(plane, np.array([row]))
     file = store.index[f"file_{plane}"][row].as_py()
     # Drawn images come from no file; their pixels stand for it, so that they too are found where they occur again.
-    return Plane(data, size, original, pixels if file == NONE else file, thumbnail(Image.fromarray(canvas[0])))
+    return Plane(data, size, original, pixels if file == NONE else file, thumbnail(canvas[0]))

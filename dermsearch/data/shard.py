@@ -15,6 +15,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 from PIL import Image
 
@@ -73,7 +74,7 @@ def read_entry(release: Folder, record: dict[str, Any], form: Form, encoded: boo
             entry.notes.append((name, "left out", str(error)))
         else:
             entry.notes += [(name, "converted", note) for note in picture.notes]
-            entry.planes[modality] = as_plane(picture.image, picture.original, digest(data), encoded)
+            entry.planes[modality] = as_plane(picture.pixels, picture.original, digest(data), encoded)
     if record.get("mask") and entry.planes:
         original = next(iter(entry.planes.values())).original
         try:
@@ -98,16 +99,16 @@ def read_image(release: Folder, name: str) -> bytes:
         raise BadImage(f"cannot be read: {error.strerror or first_line(error)}") from None
 
 
-def as_plane(image: Image.Image, original: tuple[int, int], file: bytes = NONE, encoded: bool = False) -> Plane:
-    """An image (RGB) or mask (grey) as a store keeps it."""
-    size = (image.height, image.width)
+def as_plane(pixels: np.ndarray, original: tuple[int, int], file: bytes = NONE, encoded: bool = False) -> Plane:
+    """An image (h, w, 3) or mask (h, w) as a store keeps it."""
+    mask = pixels.ndim == 2
     if not encoded:
-        data = image.tobytes()
+        data = pixels.tobytes()
     else:
         out = io.BytesIO()
-        image.save(out, **(PNG if image.mode == "L" else JPEG))
+        Image.fromarray(pixels).save(out, **(PNG if mask else JPEG))
         data = out.getvalue()
-    return Plane(data, size, original, file, NO_THUMB if image.mode == "L" else thumbnail(image))
+    return Plane(data, pixels.shape[:2], original, file, NO_THUMB if mask else thumbnail(pixels))
 
 
 def write_shard(store: Folder, number: int, entries: Iterable[Entry], planes: Iterable[str]) -> None:

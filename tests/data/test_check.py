@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from dermsearch.data.build import Ingredients, finish, read_heads
 from dermsearch.data.check import FAILED, OK, WARNING, check
@@ -51,8 +50,7 @@ def make(folder: Path, cases: list[tuple[Record, Pixels]], shard: int = 8, **oth
         entries = []
         for row, (record, pixels) in enumerate(cases[start : start + shard], start):
             planes = {
-                m: as_plane(Image.fromarray(x), (60, 80), record.images[m].encode().ljust(16, b"."), encoded)
-                for m, x in pixels.items()
+                m: as_plane(x, (60, 80), record.images[m].encode().ljust(16, b"."), encoded) for m, x in pixels.items()
             }
             entries.append(Entry(row, planes))
         write_shard(store, start // shard, entries, modalities)

@@ -25,7 +25,7 @@ def pictures(kind: str) -> list[Image.Image]:
 
 
 def thumbs(files: list[bytes], side: int = 96) -> np.ndarray:
-    return np.stack([np.frombuffer(thumbnail(decode(f, "x", Form(side)).image), np.uint8) for f in files])
+    return np.stack([np.frombuffer(thumbnail(decode(f, "x", Form(side)).pixels), np.uint8) for f in files])
 
 
 def resized(image: Image.Image, factor: float) -> Image.Image:
