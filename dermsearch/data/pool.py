@@ -54,6 +54,10 @@ class CasePool:
         """The side of a whole image as tasks see it."""
         return self.look.size
 
+    def labels(self, name: str, units: np.ndarray) -> np.ndarray:
+        """The units' classes of a label, -1 where a case has none."""
+        return self.store.label(name)[self.rows[np.asarray(units)]]
+
     def pixels(self, units: np.ndarray) -> Pictures:
         """The units' images on the device."""
         units = np.asarray(units)

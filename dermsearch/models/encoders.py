@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import timm
 import torch
@@ -17,18 +18,31 @@ def check_encoder(name: str) -> None:
         raise UserError(f"encoder.name: '{name}' is not a model of timm; {nearest(name, timm.list_models())}")
 
 
+def backbone(name: str) -> nn.Module:
+    """A backbone of timm without its classifier; a ViT's position embeddings are interpolated to whatever it sees."""
+    options: dict[str, Any] = {"dynamic_img_size": True} if is_vit(name) else {}
+    return timm.create_model(name, num_classes=0, **options)
+
+
+def is_vit(name: str) -> bool:
+    """Has it tokens and position embeddings as timm's VisionTransformer has?"""
+    module = timm.models.model_entrypoint(name).__module__ if timm.is_model(name) else ""
+    return module == "timm.models.vision_transformer"
+
+
 class Encoders(nn.Module):
     """Backbones by branch. `shared`: one branch of that name sees all modalities; `separate`: one per modality."""
 
     def __init__(self, name: str, modalities: Sequence[str], branches: str) -> None:
         super().__init__()
         check_encoder(name)
+        self.name = name
         separate = branches == "separate"
         self.modalities = tuple(modalities)
         self.branches: dict[str, tuple[str, ...]] = (
             {m: (m,) for m in modalities} if separate else {"shared": tuple(modalities)}
         )
-        self.backbones = nn.ModuleDict({b: timm.create_model(name, num_classes=0) for b in self.branches})
+        self.backbones = nn.ModuleDict({b: backbone(name) for b in self.branches})
         self.dim: int = next(iter(self.backbones.values())).num_features  # type: ignore[assignment]
 
     @classmethod

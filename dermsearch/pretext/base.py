@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from importlib.metadata import entry_points
 from types import MappingProxyType
@@ -41,15 +41,21 @@ class Setting:
 
     units: int  # images in the pool
     size: int  # side of an image
-    dim: int  # width of the backbone's features
+    dim: int  # width of the backbone's features; 0 where only `check` asks
     batch: int  # global batch
     seed: int
+    encoder: str = "resnet18"  # the backbone's timm name
+    epochs: int = 1
+    steps: int = 1  # of the whole stage
+    classes: Mapping[str, int] = field(default_factory=dict)  # how many, by label; empty where that is not known yet
 
 
 class Pool(Protocol):
     """The images of one branch: units -> their pictures on the device."""
 
     def pixels(self, units: np.ndarray) -> Pictures: ...
+
+    def labels(self, name: str, units: np.ndarray) -> np.ndarray: ...
 
 
 @dataclass(frozen=True)
@@ -105,6 +111,11 @@ class Batch:
         at_hand = np.array_equal(own[rows], units)
         return self.pictures.take(rows) if at_hand else self.pool.pixels(units), units
 
+    def labels(self, name: str) -> Tensor:
+        """int64 (b,) of this process's units on the device, -1 where a case has none; for `supervised` tasks alone."""
+        found = torch.from_numpy(self.pool.labels(name, self.own).astype(np.int64))
+        return found.to(self.pictures.pixels.device, non_blocking=True)
+
     def uniforms(self, units: np.ndarray, use: str, count: int) -> np.ndarray:
         """(n, count) random numbers of these units in this epoch."""
         return uniforms(self.seed, self.epoch, units, use, count)
@@ -132,6 +143,7 @@ class Task(nn.Module):
     # The authors' optimiser; `lr` is for a batch of `lr_batch`.
     train_defaults: ClassVar[Mapping[str, Any]] = MappingProxyType({})
     replacement: ClassVar[bool] = False  # are the images of an epoch drawn with replacement?
+    supervised: ClassVar[bool] = False  # does it read labels? Then it may only come last in a curriculum
 
     def __init__(self, backbone: nn.Module, config: Any, setting: Setting) -> None:
         super().__init__()
@@ -146,18 +158,30 @@ class Task(nn.Module):
         """Passes through the backbone per image, in whole images forward and backward; what `plan` counts."""
         return 1.0
 
+    @classmethod
+    def sampling(cls, config: Any, labels: Callable[[str], np.ndarray]) -> np.ndarray | None:
+        """Chances of the pool's units to be drawn, with replacement; `labels(name)` are theirs. None: all alike."""
+        return None
+
     def begin(self, features: Callable[[nn.Module], Tensor]) -> None:
         """Once, before the first epoch; `features(module)` is its eval-mode output on every whole image of the pool."""
 
-    def before_step(self) -> None:
-        """Before a step's forward pass: momentum encoders move here."""
+    def before_step(self, step: int) -> None:
+        """Before a step's forward pass, counted from the start of the stage: momentum encoders move here."""
 
     def loss(self, batch: Batch) -> Loss:
         """The loss of this process's rows."""
         raise NotImplementedError(type(self).__name__)
 
+    def after_backward(self, step: int) -> None:
+        """When gradients are there: what is frozen in this step loses its own here (`p.grad = None`)."""
+
     def after_step(self, batch: Batch) -> None:
         """After the optimiser's step: queues and banks move here."""
+
+    def handed_on(self) -> nn.Module:
+        """The backbone that the next stage begins with and that is judged: a teacher, where that is the better one."""
+        return self.backbone
 
     def options(self) -> dict[str, dict[str, float]]:
         """Optimiser options by parameter-name prefix, where a part of the task has its own."""
@@ -171,6 +195,14 @@ TASKS = {
     "relative_location": "dermsearch.pretext.relative_location:RelativeLocation",
     "moco_v2": "dermsearch.pretext.moco_v2:MoCoV2",
     "odc": "dermsearch.pretext.odc:ODC",
+    "simclr": "dermsearch.pretext.simclr:SimCLR",
+    "byol": "dermsearch.pretext.byol:BYOL",
+    "swav": "dermsearch.pretext.swav:SwAV",
+    "dino": "dermsearch.pretext.dino:DINO",
+    "ibot": "dermsearch.pretext.ibot:IBOT",
+    "rotation": "dermsearch.pretext.rotation:Rotation",
+    "colorme": "dermsearch.pretext.colorme:ColorMe",
+    "joint_supervised": "dermsearch.pretext.joint_supervised:JointSupervised",
 }
 
 

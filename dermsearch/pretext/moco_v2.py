@@ -92,7 +92,7 @@ class MoCoV2(Task):
         """A query forward and backward, a key forward: a third of that."""
         return 4 / 3
 
-    def before_step(self) -> None:
+    def before_step(self, step: int) -> None:
         self.key.follow(self.backbone, self.head, self.config.momentum_encoder)
 
     def loss(self, batch: Batch) -> Loss:

@@ -79,7 +79,8 @@ def drawn_for_training(data: Data) -> int:
 def check_images(study: Study, space: Space, training: int) -> None:
     """What can be wrong with a study that trains its encoders on that many cases."""
     pooled = len(study.data.modalities) if study.encoder.branches == "shared" else 1
-    space.check(training * pooled, 1)
+    known = {name: len(names) for name, names in SEVEN_POINT.items()} if study.data.source == "synthetic" else {}
+    space.check(training * pooled, known)
 
 
 def check_cases(study: Study, space: Space, cases: CaseStore) -> None:
@@ -93,7 +94,7 @@ def check_cases(study: Study, space: Space, cases: CaseStore) -> None:
         raise UserError(
             f"data: the store at {cases.folder} has no validation cases to select on; prepare it with --split"
         )
-    space.check(smallest_pool(study, cases), 1)
+    space.check(smallest_pool(study, cases), {name: len(names) for name, names in cases.classes.items()})
 
 
 def training_images(study: Study, cases: CaseStore) -> int:

@@ -122,14 +122,13 @@ class Space:
                 yield dict(zip(own, combination, strict=True))
 
     def curricula(self) -> Iterator[tuple[str, ...]]:
-        """Every order of tasks within the lengths, short ones first."""
+        """Every order of tasks within the lengths, short ones first; a task that reads labels comes last."""
         names = list(self.tasks)
         shortest, longest = self.study.curriculum.length
+        repeats = self.study.curriculum.repeats
         for length in range(shortest, longest + 1):
-            if self.study.curriculum.repeats:
-                yield from itertools.product(names, repeat=length)
-            else:
-                yield from itertools.permutations(names, length)
+            found = itertools.product(names, repeat=length) if repeats else itertools.permutations(names, length)
+            yield from (c for c in found if not any(self.tasks[name].supervised for name in c[:-1]))
 
     def count(self) -> int | None:
         """How many proposals there are; None where a dimension is continuous."""
@@ -166,8 +165,8 @@ class Space:
             raise UserError(f"{field}.{where}: {what}") from None
         return {"config": config.model_dump(mode="json"), "train": complete(train, cls.train_defaults)}
 
-    def check(self, units: int, dim: int) -> None:
-        """Let every task refuse a pool of this many images before anything starts."""
+    def check(self, units: int, classes: Mapping[str, int]) -> None:
+        """Let every task refuse a pool of this many images, with these labels, before anything starts."""
         study = self.study
         for name, cls in self.tasks.items():
             for values in self._corners(name):
@@ -183,8 +182,11 @@ class Space:
                         f"compute.workers: a batch of {batch}, all there is, does not divide among "
                         f"{study.compute.workers} workers; lower train.batch"
                     )
+                epochs = s["train"]["epochs"]
+                steps = epochs * math.ceil(units / batch)
+                told = Setting(units, study.data.size, 0, batch, 0, study.encoder.name, epochs, steps, classes)
                 try:
-                    cls.check(cls.Config.model_validate(s["config"]), Setting(units, study.data.size, dim, batch, 0))
+                    cls.check(cls.Config.model_validate(s["config"]), told)
                 except UserError as error:
                     raise UserError(f"curriculum.tasks.{name}.{error}") from None
 

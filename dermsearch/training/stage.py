@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 import time
@@ -61,16 +62,8 @@ class Learner(nn.Module):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(zlib.crc32(f"{recipe.seed}/{recipe.task}".encode()))
             config = task.Config.model_validate(recipe.config)
-            self.tasks = nn.ModuleDict(
-                {
-                    branch: task(
-                        encoders.backbones[branch],
-                        config,
-                        setting(pools[branch], encoders.dim, recipe.train["batch"], recipe.seed),
-                    )
-                    for branch in encoders.branches
-                }
-            )
+            told = settings_of(encoders, pools, recipe)
+            self.tasks = nn.ModuleDict({b: task(encoders.backbones[b], config, told[b]) for b in encoders.branches})
 
     def forward(self, batches: dict[str, Batch]) -> tuple[Tensor, dict[str, Loss]]:
         losses = {branch: self.tasks[branch](batch) for branch, batch in batches.items()}
@@ -85,9 +78,29 @@ class Learner(nn.Module):
         return {f"tasks.{b}.{prefix}": o for b, t in self.tasks.items() for prefix, o in t.options().items()}  # type: ignore[operator]
 
 
-def setting(pool: CasePool, dim: int, batch: int, seed: int) -> Setting:
-    """What a task is told of its stage."""
-    return Setting(len(pool), pool.size, dim, min(batch, len(pool)), seed)
+def settings_of(encoders: Encoders, pools: dict[str, CasePool], recipe: Recipe) -> dict[str, Setting]:
+    """What each branch's task is told of its stage."""
+    batch, steps = schedule(pools, recipe.train)
+    return {
+        b: Setting(
+            len(pool),
+            pool.size,
+            encoders.dim,
+            batch,
+            recipe.seed,
+            encoders.name,
+            recipe.train["epochs"],
+            steps * recipe.train["epochs"],
+            {name: len(names) for name, names in pool.store.classes.items()},
+        )
+        for b, pool in pools.items()
+    }
+
+
+def schedule(pools: dict[str, CasePool], train: dict[str, Any]) -> tuple[int, int]:
+    """The batch, and the steps of an epoch: a branch with fewer images sees some again."""
+    batch = min(train["batch"], *map(len, pools.values()))
+    return batch, math.ceil(max(map(len, pools.values())) / batch)
 
 
 def train_stage(
@@ -104,7 +117,7 @@ def train_stage(
     task, train = find_task(recipe.task), recipe.train
     encoders.to(device).to(memory_format=torch.channels_last).train()
     pools = {b: CasePool(cases, seen, rows, device, recipe.look) for b, seen in encoders.branches.items()}
-    batch = min(train["batch"], *map(len, pools.values()))
+    batch, steps = schedule(pools, train)
     if batch % world.size():  # another batch would be another stage
         raise StageFailed(f"{recipe.task}: a batch of {batch} does not divide among {world.size()} workers")
     learner = Learner(task, encoders, pools, recipe).to(device).to(memory_format=torch.channels_last)
@@ -125,13 +138,18 @@ def train_stage(
                 lambda module, pool=pool: all_features(module, pool, len(pool), pool.size, cast)
             )
 
-    steps = math.ceil(max(map(len, pools.values())) / batch)  # a branch with fewer images sees some again
+    config = learner.each()[0].config
+    chances = {
+        b: task.sampling(config, functools.partial(pool.labels, units=np.arange(len(pool))))
+        for b, pool in pools.items()
+    }
     # Buffers are the first process's at the start, and kept equal from then on by the tasks themselves.
     model = DistributedDataParallel(learner, forward_sync_buffers=False) if world.size() > 1 else learner
 
     for epoch in range(len(history), train["epochs"]):
         orders = {
-            b: epoch_order(recipe.seed, epoch, len(pool), batch * steps, task.replacement) for b, pool in pools.items()
+            b: epoch_order(recipe.seed, epoch, len(pool), batch * steps, task.replacement, chances[b])
+            for b, pool in pools.items()
         }
         seen: list[Tensor] = []
         norms: list[Tensor] = []
@@ -148,11 +166,13 @@ def train_stage(
                 for b, pool in pools.items()
             }
             for one in learner.each():
-                one.before_step()
+                one.before_step(step)
             with cast():
                 total, losses = model(batches)
             optimizer.zero_grad(set_to_none=True)
             total.backward()
+            for one in learner.each():
+                one.after_backward(step)
             grads = [p.grad for p in learner.parameters() if p.grad is not None]
             norm = nn.utils.get_total_norm(grads)
             if train["clip"] is not None:
@@ -195,13 +215,21 @@ def train_stage(
                 }
             )
         report(history[-1])
+    for b, branch_task in learner.tasks.items():
+        kept = branch_task.handed_on()  # type: ignore[operator]
+        if kept is not encoders.backbones[b]:
+            encoders.backbones[b].load_state_dict(kept.state_dict())
     encoders.eval()
     return history
 
 
-def epoch_order(seed: int, epoch: int, units: int, count: int, replacement: bool) -> np.ndarray:
+def epoch_order(
+    seed: int, epoch: int, units: int, count: int, replacement: bool, chances: np.ndarray | None = None
+) -> np.ndarray:
     """The units of an epoch, the same on every process. The last batch is filled up from the front of the order."""
     rng = np.random.default_rng([seed, epoch, units])
+    if chances is not None:
+        return rng.choice(units, count, p=chances / chances.sum())
     if replacement:
         return rng.integers(0, units, count)
     return np.resize(rng.permutation(units), count)

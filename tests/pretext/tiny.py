@@ -24,6 +24,14 @@ TASKS: dict[str, dict[str, Any]] = {
     "relative_location": {},
     "moco_v2": {"queue": 32, "out": 16},
     "odc": {"clusters": 4, "small": 5, "recompute": 2, "hidden": 32, "feature": 16},
+    "simclr": {},
+    "byol": {},
+    "swav": {},
+    "dino": {},
+    "ibot": {},
+    "rotation": {},
+    "colorme": {},
+    "joint_supervised": {},
 }
 
 BACKBONE = "test_resnet"
@@ -122,10 +130,12 @@ class Steps:
     def backward(self, model: torch.nn.Module | None = None) -> Tensor:
         """Forward and backward of the next step; the loss of this process's rows."""
         for task in self.learner.each():
-            task.before_step()
+            task.before_step(self.at)
         total, self.losses = (self.learner if model is None else model)(self.batches())
         self.optimizer.zero_grad()
         total.backward()
+        for task in self.learner.each():
+            task.after_backward(self.at)
         return total.detach()
 
     def finish(self) -> None:
