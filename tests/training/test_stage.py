@@ -30,7 +30,7 @@ class Watching(Task):
     def begin(self, features) -> None:
         Watching.calls = [("begin", tuple(features(self.backbone).shape))]
 
-    def before_step(self) -> None:
+    def before_step(self, step: int) -> None:
         self.calls.append(("before",))
 
     def loss(self, batch: Batch) -> Loss:
