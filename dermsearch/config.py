@@ -88,6 +88,7 @@ class Encoder(Section):
 
     name: Name = "resnet18"
     branches: Literal["shared", "separate"] = "shared"
+    weights: Path | None = None  # a file on this machine that every curriculum starts with; else random
 
 
 class Curriculum(Section):
@@ -122,19 +123,36 @@ class Curriculum(Section):
         return self
 
 
+Share = Annotated[float, Field(gt=0, lt=1)]
+
+
 class Train(Section):
     """How every stage is trained; a task may override any of it. What is not given is the task's own default."""
 
     epochs: int = Field(default=10, ge=1, le=100_000)
     batch: int = Field(default=128, ge=4, le=1_000_000)  # global: over all workers
-    optimizer: Literal["sgd", "adamw"] | None = None
+    accumulate: int = Field(default=1, ge=1, le=1024)  # micro-batches of a step; a loss sees one of them
+    optimizer: Literal["sgd", "adamw", "lars"] | None = None
     lr: float | None = Field(default=None, gt=0, le=1e9)
     weight_decay: float | None = Field(default=None, ge=0, le=100)
+    weight_decay_end: float | None = Field(default=None, ge=0, le=100)  # where a cosine takes the weight decay
     momentum: float | None = Field(default=None, ge=0, lt=1)
-    schedule: Literal["cosine", "constant"] | None = None
+    schedule: Literal["cosine", "constant", "step"] | None = None
+    final_lr: float | None = Field(default=None, ge=0, le=1)  # where the cosine ends, as a share of lr
+    milestones: Annotated[tuple[Share, ...] | None, Field(strict=False, max_length=100)] = None  # step: when, as shares
+    factor: float | None = Field(default=None, gt=0, le=1)  # step: what the rate is multiplied by
     warmup: float | None = Field(default=None, ge=0, lt=1)  # the share of all steps in which the rate climbs
     clip: float | None = Field(default=None, gt=0, le=1e6)  # largest gradient norm
+    patience: int = Field(default=0, ge=0, le=100_000)  # epochs without a lower loss on validation images; 0: no end
+    knn_every: int = Field(default=0, ge=0, le=100_000)  # epochs between two looks by kNN, which only watches
     precision: Literal["auto", "fp32", "bf16"] = "auto"
+
+    @field_validator("milestones")
+    @classmethod
+    def _in_order(cls, value: tuple[float, ...] | None) -> tuple[float, ...] | None:
+        if value is not None and list(value) != sorted(set(value)):
+            raise ValueError(f"must rise from one to the next, not {list(value)}")
+        return value
 
 
 class Objective(Section):
@@ -178,6 +196,7 @@ class Compute(Section):
     gpus: float = Field(default=0, ge=0, le=1)  # of each worker: 1, or a share of one GPU
     concurrency: int | None = Field(default=None, ge=1, le=100_000)  # stages at once; default: what the cluster holds
     retries: int = Field(default=2, ge=0, le=100)  # for a stage whose worker died
+    compile: bool = False  # torch.compile the backbones: changes results by rounding only, as threads and workers do
     store: Path = "results/store"  # where finished stages live: a folder or a URI such as s3://bucket/stages
 
     @model_validator(mode="after")
@@ -203,6 +222,7 @@ class Study(Section):
     objective: Objective = Objective()
     search: Search = Search()
     compute: Compute = Compute()
+    logging: Annotated[tuple[Literal["tensorboard", "wandb", "mlflow"], ...], Field(strict=False)] = ("tensorboard",)
 
     @model_validator(mode="after")
     def _parts_fit(self) -> Study:
@@ -217,8 +237,16 @@ class Study(Section):
                 f"objective.label: must be one of {', '.join(labels)}, not '{self.objective.label}'; "
                 f"{nearest(self.objective.label, labels)}"
             )
-        if self.train.batch % self.compute.workers:
-            raise ValueError(
-                f"train.batch: must be a multiple of compute.workers, {self.compute.workers}, not {self.train.batch}"
-            )
+        wrong = uneven(self.train.batch, self.train.accumulate, self.compute.workers)
+        if wrong:
+            raise ValueError(f"train.batch: {wrong}")
         return self
+
+
+def uneven(batch: int, accumulate: int, workers: int) -> str:
+    """What is wrong with a batch that does not divide among workers and micro-batches; nothing if it does."""
+    if batch % (workers * accumulate) == 0:
+        return ""
+    if accumulate == 1:
+        return f"must be a multiple of compute.workers, {workers}, not {batch}"
+    return f"must be a multiple of accumulate x compute.workers, {accumulate * workers}, not {batch}"

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from dermsearch.config import Study
+from dermsearch.downstream import PROTOCOLS
 from dermsearch.search.brain import Brain
 from dermsearch.search.driver import Driver
 from dermsearch.search.keys import score_key
@@ -60,7 +61,9 @@ class Bench:
             driver.store.commit(job["key"], {"w": torch.ones(1)}, [], about)
             row = {"protocol": "linear", "split": "val", "label": "diagnosis", "class": ""}
             row |= {"metric": "balanced_accuracy", "value": self.score(job), "seed": job["seed"]}
-            key = score_key(job["key"], "linear", 1, job["protocols"]["linear"], "all", "val", "fp32")
+            key = score_key(
+                job["key"], "linear", PROTOCOLS["linear"].version, job["protocols"]["linear"], "all", "val", "fp32"
+            )
             driver.store.write_scores(key, [row])
             return {"key": job["key"], "status": "done", "reused": False, **about}
 

@@ -123,7 +123,7 @@ def under(section: str, names: str) -> list[str]:
 
 WHOLE = [
     *under("data", "cases size seed"),
-    *under("train", "epochs batch"),
+    *under("train", "epochs batch accumulate patience knn_every"),
     *under("search", "sampler_seed round"),
     *under("compute", "workers threads retries"),
     *under(TASK, "moco_v2.queue moco_v2.epochs odc.clusters"),
@@ -134,10 +134,13 @@ REAL = [
     *under(TASK, "moco_v2.temperature odc.dropout"),
     *under("downstream", "knn.temperature linear.c"),
 ]
-REAL_OR_NONE = [*under("train", "lr weight_decay momentum warmup clip"), f"{TASK}.odc.lr"]
+REAL_OR_NONE = [
+    *under("train", "lr weight_decay weight_decay_end momentum warmup final_lr factor clip"),
+    f"{TASK}.odc.lr",
+]
 WORD = ["data.source", "encoder.branches", "train.precision", "objective.metric", "search.sampler", "compute.engine"]
 WORD_OR_NONE = ["train.optimizer", "train.schedule", f"{TASK}.odc.optimizer"]
-BOOL = ["data.transductive", "curriculum.repeats", "downstream.knn.balanced"]
+BOOL = ["data.transductive", "compute.compile", "curriculum.repeats", "downstream.knn.balanced"]
 LIST = ["data.modalities", "search.seeds", "curriculum.length"]
 SECTION = ["data", "encoder", "curriculum", TASK, "train", "downstream", "objective", "search", "compute"]
 SECTION_OR_NONE = [f"{TASK}.odc", "downstream.knn"]

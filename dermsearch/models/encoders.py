@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import copy
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import timm
@@ -19,8 +20,12 @@ def check_encoder(name: str) -> None:
 
 
 def backbone(name: str) -> nn.Module:
-    """A backbone of timm without its classifier; a ViT's position embeddings are interpolated to whatever it sees."""
-    options: dict[str, Any] = {"dynamic_img_size": True} if is_vit(name) else {}
+    """A backbone of timm without its classifier.
+
+    A ViT takes images of any side: position embeddings are kept for the size in its name and interpolated to what
+    it sees, and an image that does not divide into patches gets a margin of zeros, right and below.
+    """
+    options: dict[str, Any] = {"dynamic_img_size": True, "dynamic_img_pad": True} if is_vit(name) else {}
     return timm.create_model(name, num_classes=0, **options)
 
 
@@ -43,7 +48,8 @@ class Encoders(nn.Module):
             {m: (m,) for m in modalities} if separate else {"shared": tuple(modalities)}
         )
         self.backbones = nn.ModuleDict({b: backbone(name) for b in self.branches})
-        self.dim: int = next(iter(self.backbones.values())).num_features  # type: ignore[assignment]
+        one: Any = next(iter(self.backbones.values()))
+        self.dim: int = getattr(one, "head_hidden_size", one.num_features)  # some widen features after pooling
 
     @classmethod
     def random(cls, name: str, modalities: Sequence[str], branches: str, seed: int) -> Encoders:
@@ -67,6 +73,12 @@ class Encoders(nn.Module):
         for p in self.parameters():
             p.requires_grad_(True)
         return self
+
+    def seen_through(self, backbones: Mapping[str, nn.Module]) -> Encoders:
+        """The same branches with other backbones behind them; these encoders stay as they are."""
+        other = copy.copy(self)
+        other._modules = {"backbones": nn.ModuleDict(dict(backbones))}
+        return other
 
     def branch_of(self, modality: str) -> str:
         """The branch that looks at images of this modality."""

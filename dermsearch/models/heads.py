@@ -10,12 +10,15 @@ from torch import Tensor, nn
 from dermsearch import world
 
 
-def mlp(*widths: int) -> nn.Sequential:
-    """Linear layers of these widths with ReLU between them: mlp(512, 512, 128) is MoCo v2's head."""
+def mlp(*widths: int, norm: bool = False, bias: bool = True) -> nn.Sequential:
+    """Linear layers of these widths with ReLU between them: mlp(512, 512, 128) is MoCo v2's head.
+
+    `norm` puts a BatchNorm before each ReLU, as in the heads of SimCLR, BYOL and SwAV.
+    """
     layers: list[nn.Module] = []
     for before, after in pairwise(widths):
-        layers += [nn.Linear(before, after), nn.ReLU()]
-    return nn.Sequential(*layers[:-1])
+        layers += [nn.Linear(before, after, bias), *([nn.BatchNorm1d(after)] if norm else []), nn.ReLU()]
+    return nn.Sequential(*layers[: -2 if norm else -1])
 
 
 class GlobalDropout(nn.Module):

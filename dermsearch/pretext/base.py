@@ -42,7 +42,7 @@ class Setting:
     units: int  # images in the pool
     size: int  # side of an image
     dim: int  # width of the backbone's features; 0 where only `check` asks
-    batch: int  # global batch
+    batch: int  # images of all processes that one loss sees: a micro-batch where gradients are accumulated
     seed: int
     encoder: str = "resnet18"  # the backbone's timm name
     epochs: int = 1
@@ -60,7 +60,7 @@ class Pool(Protocol):
 
 @dataclass(frozen=True)
 class Batch:
-    """One step's global batch, seen from one process."""
+    """One step's global batch (or a micro-batch of it), seen from one process."""
 
     units: np.ndarray  # (B,) of the global batch, the same on every process
     pool: Pool
@@ -143,6 +143,7 @@ class Task(nn.Module):
     # The authors' optimiser; `lr` is for a batch of `lr_batch`.
     train_defaults: ClassVar[Mapping[str, Any]] = MappingProxyType({})
     replacement: ClassVar[bool] = False  # are the images of an epoch drawn with replacement?
+    indexed: ClassVar[bool] = False  # does it remember something of each training image, and has no loss on others?
     supervised: ClassVar[bool] = False  # does it read labels? Then it may only come last in a curriculum
 
     def __init__(self, backbone: nn.Module, config: Any, setting: Setting) -> None:
@@ -177,7 +178,10 @@ class Task(nn.Module):
         """When gradients are there: what is frozen in this step loses its own here (`p.grad = None`)."""
 
     def after_step(self, batch: Batch) -> None:
-        """After the optimiser's step: queues and banks move here."""
+        """After the optimiser's step, with its last micro-batch: queues and banks move here, and slow copies."""
+
+    def after_micro(self, batch: Batch) -> None:
+        """After a micro-batch that is not its step's last (`train.accumulate`): queues and banks move here too."""
 
     def handed_on(self) -> nn.Module:
         """The backbone that the next stage begins with and that is judged: a teacher, where that is the better one."""

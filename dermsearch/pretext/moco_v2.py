@@ -122,6 +122,8 @@ class MoCoV2(Task):
         self.at.fill_((start + len(self.keys)) % len(self.queue))
         self.keys = None
 
+    after_micro = after_step
+
 
 def info_nce(q: Tensor, k: Tensor, queue: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
     """Mean cross-entropy of [q.k, q.queue] / temperature against the first, and those logits (b, 1 + K)."""

@@ -34,6 +34,7 @@ class ODC(Task):
     name = "odc"
     version = 3
     replacement = True
+    indexed = True
     train_defaults: ClassVar = {
         "optimizer": "sgd",
         "lr": 0.06,
@@ -135,6 +136,8 @@ class ODC(Task):
             self.recompute_centroids()
         self.refill_small_clusters()
         self.new = None
+
+    after_micro = after_step
 
     def counts(self) -> Tensor:
         """Images per cluster."""

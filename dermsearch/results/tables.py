@@ -71,6 +71,9 @@ SCHEMAS: dict[str, pa.Schema] = {
             ),  # collapse indicator: std of unit embeddings x sqrt(d), healthy near 1
             ("effective_rank", pa.float64()),
             ("seconds", pa.float64()),
+            ("peak_memory", pa.float64()),  # MiB: of tensors on a GPU in this epoch, or of the CPU process so far
+            ("val_loss", pa.float64()),  # where the stage has patience
+            ("knn", pa.float64()),  # balanced accuracy on validation cases, in the epochs that train.knn_every names
             *PROVENANCE,
         ]
     ),

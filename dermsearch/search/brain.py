@@ -134,7 +134,7 @@ class Brain:
         return Asked(trial.number, proposal, trial)
 
     def _read(self, trial: optuna.Trial) -> Proposal:
-        """A proposal from a trial's parameters; repeats of a task become the next unused one."""
+        """A proposal from a trial's parameters; a task that may not come here becomes the next one that may."""
         tasks = list(self.space.tasks)
         shortest, longest = self.space.study.curriculum.length
         length = trial.suggest_int("length", shortest, longest)
@@ -143,10 +143,9 @@ class Brain:
             name = trial.suggest_categorical(f"slot_{i}", tasks)
             if i >= length:
                 continue
-            if not self.space.study.curriculum.repeats:
-                at = tasks.index(name)
-                name = next(t for t in tasks[at:] + tasks[:at] if t not in curriculum)
-            curriculum.append(name)
+            allowed = self.space.may_follow(curriculum, last=i == length - 1)
+            at = tasks.index(name)
+            curriculum.append(next(t for t in tasks[at:] + tasks[:at] if t in allowed))
         values = [(d.name, self._suggest(trial, d)) for d in self.space.dimensions if d.task in curriculum]
         return Proposal(tuple(curriculum), tuple(sorted(values)))
 

@@ -18,6 +18,8 @@ from dermsearch.errors import UserError, nearest
 from dermsearch.models.encoders import Encoders, check_encoder
 from dermsearch.search.space import Space
 from dermsearch.studyfile import problem
+from dermsearch.training.loggers import check_loggers
+from dermsearch.training.weights import read_weights
 
 
 def check(study: Study) -> Space:
@@ -25,6 +27,10 @@ def check(study: Study) -> Space:
     space = Space(study)
     check_encoder(study.encoder.name)
     check_size(study)
+    check_labels(study, space)
+    if study.encoder.weights is not None:
+        read_weights(study.encoder.weights, study.encoder.name)
+    check_loggers(study.logging)
     for name, config in study.downstream.items():
         if name not in PROTOCOLS:
             raise UserError(f"downstream.{name}: '{name}' is not a protocol; {nearest(name, PROTOCOLS)}")
@@ -49,6 +55,21 @@ def check(study: Study) -> Space:
     if study.data.source == "synthetic":
         check_images(study, space, drawn_for_training(study.data))
     return space
+
+
+def check_labels(study: Study, space: Space) -> None:
+    """A task that reads labels may read those alone that the protocols learn from."""
+    for name, task in space.tasks.items():
+        if task.supervised and study.data.transductive:
+            raise UserError(
+                f"curriculum.tasks.{name}: goes with data.transductive: false only; it would learn from the labels "
+                "of validation and test cases"
+            )
+        if task.supervised and study.data.labelled != "all":
+            raise UserError(
+                f"curriculum.tasks.{name}: goes with data.labelled: all only, not {study.data.labelled}; "
+                "it reads the labels of all training cases"
+            )
 
 
 def check_size(study: Study) -> None:

@@ -36,6 +36,7 @@ class Driver:
         cache: str,
         precision: str,
         on_change: Callable[[Node], None] = lambda node: None,
+        weights: str = "",
     ) -> None:
         self.study, self.space, self.brain, self.store = study, space, brain, store
         self.fingerprint, self.cache, self.precision, self.on_change = (
@@ -44,6 +45,7 @@ class Driver:
             precision,
             on_change,
         )
+        self.weights = weights  # content hash of the file that curricula start with; empty: random
         self.protocols = {
             n: PROTOCOLS[n].Config(**(c or {})).model_dump(mode="json") for n, c in study.downstream.items()
         }
@@ -53,7 +55,7 @@ class Driver:
         self.trials: list[dict[str, Any]] = []
         self.over = False
         for seed in study.search.seeds:
-            self.tree.root(root_key(study.data, fingerprint, study.encoder, seed), seed)
+            self.tree.root(root_key(study.data, fingerprint, study.encoder, seed, weights), seed)
 
     def next_job(self) -> dict[str, Any] | str:
         """A job, WAIT while others must finish first, or FINISHED."""
@@ -133,6 +135,7 @@ class Driver:
             "seed": node.seed,
             "data": placed(self.study.data),
             "encoder": self.study.encoder.model_dump(mode="json"),
+            "weights": self.weights,
             "precision": self.precision,
             "protocols": self.protocols,
             "store": self.store.address,
@@ -142,6 +145,9 @@ class Driver:
             "gpus": compute.gpus,
             "workers": compute.workers if node.task else 1,
             "retries": compute.retries,
+            "compile": compute.compile,
+            "knn_every": self.study.train.knn_every,
+            "label": self.study.objective.label,
             "node": socket.gethostname(),
         }
 

@@ -15,8 +15,11 @@ def digest(*parts: Any) -> str:
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
-def root_key(data: Data, fingerprint: str, encoder: Encoder, seed: int) -> str:
-    """The root of a seed's curricula: random weights of this architecture, to see these cases."""
+def root_key(data: Data, fingerprint: str, encoder: Encoder, seed: int, weights: str = "") -> str:
+    """The root of a seed's curricula: weights of this architecture, to see these cases.
+
+    `weights` is the content hash of the file that they come from, wherever it lies; they are random if empty.
+    """
     return digest(
         "root",
         {
@@ -27,7 +30,7 @@ def root_key(data: Data, fingerprint: str, encoder: Encoder, seed: int) -> str:
             "border": data.border,
             "normalise": data.normalise,
         },
-        encoder.model_dump(mode="json"),
+        {**encoder.model_dump(mode="json"), "weights": weights},
         seed,
     )
 

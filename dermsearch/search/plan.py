@@ -16,6 +16,7 @@ from dermsearch.search.run import cache_folder
 from dermsearch.search.space import Proposal, Space
 from dermsearch.search.store import StageStore
 from dermsearch.training.precision import resolve
+from dermsearch.training.weights import fingerprint as weights_hash
 
 SHOWN = 40  # lines of the tree
 
@@ -157,13 +158,11 @@ def _tree_lines(tree: dict[str, int], study: Study) -> Iterator[str]:
 
 
 def _cached(study: Study, space: Space, fingerprint: str, proposals: list[Proposal]) -> int:
-    from dermsearch.search.keys import root_key
-
     store = StageStore(study.compute.store)
     precision = resolve(study.train.precision, study.compute.gpus)
-    driver = Driver(study, space, None, store, fingerprint, "", precision)
-    for seed in study.search.seeds:
-        root = driver.tree.root(root_key(study.data, fingerprint, study.encoder, seed), seed)
+    weights = weights_hash(study.encoder.weights) if study.encoder.weights else ""
+    driver = Driver(study, space, None, store, fingerprint, "", precision, weights=weights)
+    for root in list(driver.tree.nodes.values()):
         for proposal in proposals:
             driver.path(proposal, root)
     return sum(driver.cached(n) is not None for n in driver.tree.stages())

@@ -6,7 +6,6 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console, Group
@@ -17,6 +16,7 @@ from rich.tree import Tree as Branch
 from dermsearch.results.tables import ARROW
 from dermsearch.search.driver import Driver
 from dermsearch.search.tree import DONE, FAILED, PRUNED, RUNNING, WAITING, Node
+from dermsearch.training.loggers import Logger
 
 MARKS = {
     WAITING: ("·", "dim"),
@@ -32,11 +32,12 @@ MOST = 60  # stages that the live tree shows; a larger one shows those under way
 class Progress:
     """Follows a driver; `changed` is called at every change of a node, from any thread."""
 
-    def __init__(self, console: Console, tensorboard: Path, save: Callable[[], None]) -> None:
-        self.console, self.tensorboard, self.save = console, tensorboard, save
+    def __init__(self, console: Console, loggers: list[Logger], save: Callable[[], None]) -> None:
+        self.console, self.loggers, self.save = console, loggers, save
         self.driver: Driver | None = None
         self.started = time.perf_counter()
-        self.epochs: dict[str, int] = {}  # key -> epochs already written to TensorBoard
+        self.epochs: dict[str, int] = {}  # key -> epochs already logged
+        self.finished: set[str] = set()  # keys whose logs are complete
         self.stop = threading.Event()
         self.saved = 0.0
 
@@ -113,24 +114,29 @@ class Progress:
         nodes = list(self.driver.tree.nodes.values())
         for node in nodes:
             if node.task and node.status == RUNNING:
-                self._to_tensorboard(node, self.driver.store.progress(node.key))
-            elif node.task and node.status == DONE and self.epochs.get(node.key, 0) < (node.record.get("epochs") or 0):
-                self._to_tensorboard(node, self.driver.store.history(node.key))
+                self._log(node, self.driver.store.progress(node.key))
+            elif node.task and node.status == DONE and node.key not in self.finished:
+                self.finished.add(node.key)
+                self._log(node, self.driver.store.history(node.key))
         if self.console.is_terminal:
             self.live.update(self._picture(nodes), refresh=True)
 
-    def _to_tensorboard(self, node: Node, history: list[dict[str, Any]]) -> None:
+    def _log(self, node: Node, history: list[dict[str, Any]]) -> None:
         written = self.epochs.get(node.key, 0)
-        if len(history) <= written:
+        if len(history) <= written and node.status == RUNNING:
             return
-        from torch.utils.tensorboard import SummaryWriter
-
-        name = node.curriculum.replace(ARROW, ".")
-        with SummaryWriter(str(self.tensorboard / f"{name}-seed{node.seed}-{node.key[:8]}")) as writer:
-            for row in history[written:]:
-                for what, value in {**row, **row["parts"]}.items():
-                    if isinstance(value, (int, float)) and what != "epoch":
-                        writer.add_scalar(what, value, row["epoch"])
+        name = f"{node.curriculum.replace(ARROW, '.')}-seed{node.seed}-{node.key[:8]}"
+        settings = {"seed": node.seed, "curriculum": node.curriculum, **node.settings}
+        for logger in list(self.loggers):
+            rows = history[written:] if logger.live else history
+            if not logger.live and (node.status != DONE or node.reused):
+                continue  # what this run trained, when it is finished
+            try:
+                logger.write(name, settings, rows)
+            except Exception as error:  # a full disk, a server that is away: the study itself goes on
+                self.loggers.remove(logger)
+                why = (str(error) or type(error).__name__).splitlines()[0][:200]
+                self.console.print(f"{type(logger).__name__} gets no more: {why}", highlight=False, soft_wrap=True)
         self.epochs[node.key] = len(history)
 
     def _picture(self, nodes: list[Node]) -> Group:

@@ -24,7 +24,9 @@ from dermsearch.search.progress import Progress
 from dermsearch.search.record import Recorder
 from dermsearch.search.store import StageStore
 from dermsearch.search.tree import DONE, FAILED, PRUNED, Node
+from dermsearch.training.loggers import make_loggers
 from dermsearch.training.precision import resolve
+from dermsearch.training.weights import fingerprint, read_weights
 
 
 @dataclass(frozen=True)
@@ -59,10 +61,11 @@ def run_study(study: Study, out: Path, address: str | None, console: Console) ->
         )
         precision = resolve(study.train.precision, study.compute.gpus)
         brain = Brain(space, study.search, out / "optuna.journal")
-        progress = Progress(console, out / "tensorboard", lambda: recorder.write())
-        driver = Driver(
-            study, space, brain, store, cases.fingerprint, str(cache.absolute()), precision, progress.changed
-        )
+        loggers = make_loggers(study.logging, study.name, out)
+        progress = Progress(console, loggers, lambda: recorder.write())
+        place, changed = str(cache.absolute()), progress.changed
+        weights = keep_weights(study, store)
+        driver = Driver(study, space, brain, store, cases.fingerprint, place, precision, changed, weights)
         recorder = Recorder(driver, out, caveats(study, cases))
         progress.driver = driver
         with progress:
@@ -71,6 +74,17 @@ def run_study(study: Study, out: Path, address: str | None, console: Console) ->
             finally:
                 recorder.write()
         return summarise(driver, time.perf_counter() - started, out)
+
+
+def keep_weights(study: Study, store: StageStore) -> str:
+    """Put the weights that curricula start with where every worker finds them; returns their file's hash."""
+    path = study.encoder.weights
+    if path is None:
+        return ""
+    weights = fingerprint(path)
+    if store.weights(weights, study.encoder.name) is None:
+        store.write_weights(weights, study.encoder.name, read_weights(path, study.encoder.name))
+    return weights
 
 
 def cases_of(study: Study, cache: Path, cluster: Cluster, console: Console) -> CaseStore:

@@ -4,25 +4,18 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, get_args
 
 from pydantic import ValidationError
 
-from dermsearch.config import Study, Train
+from dermsearch.config import Study, Train, uneven
 from dermsearch.errors import UserError, nearest
 from dermsearch.pretext.base import Setting, Task, find_task, task_names
 from dermsearch.studyfile import problem, say
+from dermsearch.training.optim import FALLBACK
 
-FALLBACK = {
-    "optimizer": "sgd",
-    "lr": 0.03,
-    "momentum": 0.9,
-    "weight_decay": 1e-4,
-    "schedule": "cosine",
-    "warmup": 0.0,
-}
 LARGEST = 10**7  # proposals of a finite space
 CORNERS = 2000  # combinations of one task's values that are checked beforehand
 
@@ -86,7 +79,7 @@ class Space:
             self.fixed[name] = {}
             for key, value in given.items():
                 allowed = {**Train.model_fields, **self.tasks[name].Config.model_fields}
-                del allowed["precision"]  # one for all stages of a study
+                del allowed["precision"], allowed["knn_every"]  # one for all stages of a study
                 if key not in allowed:
                     raise UserError(f"{field}.{key}: unknown field; {nearest(key, allowed)}")
                 if isinstance(value, dict):
@@ -96,11 +89,14 @@ class Space:
                 else:
                     self.fixed[name][key] = value
             for candidate in self._corners(name):
-                batch = self.settings(name, candidate)["train"]["batch"]
-                if batch % study.compute.workers:
-                    raise UserError(
-                        f"{field}.batch: must be a multiple of compute.workers, {study.compute.workers}, not {batch}"
-                    )
+                self._check_training(name, field, self.settings(name, candidate)["train"])
+        longest = self._longest()
+        if study.curriculum.length[1] > longest:
+            readers = ", ".join(name for name, cls in self.tasks.items() if cls.supervised)
+            raise UserError(
+                f"curriculum.length: must be at most {longest}, not {study.curriculum.length[1]}: "
+                f"what reads labels ({readers}) may only come last"
+            )
         if study.search.sampler == "grid":
             for d in self.dimensions:
                 if d.kind != "choice":
@@ -108,6 +104,18 @@ class Space:
                         f"curriculum.tasks.{d.name}: must be {{choice: [...]}} for sampler 'grid', not "
                         f"'{d.kind}', which goes with random and tpe"
                     )
+
+    def _check_training(self, task: str, field: str, train: dict[str, Any]) -> None:
+        """Refuse settings of the trainer that cannot go together."""
+        wrong = uneven(train["batch"], train["accumulate"], self.study.compute.workers)
+        if wrong:
+            raise UserError(f"{field}.batch: {wrong}")
+        if train["schedule"] == "step" and not train["milestones"]:
+            raise UserError(f"{field}.milestones: must be given for schedule 'step', such as [0.6, 0.8]")
+        if train["patience"] and self.tasks[task].indexed:
+            raise UserError(f"{field}.patience: must be 0: {task} has no loss on images that it does not train on")
+        if train["patience"] and self.study.data.transductive:
+            raise UserError(f"{field}.patience: must be 0 where data.transductive lets validation images be trained on")
 
     def _corners(self, task: str) -> Iterator[dict[str, Any]]:
         """Settings of a task to check before anything runs: every value in turn, then what can meet, up to CORNERS."""
@@ -120,6 +128,18 @@ class Space:
         if len(own) > 1:
             for combination in itertools.islice(itertools.product(*own.values()), CORNERS):
                 yield dict(zip(own, combination, strict=True))
+
+    def may_follow(self, before: Sequence[str], last: bool) -> list[str]:
+        """The tasks that may come after these; one that reads labels comes last or not at all."""
+        repeats = self.study.curriculum.repeats
+        return [n for n, cls in self.tasks.items() if (repeats or n not in before) and (last or not cls.supervised)]
+
+    def _longest(self) -> int:
+        """The length that curricula of these tasks can have."""
+        free = sum(not cls.supervised for cls in self.tasks.values())
+        if self.study.curriculum.repeats and free:
+            return self.study.curriculum.length[1]
+        return free + (free < len(self.tasks))
 
     def curricula(self) -> Iterator[tuple[str, ...]]:
         """Every order of tasks within the lengths, short ones first; a task that reads labels comes last."""
@@ -177,14 +197,17 @@ class Space:
                         f"compute.workers: must be at most {batch // 2}, two images of a batch for each, "
                         f"not {study.compute.workers}"
                     )
-                if batch % study.compute.workers:
+                accumulate = s["train"]["accumulate"]
+                if batch % (study.compute.workers * accumulate) or batch < 2 * study.compute.workers * accumulate:
+                    among = f"{study.compute.workers} workers" + f" x {accumulate} micro-batches" * (accumulate > 1)
                     raise UserError(
                         f"compute.workers: a batch of {batch}, all there is, does not divide among "
-                        f"{study.compute.workers} workers; lower train.batch"
+                        f"{among}; lower train.batch"
                     )
                 epochs = s["train"]["epochs"]
                 steps = epochs * math.ceil(units / batch)
-                told = Setting(units, study.data.size, 0, batch, 0, study.encoder.name, epochs, steps, classes)
+                seen = batch // accumulate
+                told = Setting(units, study.data.size, 0, seen, 0, study.encoder.name, epochs, steps, classes)
                 try:
                     cls.check(cls.Config.model_validate(s["config"]), told)
                 except UserError as error:
@@ -193,9 +216,10 @@ class Space:
 
 def complete(train: Train, defaults: Mapping[str, Any]) -> dict[str, Any]:
     """Fill what nobody gave from the task's own defaults, the learning rate in proportion to the batch."""
-    settings = train.model_dump(mode="json", exclude={"precision"})
-    for name in ("optimizer", "momentum", "weight_decay", "schedule", "warmup"):
-        if settings[name] is None:
+    # Neither is a stage's own: precision is in the key by itself, and kNN only watches, so it is in no key.
+    settings = train.model_dump(mode="json", exclude={"precision", "knn_every"})
+    for name, value in settings.items():
+        if value is None and name != "lr":
             settings[name] = defaults.get(name, FALLBACK[name])
     if settings["lr"] is None:
         reference = defaults.get("lr", FALLBACK["lr"])

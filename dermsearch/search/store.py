@@ -3,6 +3,7 @@
 stages/<key>/encoders.safetensors, history.json, manifest.json   the manifest last, with checksums
 scores/<key>.json                                                what a protocol said of a stage
 partial/<key>/state.pt, progress.json                            a stage under way; gone once it is finished
+weights/<hash>-<backbone>.safetensors                            what curricula start with, from a file of that hash
 """
 
 from __future__ import annotations
@@ -123,6 +124,21 @@ class StageStore:
     def write_scores(self, key: str, rows: list[dict[str, Any]]) -> None:
         """Keep a judgement."""
         self.write(f"scores/{key}.json", json.dumps(rows).encode())
+
+    # Starting weights --------------------------------------------------------------------------------------
+
+    def weights(self, content: str, backbone: str) -> dict[str, Any] | None:
+        """A backbone's weights from a file of that hash, or None if nobody has put them here."""
+        from safetensors.torch import load
+
+        data = self.read(f"weights/{content}-{backbone}.safetensors")
+        return None if data is None else load(data)
+
+    def write_weights(self, content: str, backbone: str, weights: dict[str, Any]) -> None:
+        """Keep them for every worker, on whatever node."""
+        from safetensors.torch import save
+
+        self.write(f"weights/{content}-{backbone}.safetensors", save(weights))
 
     # Stages under way --------------------------------------------------------------------------------------
 

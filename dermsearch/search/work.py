@@ -9,7 +9,7 @@ import json
 import os
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,8 @@ from dermsearch.models.encoders import Encoders
 from dermsearch.search.keys import score_key
 from dermsearch.search.store import PartialStage, StageStore
 from dermsearch.training.precision import autocast
-from dermsearch.training.stage import Recipe, StageFailed, train_stage
+from dermsearch.training.stage import Recipe, StageFailed, Watch, train_stage
+from dermsearch.training.weights import spread
 
 Job = dict[str, Any]
 Record = dict[str, Any]
@@ -91,8 +92,8 @@ def _train(
     """Make the node's encoders and commit them; returns the manifest."""
     history: list[dict[str, Any]] = []
     started = time.perf_counter()
-    if job["depth"] < 2:  # the root's weights are drawn wherever they are needed: nobody waits for its judging
-        encoders = Encoders.random(*shape, seed=job["seed"])
+    if job["depth"] < 2:  # the root's weights are there wherever they are needed: nobody waits for its judging
+        encoders = root_encoders(job, store, shape)
     else:
         encoders = Encoders.empty(*shape).load(store.encoders(job["parent"]))
     if job["task"]:
@@ -107,7 +108,9 @@ def _train(
             if world.rank() == 0:
                 store.write_progress(job["key"], seen)
 
-        history = train_stage(recipe, encoders, cases, rows, PartialStage(store, job["key"]), report, device)
+        partial, watch = PartialStage(store, job["key"]), knn_watch(job, encoders, cases, device)
+        heldout = cases.split("val")
+        history = train_stage(recipe, encoders, cases, rows, partial, report, device, heldout, watch, job["compile"])
     manifest = {
         "task": job["task"],
         "parent": job["parent"],
@@ -125,6 +128,36 @@ def _train(
     if world.rank() == 0:
         store.commit(job["key"], encoders.state_dict(), history, manifest)
     return manifest
+
+
+def root_encoders(job: Job, store: StageStore, shape: tuple[str, tuple[str, ...], str]) -> Encoders:
+    """What curricula start with: random weights by seed, or those of the study's file."""
+    if not job["weights"]:
+        return Encoders.random(*shape, seed=job["seed"])
+    weights = store.weights(job["weights"], shape[0])
+    if weights is None:
+        raise UserError("encoder.weights: are no longer in the stage store; run the same command again")
+    return spread(weights, Encoders.empty(*shape))
+
+
+def knn_watch(job: Job, encoders: Encoders, cases: CaseStore, device: torch.device) -> Watch | None:
+    """kNN on the validation split every few epochs: shown in the history, seen by nothing that learns or searches."""
+    every, label = job["knn_every"], job["label"]
+    if not every:
+        return None
+    knn, data = PROTOCOLS["knn"], Data(**job["data"])
+
+    def watch(epoch: int, backbones: Mapping[str, torch.nn.Module]) -> dict[str, float]:
+        if epoch % every:
+            return {}
+        shown = encoders.seen_through(backbones)
+        try:
+            rows = judge(extract(shown, cases, data, device, job["precision"]), "knn", knn.Config(), job["seed"])
+        except ValueError:  # features that are not finite: not for a watcher to end the stage
+            return {}
+        return {"knn": next(r["value"] for r in rows if (r["label"], r["metric"]) == (label, "balanced_accuracy"))}
+
+    return watch
 
 
 def judgement(job: Job, name: str, config: dict[str, Any]) -> str:

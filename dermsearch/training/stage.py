@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import functools
 import json
-import math
 import time
 import zlib
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from typing import Any, Protocol
 
 import numpy as np
@@ -17,30 +16,18 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from dermsearch import world
-from dermsearch.data.pool import CasePool, Look
+from dermsearch.data.pool import CasePool
 from dermsearch.data.store import CaseStore
 from dermsearch.models.batchnorm import across_processes
 from dermsearch.models.encoders import Encoders
-from dermsearch.models.heads import GlobalDropout
-from dermsearch.pretext.base import Batch, Loss, Setting, Task, all_features, find_task
+from dermsearch.pretext.base import Batch, Loss, all_features, find_task
 from dermsearch.training import optim
+from dermsearch.training.health import StageFailed, check_finite, collapse, peak_memory
+from dermsearch.training.learner import Learner, Recipe, compile_networks, number_dropout, schedule
 from dermsearch.training.precision import autocast
+from dermsearch.training.validation import over, set_modes, validation_loss
 
-
-class StageFailed(RuntimeError):
-    """The stage cannot go on, through its settings: recorded, not retried."""
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """All that decides a stage's result beside its starting weights and its cases."""
-
-    task: str
-    config: dict[str, Any]  # the task's own settings, all given
-    train: dict[str, Any]  # optimiser, schedule, epochs, batch: all given
-    seed: int
-    precision: str  # fp32 | bf16
-    look: Look | None = None  # at the images; None: as the store holds them
+__all__ = ["Learner", "Partial", "Recipe", "StageFailed", "epoch_order", "number_dropout", "train_stage"]
 
 
 class Partial(Protocol):
@@ -52,55 +39,7 @@ class Partial(Protocol):
 
 
 Report = Callable[[dict[str, Any]], None]
-
-
-class Learner(nn.Module):
-    """The stage's task on every branch of the encoders: independent, so their losses are summed."""
-
-    def __init__(self, task: type[Task], encoders: Encoders, pools: dict[str, CasePool], recipe: Recipe) -> None:
-        super().__init__()
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(zlib.crc32(f"{recipe.seed}/{recipe.task}".encode()))
-            config = task.Config.model_validate(recipe.config)
-            told = settings_of(encoders, pools, recipe)
-            self.tasks = nn.ModuleDict({b: task(encoders.backbones[b], config, told[b]) for b in encoders.branches})
-
-    def forward(self, batches: dict[str, Batch]) -> tuple[Tensor, dict[str, Loss]]:
-        losses = {branch: self.tasks[branch](batch) for branch, batch in batches.items()}
-        return torch.stack([loss.value for loss in losses.values()]).sum(), losses
-
-    def each(self) -> list[Task]:
-        """The branches' tasks."""
-        return list(self.tasks.values())  # type: ignore[arg-type]
-
-    def options(self) -> dict[str, dict[str, float]]:
-        """The tasks' optimiser options under their full parameter names."""
-        return {f"tasks.{b}.{prefix}": o for b, t in self.tasks.items() for prefix, o in t.options().items()}  # type: ignore[operator]
-
-
-def settings_of(encoders: Encoders, pools: dict[str, CasePool], recipe: Recipe) -> dict[str, Setting]:
-    """What each branch's task is told of its stage."""
-    batch, steps = schedule(pools, recipe.train)
-    return {
-        b: Setting(
-            len(pool),
-            pool.size,
-            encoders.dim,
-            batch,
-            recipe.seed,
-            encoders.name,
-            recipe.train["epochs"],
-            steps * recipe.train["epochs"],
-            {name: len(names) for name, names in pool.store.classes.items()},
-        )
-        for b, pool in pools.items()
-    }
-
-
-def schedule(pools: dict[str, CasePool], train: dict[str, Any]) -> tuple[int, int]:
-    """The batch, and the steps of an epoch: a branch with fewer images sees some again."""
-    batch = min(train["batch"], *map(len, pools.values()))
-    return batch, math.ceil(max(map(len, pools.values())) / batch)
+Watch = Callable[[int, Mapping[str, nn.Module]], dict[str, float]]  # (epoch, backbones by branch) -> more columns
 
 
 def train_stage(
@@ -111,15 +50,26 @@ def train_stage(
     partial: Partial,
     report: Report,
     device: torch.device,
+    heldout: np.ndarray | None = None,
+    watch: Watch | None = None,
+    compiled: bool = False,
 ) -> list[dict[str, Any]]:
-    """Train `encoders` in place on the given rows of the store; returns the history, a row per epoch."""
+    """Train `encoders` in place on the given rows of the store; returns the history, a row per epoch.
+
+    `heldout` are the rows whose loss ends the stage early, where the recipe has patience; `watch` may look at the
+    backbones after an epoch and add to its row of the history.
+    """
     started = time.perf_counter()  # an epoch's seconds hold what comes before it: preparations, the save of the last
     task, train = find_task(recipe.task), recipe.train
     encoders.to(device).to(memory_format=torch.channels_last).train()
-    pools = {b: CasePool(cases, seen, rows, device, recipe.look) for b, seen in encoders.branches.items()}
+    pools = pools_of(encoders, cases, rows, device, recipe)
     batch, steps = schedule(pools, train)
-    if batch % world.size():  # another batch would be another stage
-        raise StageFailed(f"{recipe.task}: a batch of {batch} does not divide among {world.size()} workers")
+    if batch % (train["accumulate"] * world.size()):  # another batch would be another stage
+        among = f"{world.size()} workers" + (f" x {train['accumulate']} micro-batches" * (train["accumulate"] > 1))
+        raise StageFailed(f"{recipe.task}: a batch of {batch} does not divide among {among}")
+    unseen = pools_of(encoders, cases, heldout, device, recipe) if train["patience"] and heldout is not None else {}
+    if train["patience"] and not (unseen and all(map(len, unseen.values()))):
+        raise StageFailed(f"{recipe.task}: patience needs validation images in every branch")
     learner = Learner(task, encoders, pools, recipe).to(device).to(memory_format=torch.channels_last)
     across_processes(learner).train()
     cast = autocast(device, recipe.precision)
@@ -143,8 +93,11 @@ def train_stage(
         b: task.sampling(config, functools.partial(pool.labels, units=np.arange(len(pool))))
         for b, pool in pools.items()
     }
+    if compiled:
+        compile_networks(learner)
     # Buffers are the first process's at the start, and kept equal from then on by the tasks themselves.
     model = DistributedDataParallel(learner, forward_sync_buffers=False) if world.size() > 1 else learner
+    peak_memory(device)
 
     for epoch in range(len(history), train["epochs"]):
         orders = {
@@ -156,43 +109,25 @@ def train_stage(
         parts: dict[str, list[Tensor]] = {}
         for i in range(steps):
             step = epoch * steps + i
-            lr = optim.rate(step, train["epochs"] * steps, train)
-            for group in optimizer.param_groups:
-                group["lr"] = lr
-            number_dropout(learner, step)
-            now = slice(i * batch, (i + 1) * batch)
-            batches = {
-                b: Batch(orders[b][now], pool, pool.size, zlib.crc32(f"{recipe.seed}/{b}".encode()), epoch, step)
-                for b, pool in pools.items()
-            }
-            for one in learner.each():
-                one.before_step(step)
-            with cast():
-                total, losses = model(batches)
-            optimizer.zero_grad(set_to_none=True)
-            total.backward()
-            for one in learner.each():
-                one.after_backward(step)
-            grads = [p.grad for p in learner.parameters() if p.grad is not None]
-            norm = nn.utils.get_total_norm(grads)
-            if train["clip"] is not None:
-                nn.utils.clip_grads_with_norm_(
-                    [p for p in learner.parameters() if p.grad is not None], train["clip"], norm
-                )
-            seen.append(world.reduce_sum(total.detach()) / world.size())
+            lr = optim.set_step(optimizer, step, train["epochs"] * steps, train)
+            shares = {b: order[i * batch : (i + 1) * batch] for b, order in orders.items()}
+            total, losses = forward_backward(model, learner, optimizer, pools, shares, (epoch, step), recipe, cast)
+            norm = clip(learner, train["clip"])
+            seen.append(world.reduce_sum(total) / world.size())
             norms.append(norm)
             if device.type == "cpu" or i == steps - 1:  # a GPU is not made to wait at every step
                 check_finite(recipe.task, seen, norms, epoch * steps, train["epochs"] * steps)
             optimizer.step()
-            for b, branch_task in learner.tasks.items():
-                branch_task.after_step(batches[b])  # type: ignore[operator]
-            for b, loss in losses.items():
+            for b, _, own in losses[-len(pools) :]:
+                learner.tasks[b].after_step(own)  # type: ignore[operator]
+            for b, loss, _ in losses:
                 for name, value in loss.parts.items():
-                    parts.setdefault(f"{b}.{name}" if len(losses) > 1 else name, []).append(value.detach().float())
+                    column = f"{b}.{name}" if len(pools) > 1 else name
+                    parts.setdefault(column, []).append(value.detach().float())
         if not all(bool(w.isfinite().all()) for w in encoders.state_dict().values()):
             raise StageFailed(f"{recipe.task}: the weights are not finite after epoch {epoch + 1}")
         seconds, started = time.perf_counter() - started, time.perf_counter()
-        spread = [collapse(world.gather(loss.embedding.float())) for loss in losses.values()]
+        spread = [collapse(world.gather(loss.embedding.float())) for _, loss, _ in losses[-len(pools) :]]
         history.append(
             {
                 "epoch": epoch + 1,
@@ -204,9 +139,18 @@ def train_stage(
                 "embedding_std": min(s for s, _ in spread),
                 "effective_rank": min(r for _, r in spread),
                 "seconds": seconds,
+                "peak_memory": peak_memory(device),
             }
         )
-        if world.rank() == 0 and epoch + 1 < train["epochs"]:
+        if train["patience"]:
+            micro, at = batch // train["accumulate"], (epoch, (epoch + 1) * steps - 1)
+            history[-1]["val_loss"] = validation_loss(learner, unseen, micro, recipe.seed, at, cast)
+        if watch is not None:
+            modes = [(m, m.training) for m in learner.modules()]
+            history[-1] |= watch(epoch + 1, learner.handed_on())
+            set_modes(modes)
+        last = epoch + 1 == train["epochs"] or over(history, train["patience"])
+        if world.rank() == 0 and not last:
             partial.save(
                 {
                     "learner": learner.state_dict(),
@@ -215,12 +159,73 @@ def train_stage(
                 }
             )
         report(history[-1])
-    for b, branch_task in learner.tasks.items():
-        kept = branch_task.handed_on()  # type: ignore[operator]
+        if last:
+            break
+    for b, kept in learner.handed_on().items():
         if kept is not encoders.backbones[b]:
             encoders.backbones[b].load_state_dict(kept.state_dict())
     encoders.eval()
     return history
+
+
+def pools_of(
+    encoders: Encoders, cases: CaseStore, rows: np.ndarray, device: torch.device, recipe: Recipe
+) -> dict[str, CasePool]:
+    """By branch, the images of some rows of the store."""
+    return {b: CasePool(cases, seen, rows, device, recipe.look) for b, seen in encoders.branches.items()}
+
+
+def forward_backward(
+    model: nn.Module,
+    learner: Learner,
+    optimizer: torch.optim.Optimizer,
+    pools: Mapping[str, CasePool],
+    shares: Mapping[str, np.ndarray],
+    at: tuple[int, int],
+    recipe: Recipe,
+    cast: Callable[[], Any],
+) -> tuple[Tensor, list[tuple[str, Loss, Batch]]]:
+    """The gradients of a step: the mean over its micro-batches, each a global batch to whatever looks across images.
+
+    Returns the loss, and what each branch's task said of each micro-batch.
+    """
+    (epoch, step), count = at, recipe.train["accumulate"]
+    for one in learner.each():
+        one.before_step(step)
+    optimizer.zero_grad(set_to_none=True)
+    total, found = torch.zeros((), device=next(learner.parameters()).device), []
+    for micro in range(count):
+        batches = {}
+        for b, units in shares.items():
+            each = len(units) // count
+            own, seed = units[micro * each : (micro + 1) * each], zlib.crc32(f"{recipe.seed}/{b}".encode())
+            batches[b] = Batch(own, pools[b], pools[b].size, seed, epoch, step)
+        number_dropout(learner, step * count + micro)
+        # Gradients are exchanged once, with the last micro-batch.
+        waiting = isinstance(model, DistributedDataParallel) and micro < count - 1
+        with model.no_sync() if waiting else nullcontext():  # type: ignore[operator]
+            with cast():
+                value, losses = model(batches)
+            (value / count).backward()
+        total += value.detach() / count
+        found += [(b, loss, batches[b]) for b, loss in losses.items()]
+        if micro < count - 1:
+            for b, batch in batches.items():
+                learner.tasks[b].after_micro(batch)  # type: ignore[operator]
+    for one in learner.each():
+        one.after_backward(step)
+    return total, found
+
+
+def clip(learner: Learner, most: float | None) -> Tensor:
+    """The norm of all gradients; those of each branch are cut to `most`, since branches do not know of each other."""
+    norms = []
+    for task in learner.each():
+        moved = [p for p in task.parameters() if p.grad is not None]
+        norms.append(nn.utils.get_total_norm([p.grad for p in moved if p.grad is not None]))
+        if most is not None:
+            nn.utils.clip_grads_with_norm_(moved, most, norms[-1])
+    return torch.stack(norms).norm()
 
 
 def epoch_order(
@@ -233,29 +238,3 @@ def epoch_order(
     if replacement:
         return rng.integers(0, units, count)
     return np.resize(rng.permutation(units), count)
-
-
-def number_dropout(module: nn.Module, step: int) -> None:
-    """Give every numbered dropout the number of this step."""
-    for m in module.modules():
-        if isinstance(m, GlobalDropout):
-            m.step = step
-
-
-def check_finite(task: str, losses: list[Tensor], norms: list[Tensor], before: int, steps: int) -> None:
-    """Stop the stage at its first loss or gradient that is not a number."""
-    for what, values in (("loss", losses), ("gradient", norms)):
-        bad = (~torch.isfinite(torch.stack(values))).nonzero()
-        if len(bad):
-            at = int(bad[0, 0])
-            raise StageFailed(f"{task}: {what} is {float(values[at])} at step {before + at + 1} of {steps}")
-
-
-@torch.no_grad()
-def collapse(embedding: Tensor) -> tuple[float, float]:
-    """(std of unit embeddings times sqrt(d), effective rank): near 1 and high when healthy, 0 and 1 when collapsed."""
-    x = nn.functional.normalize(embedding.float(), dim=1)
-    std = float(x.std(0).mean() * x.shape[1] ** 0.5)
-    values = torch.linalg.svdvals(x.double())
-    share = values / values.sum().clamp(min=1e-12)
-    return std, float(torch.exp(-(share * share.clamp(min=1e-12).log()).sum()))

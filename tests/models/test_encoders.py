@@ -5,7 +5,7 @@ import torch
 from timm import create_model
 
 from dermsearch.errors import UserError
-from dermsearch.models.encoders import Encoders
+from dermsearch.models.encoders import Encoders, backbone, is_vit
 
 BOTH = ("derm", "clinic")
 
@@ -60,3 +60,31 @@ def test_load_refuses_other_weights():
 def test_an_unknown_backbone_is_refused_with_the_nearest_name():
     with pytest.raises(UserError, match="resnet18"):
         Encoders.random("resnet_18", BOTH, "shared", 0)
+
+
+@pytest.mark.parametrize("name", ["test_vit", "test_vit2", "test_vit3"])  # class token, mean of patches, attention
+def test_a_transformer_takes_images_of_any_side(name):
+    """From one set of weights: positions are interpolated, and what does not divide into patches is filled up."""
+    made = Encoders.random(name, ("derm",), "shared", 1).eval()
+    loaded = Encoders.empty(name, ("derm",), "shared").load(made.state_dict()).eval()
+    for size in (24, 32, 48, 224):
+        x = torch.randn(2, 3, size, size)
+        assert made(x, "derm").shape == (2, made.dim) and torch.equal(loaded(x, "derm"), made(x, "derm"))
+    filled = torch.zeros(2, 3, 48, 48)
+    filled[:, :, :40, :40] = x[:, :, :40, :40]
+    torch.testing.assert_close(made(x[:, :, :40, :40], "derm"), made(filled, "derm"))
+
+
+def test_a_transformer_is_timms_own_at_the_size_in_its_name():
+    made = backbone("vit_tiny_patch16_224").eval()
+    assert sum(p.numel() for p in made.parameters()) == 5_524_416
+    plain = create_model("vit_tiny_patch16_224", num_classes=0).eval()
+    plain.load_state_dict(made.state_dict())
+    x = torch.randn(1, 3, 224, 224)
+    assert made.forward_features(x).shape == (1, 197, 192)
+    torch.testing.assert_close(made(x), plain(x))
+
+
+def test_which_are_transformers():
+    assert is_vit("vit_tiny_patch16_224") and is_vit("test_vit2")
+    assert not is_vit("resnet18") and not is_vit("swin_tiny_patch4_window7_224") and not is_vit("no_such_model")

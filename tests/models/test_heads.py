@@ -50,3 +50,11 @@ def test_mask_leaves_the_global_generator_alone():
 def test_mlp():
     assert [type(m) for m in mlp(4, 5, 6)] == [nn.Linear, nn.ReLU, nn.Linear]
     assert mlp(4, 5, 6)(torch.randn(2, 4)).shape == (2, 6)
+
+
+def test_mlp_with_batchnorm():
+    head = mlp(4, 5, 6, 7, norm=True, bias=False)
+    assert [type(m) for m in head] == [nn.Linear, nn.BatchNorm1d, nn.ReLU] * 2 + [nn.Linear]
+    assert all(m.bias is None for m in head if isinstance(m, nn.Linear))
+    assert [m.num_features for m in head if isinstance(m, nn.BatchNorm1d)] == [5, 6]
+    assert head(torch.randn(2, 4)).shape == (2, 7)

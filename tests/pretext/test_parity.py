@@ -12,7 +12,9 @@ from torch.nn.parallel import DistributedDataParallel
 from dermsearch import world
 from dermsearch.data.store import CaseStore
 from dermsearch.models.batchnorm import across_processes
+from dermsearch.models.momentum import Follower
 from dermsearch.pretext import odc
+from dermsearch.pretext.moco_v2 import KeyNetwork
 from dermsearch.training import stage
 
 every_task = pytest.mark.parametrize("name", tiny.TASKS)
@@ -30,12 +32,15 @@ def steps(name: str, folder: str, modalities: tuple[str, ...]) -> list[dict[str,
     Networks are in double precision: BatchNorm over few rows magnifies rounding, and would hide a small mistake.
     """
     torch.set_num_threads(1)
-    run = tiny.Steps(name, CaseStore(folder), tiny.encoders(modalities, "separate"))
+    run = tiny.Steps(name, CaseStore(folder), tiny.encoders(name, modalities, "separate"))
     across_processes(run.learner)
     for task in run.learner.each():
         for part in task.children():
             part.double()
-        for module in (task.backbone, *(m.backbone for n, m in task.named_children() if n == "key")):
+        slow = [m.backbone for m in task.children() if isinstance(m, KeyNetwork)]
+        slow += [m.parts[0] for m in task.children() if isinstance(m, Follower)]
+        for module in (task.backbone, *slow):
+            module = getattr(module, "patch_embed", module)  # a transformer may be asked for its tokens alone
             module.register_forward_pre_hook(lambda module, images: images[0].double())
     model = run.learner
     if world.size() > 1:
@@ -108,7 +113,7 @@ def whole_stage(name: str, folder: str, batch: int, precision: str) -> dict[str,
     kept, whole = tiny.Kept(), stage.Learner
     stage.Learner = Watched  # type: ignore[misc]
     try:
-        encoders = tiny.encoders()
+        encoders = tiny.encoders(name)
         recipe = tiny.recipe(name, batch=batch, lr=0.002)
         history = stage.train_stage(
             stage.Recipe(recipe.task, recipe.config, recipe.train, recipe.seed, precision),
@@ -136,7 +141,7 @@ def test_two_epochs_on_two_processes(name, store, two: Group):
     arguments = (name, str(store.folder), tiny.BATCH, "fp32")
     one, every = whole_stage(*arguments), two(whole_stage, *arguments)
     assert [r["kept"] for r in every] == [True, False]  # the first process writes
-    start = tiny.encoders().state_dict()
+    start = tiny.encoders(name).state_dict()
     for many in every:
         for a, b in zip(one["history"], many["history"], strict=True):
             assert b["loss"] == pytest.approx(a["loss"], rel=1e-4)

@@ -11,7 +11,8 @@ from dermsearch.data.store import CaseStore
 from dermsearch.pretext import base
 from dermsearch.pretext.base import Batch, Loss, Settings, Task
 from dermsearch.training import stage
-from dermsearch.training.stage import StageFailed, check_finite, collapse, epoch_order, train_stage
+from dermsearch.training.health import check_finite, collapse
+from dermsearch.training.stage import StageFailed, epoch_order, train_stage
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +71,9 @@ def test_order_of_calls(watching, store):
     assert [c[1:3] for c in calls if c[0] == "loss"] == [(0, 0), (0, 1), (0, 2), (1, 3), (1, 4), (1, 5)]
     assert [row["epoch"] for row in history] == [1, 2]
     assert history[0]["parts"] == {"one": 1.0} and history[0]["grad_norm"] > 0
-    assert history[0]["lr"] == pytest.approx(stage.optim.rate(2, 6, {**watching.train_defaults, "lr": 0.01}))
+    assert history[0]["lr"] == pytest.approx(
+        stage.optim.rate(2, 6, {**stage.optim.FALLBACK, **watching.train_defaults, "lr": 0.01})
+    )
 
 
 def test_every_image_once_an_epoch(watching, store):
@@ -184,3 +187,58 @@ def test_bf16_is_near_fp32(store):
         losses.append(train_stage(one, made, store, tiny.ROWS, tiny.Kept(), lambda row: None, tiny.CPU)[0]["loss"])
         assert all(p.dtype == torch.float32 and p.isfinite().all() for p in made.parameters())
     assert losses[0] == pytest.approx(losses[1], rel=0.02) and losses[0] != losses[1]
+
+
+def test_who_watches_changes_nothing(store):
+    """Not even by leaving the backbone in eval mode, or by looking at all images."""
+    plain, history = tiny.train("moco_v2", store, epochs=3)
+    looks: list[int] = []
+
+    def watch(epoch, backbones):
+        looks.append(epoch)
+        for backbone in backbones.values():
+            backbone.eval()(torch.zeros(2, 3, 32, 32))
+        return {"knn": 0.5} if epoch == 2 else {}
+
+    made, recipe = tiny.encoders(), tiny.recipe("moco_v2", epochs=3)
+    watched = train_stage(recipe, made, store, tiny.ROWS, tiny.Kept(), lambda row: None, tiny.CPU, watch=watch)
+    assert looks == [1, 2, 3] and [row.pop("knn", None) for row in watched] == [None, 0.5, None]
+    assert tiny.timeless(watched) == tiny.timeless(history) and tiny.same(made, plain)
+
+
+def test_memory_does_not_grow(watching, store):
+    """Over thirty epochs: what Python holds after an epoch, and the process's peak."""
+    import gc
+    import tracemalloc
+
+    held: list[int] = []
+
+    def report(row):
+        watching.calls.clear()
+        gc.collect()
+        held.append(tracemalloc.get_traced_memory()[0])
+
+    tracemalloc.start()
+    try:
+        history = watch(store, np.arange(16), report=report, epochs=30)[1]
+    finally:
+        tracemalloc.stop()
+    assert held[-1] - held[4] < 25 * 4096, "a row of the history is less than that"
+    assert 0 < history[-1]["peak_memory"] < history[9]["peak_memory"] + 20
+
+
+def test_compiled_is_the_same_to_rounding(store, monkeypatch):
+    """Queries and keys go through captured graphs (not made into C++ here: minutes); the encoders' names stay."""
+    whole = torch.nn.Module.compile
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda self: whole(self, backend="eager"))
+    found = []
+    for compiled in (False, True):
+        made, recipe = tiny.encoders(), tiny.recipe("moco_v2", epochs=1, lr=0.002)
+        history = train_stage(
+            recipe, made, store, tiny.ROWS, tiny.Kept(), lambda row: None, tiny.CPU, compiled=compiled
+        )
+        found.append((made, history[0]["loss"]))
+        assert all(hasattr(b, "_compiled_call_impl") for b in made.backbones.values())
+        assert (made.backbones["shared"]._compiled_call_impl is not None) == compiled
+    assert found[1][1] == pytest.approx(found[0][1], rel=1e-3)
+    assert found[0][0].state_dict().keys() == found[1][0].state_dict().keys()

@@ -1,0 +1,28 @@
+"""Losses that tell an image's own other view from the views of all other images."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from dermsearch import world
+
+
+def nt_xent(a: Tensor, b: Tensor, temperature: float) -> Tensor:
+    """Symmetric NT-Xent of paired (n, d) projections: row i of `a` and row i of `b` are of one image.
+
+    Each of this process's 2n rows is to find its partner among the 2N - 1 other rows of all processes; the mean over
+    processes is the loss of the global batch, and so is its gradient. Collapsed projections give log(2N - 1). Under
+    autocast too, similarities are of the precision that a small temperature needs.
+
+    Lightly's NTXentLoss is the same function, but multiplies in the half precision of an autocast around it, and
+    picks logits by a mask, for which a GPU has to wait.
+    """
+    with torch.autocast(a.device.type, enabled=False):
+        z = torch.cat([a, b])
+        z = F.normalize(z.to(torch.promote_types(z.dtype, torch.float32)), dim=1)
+        logits = z / temperature @ world.gather_with_gradient(z).T  # (2n, 2N), by process, then a before b
+        itself = torch.arange(len(z), device=z.device) + len(z) * world.rank()
+        logits.scatter_(1, itself[:, None], -torch.inf)
+        return F.cross_entropy(logits, itself.roll(len(a)))

@@ -1,0 +1,80 @@
+"""A worker that is killed in the middle of a stage: its successor goes on, and ends with the same weights to the bit."""
+
+import os
+import signal
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from pretext import tiny
+
+from dermsearch.data.store import CaseStore
+from dermsearch.pretext.base import find_task
+from dermsearch.search.store import PartialStage, StageStore
+from dermsearch.training.stage import train_stage
+
+STEPS = 9  # three epochs of three
+context = get_context("forkserver")
+context.set_forkserver_preload(["torch", "lightly.loss", "pretext.tiny"])
+
+
+def train(name: str, store: str, place: str, die_at: int | None) -> None:
+    """Train a stage that keeps its state in a stage store; SIGKILL comes after so many steps."""
+    torch.set_num_threads(1)
+    task, stages = find_task(name), StageStore(place)
+    if die_at is not None:
+        whole, done = task.after_step, []
+
+        def after_step(self, batch) -> None:
+            whole(self, batch)
+            done.append(batch.step)
+            if batch.step == die_at:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        task.after_step = after_step  # type: ignore[method-assign]
+    started = []
+
+    def report(row) -> None:
+        started.append(row["epoch"])
+
+    encoders = tiny.encoders(name)
+    recipe = tiny.recipe(name, epochs=3)
+    history = train_stage(
+        recipe, encoders, CaseStore(store), tiny.ROWS, PartialStage(stages, "k"), report, tiny.CPU
+    )
+    torch.save({"weights": encoders.state_dict(), "history": tiny.timeless(history), "ran": started}, f"{place}/end.pt")
+
+
+def run(*args) -> int:
+    """The exit code of a process that trains; minus the number of the signal that ended it."""
+    process = context.Process(target=train, args=args)
+    process.start()
+    process.join(240)
+    assert process.exitcode is not None
+    return process.exitcode
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory) -> str:
+    folder = tmp_path_factory.mktemp("data") / "store"
+    tiny.make_store(folder)
+    return str(folder)
+
+
+@pytest.mark.parametrize("name", tiny.TASKS)
+def test_killed_at_a_random_step_and_resumed(name: str, store: str, tmp_path: Path) -> None:
+    step = int(np.random.default_rng().integers(3, STEPS - 1))
+    print(f"killed after step {step + 1}")
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    assert run(name, store, str(whole), None) == 0
+    assert run(name, store, str(killed), step) == -signal.SIGKILL
+    assert not (killed / "end.pt").exists()
+    assert run(name, store, str(killed), None) == 0
+    one, other = (torch.load(folder / "end.pt", weights_only=True) for folder in (whole, killed))
+    assert one["ran"] == [1, 2, 3] and other["ran"] == list(range((step + 1) // 3 + 1, 4))  # it did not begin anew
+    assert one["history"] == other["history"]
+    assert one["weights"].keys() == other["weights"].keys()
+    for key, weights in one["weights"].items():
+        assert torch.equal(weights, other["weights"][key]), key
