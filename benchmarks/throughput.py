@@ -117,9 +117,12 @@ class Turns:
     def __init__(self, race: Race, pipe: Connection) -> None:
         self.race, self.pipe = race, pipe
         self.images, self.began, self.seconds = 0, 0.0, 0.0
+        self.told: tuple[float, float, float] | None = None
 
     def start(self) -> None:
-        """Wait for the turn."""
+        """Tell how fast the last turn was, now that its workers are gone, and wait for the next."""
+        if self.told:
+            self.pipe.send(self.told)
         self.seconds = self.pipe.recv()
         self.clear()
 
@@ -129,7 +132,7 @@ class Turns:
         self.images, self.began = 0, time.perf_counter()
 
     def over(self, images: int, card: float | None = None) -> bool:
-        """So many images more are done; if the turn is over, tell the speed, and the MiB that were taken on the GPU."""
+        """So many images more are done; is the turn over? `card`: the MiB that were taken on the GPU."""
         self.images += images
         if time.perf_counter() - self.began < self.seconds:
             return False
@@ -137,7 +140,7 @@ class Turns:
         speed = self.images / (time.perf_counter() - self.began)
         if card is None:
             card = torch.cuda.max_memory_allocated() / 2**20 if self.race.gpu else 0.0
-        self.pipe.send((speed, memory(), card))
+        self.told = (speed, memory(), card)
         return True
 
 

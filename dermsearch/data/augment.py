@@ -155,6 +155,11 @@ def plain(pictures: Pictures, size: int) -> Tensor:
     return sample(pictures, axes, (size, size))[:, 0]
 
 
+def local_side(size: int) -> int:
+    """Side of a small crop: 96 for 224, in steps of 16 as most networks take them, and never below 32."""
+    return max(32, 16 * round(size * 96 / 224 / 16))
+
+
 @dataclass(frozen=True)
 class PatchGrid:
     """Nine patches of a 3 x 3 grid over a random crop of the central square, each at a random place in its cell.

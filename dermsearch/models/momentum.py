@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Iterable
 
 import torch
@@ -31,3 +32,8 @@ class Follower(nn.Module):
         mine: list[Tensor] = list(self.parts.parameters())
         theirs: list[Tensor] = [p for leader in leaders for p in leader.parameters()]
         torch._foreach_lerp_(mine, theirs, 1 - momentum)
+
+
+def momentum_at(step: int, steps: int, start: float) -> float:
+    """From `start` to 1 along half a cosine, by the step and not by the epoch."""
+    return 1 - (1 - start) * (math.cos(math.pi * step / steps) + 1) / 2

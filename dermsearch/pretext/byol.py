@@ -14,7 +14,6 @@ gradient and that the predictor learns.
 
 from __future__ import annotations
 
-import math
 from typing import Any, ClassVar
 
 import torch
@@ -25,7 +24,7 @@ from torch import Tensor, nn
 from dermsearch.data.augment import View
 from dermsearch.errors import UserError
 from dermsearch.models.heads import mlp
-from dermsearch.models.momentum import Follower
+from dermsearch.models.momentum import Follower, momentum_at
 from dermsearch.pretext.base import Batch, Loss, Setting, Settings, Task
 
 
@@ -106,8 +105,3 @@ def cosine(p: Tensor, z: Tensor) -> Tensor:
     """Of each row with its partner, in single precision at least."""
     dtype = torch.promote_types(p.dtype, torch.float32)
     return F.cosine_similarity(p.to(dtype), z.to(dtype), dim=1)
-
-
-def momentum_at(step: int, steps: int, start: float) -> float:
-    """From `start` to 1 along half a cosine, by the step and not by the epoch."""
-    return 1 - (1 - start) * (math.cos(math.pi * step / steps) + 1) / 2

@@ -27,12 +27,10 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from dermsearch import world
-from dermsearch.data.augment import View
-from dermsearch.models.momentum import Follower
+from dermsearch.data.augment import View, local_side
+from dermsearch.models.momentum import Follower, momentum_at
 from dermsearch.models.vit import StochasticDepth
 from dermsearch.pretext.base import Batch, Loss, Setting, Settings, Task
-from dermsearch.pretext.byol import momentum_at
-from dermsearch.pretext.swav import local_side
 
 
 class DINO(Task):

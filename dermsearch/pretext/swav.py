@@ -25,7 +25,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from dermsearch import world
-from dermsearch.data.augment import View
+from dermsearch.data.augment import View, local_side
 from dermsearch.errors import UserError
 from dermsearch.models.heads import mlp
 from dermsearch.pretext.base import Batch, Loss, Setting, Settings, Task
@@ -167,11 +167,6 @@ def crop(size: int, smallest: float, largest: float) -> View:
         gray=0.2,
         blur=0.5,
     )
-
-
-def local_side(size: int) -> int:
-    """Side of a small crop: 96 for 224, in steps of 16 as most networks take them, and never below 32."""
-    return max(32, 16 * round(size * 96 / 224 / 16))
 
 
 def queued(config: SwAV.Config, batch: int) -> int:

@@ -10,8 +10,9 @@ from torch import nn
 
 from dermsearch.data.store import CaseStore
 from dermsearch.errors import UserError
+from dermsearch.models.momentum import momentum_at
 from dermsearch.pretext.base import Setting
-from dermsearch.pretext.byol import BYOL, byol_loss, momentum_at
+from dermsearch.pretext.byol import BYOL, byol_loss
 
 SETTING = Setting(units=100, size=224, dim=2048, batch=10, seed=0)
 

@@ -9,11 +9,12 @@ from pretext import tiny
 from torch import Tensor, nn
 
 from dermsearch import world
+from dermsearch.data.augment import local_side
 from dermsearch.data.store import CaseStore
 from dermsearch.errors import UserError
 from dermsearch.models.batchnorm import across_processes
 from dermsearch.pretext.base import Setting
-from dermsearch.pretext.swav import SwAV, local_side, queued, sinkhorn, swapped_loss
+from dermsearch.pretext.swav import SwAV, queued, sinkhorn, swapped_loss
 
 SETTING = Setting(units=100, size=64, dim=8, batch=10, seed=0, epochs=10, steps=100)
 SCORES = [[1.0, 0.0], [0.5, 0.0], [0.9, 0.8]]
