@@ -10,12 +10,13 @@ dermsearch     train_stage, as a study runs it: the case store, views made in ba
 lightly        the SimCLR of its documents, word for word in what matters: LightlyDataset over a folder of JPEGs of
                quality 95, SimCLRTransform, DataLoader with workers, torchvision's network, SimCLRProjectionHead,
                NTXentLoss, SGD at 0.06; single precision, as it comes. A second row runs it under bf16 autocast.
-limit          dermsearch's network, head, loss, optimiser, precision and memory format on views that lie ready in
-               memory: forward, backward, step, and nothing else.
+limit          dermsearch's network, head, loss, optimiser, precision, memory format and allocator settings on views
+               that lie ready in memory: forward, backward, step, and nothing else.
 
 All have a head of width 512 to 128, the same batch, and all cores for torch; lightly's workers come on top. Each has a
 process of its own; they take turns, while the others wait, and medians of the rounds are compared. Left out: imports,
-the first epoch of dermsearch, each turn's first batches of lightly (until its workers have filled their queue), the
+each turn's first epoch of dermsearch, first step of the limit and first batches of lightly (until its workers have
+filled their queue; a process that waited must fetch its memory back), the
 making of the store and of the JPEGs, and the saving of a stage's state between epochs. An epoch here is short, so what
 dermsearch does once per epoch weighs more than in a study. Memory is the most that the process held, plus what its
 workers hold for themselves at the end of a turn; on a GPU also the most that torch had allocated there.
@@ -50,6 +51,7 @@ from dermsearch.data.synthetic import synthetic
 from dermsearch.models.encoders import Encoders
 from dermsearch.pretext.base import Batch, find_task
 from dermsearch.training import optim
+from dermsearch.training.memory import keep_memory
 from dermsearch.training.precision import autocast, resolve
 from dermsearch.training.stage import Learner, Recipe, train_stage
 
@@ -168,10 +170,17 @@ def by_dermsearch(race: Race, turns: Turns) -> None:
     cases = CaseStore(Path(race.folder, "store"))
     encoders = Encoders.random(race.encoder, ("derm",), "shared", 0)
 
+    warm = False
+
     def report(row: dict[str, Any]) -> None:
+        nonlocal warm
         card = row["peak_memory"] if race.gpu else 0.0  # the trainer resets what torch counts
-        if row["epoch"] == 1 or turns.over(race.batch * race.steps, card):  # the first warms up
+        if not warm and row["epoch"] > 1:  # the first epoch of a turn, as the others' first batches
+            turns.clear()
+            warm = True
+        elif row["epoch"] == 1 or turns.over(race.batch * race.steps, card):
             turns.start()
+            warm = False
 
     train_stage(race.recipe, encoders, cases, cases.split("train"), Unkept(), report, race.device)
 
@@ -242,6 +251,7 @@ class Ready(Batch):
 
 def by_limit(race: Race, turns: Turns) -> None:
     """The task's own loss, forward and backward, on views in memory."""
+    keep_memory()  # as the trainer does
     cases = CaseStore(Path(race.folder, "store"))
     pool = CasePool(cases, ("derm",), cases.split("train"), race.device, race.recipe.look)
     encoders = Encoders.random(race.encoder, ("derm",), "shared", 0)
@@ -266,6 +276,7 @@ def by_limit(race: Race, turns: Turns) -> None:
         turns.start()
         step()
         turns.clear()
+        step()
         while not turns.over(race.batch):
             step()
 

@@ -24,6 +24,7 @@ from dermsearch.pretext.base import Batch, Loss, all_features, find_task
 from dermsearch.training import optim
 from dermsearch.training.health import StageFailed, check_finite, collapse, peak_memory
 from dermsearch.training.learner import Learner, Recipe, compile_networks, number_dropout, schedule
+from dermsearch.training.memory import keep_memory
 from dermsearch.training.precision import autocast
 from dermsearch.training.validation import over, set_modes, validation_loss
 
@@ -61,6 +62,8 @@ def train_stage(
     """
     started = time.perf_counter()  # an epoch's seconds hold what comes before it: preparations, the save of the last
     task, train = find_task(recipe.task), recipe.train
+    if device.type == "cpu":
+        keep_memory()
     encoders.to(device).to(memory_format=torch.channels_last).train()
     pools = pools_of(encoders, cases, rows, device, recipe)
     batch, steps = schedule(pools, train)
