@@ -211,7 +211,10 @@ class Space:
                 try:
                     cls.check(cls.Config.model_validate(s["config"]), told)
                 except UserError as error:
-                    raise UserError(f"curriculum.tasks.{name}.{error}") from None
+                    text = str(error)  # of the task's own settings, or of the encoder that it needs
+                    raise UserError(
+                        text if text.startswith("encoder.") else f"curriculum.tasks.{name}.{text}"
+                    ) from None
 
 
 def complete(train: Train, defaults: Mapping[str, Any]) -> dict[str, Any]:
