@@ -67,7 +67,7 @@ class ColorMe(Task):
         """The decoder needs maps of several sizes, and a backbone that nothing teaches is not trained."""
         if map_sizes(setting.encoder) < 2:
             raise UserError(
-                "encoder: must make maps of several sizes, as convolutional networks do, for colorme to paint from, "
+                "encoder.name: must make maps of several sizes, as convolutional networks do, for colorme to paint from, "
                 f"not '{setting.encoder}'"
             )
         if not config.painting + config.colours:
