@@ -67,8 +67,8 @@ class ColorMe(Task):
         """The decoder needs maps of several sizes, and a backbone that nothing teaches is not trained."""
         if map_sizes(setting.encoder) < 2:
             raise UserError(
-                "encoder.name: must make maps of several sizes, as convolutional networks do, for colorme to paint from, "
-                f"not '{setting.encoder}'"
+                "encoder.name: must make maps of several sizes, as convolutional networks do, "
+                f"for colorme to paint from, not '{setting.encoder}'"
             )
         if not config.painting + config.colours:
             raise UserError("painting: must be above 0 where colours is 0, not 0")

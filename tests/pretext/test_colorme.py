@@ -200,7 +200,7 @@ def test_decoder_of_resnet18_has_its_known_number_of_parameters():
 
 @pytest.mark.parametrize("name", ["vit_tiny_patch16_224", "mixer_s32_224"])
 def test_check_refuses_networks_with_maps_of_one_size(name):
-    with pytest.raises(UserError, match=f"encoder: must make maps of several sizes.*not '{name}'"):
+    with pytest.raises(UserError, match=f"encoder.name: must make maps of several sizes.*not '{name}'"):
         ColorMe.check(ColorMe.Config(), replace(SETTING, encoder=name))
 
 
