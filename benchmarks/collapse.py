@@ -110,7 +110,9 @@ class Bench:
         recipe, task = self.recipe(name), find_task(name)
         units = int(sum(self.cases.has(m)[self.rows].sum() for m in self.cases.modalities))
         classes = {label: len(names) for label, names in self.cases.classes.items()}
-        told = Setting(units, self.data.size, 0, recipe.train["batch"], recipe.seed, encoder, classes=classes)
+        batch, epochs = recipe.train["batch"], recipe.train["epochs"]
+        steps = epochs * max(1, units // batch)
+        told = Setting(units, self.data.size, 0, batch, recipe.seed, encoder, epochs, steps, classes)
         task.check(task.Config(**recipe.config), told)
         if encoder not in self.before:
             self.before[encoder] = self.knn(self.start(encoder))

@@ -35,7 +35,7 @@ NONE, NO_THUMB = bytes(16), bytes(THUMB)
 class Plane:
     """An image or mask as it is kept."""
 
-    data: bytes  # raw pixels, or a JPEG (PNG for masks)
+    data: bytes | memoryview  # raw pixels, or a JPEG (PNG for masks)
     size: tuple[int, int]  # height, width
     original: tuple[int, int]
     file: bytes = NONE  # hash of the file it came from
@@ -102,8 +102,9 @@ def read_image(release: Folder, name: str) -> bytes:
 def as_plane(pixels: np.ndarray, original: tuple[int, int], file: bytes = NONE, encoded: bool = False) -> Plane:
     """An image (h, w, 3) or mask (h, w) as a store keeps it."""
     mask = pixels.ndim == 2
+    data: bytes | memoryview
     if not encoded:
-        data = pixels.tobytes()
+        data = memoryview(np.ascontiguousarray(pixels)).cast("B")
     else:
         out = io.BytesIO()
         Image.fromarray(pixels).save(out, **(PNG if mask else JPEG))
@@ -118,7 +119,7 @@ def write_shard(store: Folder, number: int, entries: Iterable[Entry], planes: It
     head: dict[str, pa.Array] = {"row": pa.array([e.row for e in entries], pa.int64())}
     for name in planes:
         kept = [e.planes.get(name) for e in entries]
-        images[name] = pa.array([p.data if p else b"" for p in kept], pa.large_binary())
+        images[name] = one_after_another([p.data if p else b"" for p in kept])
         for i, axis in enumerate(("height", "width")):
             head[f"{axis}_{name}"] = pa.array([p.size[i] if p else 0 for p in kept], pa.int32())
             head[f"original_{axis}_{name}"] = pa.array([p.original[i] if p else 0 for p in kept], pa.int32())
@@ -132,6 +133,13 @@ def write_shard(store: Folder, number: int, entries: Iterable[Entry], planes: It
     store.write(shard_file(number), data)
     about = {"checksum": checksum(data), "bytes": data.size, "cases": len(entries)}
     store.write(head_file(number), to_bytes(pa.table(head).replace_schema_metadata({"shard": json.dumps(about)})))
+
+
+def one_after_another(parts: list[bytes | memoryview]) -> pa.Array:
+    """A column of them, in one copy: Arrow's own builder grows as it goes, and costs as much as decoding does."""
+    ends = np.cumsum([0, *map(len, parts)], dtype=np.int64)
+    whole = pa.py_buffer(b"".join(parts))
+    return pa.LargeBinaryArray.from_buffers(pa.large_binary(), len(parts), [None, pa.py_buffer(ends), whole])
 
 
 def shard_file(number: int) -> str:
@@ -152,7 +160,7 @@ def to_bytes(table: pa.Table) -> pa.Buffer:
     return sink.getvalue()
 
 
-def digest(data: bytes) -> bytes:
+def digest(data: bytes | memoryview) -> bytes:
     """Tells one image from another: most processors have instructions for this one."""
     return hashlib.sha256(data).digest()[:16]
 

@@ -1,10 +1,13 @@
 """Pixels come out right whatever the file was, and bytes that were damaged at random raise nothing but `BadImage`."""
 
+import io
 import resource
 import time
+from typing import Any
 
 import numpy as np
 import pytest
+import simplejpeg
 from data.test_damage import DEEP, FILES, GOOD, dicom, encode, lying_png, picture
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -94,6 +97,21 @@ def test_a_large_jpeg_decoded_at_a_smaller_scale_is_the_picture(fit: Fit, size: 
     found, exact = pixels(encode(large), "x.jpg", form), pixels(encode(large, "PNG"), "x.png", form)
     assert found.shape[1::-1] == size and decode(encode(large), "x.jpg", form).original == (480, 640)
     assert np.abs(found - exact).mean() < 4  # the shift of a pixel makes it more than 7
+
+
+@pytest.mark.parametrize("settings", [{}, {"progressive": True}, {"subsampling": 0}, {"restart_marker_blocks": 1}])
+def test_a_jpeg_of_any_kind_has_the_pixels_that_pillow_reads(settings: dict[str, Any]) -> None:
+    data = encode(GOOD, "JPEG", **settings)
+    assert np.array_equal(pixels(data), np.asarray(Image.open(io.BytesIO(data))))
+
+
+def test_a_jpeg_that_the_strict_decoder_refuses_is_left_to_pillow() -> None:
+    data = encode(GOOD, "JPEG", restart_marker_blocks=1)
+    at = data.index(b"\xff\xd1")
+    odd = data[:at] + b"\xff\xd5" + data[at + 2 :]  # a restart out of turn
+    with pytest.raises(ValueError):
+        simplejpeg.decode_jpeg(odd, strict=True)
+    assert np.array_equal(pixels(odd), np.asarray(Image.open(io.BytesIO(odd))))
 
 
 def test_a_border_that_leaves_nothing() -> None:
