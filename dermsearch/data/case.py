@@ -22,6 +22,18 @@ SEVEN_POINT: dict[str, tuple[str, ...]] = {
     "regression_structures": ("absent", "present"),
 }
 
+# The class of each label whose sensitivity, specificity and precision the papers report.
+NAMED: dict[str, str] = {
+    "diagnosis": "MEL",
+    "pigment_network": "atypical",
+    "blue_whitish_veil": "present",
+    "vascular_structures": "irregular",
+    "pigmentation": "irregular",
+    "streaks": "irregular",
+    "dots_and_globules": "irregular",
+    "regression_structures": "present",
+}
+
 METADATA = ("age", "sex", "site", "skin_type", "elevation")
 
 
