@@ -169,7 +169,8 @@ def main() -> None:
     for name in given.tasks:
         recipe = {}
         try:
-            recipe = {"config": bench.recipe(name).config, "train": bench.recipe(name).train}
+            made = bench.recipe(name)
+            recipe = json.loads(json.dumps({"config": made.config, "train": made.train}))  # as it is kept
             same = [k["row"] for k in kept if (k["task"], k["settings"], k["recipe"]) == (name, settings, recipe)]
             row = same[-1] if same else bench.run(name)
         except (ImportError, UserError, StageFailed) as error:

@@ -10,6 +10,7 @@ import torch
 
 from dermsearch.data.pictures import STATISTICS, Pictures
 from dermsearch.data.store import CaseStore
+from dermsearch.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,10 @@ class CasePool:
         """The units' classes of a label, -1 where a case has none."""
         return self.store.label(name)[self.rows[np.asarray(units)]]
 
+    def there(self, units: np.ndarray) -> np.ndarray:
+        """Has each unit an image of its own? In this pool units are images."""
+        return np.ones(len(units), bool)
+
     def pixels(self, units: np.ndarray) -> Pictures:
         """The units' images on the device."""
         units = np.asarray(units)
@@ -70,6 +75,41 @@ class CasePool:
                 parts.append(pictures(self.store, modality, self.rows[units[at]], self.look, self.device))
                 places.append(at)
         return together(parts).take(np.argsort(np.concatenate(places), kind="stable"))
+
+
+class PairedPool(CasePool):
+    """Case by case through one modality, for tasks that look at several: a unit is a case, the same in each pool.
+
+    Another case's image stands in where one is missing, so that every process has as many rows; `there` tells.
+    """
+
+    def __init__(
+        self,
+        store: CaseStore,
+        modality: str,
+        rows: np.ndarray,
+        device: torch.device,
+        look: Look | None = None,
+        among: Sequence[str] = (),
+    ) -> None:
+        """`among` are all modalities that are looked at: a case that lacks them all is left out."""
+        rows = np.asarray(rows)
+        self.cases = rows[np.any([store.has(m)[rows] for m in (modality, *among)], axis=0)]
+        super().__init__(store, (modality,), self.cases, device, look)
+        own = store.has(modality)[self.cases]
+        if not own.any():
+            raise UserError(f"data.modalities: no training case has an image of modality '{modality}'")
+        present = np.flatnonzero(own)
+        shown = np.where(own, np.arange(len(own)), present[np.arange(len(own)) % len(present)])
+        self.rows, self._own = self.cases[shown], own
+
+    def there(self, units: np.ndarray) -> np.ndarray:
+        """Has the case this image itself?"""
+        return self._own[np.asarray(units)]
+
+    def labels(self, name: str, units: np.ndarray) -> np.ndarray:
+        """The cases' own classes of a label."""
+        return self.store.label(name)[self.cases[np.asarray(units)]]
 
 
 def together(parts: list[Pictures]) -> Pictures:

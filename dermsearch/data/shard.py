@@ -104,7 +104,7 @@ def as_plane(pixels: np.ndarray, original: tuple[int, int], file: bytes = NONE, 
     mask = pixels.ndim == 2
     data: bytes | memoryview
     if not encoded:
-        data = memoryview(np.ascontiguousarray(pixels)).cast("B")
+        data = np.ascontiguousarray(pixels).data.cast("B")
     else:
         out = io.BytesIO()
         Image.fromarray(pixels).save(out, **(PNG if mask else JPEG))

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import timm
 import torch
 from torch import Tensor, nn
 
 from dermsearch.errors import UserError, nearest
+
+if TYPE_CHECKING:
+    from dermsearch.models.relations import Handover
 
 
 def check_encoder(name: str) -> None:
@@ -49,6 +52,7 @@ class Encoders(nn.Module):
         )
         self.backbones = nn.ModuleDict({b: backbone(name) for b in self.branches})
         one: Any = next(iter(self.backbones.values()))
+        self.handover: Handover | None = None  # what the last stage hands on beside these
         self.dim: int = getattr(one, "head_hidden_size", one.num_features)  # some widen features after pooling
 
     @classmethod

@@ -3,7 +3,8 @@
 A task is a module over one backbone and one pool of images. It knows nothing of modalities, workers or
 resuming: the trainer gives each branch of the encoders a task of its own, hands every process its rows of
 the global batch, and saves the module's state dict after each epoch. In return a task draws no random
-numbers of its own (views and dropout are numbered) and keeps whatever it remembers in buffers.
+numbers of its own (views and dropout are numbered) and keeps whatever it remembers in buffers. A joint task
+is the exception that pairs modalities: one module over all branches, and its units are cases.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from importlib.metadata import entry_points
 from types import MappingProxyType
-from typing import Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -27,6 +28,9 @@ from dermsearch.data.blockmask import BlockMask, masks
 from dermsearch.data.counter import uniforms
 from dermsearch.data.pictures import Pictures
 from dermsearch.errors import UserError, nearest
+
+if TYPE_CHECKING:
+    from dermsearch.models.relations import Handover
 
 
 class Settings(BaseModel):
@@ -48,6 +52,7 @@ class Setting:
     epochs: int = 1
     steps: int = 1  # of the whole stage
     classes: Mapping[str, int] = field(default_factory=dict)  # how many, by label; empty where that is not known yet
+    modalities: tuple[str, ...] = ()  # of the encoders' branches, in their order
 
 
 class Pool(Protocol):
@@ -56,6 +61,8 @@ class Pool(Protocol):
     def pixels(self, units: np.ndarray) -> Pictures: ...
 
     def labels(self, name: str, units: np.ndarray) -> np.ndarray: ...
+
+    def there(self, units: np.ndarray) -> np.ndarray: ...
 
 
 @dataclass(frozen=True)
@@ -116,6 +123,11 @@ class Batch:
         found = torch.from_numpy(self.pool.labels(name, self.own).astype(np.int64))
         return found.to(self.pictures.pixels.device, non_blocking=True)
 
+    @property
+    def there(self) -> Tensor:
+        """Bool (b,) on the device: False where a case lacks this image, and another case's stands in for it."""
+        return torch.from_numpy(self.pool.there(self.own)).to(self.pictures.pixels.device, non_blocking=True)
+
     def uniforms(self, units: np.ndarray, use: str, count: int) -> np.ndarray:
         """(n, count) random numbers of these units in this epoch."""
         return uniforms(self.seed, self.epoch, units, use, count)
@@ -134,8 +146,21 @@ class Loss:
     parts: dict[str, Tensor]  # what else is worth a column in the history
 
 
-class Task(nn.Module):
-    """Base of every pretext task. One file shows one task whole."""
+class Whole(Protocol):
+    """What a joint task may ask: outputs on every whole image of a branch, and whether the case has that image."""
+
+    def __call__(self, branch: str, module: nn.Module) -> Tensor: ...
+
+    def there(self, branch: str) -> np.ndarray: ...
+
+
+Given = TypeVar("Given")  # to a task at every step: a batch, or one of each branch
+Found = TypeVar("Found")  # by it: a loss, or each branch's share
+Seen = TypeVar("Seen")  # before an epoch: what gives outputs on whole images
+
+
+class Pretext(nn.Module, Generic[Given, Found, Seen]):
+    """What every pretext task is, `Task` or `JointTask`. One file shows one task whole."""
 
     name: ClassVar[str]
     version: ClassVar[int] = 1  # part of the stage key: raise it when results change
@@ -145,10 +170,10 @@ class Task(nn.Module):
     replacement: ClassVar[bool] = False  # are the images of an epoch drawn with replacement?
     indexed: ClassVar[bool] = False  # does it remember something of each training image, and has no loss on others?
     supervised: ClassVar[bool] = False  # does it read labels? Then it may only come last in a curriculum
+    joint: ClassVar[bool] = False  # does it look at all branches together? See `JointTask`
 
-    def __init__(self, backbone: nn.Module, config: Any, setting: Setting) -> None:
-        super().__init__()
-        self.backbone, self.config, self.setting = backbone, config, setting
+    config: Any
+    setting: Setting
 
     @classmethod
     def check(cls, config: Any, setting: Setting) -> None:
@@ -164,36 +189,71 @@ class Task(nn.Module):
         """Chances of the pool's units to be drawn, with replacement; `labels(name)` are theirs. None: all alike."""
         return None
 
-    def begin(self, features: Callable[[nn.Module], Tensor]) -> None:
-        """Once, before the first epoch; `features(module)` is its eval-mode output on every whole image of the pool."""
+    def begin(self, features: Seen) -> None:
+        """Once, before the first epoch. `features(module)` is its eval-mode output on every whole image of the pool."""
+
+    def begin_epoch(self, epoch: int, features: Seen) -> None:
+        """Before an epoch's first step, in a resumed stage too; `features` as in `begin`."""
 
     def before_step(self, step: int) -> None:
         """Before a step's forward pass, counted from the start of the stage: momentum encoders move here."""
 
-    def loss(self, batch: Batch) -> Loss:
+    def loss(self, batch: Given) -> Found:
         """The loss of this process's rows."""
         raise NotImplementedError(type(self).__name__)
 
     def after_backward(self, step: int) -> None:
         """When gradients are there: what is frozen in this step loses its own here (`p.grad = None`)."""
 
-    def after_step(self, batch: Batch) -> None:
+    def after_step(self, batch: Given) -> None:
         """After the optimiser's step, with its last micro-batch: queues and banks move here, and slow copies."""
 
-    def after_micro(self, batch: Batch) -> None:
+    def after_micro(self, batch: Given) -> None:
         """After a micro-batch that is not its step's last (`train.accumulate`): queues and banks move here too."""
 
-    def handed_on(self) -> nn.Module:
-        """The backbone that the next stage begins with and that is judged: a teacher, where that is the better one."""
-        return self.backbone
+    def handover(self) -> Handover | None:
+        """What the stage hands on beside its encoders, for protocols that know what to do with it."""
+        return None
 
     def options(self) -> dict[str, dict[str, float]]:
         """Optimiser options by parameter-name prefix, where a part of the task has its own."""
         return {}
 
-    def forward(self, batch: Batch) -> Loss:
+    def forward(self, batch: Given) -> Found:
         return self.loss(batch)
 
+
+class Task(Pretext[Batch, Loss, Callable[[nn.Module], Tensor]]):
+    """A task on one backbone and one pool: every branch of the encoders has its own."""
+
+    def __init__(self, backbone: nn.Module, config: Any, setting: Setting) -> None:
+        super().__init__()
+        self.backbone, self.config, self.setting = backbone, config, setting
+
+    def handed_on(self) -> nn.Module:
+        """The backbone that the next stage begins with and that is judged: a teacher, where that is the better one."""
+        return self.backbone
+
+
+class JointTask(Pretext[Mapping[str, Batch], dict[str, Loss], Whole]):
+    """A task on all branches of the encoders at once. Its units are cases: a batch of every branch shows the same ones.
+
+    Views are drawn for every branch by itself. `batch.there` tells which rows are of cases that have the image. The
+    loss is the sum of the branches' shares.
+    """
+
+    joint = True
+
+    def __init__(self, backbones: nn.ModuleDict, config: Any, setting: Setting) -> None:
+        super().__init__()
+        self.backbones, self.config, self.setting = backbones, config, setting
+
+    def handed_on(self) -> nn.ModuleDict:
+        """The backbones by branch that the next stage begins with and that are judged."""
+        return self.backbones
+
+
+AnyTask = Pretext[Any, Any, Any]
 
 TASKS = {
     "relative_location": "dermsearch.pretext.relative_location:RelativeLocation",
@@ -207,6 +267,8 @@ TASKS = {
     "rotation": "dermsearch.pretext.rotation:Rotation",
     "colorme": "dermsearch.pretext.colorme:ColorMe",
     "joint_supervised": "dermsearch.pretext.joint_supervised:JointSupervised",
+    "paired_contrast": "dermsearch.pretext.paired_contrast:PairedContrast",
+    "pseudo_labels": "dermsearch.pretext.pseudo_labels:PseudoLabels",
 }
 
 
@@ -215,7 +277,7 @@ def task_names() -> list[str]:
     return sorted({*TASKS, *(e.name for e in entry_points(group="dermsearch.tasks"))})
 
 
-def find_task(name: str) -> type[Task]:
+def find_task(name: str) -> type[AnyTask]:
     """The task of that name."""
     if name in TASKS:
         module, _, attribute = TASKS[name].partition(":")

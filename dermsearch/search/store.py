@@ -1,6 +1,7 @@
 """The stage store: finished stages and judgements by key, on a local path or any pyarrow filesystem.
 
 stages/<key>/encoders.safetensors, history.json, manifest.json   the manifest last, with checksums
+stages/<key>/handover.safetensors                                what some stages hand on beside their encoders
 scores/<key>.json                                                what a protocol said of a stage
 partial/<key>/state.pt, progress.json                            a stage under way; gone once it is finished
 weights/<hash>-<backbone>.safetensors                            what curricula start with, from a file of that hash
@@ -14,13 +15,17 @@ import json
 import os
 import uuid
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow.fs as pafs
 
 from dermsearch.errors import UserError
 
+if TYPE_CHECKING:
+    from dermsearch.models.relations import Handover
+
 ENCODERS, HISTORY, MANIFEST = "encoders.safetensors", "history.json", "manifest.json"
+HANDOVER = "handover.safetensors"
 
 
 class StageStore:
@@ -78,12 +83,19 @@ class StageStore:
 
     # Stages ------------------------------------------------------------------------------------------------
 
-    def commit(self, key: str, encoders: dict[str, Any], history: list[dict[str, Any]], about: dict[str, Any]) -> None:
+    def commit(
+        self,
+        key: str,
+        encoders: dict[str, Any],
+        history: list[dict[str, Any]],
+        about: dict[str, Any],
+        handover: Handover | None = None,
+    ) -> None:
         """A stage exists from the moment its manifest is there."""
-        from safetensors.torch import save
-
-        tensors = {name: t.detach().cpu().contiguous() for name, t in encoders.items()}
-        files = {ENCODERS: save(tensors), HISTORY: json.dumps(history).encode()}
+        files = {ENCODERS: packed(encoders), HISTORY: json.dumps(history).encode()}
+        if handover is not None:
+            files[HANDOVER] = packed(handover.state)
+            about = {**about, "handover": handover.config}
         for name, data in files.items():
             self.write(f"stages/{key}/{name}", data)
         manifest = {**about, "files": {name: checksum(data) for name, data in files.items()}}
@@ -111,6 +123,15 @@ class StageStore:
             raise FileNotFoundError(f"stage {key} is not in the store {self.where}")
         return load(data)
 
+    def handover(self, key: str) -> Handover | None:
+        """What a stage hands on beside its encoders."""
+        from safetensors.torch import load
+
+        from dermsearch.models.relations import Handover
+
+        manifest, data = self.read_json(f"stages/{key}/{MANIFEST}"), self.read(f"stages/{key}/{HANDOVER}")
+        return None if data is None or not manifest else Handover(manifest["handover"], load(data))
+
     def history(self, key: str) -> list[dict[str, Any]]:
         """A row per epoch of a finished stage."""
         return self.read_json(f"stages/{key}/{HISTORY}") or []
@@ -136,9 +157,7 @@ class StageStore:
 
     def write_weights(self, content: str, backbone: str, weights: dict[str, Any]) -> None:
         """Keep them for every worker, on whatever node."""
-        from safetensors.torch import save
-
-        self.write(f"weights/{content}-{backbone}.safetensors", save(weights))
+        self.write(f"weights/{content}-{backbone}.safetensors", packed(weights))
 
     # Stages under way --------------------------------------------------------------------------------------
 
@@ -185,6 +204,13 @@ class PartialStage:
         torch.save(state, buffer)
         data = buffer.getvalue()
         self.store.write(self.name, checksum(data).encode() + data)
+
+
+def packed(tensors: dict[str, Any]) -> bytes:
+    """Tensors as safetensors."""
+    from safetensors.torch import save
+
+    return save({name: t.detach().cpu().contiguous() for name, t in tensors.items()})
 
 
 def of_itself(manifest: dict[str, Any]) -> str:

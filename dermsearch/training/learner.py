@@ -1,21 +1,27 @@
-"""What a stage trains: its task on every branch of the encoders, and what those tasks are told."""
+"""What a stage trains: its task on every branch of the encoders, or one on all of them, and what tasks are told."""
 
 from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from dermsearch.data.pool import CasePool, Look
 from dermsearch.models.encoders import Encoders
 from dermsearch.models.heads import GlobalDropout
-from dermsearch.pretext.base import Batch, Loss, Setting, Task
+from dermsearch.pretext.base import AnyTask, Batch, Loss, Setting, all_features
 from dermsearch.training.optim import FALLBACK
+
+if TYPE_CHECKING:
+    from dermsearch.models.relations import Handover
+
+JOINT = "joint"  # the name of a task on all branches, among the branches' names
 
 
 @dataclass(frozen=True)
@@ -34,23 +40,40 @@ class Recipe:
 
 
 class Learner(nn.Module):
-    """The stage's task on every branch of the encoders: independent, so their losses are summed."""
+    """The stage's task on every branch of the encoders: independent, so their losses are summed. Or one joint task."""
 
-    def __init__(self, task: type[Task], encoders: Encoders, pools: Mapping[str, CasePool], recipe: Recipe) -> None:
+    def __init__(self, task: type[AnyTask], encoders: Encoders, pools: Mapping[str, CasePool], recipe: Recipe) -> None:
         super().__init__()
+        self.joint = task.joint
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(zlib.crc32(f"{recipe.seed}/{recipe.task}".encode()))
             config = task.Config.model_validate(recipe.config)
             told = settings_of(encoders, pools, recipe)
-            self.tasks = nn.ModuleDict({b: task(encoders.backbones[b], config, told[b]) for b in encoders.branches})
+            own: dict[str, tuple[Any, Setting]]
+            if task.joint:
+                own = {JOINT: (encoders.backbones, next(iter(told.values())))}
+            else:
+                own = {b: (encoders.backbones[b], told[b]) for b in encoders.branches}
+            self.tasks = nn.ModuleDict({name: task(backbone, config, t) for name, (backbone, t) in own.items()})
 
     def forward(self, batches: Mapping[str, Batch]) -> tuple[Tensor, dict[str, Loss]]:
-        losses = {branch: self.tasks[branch](batch) for branch, batch in batches.items()}
+        if self.joint:
+            losses: dict[str, Loss] = self.tasks[JOINT](batches)
+        else:
+            losses = {branch: self.tasks[branch](batch) for branch, batch in batches.items()}
         return torch.stack([loss.value for loss in losses.values()]).sum(), losses
 
-    def each(self) -> list[Task]:
-        """The branches' tasks."""
+    def each(self) -> list[AnyTask]:
+        """The branches' tasks, or the joint one."""
         return list(self.tasks.values())  # type: ignore[arg-type]
+
+    def tell(self, hook: str, of_branch: Mapping[str, Any], *first: Any) -> None:
+        """Call a hook of every branch's task with what is that branch's own; of a joint task once, with everything."""
+        if self.joint:
+            getattr(self.tasks[JOINT], hook)(*first, of_branch)
+        else:
+            for branch, own in of_branch.items():
+                getattr(self.tasks[branch], hook)(*first, own)
 
     def options(self) -> dict[str, dict[str, float]]:
         """The tasks' optimiser options under their full parameter names."""
@@ -58,7 +81,29 @@ class Learner(nn.Module):
 
     def handed_on(self) -> dict[str, nn.Module]:
         """By branch, what would be judged if the stage ended now."""
+        if self.joint:
+            return dict(self.tasks[JOINT].handed_on().items())  # type: ignore[operator]
         return {b: t.handed_on() for b, t in self.tasks.items()}  # type: ignore[operator]
+
+    def handover(self) -> Handover | None:
+        """What a joint task hands on beside the encoders."""
+        return self.each()[0].handover() if self.joint else None
+
+
+class WholeImages(dict[str, Callable[[nn.Module], Tensor]]):
+    """By branch, what gives eval-mode outputs on its pool's whole images; of a joint task, a `base.Whole`."""
+
+    def __init__(self, pools: Mapping[str, CasePool], cast: Callable[[], Any]) -> None:
+        self.pools = pools
+        of = {b: (lambda module, p=p: all_features(module, p, len(p), p.size, cast)) for b, p in pools.items()}
+        super().__init__(of)
+
+    def __call__(self, branch: str, module: nn.Module) -> Tensor:
+        return self[branch](module)
+
+    def there(self, branch: str) -> np.ndarray:
+        """Which units have an image of that branch."""
+        return self.pools[branch].there(np.arange(len(self.pools[branch])))
 
 
 def settings_of(encoders: Encoders, pools: Mapping[str, CasePool], recipe: Recipe) -> dict[str, Setting]:
@@ -75,6 +120,7 @@ def settings_of(encoders: Encoders, pools: Mapping[str, CasePool], recipe: Recip
             recipe.train["epochs"],
             steps * recipe.train["epochs"],
             {name: len(names) for name, names in pool.store.classes.items()},
+            encoders.modalities,
         )
         for b, pool in pools.items()
     }
@@ -95,7 +141,7 @@ def number_dropout(module: nn.Module, number: int) -> None:
 
 def compile_networks(learner: Learner) -> None:
     """Compile every backbone of the tasks in place, their slow copies too. Heads are too small to gain."""
-    kinds = {type(task.backbone) for task in learner.each()}
+    kinds = {type(backbone) for backbone in learner.handed_on().values()}
     for module in learner.modules():
         if type(module) in kinds:
             module.compile()

@@ -16,14 +16,14 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from dermsearch import world
-from dermsearch.data.pool import CasePool
+from dermsearch.data.pool import CasePool, PairedPool
 from dermsearch.data.store import CaseStore
 from dermsearch.models.batchnorm import across_processes
 from dermsearch.models.encoders import Encoders
-from dermsearch.pretext.base import Batch, Loss, all_features, find_task
+from dermsearch.pretext.base import Batch, Loss, find_task
 from dermsearch.training import optim
 from dermsearch.training.health import StageFailed, check_finite, collapse, peak_memory
-from dermsearch.training.learner import Learner, Recipe, compile_networks, number_dropout, schedule
+from dermsearch.training.learner import Learner, Recipe, WholeImages, compile_networks, number_dropout, schedule
 from dermsearch.training.memory import keep_memory
 from dermsearch.training.precision import autocast
 from dermsearch.training.validation import over, set_modes, validation_loss
@@ -86,10 +86,7 @@ def train_stage(
         optimizer.load_state_dict(state["optimizer"])
         history = json.loads(state["history"])
     else:
-        for branch, pool in pools.items():
-            learner.tasks[branch].begin(  # type: ignore[operator]
-                lambda module, pool=pool: all_features(module, pool, len(pool), pool.size, cast)
-            )
+        learner.tell("begin", WholeImages(pools, cast))
 
     config = learner.each()[0].config
     chances = {
@@ -103,6 +100,7 @@ def train_stage(
     peak_memory(device)
 
     for epoch in range(len(history), train["epochs"]):
+        learner.tell("begin_epoch", WholeImages(pools, cast), epoch)
         orders = {
             b: epoch_order(recipe.seed, epoch, len(pool), batch * steps, task.replacement, chances[b])
             for b, pool in pools.items()
@@ -121,8 +119,7 @@ def train_stage(
             if device.type == "cpu" or i == steps - 1:  # a GPU is not made to wait at every step
                 check_finite(recipe.task, seen, norms, epoch * steps, train["epochs"] * steps)
             optimizer.step()
-            for b, _, own in losses[-len(pools) :]:
-                learner.tasks[b].after_step(own)  # type: ignore[operator]
+            learner.tell("after_step", {b: own for b, _, own in losses[-len(pools) :]})
             for b, loss, _ in losses:
                 for name, value in loss.parts.items():
                     column = f"{b}.{name}" if len(pools) > 1 else name
@@ -167,6 +164,7 @@ def train_stage(
     for b, kept in learner.handed_on().items():
         if kept is not encoders.backbones[b]:
             encoders.backbones[b].load_state_dict(kept.state_dict())
+    encoders.handover = learner.handover()
     encoders.eval()
     return history
 
@@ -174,7 +172,10 @@ def train_stage(
 def pools_of(
     encoders: Encoders, cases: CaseStore, rows: np.ndarray, device: torch.device, recipe: Recipe
 ) -> dict[str, CasePool]:
-    """By branch, the images of some rows of the store."""
+    """By branch, the images of some rows of the store; the same cases in each for a joint task."""
+    if find_task(recipe.task).joint:
+        among = encoders.modalities
+        return {b: PairedPool(cases, m, rows, device, recipe.look, among) for b, (m, *_) in encoders.branches.items()}
     return {b: CasePool(cases, seen, rows, device, recipe.look) for b, seen in encoders.branches.items()}
 
 
@@ -213,8 +214,7 @@ def forward_backward(
         total += value.detach() / count
         found += [(b, loss, batches[b]) for b, loss in losses.items()]
         if micro < count - 1:
-            for b, batch in batches.items():
-                learner.tasks[b].after_micro(batch)  # type: ignore[operator]
+            learner.tell("after_micro", batches)
     for one in learner.each():
         one.after_backward(step)
     return total, found

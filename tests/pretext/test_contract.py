@@ -38,9 +38,10 @@ def test_loss_is_finite_and_gradient_reaches_the_whole_backbone(name, store):
     for parameter, p in run.learner.named_parameters():
         assert p.requires_grad == (id(p) not in slow), parameter
         assert (p.grad is not None) == p.requires_grad, parameter
-    (found,) = run.losses.values()
-    assert found.embedding.shape == (tiny.BATCH, run.encoders.dim)
-    assert all(0 <= part <= 1 for part in found.parts.values())
+    assert set(run.losses) == set(run.encoders.branches)
+    for found in run.losses.values():
+        assert found.embedding.shape == (tiny.BATCH, run.encoders.dim)
+        assert all(part.isfinite() and part >= 0 for part in found.parts.values())
 
 
 @every_task
@@ -85,7 +86,9 @@ def test_state_survives_a_file(name, store):
         run.step()
     kept = tiny.Kept()
     kept.save({"learner": run.learner.state_dict(), "optimizer": run.optimizer.state_dict()})
-    again = tiny.Steps(name, store, Encoders.random(run.encoders.name, ("derm",), "shared", 99), begin=False)
+    how = "separate" if find_task(name).joint else "shared"
+    other = Encoders.random(run.encoders.name, run.encoders.modalities, how, 99)
+    again = tiny.Steps(name, store, other, begin=False)
     state = kept.load()
     again.learner.load_state_dict(state["learner"])
     again.optimizer.load_state_dict(state["optimizer"])
@@ -124,9 +127,12 @@ def test_resuming_after_every_epoch_changes_nothing(name, optimizer, store):
     assert tiny.timeless(rows) == tiny.timeless(history)
 
 
-@every_task
+SHAPES = [(("derm",), "separate"), (("derm", "clinic"), "shared"), (("derm", "clinic"), "separate")]
+
+
 @pytest.mark.parametrize(
-    "modalities, branches", [(("derm",), "separate"), (("derm", "clinic"), "shared"), (("derm", "clinic"), "separate")]
+    "name, modalities, branches",
+    [(n, *shape) for n in tiny.TASKS for shape in SHAPES if shape == SHAPES[2] or not find_task(n).joint],
 )
 def test_modalities_and_branches(name, modalities, branches, store):
     start = tiny.encoders(name, modalities, branches)
@@ -138,7 +144,7 @@ def test_modalities_and_branches(name, modalities, branches, store):
     assert np.isfinite(history[0]["loss"]) and history[0]["embedding_std"] > 0
 
 
-@every_task
+@pytest.mark.parametrize("name", [n for n in tiny.TASKS if not find_task(n).joint])
 def test_separate_branches_do_not_meet(name, store):
     """A branch trained beside another is the branch trained alone."""
     both, _ = tiny.train(name, store, tiny.encoders(name, ("derm", "clinic"), "separate"), epochs=1)

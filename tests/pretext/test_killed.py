@@ -29,8 +29,9 @@ def train(name: str, store: str, place: str, die_at: int | None) -> None:
 
         def after_step(self, batch) -> None:
             whole(self, batch)
-            done.append(batch.step)
-            if batch.step == die_at:
+            one = next(iter(batch.values())) if task.joint else batch
+            done.append(one.step)
+            if one.step == die_at:
                 os.kill(os.getpid(), signal.SIGKILL)
 
         task.after_step = after_step  # type: ignore[method-assign]

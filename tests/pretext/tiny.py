@@ -3,7 +3,9 @@
 import io
 import json
 import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -17,8 +19,9 @@ from dermsearch.data.store import CaseStore
 from dermsearch.models.encoders import Encoders
 from dermsearch.pretext.base import Batch, all_features, find_task
 from dermsearch.training import optim
+from dermsearch.training.learner import WholeImages
 from dermsearch.training.precision import autocast
-from dermsearch.training.stage import Learner, Recipe, epoch_order, number_dropout, train_stage
+from dermsearch.training.stage import Learner, Recipe, epoch_order, number_dropout, pools_of, train_stage
 
 # Every task joins here, with the settings that suit 48 images and batches of 16.
 TASKS: dict[str, dict[str, Any]] = {
@@ -33,6 +36,8 @@ TASKS: dict[str, dict[str, Any]] = {
     "rotation": {},
     "colorme": {"painting": 0.03},  # the kinks of the decoder magnify rounding at the rates of these tests
     "joint_supervised": {"out": 16},
+    "paired_contrast": {"out": 16, "temperature": 0.5},
+    "pseudo_labels": {"width": 16, "feedforward": 16, "frozen": False},  # frozen ones have tests of their own
 }
 # And a task of another package for the while: DERMSEARCH_TASKS='{"mine": {"width": 32}}', see docs/tasks.md.
 TASKS |= json.loads(os.environ.get("DERMSEARCH_TASKS", "{}"))
@@ -46,7 +51,9 @@ ROWS = np.arange(CASES)
 torch.set_num_threads(1)  # the machine's other work goes on
 
 
-def make_store(folder: Path, labels: np.ndarray | None = None) -> CaseStore:
+def make_store(
+    folder: Path, labels: np.ndarray | None = None, missing: Mapping[str, Sequence[int]] = MappingProxyType({})
+) -> CaseStore:
     """48 cases of blurred noise in both modalities. Other labels leave the images as they are."""
     rng = np.random.default_rng(0)
     labels = np.arange(CASES) % 3 if labels is None else labels
@@ -55,7 +62,8 @@ def make_store(folder: Path, labels: np.ndarray | None = None) -> CaseStore:
         coarse = torch.from_numpy(rng.uniform(0, 255, (2, 3, 6, 6)))
         fine = torch.nn.functional.interpolate(coarse, (SIZE, SIZE), mode="bicubic").clamp(0, 255)
         derm, clinic = fine.permute(0, 2, 3, 1).to(torch.uint8).numpy()
-        cases.append(Case(f"c{i}", f"l{i}", f"p{i}", {"derm": derm, "clinic": clinic}, {"diagnosis": int(labels[i])}))
+        images = {m: x for m, x in (("derm", derm), ("clinic", clinic)) if i not in missing.get(m, ())}
+        cases.append(Case(f"c{i}", f"l{i}", f"p{i}", images, {"diagnosis": int(labels[i])}))
     return write_store(
         folder, cases, {c.case: "train" for c in cases}, {"diagnosis": ("a", "b", "c")}, {"source": "test"}
     )
@@ -70,7 +78,9 @@ def recipe(name: str, **train: Any) -> Recipe:
 
 
 def encoders(task: str = "", modalities: tuple[str, ...] = ("derm",), branches: str = "shared") -> Encoders:
-    """Fresh ones, always the same, of the kind that this task wants."""
+    """Fresh ones, always the same, of the kind that this task wants: a joint task has a branch for each modality."""
+    if task and find_task(task).joint:
+        modalities, branches = ("derm", "clinic"), "separate"
     return Encoders.random(BACKBONES.get(task, BACKBONE), modalities, branches, 3)
 
 
@@ -116,14 +126,18 @@ class Steps:
     ) -> None:
         self.encoders = encoders(name) if made is None else made
         self.recipe = recipe(name, **settings)
-        self.pools = {b: CasePool(store, seen, ROWS, CPU) for b, seen in self.encoders.branches.items()}
+        self.pools = pools_of(self.encoders, store, ROWS, CPU, self.recipe)
         self.learner = Learner(find_task(name), self.encoders, self.pools, self.recipe).train()
         self.optimizer = optim.build(self.learner, self.recipe.train, self.learner.options())
         self.units = len(next(iter(self.pools.values())))
         self.at = 0
         if begin:
-            for branch, task in self.learner.tasks.items():
-                task.begin(lambda module, pool=self.pools[branch]: features(module, pool))
+            self.learner.tell("begin", self.whole())
+            self.learner.tell("begin_epoch", self.whole(), 0)
+
+    def whole(self) -> WholeImages:
+        """What gives outputs on whole images."""
+        return WholeImages(self.pools, autocast(CPU, "fp32"))
 
     def batches(self) -> dict[str, Batch]:
         """The batches of the step that is next."""
@@ -145,9 +159,7 @@ class Steps:
     def finish(self) -> None:
         """The rest of the step."""
         self.optimizer.step()
-        batches = self.batches()
-        for branch, task in self.learner.tasks.items():
-            task.after_step(batches[branch])
+        self.learner.tell("after_step", self.batches())
         self.at += 1
 
     def step(self) -> float:
