@@ -29,7 +29,7 @@ from dermsearch.data.store import CaseStore
 from dermsearch.downstream import judge
 from dermsearch.errors import UserError
 from dermsearch.models.encoders import Encoders
-from dermsearch.pretext.base import TASKS, Setting, find_task
+from dermsearch.pretext.base import Setting, find_task
 from dermsearch.search.work import extract, look_of
 from dermsearch.training.precision import resolve
 from dermsearch.training.stage import Recipe, StageFailed, train_stage
@@ -144,7 +144,7 @@ def main() -> None:
     """Train, judge, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("store", type=Path)
-    parser.add_argument("--tasks", nargs="+", default=list(TASKS), choices=list(TASKS))
+    parser.add_argument("--tasks", nargs="+", default=list(CONFIG), choices=list(CONFIG))
     parser.add_argument("--cases", type=int, default=1500)
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--batch", type=int, default=64)

@@ -11,6 +11,7 @@ import typer
 
 from dermsearch import __version__
 from dermsearch.cli_data import data_app
+from dermsearch.cli_results import results_app
 from dermsearch.errors import UserError
 
 if TYPE_CHECKING:
@@ -41,11 +42,16 @@ def options(
 
 
 app.add_typer(data_app, name="data")
+app.add_typer(results_app, name="results")
 
 StudyArg = Annotated[str, typer.Argument(help="A study file, or the name of a shipped study such as curriculum.yaml.")]
 OverrideArg = Annotated[
     list[str] | None,
     typer.Argument(help="Overrides of the study, e.g. train.epochs=20 compute.engine=inline."),
+]
+QuickArg = Annotated[
+    bool,
+    typer.Option("--quick", help="Lay the study's section 'quick' over it: a small version, called NAME-quick."),
 ]
 FAILED, INTERRUPTED = 3, 130
 WIDTH = 110  # of what is not a terminal
@@ -55,6 +61,7 @@ WIDTH = 110  # of what is not a terminal
 def run(
     study: StudyArg,
     overrides: OverrideArg = None,
+    quick: QuickArg = False,
     out: Annotated[Path | None, typer.Option(help="Where tables, figures and logs go. Default: results/NAME.")] = None,
     address: Annotated[
         str | None,
@@ -73,7 +80,7 @@ def run(
 
     from dermsearch.studyfile import load_study, located
 
-    settings = load_study(study, overrides or [])
+    settings = load_study(study, overrides or [], quick)
     if address and settings.compute.engine == "inline":
         raise UserError("--address: joins a Ray cluster, but compute.engine is 'inline'")
     from dermsearch.search.run import run_study
@@ -81,7 +88,7 @@ def run(
     console = Console(stderr=True) if sys.stderr.isatty() else Console(stderr=True, width=WIDTH)
     folder = out or Path("results") / settings.name
     try:
-        with located(study, overrides or []):
+        with located(study, overrides or [], quick):
             outcome = run_study(settings, folder, address, console)
     except KeyboardInterrupt:
         console.print("Interrupted. The same command continues from here.")
@@ -97,7 +104,7 @@ def run(
     took = f"{outcome.summary['seconds']:.0f} s"
     console.print(
         f"{counts['trained']} stages trained, {counts['reused']} reused, {counts['failed']} failed, "
-        f"{counts['pruned']} pruned in {took}. Tables and {len(drawn)} figures: {folder}",
+        f"{counts['pruned']} pruned in {took}. Tables and {sum(p.suffix == '.png' for p in drawn)} figures: {folder}",
         highlight=False,
         soft_wrap=True,
     )
@@ -113,14 +120,14 @@ def run(
 
 
 @app.command()
-def plan(study: StudyArg, overrides: OverrideArg = None) -> None:
+def plan(study: StudyArg, overrides: OverrideArg = None, quick: QuickArg = False) -> None:
     """Show a study's stage tree, how many stages sharing saves and what it costs. Trains nothing."""
     from dermsearch.studyfile import load_study, located
 
-    settings = load_study(study, overrides or [])
+    settings = load_study(study, overrides or [], quick)
     from dermsearch.search.plan import lines, make_plan
 
-    with located(study, overrides or []):
+    with located(study, overrides or [], quick):
         found, _ = make_plan(settings)
     for line in lines(found):
         print(line)

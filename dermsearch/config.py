@@ -45,6 +45,26 @@ def _labelled(value: Any) -> Any:
 Labelled = Annotated[str, BeforeValidator(_labelled)]
 
 
+def _tables(value: Any) -> Any:
+    """The name of a published table, or a list of them; what is neither is told in words."""
+    names = [value] if isinstance(value, str) else value
+    if value is None:
+        return None
+    if not isinstance(names, list | tuple) or not names or not all(isinstance(name, str) for name in names):
+        said = str(value)[:60]
+        raise ValueError(f"must be a published table or a list such as [sm3_table2, sm3_table3], not {said!r}")
+    wrong = [name for name in names if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}", name)]
+    if wrong:
+        raise ValueError(f"must hold names such as sm3_table2, not {wrong[0][:60]!r}")
+    twice = [name for name in names if list(names).count(name) > 1]
+    if twice:
+        raise ValueError(f"names '{twice[0]}' twice")
+    return value if isinstance(value, str) else tuple(names)
+
+
+Tables = Annotated[str | tuple[str, ...] | None, BeforeValidator(_tables)]
+
+
 class Section(BaseModel):
     """A part of a study: frozen, exact types, no unknown keys, no NaN."""
 
@@ -96,7 +116,8 @@ class Curriculum(Section):
 
     tasks: dict[Name, dict[str, Any]] = Field(min_length=1, max_length=20)
     length: Annotated[tuple[int, int], Field(strict=False)] = (1, 3)
-    repeats: bool = False  # may a task come twice in one curriculum?
+    order: Literal["any", "listed"] = "any"  # listed: tasks follow one another only as they stand in `tasks`
+    repeats: bool = False  # may a task come twice in one curriculum? With order: listed, straight after itself
 
     @field_validator("tasks", mode="before")
     @classmethod
@@ -159,8 +180,37 @@ class Objective(Section):
     """The number that the search maximises, always on the validation split."""
 
     protocol: Name = "linear"
-    metric: Literal["balanced_accuracy", "macro_f1", "auc"] = "balanced_accuracy"
+    metric: Literal[
+        "balanced_accuracy",
+        "macro_f1",
+        "auc",
+        "named_auc",  # named_*: of the class that papers report of each label, such as MEL; with label: mean
+        "named_recall",
+        "named_specificity",
+        "named_precision",
+        "acc_at_1",  # of protocol pairs, with label: pairs
+        "acc_at_5",
+    ] = "balanced_accuracy"
     label: Name = "diagnosis"  # or "mean": the mean over all labels
+
+    @model_validator(mode="after")
+    def _goes_together(self) -> Objective:
+        paired, of_pairs = self.protocol == "pairs", self.metric in ("acc_at_1", "acc_at_5")
+        if self.protocol in ("majority", "stratified"):
+            raise ValueError(f"protocol: '{self.protocol}' never looks at an image, so it cannot tell encoders apart")
+        if paired and not of_pairs:
+            raise ValueError(f"metric: must be acc_at_1 or acc_at_5 for protocol 'pairs', not '{self.metric}'")
+        if of_pairs and not paired:
+            raise ValueError(f"metric: '{self.metric}' goes with protocol 'pairs' only, not with '{self.protocol}'")
+        if paired != (self.label == "pairs"):
+            raise ValueError(
+                f"label: must be pairs for protocol 'pairs', not '{self.label}'"
+                if paired
+                else f"label: 'pairs' goes with protocol 'pairs' only, not with '{self.protocol}'"
+            )
+        if self.metric.startswith("named_") and self.label != "mean":
+            raise ValueError(f"label: must be mean for metric '{self.metric}', not '{self.label}'")
+        return self
 
 
 class Search(Section):
@@ -213,7 +263,7 @@ class Study(Section):
 
     name: Name
     description: str = Field(default="", max_length=10_000)
-    published: Name | None = None  # a table of results/published to show beside the measured scores
+    published: Tables = None  # one or several tables of results/published to show beside the measured scores
     data: Data = Data()
     encoder: Encoder = Encoder()
     curriculum: Curriculum
@@ -232,7 +282,7 @@ class Study(Section):
                 f"not '{self.objective.protocol}'"
             )
         labels = (*SEVEN_POINT, "mean")
-        if self.data.source == "synthetic" and self.objective.label not in labels:
+        if self.data.source == "synthetic" and self.objective.label not in (*labels, "pairs"):
             raise ValueError(
                 f"objective.label: must be one of {', '.join(labels)}, not '{self.objective.label}'; "
                 f"{nearest(self.objective.label, labels)}"

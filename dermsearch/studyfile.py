@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from datetime import date
 from difflib import get_close_matches
 from pathlib import Path
@@ -20,6 +21,8 @@ from dermsearch.errors import UserError, nearest
 LARGEST = 1_000_000  # bytes; a study is a page of text
 DEEPEST = 20  # levels of nesting
 STANDARD = "tag:yaml.org,2002:"  # how YAML's own tags begin
+QUICK = "quick"  # the section of a study that --quick lays over the others
+SEARCHED = {"choice", "log", "range"}  # a mapping with one of these is a value, not a section
 
 
 class _Refused(yaml.YAMLError):
@@ -105,30 +108,111 @@ def find(study: str) -> Path:
     raise UserError(f"{shown}: no such file, and no shipped study of that name; {nearest(study, shipped)}")
 
 
-def load_study(study: str, overrides: Sequence[str] = ()) -> Study:
-    """Read, override, check. Raises UserError with one message; starts nothing."""
+@dataclass
+class Told:
+    """A study as plain data, and who said each of its fields: the file, its section `quick` or the command line."""
+
+    path: Path
+    raw: dict[str, Any]
+    lines: dict[str, int]  # of the file, by field
+    quick: set[str] = field(default_factory=set)  # fields that `quick` says
+    given: set[str] = field(default_factory=set)  # fields that the command line says
+
+    def by_quick(self, name: str) -> bool:
+        """Does the section `quick` say this field?"""
+        return _says(self.quick, name, self.lines)
+
+    def place(self, name: str) -> str:
+        """'file:line: field: ', or 'command line: field: ' when an override said it."""
+        if _says(self.given, name, self.lines):
+            return f"command line: {_short(name, 150)}: "
+        name = f"{QUICK}.{name}" if self.by_quick(name) else name
+        known = name
+        while known and known not in self.lines:
+            known = known.rpartition(".")[0]
+        line = f":{self.lines[known]}" if known else ""
+        return f"{_short(str(self.path), 300)}{line}: " + (f"{_short(name, 150)}: " if name else "")
+
+
+def _says(fields: set[str], name: str, lines: dict[str, int]) -> bool:
+    return any(f"{name}.".startswith(f"{f}.") or (f.startswith(f"{name}.") and name not in lines) for f in fields)
+
+
+def load_study(study: str, overrides: Sequence[str] = (), quick: bool = False) -> Study:
+    """Read, override, check. Raises UserError with one message; starts nothing.
+
+    `quick` lays the study's section of that name over it; command-line overrides go over both. The section is
+    checked even where it is not used.
+    """
     path = find(study)
-    raw, lines = _read(path)
-    given = {_override(raw, override) for override in overrides}
+    told = _told(path, overrides, quick)
     try:
-        return Study.model_validate(raw)
+        found = Study.model_validate(told.raw)
     except ValidationError as error:
-        raise UserError(_explain(error, path, lines, given)) from None
+        raise UserError(_explain(error, told)) from None
+    if not quick:
+        _check_quick(path)
+    return found
 
 
 @contextmanager
-def located(study: str, overrides: Sequence[str] = ()) -> Iterator[None]:
+def located(study: str, overrides: Sequence[str] = (), quick: bool = False) -> Iterator[None]:
     """What turns out wrong with a study after it was loaded is told with its place, too."""
     try:
         yield
     except UserError as error:
-        field, colon, text = str(error).partition(": ")
-        if not colon or field.split(".")[0] not in Study.model_fields:
+        name, colon, text = str(error).partition(": ")
+        if not colon or name.split(".")[0] not in Study.model_fields:
             raise
-        path = find(study)
-        raw, lines = _read(path)
-        given = {_override(raw, override) for override in overrides}
-        raise UserError(place(path, field, lines, given) + text) from None
+        raise UserError(_told(find(study), overrides, quick).place(name) + text) from None
+
+
+def _told(path: Path, overrides: Sequence[str], quick: bool) -> Told:
+    """The study as its file, its section `quick` where that is asked for, and the command line have it."""
+    raw, lines = _read(path)
+    told = Told(path, raw, lines)
+    there, section = QUICK in raw, raw.pop(QUICK, None)
+    if quick and not there:
+        raise UserError(f"--quick: {_short(str(path), 300)} has no section '{QUICK}' with smaller settings")
+    if there and not isinstance(section, dict):
+        raise UserError(f"{told.place(QUICK)}must be a mapping (key: value), not {say(section)}")
+    if there and "name" in section:
+        raise UserError(f"{told.place(f'{QUICK}.name')}cannot be given; with --quick a study is called NAME-{QUICK}")
+    if quick:
+        told.quick = set(_lay_over(raw, section))
+        if isinstance(raw.get("name"), str):
+            raw["name"] += f"-{QUICK}"  # quick results never lie among real ones
+    told.given = {_override(raw, override) for override in overrides}
+    return told
+
+
+def _check_quick(path: Path) -> None:
+    """Refuse what is wrong within a section `quick` that nobody asked for."""
+    if QUICK not in _read(path)[0]:
+        return
+    told = _told(path, (), quick=True)
+    try:
+        Study.model_validate(told.raw)
+    except ValidationError as error:
+        if any(told.by_quick(problem(dict(e))[0]) for e in error.errors()):
+            raise UserError(_explain(error, told)) from None
+
+
+def _lay_over(raw: dict[str, Any], section: dict[str, Any], within: str = "") -> Iterator[str]:
+    """Lay the section over the study in place; null takes a field out. Yields the whole path of what it says."""
+    for key, value in section.items():
+        name, below = f"{within}.{key}".strip("."), raw.get(key)
+        if name == "curriculum.tasks" and isinstance(below, list):
+            below = {str(task): {} for task in below}
+        if value is None:
+            raw.pop(key, None)
+            yield name
+        elif value and isinstance(value, dict) and not value.keys() & SEARCHED and isinstance(below, dict | None):
+            raw[key] = dict(below or {})
+            yield from _lay_over(raw[key], value, name)
+        else:
+            raw[key] = value
+            yield name
 
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, int]]:
@@ -208,6 +292,8 @@ def _override(raw: dict[str, Any], override: str) -> str:
             f"command line: '{_short(override)}': an override reads section.key=value, e.g. train.epochs=20"
         )
     begin = f"command line: {_short(name.strip(), 150)}: "
+    if parts[0] == QUICK:
+        raise UserError(f"{begin}say {_short('.'.join(parts[1:]), 150) or 'section.key'}=... beside --quick instead")
     try:
         value = yaml.load(text, Loader=_Loader)
     except _Refused as error:
@@ -231,28 +317,16 @@ def _override(raw: dict[str, Any], override: str) -> str:
     return ".".join(parts)
 
 
-def _explain(error: ValidationError, path: Path, lines: dict[str, int], given: set[str]) -> str:
+def _explain(error: ValidationError, told: Told) -> str:
     """All that pydantic found, as one message about the first mistake; a misspelt key explains a missing one."""
     found = sorted(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
     problems = [problem(dict(e)) for e in found]
-    field, text = problems[0]
-    others = sorted({f for f, _ in problems if not f"{field}.".startswith(f"{f}.")})
+    name, text = problems[0]
+    others = sorted({f for f, _ in problems if not f"{name}.".startswith(f"{f}.")})
     if others:
         more = ", ".join(_short(f) for f in others[:4]) + ", ..." * (len(others) > 4)
         text += f" ({len(others)} more wrong: {more})"
-    return place(path, field, lines, given) + text
-
-
-def place(path: Path, field: str, lines: dict[str, int], given: set[str]) -> str:
-    """'file:line: field: ', or 'command line: field: ' when an override said it."""
-    shown = _short(field, 150)
-    if any(f"{field}.".startswith(f"{g}.") or (g.startswith(f"{field}.") and field not in lines) for g in given):
-        return f"command line: {shown}: "
-    known = field
-    while known and known not in lines:
-        known = known.rpartition(".")[0]
-    line = f":{lines[known]}" if known else ""
-    return f"{_short(str(path), 300)}{line}: " + (f"{shown}: " if field else "")
+    return told.place(name) + text
 
 
 # What is allowed, by the type of pydantic's error; the braces take its context.
@@ -328,7 +402,7 @@ def _siblings(loc: tuple[str, ...]) -> list[str]:
         if not inner:
             return []
         model = inner[0]
-    return list(model.model_fields)
+    return [*model.model_fields, *([QUICK] if model is Study else [])]
 
 
 def say(value: Any) -> str:

@@ -37,7 +37,8 @@ TREE = dict(commands(typer.main.get_command(app)))
 def test_the_commands() -> None:
     assert TREE.keys() == {
         "dermsearch",
-        *(f"dermsearch {c}" for c in ("run", "plan", "figures", "leaderboard", "data")),
+        *(f"dermsearch {c}" for c in ("run", "plan", "figures", "leaderboard", "data", "results")),
+        "dermsearch results audit",
         *(f"dermsearch data {c}" for c in ("prepare", "check", "describe", "show", "mix")),
     }
 
@@ -112,6 +113,14 @@ def test_a_far_off_name_lists_what_is_shipped(tmp_path: Path) -> None:
         (["data", "describe", "x" * 300], f"{'x' * 300}: cannot be read: File name too long"),
         (["figures", "."], ".: not the folder of a study: it has no tables/trials.arrow"),
         (["leaderboard", "nowhere"], "nowhere: not the folder of a study: it has no tables/trials.arrow"),
+        (
+            ["run", "single_tasks", "--quick"],
+            f"--quick: {shipped_folder() / 'single_tasks.yaml'} has no section 'quick' with smaller settings",
+        ),
+        (
+            ["plan", "sm3_fusion", "--quick", "encoder.branches=shared"],
+            "command line: encoder.branches: must be separate for paired_contrast, which pairs derm with clinic",
+        ),
         (
             ["run", "curriculum.yaml", "compute.engine=inline", "--address", "auto"],
             "--address: joins a Ray cluster, but compute.engine is 'inline'",

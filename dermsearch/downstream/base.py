@@ -4,15 +4,25 @@ from __future__ import annotations
 
 import dataclasses
 import typing
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from dermsearch.downstream import metrics
+from dermsearch.downstream.metrics import Measure
 from dermsearch.errors import UserError, nearest
+
+if TYPE_CHECKING:  # importing this file stays cheap
+    import torch
+
+    from dermsearch.data.pool import Look
+    from dermsearch.data.store import CaseStore
+    from dermsearch.models.encoders import Encoders
+    from dermsearch.models.relations import Handover
 
 UNKNOWN = -1
 
@@ -34,6 +44,8 @@ class Features:
     classes: dict[str, tuple[str, ...]]
     heldout_groups: np.ndarray  # patient of each held-out case, for the bootstrap
     split: str  # "val" or "test"
+    columns: Mapping[str, slice] = field(default_factory=dict)  # by modality, where they lie side by side
+    train_groups: np.ndarray | None = None  # patient of each training case; None: each its own
 
     def __post_init__(self) -> None:
         sides = ((self.train, self.train_labels), (self.heldout, self.heldout_labels))
@@ -49,6 +61,8 @@ class Features:
                     raise ValueError(f"{label}: class index out of range")
         if len(self.heldout_groups) != len(self.heldout):
             raise ValueError(f"{len(self.heldout_groups)} patients for {len(self.heldout)} held-out cases")
+        if self.train_groups is not None and len(self.train_groups) != len(self.train):
+            raise ValueError(f"{len(self.train_groups)} patients for {len(self.train)} training cases")
 
     def known(self, label: str) -> tuple[np.ndarray, np.ndarray]:
         """The training cases with that label known: their features in float64 and their classes."""
@@ -61,25 +75,60 @@ class Features:
         return dataclasses.replace(self, heldout_labels={})
 
 
+@dataclass(frozen=True)
+class Images:
+    """Where the features come from, for a protocol that trains on images: what is given here must not be changed."""
+
+    encoders: Encoders
+    cases: CaseStore
+    train: np.ndarray  # rows of the store, in the order of the features
+    heldout: np.ndarray
+    look: Look
+    device: torch.device
+    cast: Callable[[], AbstractContextManager[None]]  # the precision in which encoders run
+
+
+@dataclass(frozen=True)
+class Given:
+    """All that a protocol may look at."""
+
+    features: Features
+    handover: Handover | None = None  # heads that the stage hands on beside its encoders
+    images: Images | None = None
+
+
 class Protocol(typing.Protocol):
-    """A way to judge an encoder from its frozen features."""
+    """A way to judge encoders: a `Classifier`, or a `Ruler` with measures of its own."""
 
     name: str
-    version: int  # raised when the same settings give other numbers, so that stored scores are not reused
+    version: int  # raised when the same settings give other numbers or rows, so that stored scores are not reused
 
     @property
     def Config(self) -> type[BaseModel]:
         """The protocol's settings: a frozen pydantic model that refuses unknown keys."""
 
-    def predict(self, features: Features, label: str, config: Any, seed: int) -> np.ndarray:
-        """Class probabilities (n_heldout, n_classes) for one label, learnt from the training cases."""
+
+@typing.runtime_checkable
+class Classifier(Protocol, typing.Protocol):
+    """Learns labels from the training cases and says what the held-out cases are."""
+
+    def predict(self, given: Given, config: Any, seed: int) -> dict[str, np.ndarray]:
+        """Class probabilities (n_heldout, n_classes) of every label; the held-out truth is not among the given."""
+
+
+@typing.runtime_checkable
+class Ruler(Protocol, typing.Protocol):
+    """Measures the features themselves, without labels."""
+
+    def measure(self, given: Given, config: Any, seed: int) -> dict[str, list[Measure]]:
+        """What it finds, by split."""
 
 
 # By name. A protocol is one file of this package and one line in its `__init__`.
-PROTOCOLS: dict[str, Protocol] = {}
+PROTOCOLS: dict[str, Classifier | Ruler] = {}
 
 
-def find(name: str) -> Protocol:
+def find(name: str) -> Classifier | Ruler:
     """The protocol of that name."""
     if name not in PROTOCOLS:
         raise UserError(f"no protocol '{name}': {nearest(name, PROTOCOLS)}")
@@ -101,25 +150,38 @@ def configure(name: str, config: Mapping[str, Any] | BaseModel | None = None) ->
 
 
 def judge(
-    features: Features, name: str, config: Mapping[str, Any] | BaseModel | None = None, seed: int = 0
+    features: Features,
+    name: str,
+    config: Mapping[str, Any] | BaseModel | None = None,
+    seed: int = 0,
+    handover: Handover | None = None,
+    images: Images | None = None,
 ) -> list[dict[str, Any]]:
     """The `scores` rows of one encoder under one protocol, without stage, curriculum and provenance."""
     protocol, settings = find(name), configure(name, config)
-    weights = metrics.case_weights(features.heldout_groups)
-    blind, found = features.blind(), list[metrics.Measure]()
+    given = Given(features.blind(), handover, images)
+    if isinstance(protocol, Classifier):
+        found = {features.split: compare(features, protocol.predict(given, settings, seed))}
+    else:
+        found = protocol.measure(given, settings, seed)
+    return [_row(m, name, split, seed) for split, measures in found.items() for m in measures]
+
+
+def compare(features: Features, predicted: Mapping[str, np.ndarray]) -> list[Measure]:
+    """What probabilities of the held-out cases are worth, label by label and on the mean."""
+    weights, found = metrics.case_weights(features.heldout_groups), list[Measure]()
     judged = np.zeros(len(features.heldout), dtype=bool)
     for label, classes in features.classes.items():
-        probabilities = protocol.predict(blind, label, settings, seed)
+        probabilities = predicted[label]
         if probabilities.shape != (len(judged), len(classes)) or not np.isfinite(probabilities).all():
-            raise ValueError(f"protocol '{name}', {label}: not probabilities of shape (cases, classes)")
+            raise ValueError(f"{label}: not probabilities of shape (cases, classes)")
         truth = features.heldout_labels[label]
         judged |= truth != UNKNOWN
         found += metrics.measure(label, truth, probabilities, classes, weights)
-    found += metrics.mean_over_labels(found, int(judged.sum()))
-    return [_row(m, name, features.split, seed) for m in found]
+    return found + metrics.mean_over_labels(found, int(judged.sum()))
 
 
-def _row(measure: metrics.Measure, protocol: str, split: str, seed: int) -> dict[str, Any]:
+def _row(measure: Measure, protocol: str, split: str, seed: int) -> dict[str, Any]:
     value, low, high = metrics.summary(measure.values)
     return {
         "protocol": protocol,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from pydantic import Field
 
-from dermsearch.downstream.base import Features, Settings
+from dermsearch.downstream.base import UNKNOWN, Features, Given, Settings
 
 
 class KnnConfig(Settings):
@@ -20,31 +20,42 @@ class Knn:
     """Cosine kNN with softmax-weighted votes, as self-supervised encoders are usually judged."""
 
     name = "knn"
-    version = 2
+    version = 3
     Config = KnnConfig
 
-    def predict(self, features: Features, label: str, config: KnnConfig, seed: int) -> np.ndarray:
+    def predict(self, given: Given, config: KnnConfig, seed: int) -> dict[str, np.ndarray]:
         """Votes of the k most similar training cases, normalised. Deterministic: `seed` is not used."""
-        train, truth = features.known(label)
-        classes = len(features.classes[label])
-        if len(truth) == 0:
-            return np.full((len(features.heldout), classes), 1 / classes)
+        features, found = given.features, dict[str, np.ndarray]()
+        neighbours: dict[bytes, tuple[np.ndarray, np.ndarray]] = {}  # labels known of the same cases share theirs
+        for label, names in features.classes.items():
+            known = features.train_labels[label] != UNKNOWN
+            if not known.any():
+                found[label] = np.full((len(features.heldout), len(names)), 1 / len(names))
+                continue
+            if known.tobytes() not in neighbours:
+                neighbours[known.tobytes()] = self._nearest(features, known, config.k)
+            nearest, similar = neighbours[known.tobytes()]
+            truth = features.train_labels[label][known]
+            votes = np.exp((similar - similar[:, :1]) / config.temperature)  # the nearest votes 1: no overflow
+            if config.balanced:
+                votes = votes / np.bincount(truth, minlength=len(names))[truth[nearest]]
+            # `eye` lays the votes out over every class, one that the training set lacks included.
+            totals = np.einsum("hk,hkc->hc", votes, np.eye(len(names))[truth[nearest]])
+            found[label] = totals / totals.sum(axis=1, keepdims=True)
+        return found
+
+    def _nearest(self, features: Features, known: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+        """Of each held-out case the k most similar of these training cases, and how similar they are."""
         from threadpoolctl import threadpool_limits  # comes with scikit-learn
 
         with threadpool_limits(1, user_api="blas"):  # the last bits do not depend on how many cores there are
-            similarity = _unit(features.heldout.astype(np.float64)) @ _unit(train).T
+            similarity = unit(features.heldout) @ unit(features.train[known]).T
         # A stable sort: of equally similar cases the earlier one is the neighbour.
-        nearest = np.argsort(-similarity, axis=1, kind="stable")[:, : config.k]
-        similar = np.take_along_axis(similarity, nearest, axis=1)
-        votes = np.exp((similar - similar[:, :1]) / config.temperature)  # the nearest votes 1: no overflow
-        neighbours = truth[nearest]
-        if config.balanced:
-            votes = votes / np.bincount(truth, minlength=classes)[neighbours]
-        # `eye` lays the votes out over every class, one that the training set lacks included.
-        totals = np.einsum("hk,hkc->hc", votes, np.eye(classes)[neighbours])
-        return totals / totals.sum(axis=1, keepdims=True)
+        nearest = np.argsort(-similarity, axis=1, kind="stable")[:, :k]
+        return nearest, np.take_along_axis(similarity, nearest, axis=1)
 
 
-def _unit(rows: np.ndarray) -> np.ndarray:
-    """Rows scaled to length one; a row of zeros stays zero, similar to nothing."""
+def unit(rows: np.ndarray) -> np.ndarray:
+    """Rows in float64, scaled to length one; a row of zeros stays zero, similar to nothing."""
+    rows = rows.astype(np.float64)
     return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)

@@ -7,7 +7,7 @@ import warnings
 import numpy as np
 from pydantic import Field
 
-from dermsearch.downstream.base import Features, Settings
+from dermsearch.downstream.base import Features, Given, Settings
 
 
 class LinearConfig(Settings):
@@ -22,11 +22,14 @@ class Linear:
     """Multinomial logistic regression, fitted by L-BFGS from zero."""
 
     name = "linear"
-    version = 2
+    version = 3
     Config = LinearConfig
 
-    def predict(self, features: Features, label: str, config: LinearConfig, seed: int) -> np.ndarray:
+    def predict(self, given: Given, config: LinearConfig, seed: int) -> dict[str, np.ndarray]:
         """Probabilities over all classes, 0 for one the training set lacks. Deterministic: no `seed`."""
+        return {label: self._fit(given.features, label, config) for label in given.features.classes}
+
+    def _fit(self, features: Features, label: str, config: LinearConfig) -> np.ndarray:
         train, truth = features.known(label)
         classes = len(features.classes[label])
         seen = np.unique(truth)

@@ -11,9 +11,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from dermsearch.data.case import NAMED
+
 MEAN_LABEL = "mean"
 # What is averaged over the labels; a class's own numbers are not comparable across labels.
 AVERAGED = ("balanced_accuracy", "macro_f1", "auc")
+# What is known of each class, and averaged over the labels' named classes as papers on the seven points do.
+OF_A_CLASS = ("auc", "recall", "specificity", "precision")
 REPLICATES = 1000
 # One seed for every stage and protocol: two encoders judged on the same cases see the same resamples.
 BOOTSTRAP_SEED = 0
@@ -54,6 +58,20 @@ def recalls(matrices: np.ndarray) -> np.ndarray:
     return _ratio(np.diagonal(matrices, axis1=1, axis2=2), matrices.sum(axis=2))
 
 
+def specificities(matrices: np.ndarray) -> np.ndarray:
+    """Share of the other classes' cases not taken for each class (replicates, classes); NaN where there are none."""
+    others = matrices.sum(axis=(1, 2))[:, None] - matrices.sum(axis=2)
+    taken = matrices.sum(axis=1) - np.diagonal(matrices, axis1=1, axis2=2)
+    return _ratio(others - taken, others)
+
+
+def precisions(matrices: np.ndarray) -> np.ndarray:
+    """Share of each class's predictions that are right (replicates, classes): 0 where it is never predicted."""
+    hits = np.diagonal(matrices, axis1=1, axis2=2)
+    found = _ratio(hits, matrices.sum(axis=1))
+    return np.where(np.isnan(found) & (matrices.sum(axis=(1, 2)) > 0)[:, None], 0.0, found)
+
+
 def balanced_accuracy(matrices: np.ndarray) -> np.ndarray:
     """Mean recall over the classes present in the truth."""
     return _mean(recalls(matrices))
@@ -91,7 +109,8 @@ def measure(
     """
     known = truth >= 0
     truth, probabilities, weights = truth[known], probabilities[known], weights[:, known]
-    matrices = confusion(truth, probabilities.argmax(axis=1), len(classes), weights)
+    predicted = probabilities.argmax(axis=1)
+    matrices = confusion(truth, predicted, len(classes), weights)
     positive = truth[:, None] == np.arange(len(classes))
     areas = [auc(positive[:, c], probabilities[:, c], weights) for c in range(len(classes))]
     n = len(truth)
@@ -100,14 +119,29 @@ def measure(
         Measure(label, "", "macro_f1", n, macro_f1(matrices)),
         Measure(label, "", "auc", n, _mean(np.stack(areas, axis=1))),
     ]
-    for c, (name, recall) in enumerate(zip(classes, recalls(matrices).T, strict=True)):
-        found.append(Measure(label, name, "auc", n, areas[c]))
-        found.append(Measure(label, name, "recall", int(positive[:, c].sum()), recall))
+    counts = confusion(truth, predicted, len(classes), np.ones((1, n)))[0].astype(int)
+    by_class = zip(recalls(matrices).T, specificities(matrices).T, precisions(matrices).T, strict=True)
+    for c, (name, (recall, specificity, precision)) in enumerate(zip(classes, by_class, strict=True)):
+        positives = int(counts[c].sum())
+        found += [
+            Measure(label, name, "auc", n, areas[c]),
+            Measure(label, name, "recall", positives, recall),
+            Measure(label, name, "specificity", n - positives, specificity),
+            Measure(label, name, "precision", int(counts[:, c].sum()), precision),
+        ]
+        # The confusion matrix, from which every other number of the arg-max can be worked out: counts, no interval.
+        found += [
+            Measure(label, name, f"as:{other}", positives, np.array([float(counts[c, d])]))
+            for d, other in enumerate(classes)
+        ]
     return found
 
 
 def mean_over_labels(measures: Iterable[Measure], n: int) -> list[Measure]:
-    """Whole-label metrics averaged over the labels, replicate by replicate: labels share their resamples."""
+    """Whole-label metrics, and those of each label's named class, averaged over the labels.
+
+    Replicate by replicate, since labels share their resamples.
+    """
     measures = list(measures)
     means = []
     for metric in AVERAGED:
@@ -116,6 +150,10 @@ def mean_over_labels(measures: Iterable[Measure], n: int) -> list[Measure]:
         # the value and of every resample alike, since resampling adds no class.
         if stack:
             means.append(Measure(MEAN_LABEL, "", metric, n, _mean(np.stack(stack, axis=1))))
+    for metric in OF_A_CLASS:
+        stack = [m.values for m in measures if m.metric == metric and m.cls and m.cls == NAMED.get(m.label)]
+        if stack:
+            means.append(Measure(MEAN_LABEL, "", f"named_{metric}", n, _mean(np.stack(stack, axis=1))))
     return means
 
 

@@ -57,10 +57,17 @@ class Encoders(nn.Module):
 
     @classmethod
     def random(cls, name: str, modalities: Sequence[str], branches: str, seed: int) -> Encoders:
-        """The root of a curriculum: freshly drawn weights, the same for the same seed."""
+        """The root of a curriculum: freshly drawn weights, the same for the same seed and in every branch.
+
+        Branches that start alike, as they do from weights in a file, can be compared: those drawn apart share no axes.
+        """
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            return cls(name, modalities, branches)
+            made = cls(name, modalities, branches)
+        first, *others = made.backbones.values()
+        for other in others:
+            other.load_state_dict(first.state_dict())
+        return made
 
     @classmethod
     def empty(cls, name: str, modalities: Sequence[str], branches: str) -> Encoders:

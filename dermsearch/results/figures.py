@@ -9,7 +9,11 @@ from typing import TYPE_CHECKING, Any
 from dermsearch.results.drawing import GREY, INK, ORDERS, PALE, SIZES, STYLE, chain, quantity, readable, save
 from dermsearch.results.leaderboard import Row, leaderboard, ordering
 from dermsearch.results.lineages import differences
-from dermsearch.results.published import IMAGENET, published, table
+from dermsearch.results.paper_files import write_files
+from dermsearch.results.paper_picture import picture
+from dermsearch.results.paper_table import fill
+from dermsearch.results.published import IMAGENET, named_tables, published, table
+from dermsearch.results.sm3_tables import FORMS
 from dermsearch.results.tables import ARROW, ROOT_CURRICULUM, Results, load
 from dermsearch.results.tree_picture import tree_figure
 
@@ -36,10 +40,19 @@ class Line:
 
 
 def figures(folder: str | Path) -> list[Path]:
-    """Draw all figures of the study in a folder into its figures/, as PNG and SVG."""
+    """Draw all figures of the study in a folder into its figures/, as PNG and SVG.
+
+    The tables of papers that the study names go to its tables_of_paper/, as CSV, Markdown, LaTeX, PNG and SVG.
+    """
     results = load(folder)
     target = Path(folder) / "figures"
-    return curriculum_figure(results, target / "curriculum") + tree_figure(results, target / "tree")
+    drawn = curriculum_figure(results, target / "curriculum") + tree_figure(results, target / "tree")
+    for name in named_tables(results.study, FORMS):
+        if name in FORMS:
+            table = fill(results, FORMS[name])
+            path = Path(folder) / "tables_of_paper" / name
+            drawn += write_files(table, path) + picture(table, path)
+    return drawn
 
 
 def curriculum_figure(results: Results, path: str | Path) -> list[Path]:
@@ -51,7 +64,7 @@ def curriculum_figure(results: Results, path: str | Path) -> list[Path]:
     from matplotlib.figure import Figure
 
     rows = leaderboard(results)
-    name = results.study.get("published") or (results.study.get("objective") or {}).get("published")
+    name = next((name for name in named_tables(results.study, FORMS) if name not in FORMS), None)
     panels = 2 if name else 1
     lines, tall = layout(rows)
     left = 0.35 + 0.068 * max(len(line.text) for line in lines)
@@ -90,7 +103,7 @@ def layout(rows: list[Row]) -> tuple[list[Line], float]:
     y = 0.06
     for length in sorted({row.length for row in rows}):
         inside = [row for row in rows if row.length == length]
-        if length:  # no pre-training is its own heading
+        if length:  # a baseline is its own heading
             y += HEADING
             title = GROUPS[length] if length < len(GROUPS) else f"{length} tasks"
             lines.append(Line(y - 0.09, title, None))
@@ -135,7 +148,7 @@ def frame(axes: list[Axes], lines: list[Line], tall: float) -> None:
 def draw_measured(ax: Axes, lines: list[Line], rows: list[Row]) -> None:
     """Mean, interval and single seeds of every curriculum; a word where there is no score."""
     limits(ax, rows)
-    none = next((row.score for row in rows if not row.length and row.score is not None), None)
+    none = next((row.score for row in rows if row.curriculum == ROOT_CURRICULUM), None)
     if none is not None:
         ax.axvline(100 * none, color=GREY, linewidth=1, linestyle="--", zorder=1)
     for line in lines:

@@ -11,8 +11,8 @@ from statistics import fmean, stdev
 from typing import TYPE_CHECKING, Any
 
 from dermsearch.results.lineages import Key, Lineage, differences, lineages, mean_difference, seed_values
-from dermsearch.results.measure import Measure, Score, choose, read_scores
-from dermsearch.results.tables import ARROW, ROOT_CURRICULUM, Results
+from dermsearch.results.measure import Measure, Score, choose, read_baseline, read_scores
+from dermsearch.results.tables import ARROW, BASELINES, RANDOM_WEIGHTS, ROOT_CURRICULUM, Results
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -26,7 +26,7 @@ class Row:
     settings: tuple[str, ...]  # JSON, one per task
     measure: Measure
     status: str  # done | failed | pruned | dropped (an earlier stage failed) | unscored
-    rank: int | None  # among the scored curricula; no pre-training has none
+    rank: int | None  # among the scored curricula; a baseline has none
     order: str  # C | AC | MC | ? | "" (ordering())
     score: float | None  # mean over the seeds
     low: float | None  # 95 % interval
@@ -40,8 +40,8 @@ class Row:
 
     @property
     def length(self) -> int:
-        """Number of tasks: 0 for no pre-training."""
-        return 0 if self.curriculum == ROOT_CURRICULUM else self.curriculum.count(ARROW) + 1
+        """Number of tasks: 0 for no pre-training and random weights."""
+        return 0 if self.curriculum in BASELINES else self.curriculum.count(ARROW) + 1
 
 
 def ordering(curriculum: list[str], single: Mapping[str, float]) -> str:
@@ -66,7 +66,7 @@ def leaderboard(
     label: str | None = None,
     split: str = "val",
 ) -> list[Row]:
-    """The study's curricula, best first, no pre-training in its place and what has no score at the end.
+    """The study's curricula, best first, the baselines in their places and what has no score at the end.
 
     What is not given is the study's objective. With one seed the interval is the score's own, of a bootstrap
     over patients; with several, the score is their mean and the interval a 95 % t-interval over the seeds.
@@ -79,6 +79,8 @@ def leaderboard(
     rows = [row_of(line, measure, values, scores, none) for line in lines.values()]
     if none:
         rows.append(scored(ROOT_CURRICULUM, (), measure, list(root.values()), tuple(none), {}, none))
+    if random := read_baseline(results, measure, RANDOM_WEIGHTS):
+        rows.append(scored(RANDOM_WEIGHTS, (), measure, list(random.values()), tuple(random), {}, none))
 
     single: dict[str, float] = {}
     for row in rows:
@@ -201,8 +203,10 @@ def footnotes(rows: list[Row]) -> list[str]:
     unknown = "; ?: a task has no score alone" if any(row.order == "?" for row in rows) else ""
     of = ", mean over labels" if measure.label == "mean" else f" of {measure.label}"
     what = measure.metric.replace("_", " ") + of
+    given = any(row.curriculum == RANDOM_WEIGHTS for row in rows)
     return [
         f"{what}, protocol {measure.protocol}, split {measure.split}",
+        *([f"{ROOT_CURRICULUM}: the weights that encoder.weights names"] if given else []),
         "C, AC: scores of the tasks alone strictly rise, fall along the curriculum; MC: neither" + unknown,
         f"95 % interval: {'; '.join(interval)}",
         "Δ: percent points, over the same seeds (and, to the first task, the same settings)",
@@ -231,7 +235,7 @@ def summary(rows: list[Row]) -> dict[str, Any]:
     scored_rows = [row for row in rows if row.score is not None]
     chains = [row for row in scored_rows if row.length > 1]
     best = next((row for row in scored_rows if row.length), None)
-    none = next((row for row in scored_rows if not row.length), None)
+    none = next((row for row in scored_rows if row.curriculum == ROOT_CURRICULUM), None)
     return {
         "objective": asdict(rows[0].measure) if rows else {},
         "best": best.curriculum if best else None,

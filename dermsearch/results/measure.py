@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from dermsearch.errors import UserError, nearest
-from dermsearch.results.tables import ROOT_CURRICULUM, Results
+from dermsearch.results.tables import BASELINES, ROOT_CURRICULUM, Results
 
 Score = dict[str, Any]  # a row of the scores table
 
@@ -33,14 +34,19 @@ def choose(
     """The measure asked for, completed by the study's objective, or by what there is if it is only one."""
     objective = results.study.get("objective") or {}
     asked = {"protocol": protocol, "metric": metric, "label": label, "split": split}
-    rows = [score for score in results.scores.to_pylist() if not score["class"]]
+    # A rank is the better the lower it is: nothing that compares measures knows that.
+    rows = [s for s in results.scores.to_pylist() if not s["class"] and s["metric"] != "mean_rank"]
     if not rows:
         raise UserError(f"{results.folder}: no encoder has been scored yet")
     chosen: dict[str, str] = {}
     # One after the other, so that a message names only what exists beside what is already chosen.
     for name in ("protocol", "split", "label", "metric"):
         present = sorted({score[name] for score in rows})
-        value: Any = asked[name] or objective.get(name) or (present[0] if len(present) == 1 else None)
+        planned = objective.get(name)
+        # The objective's label says nothing of a protocol with one of its own, as `pairs` has.
+        if len(present) == 1 and (planned is None or name == "label"):
+            planned = present[0]
+        value: Any = asked[name] or planned
         if value not in present:
             raise UserError(f"no scores with {name} '{value}': {nearest(value, present)}")
         chosen[name] = value
@@ -50,8 +56,18 @@ def choose(
 
 def read_scores(results: Results, measure: Measure) -> tuple[dict[str, Score], dict[int, Score]]:
     """The scores of one measure by stage, and those of no pre-training by seed."""
-    stages: dict[str, Score] = {}
-    root: dict[int, Score] = {}
+    found = list(of_measure(results, measure))
+    stages = {score["stage"]: score for score in found if score["curriculum"] not in BASELINES}
+    return stages, {score["seed"]: score for score in found if score["curriculum"] == ROOT_CURRICULUM}
+
+
+def read_baseline(results: Results, measure: Measure, name: str) -> dict[int, Score]:
+    """The scores of one measure by seed, of a root that is called so."""
+    return {score["seed"]: score for score in of_measure(results, measure) if score["curriculum"] == name}
+
+
+def of_measure(results: Results, measure: Measure) -> Iterator[Score]:
+    """The scores of one measure that are numbers."""
     for score in results.scores.to_pylist():
         if score["class"] or any(score.get(name) != value for name, value in asdict(measure).items()):
             continue
@@ -60,8 +76,4 @@ def read_scores(results: Results, measure: Measure) -> tuple[dict[str, Score], d
         for end in ("ci_low", "ci_high"):
             if score[end] is not None and math.isnan(score[end]):
                 score[end] = None
-        if score["curriculum"] == ROOT_CURRICULUM:
-            root[score["seed"]] = score
-        else:
-            stages[score["stage"]] = score
-    return stages, root
+        yield score

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from dermsearch.errors import UserError, nearest
 from dermsearch.results.tables import ARROW, ROOT_CURRICULUM
@@ -65,6 +67,26 @@ def published_folder() -> Path:
     raise UserError("the published tables are missing: neither in the package nor in results/published")
 
 
+def named_tables(study: Mapping[str, Any], also: Iterable[str] = ()) -> list[str]:
+    """The published tables that a study names, at its top or in its objective, one or a list.
+
+    A name must be one of the curriculum tables, or one of those that are `also` known.
+    """
+    named = study.get("published") or (study.get("objective") or {}).get("published") or []
+    names = [named] if isinstance(named, str) else list(named)
+    known = [*TABLES, *also]
+    for name in names:
+        if name not in known:
+            raise UserError(f"published: '{name}' is not a published table; {nearest(name, known)}")
+    return names
+
+
+def published_rows(name: str) -> list[dict[str, str]]:
+    """The cells of a published table as its CSV file has them, one row per cell."""
+    with (published_folder() / f"{name}.csv").open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
 def table(name: str) -> CurriculumTable:
     """What is known of a published curriculum table beside its numbers."""
     if name not in TABLES:
@@ -76,10 +98,9 @@ def published(name: str) -> dict[str, float]:
     """The scores of a published table as fractions, by curriculum ("odc > moco_v2") or baseline."""
     form = table(name)
     scores = {}
-    with (published_folder() / f"{name}.csv").open(newline="", encoding="utf-8") as file:
-        for row in csv.DictReader(file):
-            tasks = row["row"].split(form.separator)
-            # A row without a name of ours, like the winner of a challenge, is another method altogether.
-            if row["column_metric"] == form.column and all(task in NAMES for task in tasks):
-                scores[ARROW.join(NAMES[task] for task in tasks)] = round(float(row["value"]) / 100, 6)
+    for row in published_rows(name):
+        tasks = row["row"].split(form.separator)
+        # A row without a name of ours, like the winner of a challenge, is another method altogether.
+        if row["column_metric"] == form.column and all(task in NAMES for task in tasks):
+            scores[ARROW.join(NAMES[task] for task in tasks)] = round(float(row["value"]) / 100, 6)
     return scores

@@ -81,7 +81,7 @@ SCHEMAS: dict[str, pa.Schema] = {
     "scores": pa.schema(
         [
             ("stage", pa.string()),
-            ("curriculum", pa.string()),  # "no pre-training" for the root
+            ("curriculum", pa.string()),  # "no pre-training" for the root; or "random weights"
             ("protocol", pa.string()),
             ("split", pa.string()),
             ("label", pa.string()),  # "mean" for the mean over labels
@@ -98,6 +98,8 @@ SCHEMAS: dict[str, pa.Schema] = {
 }
 
 ROOT_CURRICULUM = "no pre-training"
+RANDOM_WEIGHTS = "random weights"  # judged beside the root where that has weights of a file
+BASELINES = (ROOT_CURRICULUM, RANDOM_WEIGHTS)
 ARROW = " > "
 
 

@@ -143,7 +143,7 @@ class Brain:
             name = trial.suggest_categorical(f"slot_{i}", tasks)
             if i >= length:
                 continue
-            allowed = self.space.may_follow(curriculum, last=i == length - 1)
+            allowed = self.space.may_follow(curriculum, left=length - 1 - i)
             at = tasks.index(name)
             curriculum.append(next(t for t in tasks[at:] + tasks[:at] if t in allowed))
         values = [(d.name, self._suggest(trial, d)) for d in self.space.dimensions if d.task in curriculum]

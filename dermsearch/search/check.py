@@ -9,7 +9,7 @@ import torch
 from pydantic import ValidationError
 
 from dermsearch.config import Data, Study
-from dermsearch.data.case import SEVEN_POINT
+from dermsearch.data.case import NAMED, SEVEN_POINT
 from dermsearch.data.splits import split_by_group
 from dermsearch.data.store import CaseStore
 from dermsearch.data.synthetic import draw_labels, walk_patients
@@ -41,17 +41,17 @@ def check(study: Study) -> Space:
             if "unknown field" in what:
                 what = f"unknown field; {nearest(where, PROTOCOLS[name].Config.model_fields)}"
             raise UserError(f"downstream.{name}.{where}: {what}") from None
+    if "pairs" in study.downstream and len(study.data.modalities) != 2:
+        raise UserError("downstream.pairs: needs two modalities, such as data.modalities: [derm, clinic]")
     count = space.count()
     if study.search.sampler == "grid" and count is not None and study.search.trials is None and count > 100_000:
         raise UserError(f"search: the grid has {count} proposals; limit it with search.trials or use tpe")
     if study.published is not None:
-        from dermsearch.results.published import TABLES, published
+        from dermsearch.results.published import named_tables, published_rows
+        from dermsearch.results.sm3_tables import FORMS
 
-        if study.published not in TABLES:
-            raise UserError(
-                f"published: '{study.published}' is not a published table; {nearest(study.published, TABLES)}"
-            )
-        published(study.published)
+        for name in named_tables({"published": study.published}, FORMS):
+            published_rows(name)
     if study.data.source == "synthetic":
         check_images(study, space, drawn_for_training(study.data))
     return space
@@ -101,21 +101,46 @@ def check_images(study: Study, space: Space, training: int) -> None:
     """What can be wrong with a study that trains its encoders on that many cases."""
     pooled = len(study.data.modalities) if study.encoder.branches == "shared" else 1
     known = {name: len(names) for name, names in SEVEN_POINT.items()} if study.data.source == "synthetic" else {}
-    space.check(training * pooled, known)
+    space.check(training * pooled, known, training)
 
 
 def check_cases(study: Study, space: Space, cases: CaseStore) -> None:
     """What can be wrong between a study and its cases."""
     label = study.objective.label
-    if label != "mean" and label not in cases.classes:
+    if label not in (*cases.classes, "mean", "pairs"):
         raise UserError(
             f"objective.label: the cases have no label '{label}'; {nearest(label, [*cases.classes, 'mean'])}"
+        )
+    metric, named = study.objective.metric, [k for k, name in NAMED.items() if name in cases.classes.get(k, ())]
+    if metric.startswith("named_") and not named:
+        raise UserError(
+            f"objective.metric: '{metric}' needs a label with a class that papers report, such as diagnosis with MEL; "
+            "the cases have none"
         )
     if len(cases.split("val")) == 0:
         raise UserError(
             f"data: the store at {cases.folder} has no validation cases to select on; prepare it with --split"
         )
-    space.check(smallest_pool(study, cases), {name: len(names) for name, names in cases.classes.items()})
+    check_pairs(study, space, cases)
+    rows = training_rows(study, cases)
+    some = np.any([cases.has(m)[rows] for m in study.data.modalities], axis=0)
+    classes = {name: len(names) for name, names in cases.classes.items()}
+    space.check(smallest_pool(study, cases), classes, int(some.sum()))
+
+
+def check_pairs(study: Study, space: Space, cases: CaseStore) -> None:
+    """A task that pairs images of the same case needs cases that have them; the others' may be missing."""
+    joint = [name for name, task in space.tasks.items() if task.joint]
+    if not joint:
+        return
+    rows, modalities = training_rows(study, cases), study.data.modalities
+    whole = int(np.all([cases.has(m)[rows] for m in modalities], axis=0).sum())
+    if whole < 2:
+        number = "no training case has" if whole == 0 else "only one training case has"
+        raise UserError(
+            f"data.modalities: {number} {' and '.join(modalities)} images in the store at {cases.folder}; "
+            f"{joint[0]} pairs them"
+        )
 
 
 def training_images(study: Study, cases: CaseStore) -> int:

@@ -13,6 +13,7 @@ from typing import Any
 
 from dermsearch.config import Data, Study
 from dermsearch.downstream import PROTOCOLS
+from dermsearch.results.tables import RANDOM_WEIGHTS
 from dermsearch.search.brain import Asked, Brain
 from dermsearch.search.keys import root_key, score_key, stage_key
 from dermsearch.search.space import Proposal, Space
@@ -56,6 +57,9 @@ class Driver:
         self.over = False
         for seed in study.search.seeds:
             self.tree.root(root_key(study.data, fingerprint, study.encoder, seed, weights), seed)
+        if weights:  # what they are worth: random ones are judged beside them, and never trained
+            for seed in study.search.seeds:
+                self.tree.root(root_key(study.data, fingerprint, study.encoder, seed), seed, RANDOM_WEIGHTS)
 
     def next_job(self) -> dict[str, Any] | str:
         """A job, WAIT while others must finish first, or FINISHED."""
@@ -112,13 +116,9 @@ class Driver:
     def value(self, node: Node) -> float | None:
         """The objective of a judged node."""
         o = self.study.objective
+        wanted = (o.protocol, o.metric, o.label, "", "val")
         for row in self.scores.get(node.key, []):
-            if (row["protocol"], row["metric"], row["label"], row["class"]) == (
-                o.protocol,
-                o.metric,
-                o.label,
-                "",
-            ):
+            if (row["protocol"], row["metric"], row["label"], row["class"], row["split"]) == wanted:
                 return row["value"]
         return None
 
@@ -135,7 +135,7 @@ class Driver:
             "seed": node.seed,
             "data": placed(self.study.data),
             "encoder": self.study.encoder.model_dump(mode="json"),
-            "weights": self.weights,
+            "weights": "" if node.title == RANDOM_WEIGHTS else self.weights,
             "precision": self.precision,
             "protocols": self.protocols,
             "store": self.store.address,
@@ -184,8 +184,7 @@ class Driver:
             self.brain.tell(asked, prefixes)
             self.trials.append(self._trial(asked, paths, prefixes[-1]))
         asked_now = self.brain.ask()
-        roots = [n for n in self.tree.nodes.values() if n.parent is None]
-        self.round = [(a, [self.path(a.proposal, root) for root in roots]) for a in asked_now]
+        self.round = [(a, [self.path(a.proposal, root) for root in self.tree.starts()]) for a in asked_now]
         return bool(self.round)
 
     def _mean(self, nodes: tuple[Node, ...]) -> float | None:

@@ -21,7 +21,7 @@ def root_key(data: Data, fingerprint: str, encoder: Encoder, seed: int, weights:
     `weights` is the content hash of the file that they come from, wherever it lies; they are random if empty.
     """
     return digest(
-        "root",
+        "root" if encoder.branches == "shared" else "root, alike in every branch",
         {
             "cases": fingerprint,
             "modalities": data.modalities,

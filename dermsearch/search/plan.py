@@ -36,6 +36,13 @@ class Plan:
     exact: bool
     tree: dict[str, int] = field(default_factory=dict)  # curriculum -> stages of it (settings and seeds)
 
+    @property
+    def depths(self) -> list[int]:
+        """How many stages a seed has as a first task, as a second one, and so on."""
+        seeds = len(self.study.search.seeds)
+        longest = max((name.count(ARROW) for name in self.tree), default=-1) + 1
+        return [sum(n for name, n in self.tree.items() if name.count(ARROW) == d) // seeds for d in range(longest)]
+
 
 def make_plan(study: Study) -> tuple[Plan, Space]:
     """Check the study as `run` does and lay out its tree. Trains nothing, makes no data, starts no Ray."""
@@ -117,6 +124,9 @@ def lines(plan: Plan) -> Iterator[str]:
     if plan.exact:
         saved = f"shared prefixes are trained once ({plan.unshared / max(1, plan.stages):.1f} times fewer)"
         yield f"  stages     {plan.stages} instead of {plan.unshared}: {saved}"
+        if len(plan.depths) > 1:
+            each = f", for each of {plural(len(study.search.seeds), 'seed')}" * (len(study.search.seeds) > 1)
+            yield f"             {' + '.join(str(n) for n in plan.depths)} by depth{each}"
         yield f"  cost       {amount(plan.passes)} image passes instead of {amount(plan.unshared_passes)}"
         yield f"             (an image through {encoder}, forward and backward)"
     else:
@@ -162,7 +172,7 @@ def _cached(study: Study, space: Space, fingerprint: str, proposals: list[Propos
     precision = resolve(study.train.precision, study.compute.gpus)
     weights = weights_hash(study.encoder.weights) if study.encoder.weights else ""
     driver = Driver(study, space, None, store, fingerprint, "", precision, weights=weights)
-    for root in list(driver.tree.nodes.values()):
+    for root in driver.tree.starts():
         for proposal in proposals:
             driver.path(proposal, root)
     return sum(driver.cached(n) is not None for n in driver.tree.stages())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, get_args
 
@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from dermsearch.config import Study, Train, uneven
 from dermsearch.errors import UserError, nearest
-from dermsearch.pretext.base import Setting, Task, find_task, task_names
+from dermsearch.pretext.base import AnyTask, Setting, find_task, task_names
 from dermsearch.studyfile import problem, say
 from dermsearch.training.optim import FALLBACK
 
@@ -68,7 +68,7 @@ class Space:
 
     def __init__(self, study: Study) -> None:
         self.study = study
-        self.tasks: dict[str, type[Task]] = {}
+        self.tasks: dict[str, type[AnyTask]] = {}
         self.fixed: dict[str, dict[str, Any]] = {}  # task -> what the study sets
         self.dimensions: list[Dimension] = []
         for name, given in study.curriculum.tasks.items():
@@ -90,13 +90,14 @@ class Space:
                     self.fixed[name][key] = value
             for candidate in self._corners(name):
                 self._check_training(name, field, self.settings(name, candidate)["train"])
-        longest = self._longest()
+        longest = self.room(())
         if study.curriculum.length[1] > longest:
             readers = ", ".join(name for name, cls in self.tasks.items() if cls.supervised)
             raise UserError(
                 f"curriculum.length: must be at most {longest}, not {study.curriculum.length[1]}: "
                 f"what reads labels ({readers}) may only come last"
             )
+        self._check_joint()
         if study.search.sampler == "grid":
             for d in self.dimensions:
                 if d.kind != "choice":
@@ -117,6 +118,21 @@ class Space:
         if train["patience"] and self.study.data.transductive:
             raise UserError(f"{field}.patience: must be 0 where data.transductive lets validation images be trained on")
 
+    def _check_joint(self) -> None:
+        """Refuse tasks that train all branches together where there is nothing to train together."""
+        modalities = self.study.data.modalities
+        for name, cls in self.tasks.items():
+            if not cls.joint:
+                continue
+            if len(modalities) < 2:
+                raise UserError(
+                    f"data.modalities: must name two or more, such as [derm, clinic], for {name}, which learns from "
+                    f"images of the same case, not [{modalities[0]}]"
+                )
+            if self.study.encoder.branches != "separate":
+                pairs = " with ".join(modalities)
+                raise UserError(f"encoder.branches: must be separate for {name}, which pairs {pairs}")
+
     def _corners(self, task: str) -> Iterator[dict[str, Any]]:
         """Settings of a task to check before anything runs: every value in turn, then what can meet, up to CORNERS."""
         own = {d.name: d.probes for d in self.dimensions if d.task == task}
@@ -129,25 +145,42 @@ class Space:
             for combination in itertools.islice(itertools.product(*own.values()), CORNERS):
                 yield dict(zip(own, combination, strict=True))
 
-    def may_follow(self, before: Sequence[str], last: bool) -> list[str]:
-        """The tasks that may come after these; one that reads labels comes last or not at all."""
-        repeats = self.study.curriculum.repeats
-        return [n for n, cls in self.tasks.items() if (repeats or n not in before) and (last or not cls.supervised)]
+    def may_follow(self, before: Sequence[str], left: int = 0) -> list[str]:
+        """The tasks that may come after these with `left` more behind them."""
+        return [name for name in self._next(before) if self.room((*before, name)) >= left]
 
-    def _longest(self) -> int:
-        """The length that curricula of these tasks can have."""
-        free = sum(not cls.supervised for cls in self.tasks.values())
-        if self.study.curriculum.repeats and free:
+    def room(self, before: Sequence[str]) -> int:
+        """How many more tasks can follow these; one that reads labels comes last or not at all."""
+        if before and self.tasks[before[-1]].supervised:
+            return 0
+        found = self._next(before)
+        free = [name for name in found if not self.tasks[name].supervised]
+        if free and self.study.curriculum.repeats:
             return self.study.curriculum.length[1]
-        return free + (free < len(self.tasks))
+        readers = [name for name in found if name not in free]
+        if not readers or self.study.curriculum.order == "any":
+            return len(free) + bool(readers)
+        ahead = found[: found.index(readers[-1])]  # what is listed before the last reader may come before it
+        return max(len(free), sum(name in free for name in ahead) + 1)
+
+    def _next(self, before: Sequence[str]) -> list[str]:
+        """The tasks that repeats and order leave after these, as the study lists them."""
+        names, repeats = list(self.tasks), self.study.curriculum.repeats
+        if before and self.study.curriculum.order == "listed":
+            names = names[names.index(before[-1]) + (not repeats) :]
+        return [name for name in names if repeats or name not in before]
 
     def curricula(self) -> Iterator[tuple[str, ...]]:
         """Every order of tasks within the lengths, short ones first; a task that reads labels comes last."""
-        names = list(self.tasks)
-        shortest, longest = self.study.curriculum.length
-        repeats = self.study.curriculum.repeats
-        for length in range(shortest, longest + 1):
-            found = itertools.product(names, repeat=length) if repeats else itertools.permutations(names, length)
+        names, curriculum = list(self.tasks), self.study.curriculum
+        for length in range(curriculum.length[0], curriculum.length[1] + 1):
+            found: Iterable[tuple[str, ...]]
+            if curriculum.order == "listed":
+                choose = itertools.combinations_with_replacement if curriculum.repeats else itertools.combinations
+                found = choose(names, length)
+            else:
+                repeats = curriculum.repeats
+                found = itertools.product(names, repeat=length) if repeats else itertools.permutations(names, length)
             yield from (c for c in found if not any(self.tasks[name].supervised for name in c[:-1]))
 
     def count(self) -> int | None:
@@ -185,10 +218,11 @@ class Space:
             raise UserError(f"{field}.{where}: {what}") from None
         return {"config": config.model_dump(mode="json"), "train": complete(train, cls.train_defaults)}
 
-    def check(self, units: int, classes: Mapping[str, int]) -> None:
-        """Let every task refuse a pool of this many images, with these labels, before anything starts."""
+    def check(self, images: int, classes: Mapping[str, int], cases: int) -> None:
+        """Let every task refuse a pool of so many images (a joint one: cases), with these labels, beforehand."""
         study = self.study
         for name, cls in self.tasks.items():
+            units = cases if cls.joint else images
             for values in self._corners(name):
                 s = self.settings(name, values)
                 batch = min(s["train"]["batch"], units)
@@ -207,7 +241,18 @@ class Space:
                 epochs = s["train"]["epochs"]
                 steps = epochs * math.ceil(units / batch)
                 seen = batch // accumulate
-                told = Setting(units, study.data.size, 0, seen, 0, study.encoder.name, epochs, steps, classes)
+                told = Setting(
+                    units,
+                    study.data.size,
+                    0,
+                    seen,
+                    0,
+                    study.encoder.name,
+                    epochs,
+                    steps,
+                    classes,
+                    study.data.modalities,
+                )
                 try:
                     cls.check(cls.Config.model_validate(s["config"]), told)
                 except UserError as error:

@@ -13,7 +13,7 @@ WAITING, RUNNING, DONE, FAILED, PRUNED = "waiting", "running", "done", "failed",
 
 @dataclass(eq=False)
 class Node:
-    """A stage, or the root (no task, depth 0) of one seed."""
+    """A stage, or a root (no task, depth 0) of one seed."""
 
     key: str
     seed: int
@@ -25,6 +25,7 @@ class Node:
     reused: bool = False
     error: str = ""
     record: dict[str, Any] = field(default_factory=dict)  # what its training and judging came to
+    title: str = ROOT_CURRICULUM  # of a root: curricula start from it, or it is a baseline from which none does
 
     @property
     def depth(self) -> int:
@@ -35,7 +36,7 @@ class Node:
     def curriculum(self) -> str:
         """The tasks from the root to here."""
         if self.parent is None:
-            return ROOT_CURRICULUM
+            return self.title
         return self.task if self.parent.parent is None else self.parent.curriculum + ARROW + self.task
 
     def below(self) -> Iterator[Node]:
@@ -51,9 +52,13 @@ class Tree:
     def __init__(self) -> None:
         self.nodes: dict[str, Node] = {}
 
-    def root(self, key: str, seed: int) -> Node:
-        """The root of a seed, made on first use."""
-        return self.nodes.setdefault(key, Node(key, seed))
+    def root(self, key: str, seed: int, title: str = ROOT_CURRICULUM) -> Node:
+        """A root of a seed, made on first use."""
+        return self.nodes.setdefault(key, Node(key, seed, title=title))
+
+    def starts(self) -> list[Node]:
+        """The roots that curricula start from, one per seed."""
+        return [n for n in self.nodes.values() if n.parent is None and n.title == ROOT_CURRICULUM]
 
     def child(self, parent: Node, key: str, task: str, settings: dict[str, Any]) -> Node:
         """The stage of that key under `parent`, made on first use; born pruned under a stage that failed."""

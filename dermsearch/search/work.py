@@ -24,7 +24,7 @@ from dermsearch.data.open import open_cases
 from dermsearch.data.pool import Look, pictures
 from dermsearch.data.store import CaseStore
 from dermsearch.downstream import PROTOCOLS, judge
-from dermsearch.downstream.base import Features
+from dermsearch.downstream.base import Features, Images
 from dermsearch.errors import UserError
 from dermsearch.models.encoders import Encoders
 from dermsearch.search.keys import score_key
@@ -74,10 +74,14 @@ def _do(job: Job) -> Record:
         judging = time.perf_counter()
         encoders = Encoders.empty(*shape).load(store.encoders(job["key"])).to(device)
         features = extract(encoders, cases, data, device, job["precision"])
+        rows, cast = judged(encoders, cases, data), autocast(device, job["precision"])
+        images = Images(encoders, cases, rows["train"], rows["val"], look_of(data), device, cast)
+        handover = store.handover(job["key"])
         for name, config in job["protocols"].items():
             key = judgement(job, name, config)
             if store.scores(key) is None:
-                store.write_scores(key, judge(features, name, PROTOCOLS[name].Config(**config), job["seed"]))
+                settings = PROTOCOLS[name].Config(**config)
+                store.write_scores(key, judge(features, name, settings, job["seed"], handover, images))
         record["judge_seconds"] = time.perf_counter() - judging
     return record
 
@@ -126,7 +130,7 @@ def _train(
         "took": time.perf_counter() - started,
     }
     if world.rank() == 0:
-        store.commit(job["key"], encoders.state_dict(), history, manifest)
+        store.commit(job["key"], encoders.state_dict(), history, manifest, encoders.handover)
     return manifest
 
 
@@ -146,6 +150,7 @@ def knn_watch(job: Job, encoders: Encoders, cases: CaseStore, device: torch.devi
     if not every:
         return None
     knn, data = PROTOCOLS["knn"], Data(**job["data"])
+    label = label if label in cases.classes else "mean"  # the objective may be of no label, as that of `pairs`
 
     def watch(epoch: int, backbones: Mapping[str, torch.nn.Module]) -> dict[str, float]:
         if epoch % every:
@@ -170,15 +175,10 @@ def judgement(job: Job, name: str, config: dict[str, Any]) -> str:
 def extract(
     encoders: Encoders, cases: CaseStore, data: Data, device: torch.device, precision: str, batch: int = 256
 ) -> Features:
-    """Features of training and validation cases, once for all protocols; two modalities side by side.
-
-    A case that lacks the image of a modality cannot be judged and is left out.
-    """
+    """Features of training and validation cases, once for all protocols; two modalities side by side."""
     encoders.eval().to(memory_format=torch.channels_last)
     cast, look = autocast(device, precision), look_of(data)
-    whole = np.all([cases.has(m) for m in encoders.modalities], axis=0)
-    train = "train" if data.labelled == "all" else f"train:{data.labelled}"
-    rows = {s: r[whole[r]] for s, r in (("train", cases.split(train)), ("val", cases.split("val")))}
+    rows = judged(encoders, cases, data)
     found: dict[str, np.ndarray] = {}
     for split, chosen in rows.items():
         columns = []
@@ -190,16 +190,33 @@ def extract(
                     parts.append(encoders(plain(x, look.size), modality).float().cpu())
             columns.append(torch.cat(parts))
         found[split] = torch.cat(columns, 1).numpy()
-    labels = {name: cases.label(name) for name in cases.classes}
+    labels, groups = {name: cases.label(name) for name in cases.classes}, cases.groups()
+    starts = range(0, found["train"].shape[1], encoders.dim)
     return Features(
         train=found["train"],
         heldout=found["val"],
         train_labels={n: v[rows["train"]] for n, v in labels.items()},
         heldout_labels={n: v[rows["val"]] for n, v in labels.items()},
         classes=cases.classes,
-        heldout_groups=cases.groups()[rows["val"]],
+        heldout_groups=groups[rows["val"]],
         split="val",
+        columns={m: slice(at, at + encoders.dim) for m, at in zip(encoders.modalities, starts, strict=True)},
+        train_groups=groups[rows["train"]],
     )
+
+
+def judged(encoders: Encoders, cases: CaseStore, data: Data) -> dict[str, np.ndarray]:
+    """The rows of the store that protocols learn from and are held out from them.
+
+    A case that lacks the image of a modality cannot be judged and is left out.
+    """
+    whole = np.all([cases.has(m) for m in encoders.modalities], axis=0)
+    train = "train" if data.labelled == "all" else f"train:{data.labelled}"
+    found = {s: r[whole[r]] for s, r in (("train", cases.split(train)), ("val", cases.split("val")))}
+    for split, rows in found.items():
+        if not len(rows):
+            raise UserError(f"data.modalities: no {split} case has images of {' and '.join(encoders.modalities)}")
+    return found
 
 
 def look_of(data: Data) -> Look:

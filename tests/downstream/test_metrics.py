@@ -4,8 +4,16 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from sklearn.metrics import balanced_accuracy_score, f1_score, recall_score, roc_auc_score
+from sklearn.metrics import (
+    balanced_accuracy_score,
+    confusion_matrix,
+    f1_score,
+    precision_score,
+    recall_score,
+    roc_auc_score,
+)
 
+from dermsearch.data.case import NAMED, SEVEN_POINT
 from dermsearch.downstream import metrics
 
 CLASSES = ("a", "b", "c")
@@ -43,6 +51,10 @@ def test_unit_weights_agree_with_scikit_learn(seed: int, digits: int | None) -> 
     for c, name in enumerate(CLASSES):
         assert found["auc", name][0] == pytest.approx(areas[c])
         assert found["recall", name][0] == pytest.approx(recall_score(truth == c, predicted == c))
+        assert found["specificity", name][0] == pytest.approx(recall_score(truth != c, predicted != c))
+        assert found["precision", name][0] == pytest.approx(precision_score(truth == c, predicted == c))
+    cells = [[found[f"as:{other}", name][0] for other in CLASSES] for name in CLASSES]
+    np.testing.assert_array_equal(cells, confusion_matrix(truth, predicted))
     if digits is None:  # scikit-learn wants rows that sum to one
         ovr = roc_auc_score(truth, probabilities, multi_class="ovr", average="macro")
         assert found["auc", ""][0] == pytest.approx(ovr)
@@ -68,7 +80,8 @@ def test_integer_weights_equal_repeated_cases(digits: int | None) -> None:
         again = np.repeat(np.arange(len(truth)), weights)
         alone = values(truth[again], probabilities[again], ones(len(again)))
         for key, vector in together.items():
-            assert vector[row] == pytest.approx(alone[key][0]), key
+            if not key[0].startswith("as:"):  # counts of the cases themselves
+                assert vector[row] == pytest.approx(alone[key][0], nan_ok=True), key
 
 
 def test_auc_ties_count_half() -> None:
@@ -78,12 +91,43 @@ def test_auc_ties_count_half() -> None:
     assert metrics.auc(positive, np.array([1.0, 0.0, 1.0, 0.0]), ones(4))[0] == 1.0
 
 
+def test_a_class_never_predicted_has_no_precision_and_full_specificity() -> None:
+    truth, predicted = np.array([0, 0, 1, 1, 2]), np.array([0, 1, 1, 1, 1])
+    found = values(truth, np.eye(3)[predicted], ones(5))
+    assert [found["precision", name][0] for name in CLASSES] == [1, 0.5, 0]
+    assert [found["specificity", name][0] for name in CLASSES] == pytest.approx([1, 1 / 3, 1])
+    assert found["recall", "c"][0] == 0 and found["as:b", "c"][0] == 1
+    n = {(m.metric, m.cls): m.n for m in metrics.measure("label", truth, np.eye(3)[predicted], CLASSES, ones(5))}
+    assert [n["precision", c] for c in CLASSES] == [1, 4, 0] and [n["specificity", c] for c in CLASSES] == [3, 3, 4]
+
+
+def test_named_classes_are_averaged_over_their_labels() -> None:
+    weights, found, expected = metrics.case_weights(np.arange(90), replicates=30), [], {}
+    for seed, (label, classes) in enumerate({**SEVEN_POINT, "other": CLASSES}.items()):
+        truth, probabilities = simulate(seed, classes=len(classes))
+        found += metrics.measure(label, truth, probabilities, classes, weights)
+        if label in NAMED:
+            c, predicted = classes.index(NAMED[label]), probabilities.argmax(axis=1)
+            numbers = (roc_auc_score(truth == c, probabilities[:, c]), recall_score(truth == c, predicted == c))
+            numbers += (recall_score(truth != c, predicted != c), precision_score(truth == c, predicted == c))
+            expected[label] = numbers
+    means = {m.metric: m for m in metrics.mean_over_labels(found, 90) if m.metric.startswith("named_")}
+    assert list(means) == ["named_auc", "named_recall", "named_specificity", "named_precision"]
+    assert [m.values[0] for m in means.values()] == pytest.approx(np.mean(list(expected.values()), axis=0))
+    for m in means.values():
+        value, low, high = metrics.summary(m.values)
+        assert (m.label, m.cls, m.n) == ("mean", "", 90) and low < value < high
+
+
 def test_single_class_truth_is_null_and_not_a_crash() -> None:
     truth, probabilities = np.ones(6, dtype=int), simulate(0, cases=6)[1]
     weights = metrics.case_weights(np.arange(6), replicates=50)
+    undefined = {("recall", False), ("specificity", True)}
     for measure in metrics.measure("label", truth, probabilities, CLASSES, weights):
         value, low, high = metrics.summary(measure.values)
-        if measure.metric == "auc" or (measure.metric == "recall" and measure.cls != "b"):
+        if measure.metric.startswith("as:"):
+            assert value is not None and low is None and high is None
+        elif measure.metric == "auc" or (measure.metric, measure.cls == "b") in undefined:
             assert (value, low, high) == (None, None, None)
         else:
             assert value is not None and low is not None and high is not None and low <= value <= high
@@ -99,7 +143,9 @@ def test_unknown_labels_are_left_out() -> None:
     for key, vector in values(hidden, probabilities, weights).items():
         np.testing.assert_array_equal(vector, part[key])
     nothing = metrics.measure("label", np.full_like(truth, -1), probabilities, CLASSES, weights)
-    assert all(metrics.summary(m.values) == (None, None, None) and m.n == 0 for m in nothing)
+    assert all(m.n == 0 for m in nothing)
+    for m in nothing:
+        assert metrics.summary(m.values)[0] == (0 if m.metric.startswith("as:") else None)
 
 
 def test_weights_draw_whole_patients_and_repeat() -> None:

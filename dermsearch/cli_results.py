@@ -1,0 +1,57 @@
+"""`dermsearch results ...`: what can be done with results tables, a paper's or one's own."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+results_app = typer.Typer(help="Look into results: a paper's table, your own, or a study's.", no_args_is_help=True)
+INCONSISTENT = 1
+
+
+@results_app.callback()
+def group() -> None:
+    """Keeps `audit` a command by its name while it is the only one; `results_app` carries the help."""
+
+
+@results_app.command()
+def audit(
+    table: Annotated[
+        str,
+        typer.Argument(
+            help="A CSV table, a shipped one (sm3_table1), counted predictions, or a study's results folder."
+        ),
+    ],
+    counts: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="CSV with label, positive, total (and class); or derm7pt_test_counts."),
+    ] = None,
+    confusions: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="CSV with row, label, true, predicted, count: what the table must follow from."
+        ),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False,
+) -> None:
+    """Check that sensitivity, specificity and precision can come from whole numbers of cases, and name what is wrong.
+
+    Exit code 0: everything is consistent; 1: something is not; 2: the command or a file is wrong. A table has the
+    columns row, label, sens, spec, prec, or row, column_metric (as Sens|MEL), value. Percent, or fractions throughout.
+    """
+    from dermsearch.results.audit_scores import audit_alone
+    from dermsearch.results.audit_text import audit_data, audit_lines, scores_data, scores_lines
+    from dermsearch.results.claims import audit_table
+
+    own = audit_alone(table, counts, confusions)
+    if own is not None:
+        good, lines, data = own.consistent, scores_lines(own), scores_data(own)
+    else:
+        audits = audit_table(table, counts, confusions)
+        good, lines, data = all(a.consistent for a in audits), audit_lines(audits), audit_data(audits)
+    print(json.dumps(data, indent=2) if as_json else "\n".join(lines))
+    if not good:
+        raise typer.Exit(INCONSISTENT)
