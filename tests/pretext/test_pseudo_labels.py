@@ -71,7 +71,8 @@ def train(store: CaseStore, kept: tiny.Kept | None = None, report: Any = None, *
     """Three epochs by the trainer: encoders, history, what is handed over, and the buffers after each epoch's start."""
     torch.set_num_threads(1)
     made, buffers = tiny.encoders("pseudo_labels"), []
-    rate = {**tiny.recipe("pseudo_labels", epochs=3, lr=0.002).train}
+    lr = 0.002 if config.get("frozen", True) else 0.0002  # encoders that move magnify rounding
+    rate = {**tiny.recipe("pseudo_labels", epochs=3, lr=lr).train}
     config = PseudoLabels.Config(**{**SMALL, **config}).model_dump()
     recipe = Recipe("pseudo_labels", config, rate, 7, "fp32")
     whole = PseudoLabels.begin_epoch
