@@ -268,8 +268,8 @@ def write_store(
         modalities: tuple[str, ...] = ()
         rest = iter(cases)
         while chunk := list(islice(rest, SHARD_CASES)):
-            modalities = modalities or tuple(chunk[0].images)
-            side = side or min(chunk[0].images[modalities[0]].shape[:2])
+            modalities = modalities or tuple(dict.fromkeys(m for c in chunk for m in c.images))
+            side = side or min(next(iter(chunk[0].images.values())).shape[:2])
             planes = (*modalities, MASK) if chunk[0].mask is not None else modalities
             write_shard(store, shards, [_entry(c, len(records) + i) for i, c in enumerate(chunk)], planes)
             records += [_record(c, classes, named[c.case] if named is not None else None) for c in chunk]
