@@ -132,7 +132,7 @@ def test_loss_written_out(partial, monkeypatch, relation, unit, temperature):
     left_out = len(set(units) & set(LACKING))
     assert left_out and len(terms) == 8 * (tiny.BATCH - left_out)
     found = run.learner(batches)
-    assert float(found[0]) == pytest.approx(sum(terms) / len(terms), rel=1e-5)
+    assert found[0].item() == pytest.approx(sum(terms) / len(terms), rel=1e-5)
     for loss, own in zip(found[1].values(), features, strict=True):
         torch.testing.assert_close(loss.embedding, own)
 

@@ -66,7 +66,7 @@ def test_the_command_starts_a_ray_of_its_own_and_is_quiet(release: Path, tmp_pat
     for name, more in {"one": ["--workers", "1"], "ray": ["--address", "local"]}.items():
         done = subprocess.run([*command, "-o", name, *more], cwd=tmp_path, capture_output=True, text=True, timeout=120)
         assert done.returncode == 0 and not done.stdout, done.stderr
-        said += done.stderr.splitlines()
+        said += [line for line in done.stderr.splitlines() if " cases/s, " not in line]  # slow machines tell how far
     assert [line.split(" in ")[0] for line in said] == ["one: 128 cases", "ray: 128 cases"], said
     assert (tmp_path / "one" / "store.json").read_bytes() == (tmp_path / "ray" / "store.json").read_bytes()
 
