@@ -1,6 +1,7 @@
 """Does any task collapse, and does it teach anything? Every task from the same random encoder on few real images.
 
     python benchmarks/collapse.py STORE [--cases 1500] [--epochs 10] [--encoder resnet18] [--size 64] [--keep FILE]
+                                  [--tasks TASK ...] [--set TASK.FIELD=VALUE ...]
 
 STORE is a case store (`dermsearch data prepare`). Each task trains, by the trainer of the studies, on the same cases of
 the training split with the settings below, which are for few images: AdamW, small heads, few clusters, short queues.
@@ -10,6 +11,7 @@ validation split, with its bootstrap interval over patients, for the random enco
 cases are kNN's neighbours. A task is called collapsed if its embeddings end with a deviation below 0.05 or a rank
 below 2. iBOT needs a transformer and has one of its own, `--transformer`, judged before and after too.
 `--keep` writes each finished row to a file, and does not train again what it finds there.
+`--set odc.clusters=48 swav.lr=3e-4` tries other settings, of a task or of the trainer.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from dermsearch.config import Data
+from dermsearch.config import Data, Train
 from dermsearch.data.store import CaseStore
 from dermsearch.downstream import judge
 from dermsearch.errors import UserError
@@ -95,13 +97,17 @@ class Bench:
 
     def recipe(self, name: str) -> Recipe:
         """The settings above, as far as so few cases allow them."""
-        given, config = self.given, dict(CONFIG[name])
+        given = self.given
+        own = {field.removeprefix(f"{name}."): v for field, v in given.set if field.startswith(f"{name}.")}
+        fields = find_task(name).Config.model_fields
+        config = {**CONFIG[name], **{k: v for k, v in own.items() if k in fields}}
         if name == "moco_v2":  # an image must not meet itself in the queue
             config["queue"] = min(config["queue"], len(self.rows) // 2 // given.batch * given.batch)
-        if "label" in find_task(name).Config.model_fields:
+        if "label" in fields:
             config["label"] = self.label
         whole = find_task(name).Config(**config).model_dump()
         train = {**TRAIN, **OWN.get(name, {}), "epochs": given.epochs, "batch": given.batch, "momentum": 0.9}
+        train |= {k: v for k, v in own.items() if k not in fields}
         return Recipe(name, whole, {"clip": None, **train}, given.seed, self.precision, look_of(self.data))
 
     def run(self, name: str) -> dict[str, Any]:
@@ -122,6 +128,18 @@ class Bench:
         first, last = history[0], history[-1]
         ends = {c: [first[c], last[c]] for c in ("loss", "embedding_std", "effective_rank")}
         return {**ends, "before": self.before[encoder], "after": self.knn(encoders), "seconds": seconds}
+
+
+def setting(text: str) -> tuple[str, Any]:
+    """TASK.FIELD=VALUE, of the task's settings or the trainer's."""
+    field, _, value = text.partition("=")
+    task, _, name = field.partition(".")
+    if task not in CONFIG or name not in {*find_task(task).Config.model_fields, *Train.model_fields}:
+        raise argparse.ArgumentTypeError(f"{text}: must be TASK.FIELD=VALUE, a field of the task or of the trainer")
+    try:
+        return field, json.loads(value)
+    except ValueError:
+        return field, value  # a word
 
 
 def line(name: str, row: dict[str, Any]) -> str:
@@ -145,6 +163,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("store", type=Path)
     parser.add_argument("--tasks", nargs="+", default=list(CONFIG), choices=list(CONFIG))
+    parser.add_argument("--set", nargs="+", type=setting, default=[], metavar="TASK.FIELD=VALUE")
     parser.add_argument("--cases", type=int, default=1500)
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--batch", type=int, default=64)
@@ -162,7 +181,7 @@ def main() -> None:
     kept = (
         [json.loads(text) for text in given.keep.read_text().splitlines()] if given.keep and given.keep.exists() else []
     )
-    settings = {key: str(value) for key, value in vars(given).items() if key not in ("tasks", "keep", "threads")}
+    settings = {key: str(value) for key, value in vars(given).items() if key not in ("tasks", "set", "keep", "threads")}
     print(f"{len(bench.rows)} cases of {given.store}, {given.epochs} epochs of batches of {given.batch}, ", end="")
     print(f"{bench.data.size} px, {given.encoder}, {bench.precision}; kNN on {bench.label}, balanced accuracy in %")
     print(HEADS, flush=True)

@@ -39,10 +39,11 @@ from dermsearch.data.synthetic import synthetic
 from dermsearch.models.batchnorm import across_processes
 from dermsearch.models.encoders import Encoders
 from dermsearch.models.heads import mlp
-from dermsearch.pretext.base import TASKS, Batch, Loss, Settings, Task, all_features, find_task
+from dermsearch.pretext.base import TASKS, Batch, Loss, Settings, Task, find_task
 from dermsearch.training import optim
+from dermsearch.training.learner import WholeImages
 from dermsearch.training.precision import autocast
-from dermsearch.training.stage import Learner, Recipe, epoch_order, number_dropout
+from dermsearch.training.stage import Learner, Recipe, epoch_order, number_dropout, pools_of
 
 CASES, SIDE, BATCH, STEPS = 48, 64, 16, 2
 TOLERANCE = 1e-4
@@ -60,6 +61,8 @@ SMALL: dict[str, dict[str, Any]] = {
     "dino": {"out": 16, "hidden": 32, "bottleneck": 8, "local": 2, "frozen_epochs": 0, "momentum_encoder": 0.9},
     "ibot": {"out": 16, "hidden": 32, "bottleneck": 8, "local": 2, "frozen_epochs": 0, "momentum_encoder": 0.9},
     "joint_supervised": {"out": 16},
+    "paired_contrast": {"out": 16},
+    "pseudo_labels": {"width": 32, "feedforward": 16, "frozen": False},
 }
 BACKBONE = {"ibot": "test_vit"}  # else:
 USUAL = "test_resnet"
@@ -114,28 +117,35 @@ def gradients(name: str, folder: str) -> list[Tensor]:
     leaves zeros behind the branches that timm starts at zero, and empty banks; so there is a second.
     """
     task, config = (LightlyLoss, THEIRS[name]) if name in THEIRS else (find_task(name), SMALL.get(name, {}))
-    encoders = Encoders.random(BACKBONE.get(name, USUAL), ("derm",), "shared", 3)
+    seen, branches = (("derm", "clinic"), "separate") if task.joint else (("derm",), "shared")
+    encoders = Encoders.random(BACKBONE.get(name, USUAL), seen, branches, 3)
     recipe = Recipe(task.name, task.Config(**config).model_dump(), TRAIN, 7, "fp32")
-    pool = CasePool(CaseStore(folder), ("derm",), np.arange(CASES), CPU)
-    learner = across_processes(Learner(task, encoders, {"shared": pool}, recipe)).train()
+    cases, rows = CaseStore(folder), np.arange(CASES)
+    if task is LightlyLoss:
+        pools = {"shared": CasePool(cases, seen, rows, CPU)}
+    else:
+        pools = pools_of(encoders, cases, rows, CPU, recipe)
+    learner = across_processes(Learner(task, encoders, pools, recipe)).train()
     (one,) = learner.each()
     for part in one.children():
         part.double()
     optimizer = optim.build(learner, TRAIN, learner.options())
-    one.begin(lambda module: all_features(module, pool, len(pool), SIDE, autocast(CPU, "fp32")))
+    whole = WholeImages(pools, autocast(CPU, "fp32"))
+    learner.tell("begin", whole)
+    learner.tell("begin_epoch", whole, 0)
     model = DistributedDataParallel(learner, forward_sync_buffers=False) if world.size() > 1 else learner
     found = []
     for step in range(STEPS):
         number_dropout(learner, step)
-        batch = Exact(epoch_order(7, step, len(pool), BATCH, False), pool, SIDE, 5, 0, step)
+        batches = {b: Exact(epoch_order(7, step, CASES, BATCH, False), p, SIDE, 5, 0, step) for b, p in pools.items()}
         one.before_step(step)
-        total, _ = model({"shared": batch})
+        total, _ = model(batches)
         optimizer.zero_grad()
         total.backward()
         one.after_backward(step)
         found.append(torch.cat([p.grad.flatten() for p in learner.parameters() if p.grad is not None]).double())
         optimizer.step()
-        one.after_step(batch)
+        learner.tell("after_step", batches)
     return found
 
 
