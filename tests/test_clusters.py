@@ -10,40 +10,18 @@ import subprocess
 import tomllib
 from pathlib import Path
 
-import click
 import jsonschema
 import pytest
-import yaml
+from cluster_files import CLUSTERS, ROOT, declared, loaded, long_options, pins, ray_command
 
-ROOT = Path(__file__).resolve().parents[1]
-CLUSTERS = ROOT / "clusters"
-FILES = sorted(path for path in CLUSTERS.iterdir() if path.is_file())
-ONPREM, SBATCH = CLUSTERS / "onprem.yaml", CLUSTERS / "slurm.sbatch"
+FILES = sorted(path for path in CLUSTERS.rglob("*") if path.is_file() and "__pycache__" not in path.parts)
+TEXTS = [path for path in FILES if path.suffix not in (".py", ".dockerignore")]
+SBATCH = CLUSTERS / "slurm.sbatch"
 STUB = '#!/usr/bin/env bash\nprintf "%s\\n" "$(basename "$0")" "$@" >> "$CALLS"\n'
 
 
 def onprem() -> dict:
-    return yaml.safe_load(ONPREM.read_text())
-
-
-def pinned() -> str:
-    found = re.search(r"^ray==(\S+)$", (ROOT / "constraints.txt").read_text(), re.MULTILINE)
-    assert found
-    return found[1]
-
-
-def long_options(words: list[str]) -> set[str]:
-    return {word.split("=")[0] for word in words if word.startswith("--") and word != "--"}
-
-
-def declared(command: click.Command) -> set[str]:
-    return {name for param in command.params for name in [*param.opts, *param.secondary_opts]}
-
-
-def ray_command(name: str) -> click.Command:
-    from ray.scripts.scripts import cli
-
-    return cli.commands[name]
+    return loaded("onprem.yaml")
 
 
 def sbatch_text() -> str:
@@ -55,18 +33,55 @@ def sbatch_text() -> str:
 # --- versions -----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
-def test_ray_is_the_pinned_one(path: Path) -> None:
+@pytest.mark.parametrize("path", TEXTS, ids=lambda path: path.name)
+def test_versions_are_the_pinned_ones(path: Path) -> None:
+    """Whatever a file pins itself, constraints.txt pins too: they cannot drift apart."""
     text = path.read_text()
-    assert set(re.findall(r"ray(?:\[[\w,]+\])?==([\w.]+)", text)) == {pinned()}
-    assert "nightly" not in text and "dev0" not in text and not re.search(r"ray-[\w.]+\.whl", text)
+    found = set(re.findall(r"([\w-]+)(?:\[[\w,]+\])?==([\w.]+)", text))
+    assert found <= set(pins().items())
+    assert set(re.findall(r"rayVersion: (\S+)", text)) <= {pins()["ray"]}
+    assert set(re.findall(r"Ray (\d+\.\d+\.\d+)", text)) <= {pins()["ray"]}
+    assert "nightly" not in re.sub(r"#.*", "", text) and "dev0" not in text and not re.search(r"ray-[\w.]+\.whl", text)
+    from dermsearch import __version__
+
+    assert set(re.findall(r"/dermsearch:([\w.]+)", text)) <= {__version__}
+
+
+@pytest.mark.parametrize("name", ["onprem.yaml", "aws.yaml", "gcp.yaml", "azure.yaml", "slurm.sbatch", "Dockerfile"])
+def test_ray_is_installed_with_every_pin(name: str) -> None:
+    installs = re.findall(r"pip install [^\n]*ray\[[^\n]*", (CLUSTERS / name).read_text())
+    assert installs
+    for line in installs:
+        assert re.search(r"-c \S*constraints\.txt", line) and f"]=={pins()['ray']}" in line
+
+
+def test_extras_of_the_clouds_are_pinned() -> None:
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    for cloud in ("aws", "gcp", "azure"):
+        assert set(extras[cloud]) <= set(pins())
+
+
+def test_readme_knows_every_file() -> None:
+    said = (CLUSTERS / "README.md").read_text()
+    names = {str(path.relative_to(CLUSTERS)) for path in FILES} - {"README.md", "Dockerfile.dockerignore"}
+    assert not {name for name in names if f"]({name})" not in said}
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
+def test_no_secret_is_in_a_file(path: Path) -> None:
+    """Nothing of the length and alphabet of a key or token, and no name of one with a value behind it."""
+    text = re.sub(r"0{8}-0000-0000-0000-0{12}", "", path.read_text())
+    assert not re.search(r"\b(AKIA[0-9A-Z]{16}|[0-9a-f]{32,}|gh[pousr]_\w{20,})\b|PRIVATE KEY-", text)
+    assert not re.search(
+        r"RAY_AUTH_TOKEN[=:] *[\"']?[A-Za-z0-9]|(password|AccountKey|secret_access_key)[=:]", text, re.I
+    )
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
 def test_placeholders_are_addresses_nobody_has(path: Path) -> None:
-    """Only the range that RFC 5737 keeps for documentation, and loopback."""
+    """Only the range that RFC 5737 keeps for documentation, loopback and 'any'."""
     for address in re.findall(r"\b\d{1,3}(?:\.\d{1,3}){3}\b", path.read_text()):
-        assert address.startswith(("192.0.2.", "127.0."))
+        assert address.startswith(("192.0.2.", "127.0.", "0.0.0.0"))
 
 
 # --- Ray's cluster launcher ---------------------------------------------------------------------------
@@ -107,7 +122,7 @@ def test_onprem_starts_ray_with_a_token_and_without_telemetry(key: str) -> None:
     stop, start = onprem()[key]
     words = shlex.split(start.split(";")[1])
     assert shlex.split(stop)[1:] == ["stop"]
-    assert {"RAY_USAGE_STATS_ENABLED=0", "RAY_AUTH_MODE=token"} <= set(words)
+    assert {"RAY_USAGE_STATS_ENABLED=0", "RAY_AUTH_MODE=token", "RAY_CHDIR_TO_TRIAL_DIR=0"} <= set(words)
     assert long_options(words) <= declared(ray_command("start"))
     assert ("--head" in words) == key.startswith("head")
     # Ray 2.60's newer autoscaler takes the head for a worker and leaves one of the workers out.
@@ -203,24 +218,27 @@ def test_sbatch_requeues_before_its_time_is_up(tmp_path: Path, monkeypatch, limi
 def run_commands() -> list[tuple[str, list[str]]]:
     """Every `dermsearch run ...` that a cluster file shows or runs, as words."""
     found = []
-    for path in FILES:
-        text = path.read_text().replace("\\\n", " ")
+    for path in TEXTS:
+        text = re.sub(r"\\\n#?", " ", path.read_text())
         for line in re.findall(r"dermsearch run ([^\n`)]+)", text):
             found.append((path.name, shlex.split(line)))
     return found
 
 
-def test_options_of_dermsearch_run_exist() -> None:
+def test_dermsearch_run_understands_what_the_files_say() -> None:
     import typer
 
     from dermsearch.cli import app
+    from dermsearch.studyfile import load_study
 
     command = typer.main.get_command(app).commands["run"]  # type: ignore[attr-defined]
-    commands = run_commands()
-    assert {name for name, _ in commands} == {path.name for path in FILES}
+    commands = [(name, words) for name, words in run_commands() if words and words[0][-1] not in "`,"]
+    launched = {"onprem.yaml", "slurm.sbatch", "aws.yaml", "gcp.yaml", "azure.yaml", "raycluster.yaml", "rayjob.yaml"}
+    assert launched <= {name for name, _ in commands}
     for name, words in commands:
         assert long_options(words) <= declared(command), name
         # Placeholders of the documentation aside, the words parse: study, settings and options in that order.
         plain = [word for word in words if "[" not in word and "]" not in word]
         context = command.make_context("run", plain, resilient_parsing=True)
         assert not context.args, f"{name}: {context.args} are left over"
+        load_study("curriculum.yaml", [word for word in plain if re.match(r"compute\.\w+=[^$]", word)])
