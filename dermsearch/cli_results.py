@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from dermsearch.errors import UserError
+
 results_app = typer.Typer(help="Look into results: a paper's table, your own, or a study's.", no_args_is_help=True)
 INCONSISTENT = 1
+WIDTH = 110  # of what is not a terminal
 
 
 @results_app.callback()
@@ -55,3 +59,45 @@ def audit(
     print(json.dumps(data, indent=2) if as_json else "\n".join(lines))
     if not good:
         raise typer.Exit(INCONSISTENT)
+
+
+def explain(
+    source: Annotated[str, typer.Argument(help="A study's results folder, or a published table: aiseeme_table1.")],
+    table: Annotated[
+        Path | None, typer.Option("--csv", metavar="FILE", help="Write every number to this CSV file.")
+    ] = None,
+    figure: Annotated[
+        Path | None, typer.Option("--figure", "-o", metavar="FILE", help="Draw it, as PNG and SVG beside each other.")
+    ] = None,
+    protocol: Annotated[str | None, typer.Option(help="Judge by this protocol instead of the study's.")] = None,
+    metric: Annotated[str | None, typer.Option(help="balanced_accuracy, macro_f1 or auc.")] = None,
+    label: Annotated[str | None, typer.Option(help="A label, or 'mean'.")] = None,
+) -> None:
+    """Tell why curricula score as they do: what tasks, their order and settings are worth, and what the search cost.
+
+    From the tables alone. Every effect has an interval; what the curricula cannot tell is said to be untold.
+    """
+    if figure is not None and not figure.stem:
+        raise UserError(f"--figure: must be the name of a file such as why.png, not '{figure}'")
+    from rich.console import Console
+
+    from dermsearch.results.evidence import gather
+    from dermsearch.results.explain import explain as make
+    from dermsearch.results.explain_text import render, write_csv
+
+    found = make(gather(source, protocol, metric, label))
+    console = Console(highlight=False) if sys.stdout.isatty() else Console(width=WIDTH, highlight=False)
+    for part in render(found):
+        console.print(part, markup=False)
+    if table is not None:
+        write_csv(found, table)
+        console.print(f"every number: {table}", soft_wrap=True)
+    if figure is not None:
+        from dermsearch.results.explain_picture import explain_figure
+
+        try:
+            drawn = explain_figure(found, figure)
+        except OSError as error:
+            raise UserError(f"--figure: '{figure}' cannot be written: {error.strerror}") from None
+        for path in drawn:
+            console.print(str(path), soft_wrap=True)
