@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import sys
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,7 +14,9 @@ import typer
 
 from dermsearch import __version__
 from dermsearch.cli_data import data_app
-from dermsearch.cli_results import results_app
+from dermsearch.cli_results import explain, results_app
+from dermsearch.cli_search import replay
+from dermsearch.cli_store import store_app
 from dermsearch.errors import UserError
 
 if TYPE_CHECKING:
@@ -43,6 +48,7 @@ def options(
 
 app.add_typer(data_app, name="data")
 app.add_typer(results_app, name="results")
+app.add_typer(store_app, name="store")
 
 StudyArg = Annotated[str, typer.Argument(help="A study file, or the name of a shipped study such as curriculum.yaml.")]
 OverrideArg = Annotated[
@@ -54,6 +60,7 @@ QuickArg = Annotated[
     typer.Option("--quick", help="Lay the study's section 'quick' over it: a small version, called NAME-quick."),
 ]
 FAILED, INTERRUPTED = 3, 130
+FULL = (errno.ENOSPC, errno.EDQUOT)  # a disk or a quota that is used up, wherever in a run
 WIDTH = 110  # of what is not a terminal
 
 
@@ -88,7 +95,8 @@ def run(
     console = Console(stderr=True) if sys.stderr.isatty() else Console(stderr=True, width=WIDTH)
     folder = out or Path("results") / settings.name
     try:
-        with located(study, overrides or [], quick):
+        # Ray tells of a worker's death on standard output, which belongs to the results.
+        with located(study, overrides or [], quick), redirect_stdout(sys.stderr):
             outcome = run_study(settings, folder, address, console)
     except KeyboardInterrupt:
         console.print("Interrupted. The same command continues from here.")
@@ -108,6 +116,10 @@ def run(
         highlight=False,
         soft_wrap=True,
     )
+    if said := outcome.summary["budget"]["said"]:
+        console.print(
+            f"Ended: {said}. The same command with a larger search.budget continues.", highlight=False, soft_wrap=True
+        )
     board = render(rows, title=settings.name)
     (console if as_json else _paper()).print(board)
     if as_json:
@@ -159,6 +171,10 @@ def leaderboard(
     _paper().print(render(rows, title=results.study.get("name", str(folder))))
 
 
+app.command()(explain)
+app.command()(replay)
+
+
 def _paper() -> Console:
     """Standard output: as wide as the terminal, and wide enough for a table where it is a file or a pipe."""
     from rich.console import Console
@@ -172,4 +188,12 @@ def main() -> None:
         app()
     except UserError as error:
         print(f"dermsearch: {error}", file=sys.stderr)
+        sys.exit(2)
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        where = f"{error.filename}: " if error.filename else ""
+        print(
+            f"dermsearch: {where}{os.strerror(error.errno)}; make room, and the same command continues", file=sys.stderr
+        )
         sys.exit(2)

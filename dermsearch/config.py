@@ -213,14 +213,33 @@ class Objective(Section):
         return self
 
 
+class Budget(Section):
+    """What a study may spend; of several limits the first one reached ends the run. What the store has is free."""
+
+    curricula: int | None = Field(default=None, ge=1, le=100_000)  # proposals, as `trials`
+    stages: int | None = Field(default=None, ge=1, le=10_000_000)  # over all seeds
+    epochs: int | None = Field(default=None, ge=1, le=1_000_000_000)  # of all stages together
+    gpu_hours: float | None = Field(default=None, gt=0, le=1e9)
+    hours: float | None = Field(default=None, gt=0, le=1e6)  # on the clock, of every run anew
+
+    @model_validator(mode="after")
+    def _something(self) -> Budget:
+        if not self.model_fields_set:
+            raise ValueError(f"must name one or more of {', '.join(Budget.model_fields)}, such as {{stages: 40}}")
+        return self
+
+
 class Search(Section):
     """Who proposes curricula, how many, and with which replicates."""
 
-    sampler: Literal["grid", "random", "tpe"] = "grid"
+    sampler: Literal["grid", "random", "tpe", "curriculum_prior", "gp", "cmaes", "nsgaii", "nsgaiii", "qmc"] = "grid"
     trials: int | None = Field(default=None, ge=1, le=100_000)  # proposals; grid needs none
+    budget: Budget | None = None
     seeds: Annotated[tuple[Seed, ...], Field(strict=False, min_length=1, max_length=100)] = (0,)
+    replicates: Literal["all", "leaders"] = "all"  # leaders: seeds behind the first only for what may be the best
     sampler_seed: Seed = 0
-    round: int = Field(default=4, ge=1, le=1000)  # tpe: proposals that are asked together and told together
+    round: int = Field(default=4, ge=1, le=1000)  # proposals that a sampler that learns makes before it hears of them
+    candidates: int = Field(default=4, ge=1, le=1000)  # Optuna's: of so many, the one with the fewest new stages first
 
     @field_validator("seeds")
     @classmethod
@@ -232,8 +251,8 @@ class Search(Section):
 
     @model_validator(mode="after")
     def _budget(self) -> Search:
-        if self.sampler != "grid" and self.trials is None:
-            raise ValueError(f"trials: is missing: sampler '{self.sampler}' needs to know how many")
+        if self.sampler != "grid" and self.trials is None and self.budget is None:
+            raise ValueError(f"trials: is missing: sampler '{self.sampler}' needs to know how many, or a budget")
         return self
 
 
@@ -290,6 +309,8 @@ class Study(Section):
         wrong = uneven(self.train.batch, self.train.accumulate, self.compute.workers)
         if wrong:
             raise ValueError(f"train.batch: {wrong}")
+        if self.search.budget and self.search.budget.gpu_hours and not self.compute.gpus:
+            raise ValueError("search.budget.gpu_hours: goes with compute.gpus, which is 0; without GPUs give hours")
         return self
 
 

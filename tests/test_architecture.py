@@ -10,9 +10,23 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "dermsearch"
 ANYONE = {"config", "errors", "world", "studyfile", "__init__"}
 ALLOWED = {
-    "cli": {"search", "training", "downstream", "results", "pretext", "models", "data", "cli_data", "cli_results"},
+    "cli": {
+        "search",
+        "training",
+        "downstream",
+        "results",
+        "pretext",
+        "models",
+        "data",
+        "cli_data",
+        "cli_results",
+        "cli_search",
+        "cli_store",
+    },
     "cli_data": {"search", "data"},
     "cli_results": {"results"},
+    "cli_search": {"search"},
+    "cli_store": {"search", "data"},
     "__main__": {"cli"},
     "search": {"training", "downstream", "results", "pretext", "models", "data"},
     "training": {"pretext", "models", "data"},
@@ -51,7 +65,17 @@ def test_imports_go_one_way(path: Path) -> None:
     assert rooms - ANYONE - {room} <= ALLOWED[room], f"{relative} reaches into {rooms - ANYONE - ALLOWED[room]}"
     if any(m.split(".")[0] == "ray" for m in modules):
         assert str(relative) in RAY, f"{relative} knows Ray"
-    if room in ("results", "cli", "cli_data", "cli_results", "config", "studyfile", "errors"):
+    if room in (
+        "results",
+        "cli",
+        "cli_data",
+        "cli_results",
+        "cli_search",
+        "cli_store",
+        "config",
+        "studyfile",
+        "errors",
+    ):
         assert not any(m.split(".")[0] in ("torch", "timm") for m in modules), f"{relative} knows torch"
 
 

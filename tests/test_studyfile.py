@@ -380,7 +380,7 @@ def test_a_refused_study_imports_no_ray(tmp_path: Path) -> None:
 MESSAGES = [
     (
         ("sampler: grid", "sampler: tpe"),
-        "study.yaml:27: search.trials: is missing: sampler 'tpe' needs to know how many",
+        "study.yaml:27: search.trials: is missing: sampler 'tpe' needs to know how many, or a budget",
     ),
     (
         ("encoder: {name: resnet18}", "encoder: {name: resnet18, brances: shared}"),
@@ -397,7 +397,7 @@ MESSAGES = [
     (("name: curriculum", "name: 2026"), "study.yaml:3: name: must be text, not 2026 (text goes in quotes)"),
     (
         ("sampler: grid", "sampler: gird"),
-        "study.yaml:27: search.sampler: must be one of grid, random, tpe, not 'gird'; did you mean 'grid'?",
+        "study.yaml:27: search.sampler: must be one of grid, random, tpe, curriculum_prior, gp, cmaes, nsgaii, nsgaiii, qmc, not 'gird'; did you mean 'grid'?",
     ),
     (
         ("resnet18}", "resnet-18}"),

@@ -17,7 +17,7 @@ from dermsearch.data.case import SEVEN_POINT
 from dermsearch.data.files import Folder, first_line
 from dermsearch.data.shard import checksum
 from dermsearch.data.splits import Split
-from dermsearch.data.store import FORMAT, MANIFEST, CaseStore
+from dermsearch.data.store import FORMAT, MANIFEST, CaseStore, read_manifest
 from dermsearch.errors import UserError
 
 SYNTHETIC_VERSION = 1  # raise it when the pictures change
@@ -36,6 +36,23 @@ def store_folder(data: Data, cache: Path) -> Path:
 def is_made(data: Data, cache: Path) -> bool:
     """Is the store on this machine already?"""
     return (store_folder(data, cache) / MANIFEST).is_file()
+
+
+def drop_damaged(data: Data, cache: Path) -> None:
+    """Built-in cases that are not what was drawn are deleted, to be drawn again; a driver does so, before its workers.
+
+    A store that somebody prepared is not touched: `dermsearch data check` tells what became of it.
+    """
+    if data.source != "synthetic" or not is_made(data, cache):
+        return
+    folder = store_folder(data, cache)
+    try:
+        files = read_manifest((folder / MANIFEST).read_bytes(), str(folder))["files"]
+        sound = all(checksum(pa.py_buffer((folder / name).read_bytes())) == said for name, said in files.items())
+    except (OSError, UserError):
+        sound = False
+    if not sound:
+        shutil.rmtree(folder)
 
 
 def open_cases(data: Data, cache: Path) -> CaseStore:

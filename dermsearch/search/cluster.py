@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import socket
+import uuid
 import warnings
 from collections.abc import Iterable
 from typing import Any
@@ -66,7 +67,7 @@ def run_ray(driver: Driver, cluster: Cluster) -> None:
 
     compute = driver.study.compute
     at_once = concurrency(compute, [n["Resources"] for n in ray.nodes() if n["Alive"]])
-    storage = f"tune/{driver.study.name}-{os.getpid()}"
+    storage = f"tune/{driver.study.name}-{uuid.uuid4().hex[:12]}"  # runs on several machines may share the store
     where = f"{driver.store.address}/{storage}"
     try:
         tune.Tuner(
@@ -86,7 +87,7 @@ def run_ray(driver: Driver, cluster: Cluster) -> None:
         ).fit()
     finally:
         driver.store.remove(storage)
-    if not driver.over:  # Tune takes Ctrl-C as a wish to stop and returns as if nothing were amiss
+    if not (driver.over or driver.stopped):  # Tune takes Ctrl-C as a wish to stop, and returns as if nothing were amiss
         raise KeyboardInterrupt
 
 

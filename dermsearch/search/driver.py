@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import json
 import socket
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +17,20 @@ from dermsearch.config import Data, Study
 from dermsearch.downstream import PROTOCOLS
 from dermsearch.results.tables import RANDOM_WEIGHTS
 from dermsearch.search.brain import Asked, Brain
+from dermsearch.search.budget import Budget
+from dermsearch.search.claims import Claims
+from dermsearch.search.estimate import Durations, relative_cost, total
 from dermsearch.search.keys import root_key, score_key, stage_key
+from dermsearch.search.place import StoreLost
+from dermsearch.search.replicates import Paths, contenders, mean
 from dermsearch.search.space import Proposal, Space
 from dermsearch.search.store import StageStore
-from dermsearch.search.tree import DONE, FAILED, RUNNING, Node, Tree
+from dermsearch.search.tree import DONE, FAILED, HELD, PRUNED, RUNNING, WAITING, Node, Rank, Tree, critical_path
 
 WAIT, FINISHED = "wait", "finished"
 KEPT = ("seconds", "epochs", "device", "node", "workers")  # of a manifest, in the tables
+READERS = 16  # threads that look a round's stages up in the store
+Found = tuple[dict[str, Any], list[dict[str, Any]]]  # a stage's manifest, and all rows of its scores
 
 
 class Driver:
@@ -38,6 +47,9 @@ class Driver:
         precision: str,
         on_change: Callable[[Node], None] = lambda node: None,
         weights: str = "",
+        budget: Budget | None = None,
+        claims: Claims | None = None,
+        rank: Rank = critical_path,
     ) -> None:
         self.study, self.space, self.brain, self.store = study, space, brain, store
         self.fingerprint, self.cache, self.precision, self.on_change = (
@@ -50,11 +62,20 @@ class Driver:
         self.protocols = {
             n: PROTOCOLS[n].Config(**(c or {})).model_dump(mode="json") for n, c in study.downstream.items()
         }
-        self.tree = Tree()
+        self.budget, self.claims, self.durations = budget or Budget(), claims, Durations()
+        self.tree = Tree(rank, self.durations.expected)
         self.scores: dict[str, list[dict[str, Any]]] = {}  # by node key
-        self.round: list[tuple[Asked, list[list[Node]]]] = []  # per proposal, a path of nodes per seed
+        self.round: list[tuple[Asked, Paths]] = []  # per proposal, a path of nodes per seed
+        self.pending: deque[tuple[Asked, list[Node]]] = deque()  # proposals that the budget may not have room for
+        self.counted: set[int] = set()  # numbers of the proposals that the budget was asked for
+        self.there: set[str] = set()  # keys of the stages that the store had when the round began
+        self.found: dict[str, Found] = {}  # by node key, what it said of those that were whole
         self.trials: list[dict[str, Any]] = []
+        self._children: dict[tuple[str, str, tuple[tuple[str, Any], ...]], Node] = {}
+        self._settings: dict[tuple[str, tuple[tuple[str, Any], ...]], tuple[dict[str, Any], float]] = {}
+        self.best: float | None = None  # the highest mean over all seeds, of the rounds that were told
         self.over = False
+        self.stopped = ""  # why the run cannot go on, though nothing failed
         for seed in study.search.seeds:
             self.tree.root(root_key(study.data, fingerprint, study.encoder, seed, weights), seed)
         if weights:  # what they are worth: random ones are judged beside them, and never trained
@@ -63,10 +84,15 @@ class Driver:
 
     def next_job(self) -> dict[str, Any] | str:
         """A job, WAIT while others must finish first, or FINISHED."""
-        node = self._next_node()
+        try:
+            node = self._claimed()
+        except StoreLost as error:
+            self.stopped, node = str(error), FINISHED
         if isinstance(node, str):
             return node
-        node.status = RUNNING
+        self.tree.begin(node)
+        if node.booked:
+            self.budget.pay(node.key)
         self.on_change(node)
         return self.job(node)
 
@@ -74,53 +100,94 @@ class Driver:
         """Is everything that is asked for in the store already?"""
         return self._next_node() == FINISHED
 
+    def _claimed(self) -> Node | str:
+        """The next node that no other run works on."""
+        while not self.stopped:
+            node = self._next_node()
+            if isinstance(node, str) or self.claims is None or self.claims.take(node.key):
+                return node
+            self.tree.begin(node, HELD)
+        return FINISHED
+
     def _next_node(self) -> Node | str:
         """The next node that somebody must work on, past all that the store has."""
         if not self.round and not self.over:
             self._next_round()
+        for key in self.claims.freed() if self.claims else ():
+            self.tree.release(self.tree.nodes[key])  # finished by another run, or never to be
         while True:
-            node = self.tree.ready()
-            if node is not None:
+            while (node := self.tree.ready()) is not None:
                 if self._take_from_store(node):
+                    continue
+                if node.task and self.budget.time_is_up(self._gpu_hours(total(self.tree.running()))):
+                    self.tree.leave(node)  # what the store has of others is free, so go on looking
                     continue
                 return node
             if self.tree.running():
                 return WAIT
-            if self.over or not self._next_round():
+            if self.over or not self._go_on():
                 self.over = True
+                self._tell()
                 return FINISHED
+
+    def _go_on(self) -> bool:
+        """All that was let in is finished: let in more, of this round or another; False at the end of the run."""
+        if self.budget.out_of_time:
+            return False
+        if self.pending:
+            return self._admit()
+        return self._more_seeds() or self._next_round()
 
     def done(self, key: str, record: dict[str, Any]) -> None:
         """What a worker says of its job."""
         node = self.tree.nodes[key]
         if node.status != RUNNING:
             return  # a second report of the same stage
+        if record["status"] == "stopped":  # the store is full or out of reach: no stage failed, but none can go on
+            self.stopped = self.stopped or record["error"]
+            return
         node.record |= record
         if record["status"] == "failed":
-            self.tree.fail(node, record["error"])
+            for lost in self.tree.fail(node, record["error"]):
+                self._unbook(lost)
         else:
-            node.status, node.reused = DONE, record["reused"]
-            self._read_scores(node)
+            try:
+                self._finish(node, record["reused"], self._scores(node) or [])
+            except StoreLost as error:
+                self.stopped = str(error)
+                return
+        if self.claims:
+            self.claims.drop(key)
         self.on_change(node)
 
     def path(self, proposal: Proposal, root: Node) -> list[Node]:
         """The nodes of a proposal from its first task on, made where they are missing."""
         nodes, at = [], root
         for task in proposal.curriculum:
-            settings = self.space.settings(task, proposal.settings)
-            key = stage_key(at.key, task, self.space.tasks[task].version, settings, self.precision, root.seed)
-            at = self.tree.child(at, key, task, settings)
+            values = tuple((n, v) for n, v in proposal.values if n.startswith(f"{task}."))
+            known = self._children.get((at.key, task, values))
+            if known is None:
+                settings, cost = self._settings_of(task, values)
+                key = stage_key(at.key, task, self.space.tasks[task].version, settings, self.precision, root.seed)
+                known = self._children[at.key, task, values] = self.tree.child(at, key, task, settings, cost)
+            at = known
             nodes.append(at)
         return nodes
 
+    def _settings_of(self, task: str, values: tuple[tuple[str, Any], ...]) -> tuple[dict[str, Any], float]:
+        """A task's settings, checked once for all of its stages, and what such a stage costs."""
+        if (task, values) not in self._settings:
+            settings = self.space.settings(task, dict(values))
+            self._settings[task, values] = settings, relative_cost(self.space, task, settings)
+        return self._settings[task, values]
+
     def value(self, node: Node) -> float | None:
         """The objective of a judged node."""
-        o = self.study.objective
-        wanted = (o.protocol, o.metric, o.label, "", "val")
-        for row in self.scores.get(node.key, []):
-            if (row["protocol"], row["metric"], row["label"], row["class"], row["split"]) == wanted:
-                return row["value"]
-        return None
+        return node.value
+
+    def left(self) -> list[Node]:
+        """The stages that were proposed and are not finished: at the end those that the budget had no room for."""
+        return [n for n in self.tree.stages() if n.status == WAITING]
 
     def job(self, node: Node) -> dict[str, Any]:
         """All that a worker needs to know, as JSON."""
@@ -131,6 +198,7 @@ class Driver:
             "depth": node.depth,
             "task": node.task,
             "curriculum": node.curriculum,
+            "study": self.study.name,
             "settings": node.settings,
             "seed": node.seed,
             "data": placed(self.study.data),
@@ -153,19 +221,48 @@ class Driver:
 
     def cached(self, node: Node) -> dict[str, Any] | None:
         """The stage's manifest, if it is in the store and judged by every protocol of the study."""
-        if any(self.store.scores(key) is None for key in self._score_keys(node)):
-            return None
-        return self.store.manifest(node.key)
+        found = self._look_up(node)
+        return None if found is None else found[0]
+
+    def _look_up(self, node: Node) -> Found | None:
+        rows = self._scores(node)
+        manifest = None if rows is None else self.store.manifest(node.key)
+        return None if rows is None or manifest is None else (manifest, rows)
 
     def _take_from_store(self, node: Node) -> bool:
-        manifest = self.cached(node)
-        if manifest is None:
+        found = self.found.pop(node.key, None) or self._look_up(node)
+        if found is None:
             return False
-        node.status, node.reused = DONE, True
-        node.record |= {k: manifest.get(k) for k in KEPT}
-        self._read_scores(node)
+        node.record |= {k: found[0].get(k) for k in KEPT}
+        if node.key not in self.budget.paid:
+            self._unbook(node)  # another run has trained it meanwhile
+        self._finish(node, True, found[1])
         self.on_change(node)
         return True
+
+    def _finish(self, node: Node, reused: bool, rows: list[dict[str, Any]]) -> None:
+        """It is trained and judged, by whomever."""
+        o = self.study.objective
+        wanted = (o.protocol, o.metric, o.label, "", "val")
+        self.scores[node.key] = rows
+        mine = (r for r in rows if (r["protocol"], r["metric"], r["label"], r["class"], r["split"]) == wanted)
+        for row in mine:
+            node.value, node.high = row["value"], row.get("ci_high") or float("inf")
+        self.tree.done(node, reused)
+        if not node.task:
+            return
+        if self.durations.learn(node):
+            self.tree.expect_anew()
+        if node.booked:
+            seconds = (node.record.get("seconds") or 0.0) + (node.record.get("judge_seconds") or 0.0)
+            planned = node.settings["train"]["epochs"]
+            early = (node.record.get("epochs") or planned) - planned  # it may end before its last epoch
+            self.budget.correct(gpu_hours=self._gpu_hours(seconds), epochs=early)
+
+    def _gpu_hours(self, seconds: float) -> float:
+        """Of so many seconds of stages; nothing while it is not known how long those take."""
+        compute = self.study.compute
+        return seconds * compute.gpus * compute.workers / 3600 if self.durations.known else 0.0
 
     def _score_keys(self, node: Node) -> list[str]:
         return [
@@ -173,25 +270,99 @@ class Driver:
             for name, config in self.protocols.items()
         ]
 
-    def _read_scores(self, node: Node) -> None:
-        self.scores[node.key] = [row for key in self._score_keys(node) for row in self.store.scores(key) or []]
+    def _scores(self, node: Node) -> list[dict[str, Any]] | None:
+        """The rows of all protocols; None where one has not judged it."""
+        found: list[dict[str, Any]] = []
+        for key in self._score_keys(node):
+            rows = self.store.scores(key)
+            if rows is None:
+                return None
+            found += rows
+        return found
 
     def _next_round(self) -> bool:
-        """Tell the finished round in order, ask for another."""
+        """Tell the finished round in order, ask for another and let in what the budget has room for."""
         assert self.brain is not None
-        for asked, paths in self.round:
-            prefixes = [self._mean(nodes) for nodes in zip(*paths, strict=True)]
-            self.brain.tell(asked, prefixes)
-            self.trials.append(self._trial(asked, paths, prefixes[-1]))
+        self._tell()
         asked_now = self.brain.ask()
-        self.round = [(a, [self.path(a.proposal, root) for root in self.tree.starts()]) for a in asked_now]
+        roots = self.tree.starts()[: 1 if self.study.search.replicates == "leaders" else None]
+        self.round = [(a, [self.path(a.proposal, root) for root in roots]) for a in asked_now]
+        self._propose(self.round)
         return bool(self.round)
 
-    def _mean(self, nodes: tuple[Node, ...]) -> float | None:
-        """The brain is told the mean over the seeds, and only when every seed has come through."""
-        values = [self.value(n) for n in nodes]
-        known = [v for v in values if v is not None]
-        return sum(known) / len(known) if len(known) == len(values) else None
+    def _more_seeds(self) -> bool:
+        """Let what may still be the best in with all of its seeds; False where nothing else may be."""
+        roots = self.tree.starts()
+        if self.study.search.replicates == "all" or len(roots) == 1:
+            return False
+        chosen = {id(paths) for paths in contenders([paths for _, paths in self.round], self.best)}
+        more = [(asked, paths) for asked, paths in self.round if id(paths) in chosen]
+        for asked, paths in more:
+            paths += [self.path(asked.proposal, root) for root in roots[1:]]
+        self._propose(more)
+        return bool(more)
+
+    def _propose(self, proposals: list[tuple[Asked, Paths]]) -> None:
+        """Let them in as far as the budget has room."""
+        # By depth first: every seed's first stage, then every seed's second, in case the budget ends in between.
+        self.pending = deque((a, [n for ns in zip(*paths, strict=True) for n in ns]) for a, paths in proposals)
+        self._look_up_all({n.key: n for _, nodes in self.pending for n in nodes if not n.granted}.values())
+        self._admit()
+
+    def _tell(self) -> None:
+        """Close the round: what is complete of it goes to the brain and into the table of trials, in order."""
+        assert self.brain is not None
+        pending = {asked.number for asked, _ in self.pending}
+        for asked, paths in self.round:
+            if asked.number in pending or any(n.status == WAITING for path in paths for n in path):
+                continue  # the budget ended before it
+            prefixes = [mean(nodes) for nodes in zip(*paths, strict=True)]
+            if prefixes[-1] is not None and len(paths) == len(self.study.search.seeds):
+                self.best = max(prefixes[-1], self.best or prefixes[-1])
+            self.brain.tell(asked, prefixes)
+            self.trials.append(self._trial(asked, paths, prefixes[-1]))
+        self.round = []
+
+    def _look_up_all(self, nodes: Iterable[Node]) -> None:
+        """Find out what the store has of a round, many stages at a time: files are read whole, and may be far away."""
+        self.there = self.store.keys()
+        some = [n for n in nodes if n.key in self.there]
+        with ThreadPoolExecutor(READERS) as pool:
+            for node, found in zip(some, pool.map(self._look_up, some), strict=True):
+                if found is not None:
+                    self.found[node.key] = found
+
+    def _admit(self) -> bool:
+        """Let in what the budget has room for, in the order proposed; False if that is nothing."""
+        let_in = 0
+        while self.pending:
+            asked, nodes = self.pending[0]
+            if asked.number not in self.counted and not self.budget.book(curricula=1):
+                break
+            self.counted.add(asked.number)
+            for node in nodes:
+                if node.granted or node.status == PRUNED:
+                    continue
+                if not self._grant(node):
+                    return let_in > 0
+                let_in += 1
+            self.pending.popleft()
+            let_in += 1
+        return let_in > 0
+
+    def _grant(self, node: Node) -> bool:
+        free = node.key in self.there and node.key not in self.budget.paid
+        if not free and not self.budget.book(stages=1, epochs=node.settings["train"]["epochs"]):
+            return False
+        node.booked = not free
+        self.tree.grant(node)
+        return True
+
+    def _unbook(self, node: Node) -> None:
+        """It was let in and will not be trained."""
+        if node.booked:
+            self.budget.correct(stages=-1, epochs=-node.settings["train"]["epochs"])
+            node.booked = False
 
     def _trial(self, asked: Asked, paths: list[list[Node]], value: float | None) -> dict[str, Any]:
         trained = {

@@ -12,6 +12,7 @@ from dermsearch.errors import UserError
 from dermsearch.results.tables import ARROW
 from dermsearch.search.check import check, check_cases, check_images, drawn_for_training, training_images
 from dermsearch.search.driver import Driver
+from dermsearch.search.estimate import relative_cost
 from dermsearch.search.run import cache_folder
 from dermsearch.search.space import Proposal, Space
 from dermsearch.search.store import StageStore
@@ -64,8 +65,9 @@ def make_plan(study: Study) -> tuple[Plan, Space]:
         check_images(study, space, images)
 
     count = space.count()
-    exact = study.search.sampler == "grid"
-    budget = study.search.trials or count or 0
+    exact, limits = study.search.sampler == "grid", study.search.budget
+    most = [n for n in (study.search.trials, limits.curricula if limits else None) if n]
+    budget = min(most, default=count or 0)
     if exact and budget > 100_000:
         raise UserError(f"search: {budget} proposals are too many to lay out")
     proposals = list(_first(space.every(), min(budget, count or budget))) if exact else []
@@ -84,7 +86,9 @@ def make_plan(study: Study) -> tuple[Plan, Space]:
                 tree[name] = tree.get(name, 0) + seeds
     if not exact:  # the brain decides: at most a whole curriculum per proposal
         longest = study.curriculum.length[1]
-        return Plan(study, budget, budget * longest * seeds, budget * longest * seeds, images, 0, 0, None, False), space
+        stages = [n for n in (budget * longest * seeds, limits.stages if limits else None) if n]
+        most_stages = min(stages, default=0)
+        return Plan(study, budget, most_stages, most_stages, images, 0, 0, None, False), space
     cached = None
     if cases is not None and known:
         cached = _cached(study, space, cases.fingerprint, proposals)
@@ -107,9 +111,7 @@ def stage_passes(space: Space, proposal: Proposal, images: int) -> float:
     """Images through the backbone in the last stage of a proposal, over all branches."""
     task = proposal.curriculum[-1]
     settings = space.settings(task, proposal.settings)
-    cls, data = space.tasks[task], space.study.data
-    cost = cls.cost(cls.Config.model_validate(settings["config"]), data.size)
-    return settings["train"]["epochs"] * images * len(data.modalities) * cost
+    return relative_cost(space, task, settings) * images * len(space.study.data.modalities)
 
 
 def lines(plan: Plan) -> Iterator[str]:
@@ -120,7 +122,8 @@ def lines(plan: Plan) -> Iterator[str]:
     shortest, longest = study.curriculum.length
     yield f"Study '{study.name}': {encoder}, {' + '.join(data.modalities)}, {plan.images} training cases"
     yield f"  tasks      {', '.join(study.curriculum.tasks)}; curricula of {shortest} to {longest}"
-    yield f"  search     {study.search.sampler}: {plan.proposals} proposals, {plural(len(study.search.seeds), 'seed')}"
+    proposals = f"{plan.proposals} proposals" if plan.proposals else "as many proposals as its budget allows"
+    yield f"  search     {study.search.sampler}: {proposals}, {plural(len(study.search.seeds), 'seed')}"
     if plan.exact:
         saved = f"shared prefixes are trained once ({plan.unshared / max(1, plan.stages):.1f} times fewer)"
         yield f"  stages     {plan.stages} instead of {plan.unshared}: {saved}"
@@ -130,7 +133,14 @@ def lines(plan: Plan) -> Iterator[str]:
         yield f"  cost       {amount(plan.passes)} image passes instead of {amount(plan.unshared_passes)}"
         yield f"             (an image through {encoder}, forward and backward)"
     else:
-        yield f"  stages     at most {plan.stages}; the sampler decides as it goes; shared prefixes are trained once"
+        most = f"at most {plan.stages}; " if plan.stages else ""
+        yield f"  stages     {most}the sampler decides as it goes; shared prefixes are trained once"
+    if study.search.budget:
+        given = study.search.budget.model_dump(exclude_none=True)
+        limits = ", ".join(f"{n:g} {name.replace('_', '-')}" for name, n in given.items())
+        yield f"  budget     {limits}: {'the first one reached' if len(given) > 1 else 'which'} ends the run"
+    if study.search.replicates == "leaders" and len(study.search.seeds) > 1:
+        yield "  replicates at most that: seeds behind the first are for what may still be the best"
     if plan.cached is not None:
         yield f"  in store   {plan.cached} of {plan.stages} stages are finished and will be reused"
     gpu = f", {compute.gpus:g} GPU" if compute.gpus else ""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from typing import Any
 
 from rich.console import Console, Group
@@ -15,17 +15,20 @@ from rich.tree import Tree as Branch
 
 from dermsearch.results.tables import ARROW
 from dermsearch.search.driver import Driver
-from dermsearch.search.tree import DONE, FAILED, PRUNED, RUNNING, WAITING, Node
+from dermsearch.search.place import StoreLost
+from dermsearch.search.tree import DONE, FAILED, HELD, PRUNED, RUNNING, WAITING, Node
 from dermsearch.training.loggers import Logger
 
 MARKS = {
     WAITING: ("·", "dim"),
     RUNNING: ("●", "cyan"),
+    HELD: ("○", "cyan"),
     DONE: ("✓", "green"),
     FAILED: ("✗", "red"),
     PRUNED: ("–", "dim"),
 }
 EVERY = 0.5  # seconds between two looks at the stages under way
+SAVE, SHARE = 5.0, 0.05  # seconds between two writings of the tables, and the share of the time that they may take
 MOST = 60  # stages that the live tree shows; a larger one shows those under way and the best
 
 
@@ -39,7 +42,8 @@ class Progress:
         self.epochs: dict[str, int] = {}  # key -> epochs already logged
         self.finished: set[str] = set()  # keys whose logs are complete
         self.stop = threading.Event()
-        self.saved = 0.0
+        self.next_save = 0.0
+        self.estimated, self.left = 0.0, None  # type: float, float | None
 
     def __enter__(self) -> Progress:
         self.live: Any = Live(console=self.console, auto_refresh=False) if self.console.is_terminal else nullcontext()
@@ -56,11 +60,15 @@ class Progress:
 
     def changed(self, node: Node) -> None:
         """A line per finished stage where there is no terminal; the tables follow every few seconds."""
-        if node.status != RUNNING and not self.console.is_terminal:
+        if node.status == RUNNING:
+            return
+        if not self.console.is_terminal:
             self.console.print(self._line(node), highlight=False, soft_wrap=True)
-        if node.status != RUNNING and time.perf_counter() - self.saved > 5:
+        began = time.perf_counter()
+        if began > self.next_save:
             self.save()
-            self.saved = time.perf_counter()
+            ended = time.perf_counter()
+            self.next_save = ended + max(SAVE, (ended - began) / SHARE)
 
     def _line(self, node: Node) -> Text:
         done, total = self._counts()
@@ -84,36 +92,40 @@ class Progress:
             seconds = node.record.get("seconds") or 0.0
             how = "from the store" if node.reused else f"{seconds:.1f} s" if node.parent else ""
             return f"{score}  {how}"
-        if node.status == RUNNING and node.task:
+        where = " in another run" if node.status == HELD else ""
+        if node.status in (RUNNING, HELD) and node.task:
             total = node.settings["train"]["epochs"]
-            return f"epoch {self.epochs.get(node.key, 0)}/{total}"
-        return "judging" if node.status == RUNNING else ""
+            return f"epoch {self.epochs.get(node.key, 0)}/{total}{where}"
+        return f"judging{where}" if node.status in (RUNNING, HELD) else ""
 
     def _counts(self) -> tuple[int, int]:
         assert self.driver is not None
-        stages = self.driver.tree.stages()
-        return sum(n.status in (DONE, FAILED, PRUNED) for n in stages), len(stages)
+        return self.driver.tree.settled, self.driver.tree.wanted
 
     def _left(self) -> float | None:
-        """Seconds: what this run has taken per stage that it trained, times the stages that are left."""
+        """Seconds until what was let in is finished, or until the time of the budget is up."""
         assert self.driver is not None
-        stages = self.driver.tree.stages()
-        trained = sum(n.status == DONE and not n.reused for n in stages)
-        if not trained:
-            return None
-        left = sum(n.status in (WAITING, RUNNING) for n in stages)
-        return (time.perf_counter() - self.started) / trained * left
+        budget, now = self.driver.budget, time.perf_counter()
+        if now - self.estimated > EVERY:  # it looks at every stage, and thousands may come from the store at once
+            self.estimated, self.left = now, self.driver.durations.left(self.driver.tree, self.epochs)
+        if self.left is None or "hours" not in budget.limits:
+            return self.left
+        return min(self.left, max(0.0, 3600 * (budget.limits["hours"] - budget.hours)))
 
     def _watch(self) -> None:
         while not self.stop.wait(EVERY):
             self._look()
 
     def _look(self) -> None:
+        with suppress(StoreLost):  # whoever works with the store will say so
+            self._look_at_all()
+
+    def _look_at_all(self) -> None:
         if self.driver is None:
             return
         nodes = list(self.driver.tree.nodes.values())
         for node in nodes:
-            if node.task and node.status == RUNNING:
+            if node.task and node.status in (RUNNING, HELD):
                 self._log(node, self.driver.store.progress(node.key))
             elif node.task and node.status == DONE and node.key not in self.finished:
                 self.finished.add(node.key)
@@ -123,7 +135,7 @@ class Progress:
 
     def _log(self, node: Node, history: list[dict[str, Any]]) -> None:
         written = self.epochs.get(node.key, 0)
-        if len(history) <= written and node.status == RUNNING:
+        if len(history) <= written and node.status in (RUNNING, HELD):
             return
         name = f"{node.curriculum.replace(ARROW, '.')}-seed{node.seed}-{node.key[:8]}"
         settings = {"seed": node.seed, "curriculum": node.curriculum, **node.settings}
@@ -149,7 +161,12 @@ class Progress:
             head.append(f", about {clock(left)} left", style="dim")
         roots = [n for n in nodes if n.parent is None]
         room = min(MOST, max(5, self.console.height - 2 - len(roots)))
-        shown = {n.key for n in sorted(nodes, key=self._interest)[:room]}
+        shown: set[str] = set()
+        for node in sorted(nodes, key=self._interest)[:room]:
+            at: Node | None = node
+            while at is not None and at.key not in shown:  # and all that leads up to it
+                shown.add(at.key)
+                at = at.parent
         branches = []
         for root in roots:
             branch = Branch(self._label(root), guide_style="dim")
@@ -159,12 +176,12 @@ class Progress:
 
     def _grow(self, branch: Branch, node: Node, shown: set[str]) -> None:
         for child in node.children:
-            if child.key in shown or any(n.key in shown for n in child.below()):
+            if child.key in shown:
                 self._grow(branch.add(self._label(child)), child, shown)
 
     def _interest(self, node: Node) -> tuple[int, float]:
         assert self.driver is not None
-        order = {RUNNING: 0, FAILED: 1, DONE: 2, WAITING: 3, PRUNED: 4}
+        order = {RUNNING: 0, HELD: 1, FAILED: 2, DONE: 3, WAITING: 4, PRUNED: 5}
         return order[node.status], -(self.driver.value(node) or 0.0)
 
     def _label(self, node: Node) -> Text:

@@ -18,12 +18,11 @@ class Recorder:
     """Writes the tables of one run, and the tracebacks of bugs beside them."""
 
     def __init__(self, driver: Driver, folder: Path, caveats: str = "") -> None:
-        self.driver, self.folder = driver, folder
+        self.driver, self.folder, self.caveats = driver, folder, caveats
         self.provenance = {
             "study": driver.study.name,
             "version": __version__,
             "commit": commit(),
-            "caveats": caveats,
         }
         self.histories: dict[str, list[dict[str, Any]]] = {}
 
@@ -36,6 +35,7 @@ class Recorder:
     def write(self) -> None:
         """All four tables, each whole."""
         tree = self.driver.tree
+        provenance = {**self.provenance, "caveats": "; ".join(filter(None, [self.caveats, ended_by(self.driver)]))}
         over = [n for n in tree.stages() if n.status in (DONE, FAILED, PRUNED)]
         judged = [n for n in tree.nodes.values() if n.status == DONE]
         rows: dict[str, list[dict[str, Any]]] = {
@@ -54,7 +54,7 @@ class Recorder:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_text(f"{node.curriculum}, seed {node.seed}\n\n{node.record['traceback']}")
         for name, found in rows.items():
-            table = tables.build(name, [{**row, **self.provenance} for row in found])
+            table = tables.build(name, [{**row, **provenance} for row in found])
             tables.write(table, self.folder / "tables" / f"{name}.arrow")
 
     @staticmethod
@@ -78,6 +78,14 @@ class Recorder:
     def _epoch(node: Node, row: dict[str, Any]) -> dict[str, Any]:
         own = {"stage": node.key, "curriculum": node.curriculum, "task": node.task, "seed": node.seed}
         return {**own, **row, "parts": json.dumps(row["parts"])}
+
+
+def ended_by(driver: Driver) -> str:
+    """That the budget ended the run, and what was left, in words; empty where it did not."""
+    if not (driver.over and driver.budget.ended):
+        return ""
+    left = len(driver.left())
+    return f"the budget of {driver.budget.said()} was used up with {left} proposed stage{'s' * (left != 1)} left"
 
 
 @functools.cache

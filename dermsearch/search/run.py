@@ -13,15 +13,19 @@ import yaml
 from rich.console import Console
 
 from dermsearch.config import Study
-from dermsearch.data.open import is_made, open_cases
+from dermsearch.data.open import drop_damaged, is_made, open_cases
 from dermsearch.data.store import CaseStore
 from dermsearch.errors import UserError
 from dermsearch.search.brain import Brain
+from dermsearch.search.budget import Budget
 from dermsearch.search.check import check, check_cases
+from dermsearch.search.claims import Claims
 from dermsearch.search.cluster import Cluster, run_ray
 from dermsearch.search.driver import Driver
+from dermsearch.search.ledger import prices
+from dermsearch.search.place import StoreLost
 from dermsearch.search.progress import Progress
-from dermsearch.search.record import Recorder
+from dermsearch.search.record import Recorder, ended_by
 from dermsearch.search.store import StageStore
 from dermsearch.search.tree import DONE, FAILED, PRUNED, Node
 from dermsearch.training.loggers import make_loggers
@@ -60,15 +64,18 @@ def run_study(study: Study, out: Path, address: str | None, console: Console) ->
             soft_wrap=True,
         )
         precision = resolve(study.train.precision, study.compute.gpus)
-        brain = Brain(space, study.search, out / "optuna.journal")
+        brain = Brain(space, study.search, out / "optuna.journal", prices(space))
         loggers = make_loggers(study.logging, study.name, out)
         progress = Progress(console, loggers, lambda: recorder.write())
         place, changed = str(cache.absolute()), progress.changed
         weights = keep_weights(study, store)
-        driver = Driver(study, space, brain, store, cases.fingerprint, place, precision, changed, weights)
+        budget, claims = Budget(study.search.budget, out), Claims(store)
+        driver = Driver(
+            study, space, brain, store, cases.fingerprint, place, precision, changed, weights, budget, claims
+        )
         recorder = Recorder(driver, out, caveats(study, cases))
         progress.driver = driver
-        with progress:
+        with progress, claims:
             try:
                 run_engine(driver, cluster)
             finally:
@@ -89,6 +96,7 @@ def keep_weights(study: Study, store: StageStore) -> str:
 
 def cases_of(study: Study, cache: Path, cluster: Cluster, console: Console) -> CaseStore:
     """The study's cases. While built-in ones are drawn for the first time, Ray starts: there will be work for it."""
+    drop_damaged(study.data, cache)
     if study.data.source != "synthetic" or is_made(study.data, cache):
         return open_cases(study.data, cache)
     console.print(f"Drawing {study.data.cases} cases of {study.data.size} px ...", highlight=False)
@@ -117,8 +125,14 @@ def run_engine(driver: Driver, cluster: Cluster) -> None:
         from dermsearch.search.inline import run_inline
 
         run_inline(driver)
-        return
-    run_ray(driver, cluster)
+    else:
+        try:
+            run_ray(driver, cluster)
+        except Exception:  # Tune keeps its notes in the store and wraps what is wrong with it in words of its own
+            driver.store.prepare("stages")
+            raise
+    if driver.stopped:
+        raise StoreLost(driver.stopped)
 
 
 def prepare_folder(out: Path, study: Study) -> None:
@@ -149,6 +163,12 @@ def summarise(driver: Driver, seconds: float, out: Path) -> Outcome:
         "store": driver.store.where,
         "trials": len(driver.trials),
         "stages": counts,
+        "budget": {
+            "ended_by": driver.budget.ended,
+            "said": ended_by(driver),
+            "spent": {name: round(spent, 4) for name, spent in driver.budget.spent.items()},
+            "left": len(driver.left()),
+        },
         "seconds": round(seconds, 2),
         "training_seconds": round(sum(n.record.get("seconds") or 0.0 for n in trained), 2),
         "judging_seconds": round(sum(n.record.get("judge_seconds") or 0.0 for n in trained), 2),

@@ -6,7 +6,7 @@ import itertools
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, get_args
+from typing import Any, Protocol, get_args
 
 from pydantic import ValidationError
 
@@ -61,6 +61,36 @@ class Proposal:
         """The shorter curriculum that this one begins with."""
         tasks = self.curriculum[:length]
         return Proposal(tasks, tuple((n, v) for n, v in self.values if n.partition(".")[0] in tasks))
+
+
+class Choices(Protocol):
+    """What a sampler must know of a space."""
+
+    @property
+    def tasks(self) -> Mapping[str, Any]:
+        """The tasks by name."""
+
+    @property
+    def dimensions(self) -> list[Dimension]:
+        """What is searched beside the order."""
+
+    @property
+    def name(self) -> str:
+        """Of the study."""
+
+    @property
+    def repeats(self) -> bool:
+        """May a task come again?"""
+
+    @property
+    def length(self) -> tuple[int, int]:
+        """The shortest and the longest curriculum."""
+
+    def may_follow(self, before: Sequence[str], left: int = 0) -> list[str]:
+        """The tasks that may come after these with `left` more behind them."""
+
+    def every(self) -> Iterator[Proposal]:
+        """All proposals of a finite space, short curricula first."""
 
 
 class Space:
@@ -145,8 +175,25 @@ class Space:
             for combination in itertools.islice(itertools.product(*own.values()), CORNERS):
                 yield dict(zip(own, combination, strict=True))
 
+    @property
+    def name(self) -> str:
+        """Of the study."""
+        return self.study.name
+
+    @property
+    def repeats(self) -> bool:
+        """May a task come again?"""
+        return self.study.curriculum.repeats
+
+    @property
+    def length(self) -> tuple[int, int]:
+        """The shortest and the longest curriculum."""
+        return self.study.curriculum.length
+
     def may_follow(self, before: Sequence[str], left: int = 0) -> list[str]:
         """The tasks that may come after these with `left` more behind them."""
+        if before and self.tasks[before[-1]].supervised:
+            return []
         return [name for name in self._next(before) if self.room((*before, name)) >= left]
 
     def room(self, before: Sequence[str]) -> int:

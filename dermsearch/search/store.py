@@ -1,85 +1,57 @@
 """The stage store: finished stages and judgements by key, on a local path or any pyarrow filesystem.
 
+store.json                                                       the format; an older dermsearch refuses a newer one
 stages/<key>/encoders.safetensors, history.json, manifest.json   the manifest last, with checksums
 stages/<key>/handover.safetensors                                what some stages hand on beside their encoders
 scores/<key>.json                                                what a protocol said of a stage
 partial/<key>/state.pt, progress.json                            a stage under way; gone once it is finished
-weights/<hash>-<backbone>.safetensors                            what curricula start with, from a file of that hash
+weights/<hash>-<backbone>/weights.safetensors, manifest.json     what curricula start with, from a file of that hash
+
+What is damaged counts as missing and is made again. A store that is full or out of reach is `StoreLost`, never
+mistaken for an empty one.
 """
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
-import os
-import uuid
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow.fs as pafs
 
+from dermsearch import __version__
 from dermsearch.errors import UserError
+from dermsearch.search.place import MANIFEST, Place, StoreLost, checksum, sealed, unsealed
 
 if TYPE_CHECKING:
     from dermsearch.models.relations import Handover
 
-ENCODERS, HISTORY, MANIFEST = "encoders.safetensors", "history.json", "manifest.json"
-HANDOVER = "handover.safetensors"
+ENCODERS, HISTORY, HANDOVER = "encoders.safetensors", "history.json", "handover.safetensors"
+WEIGHTS, STORE = "weights.safetensors", "store.json"
+FORMAT = 2  # of a store; one without store.json is of format 1, whose judgements carry no checksums
 
 
-class StageStore:
-    """Reads and writes by key. Two writers of one key are harmless: they write the same."""
+class StageStore(Place):
+    """Reads and writes by key. Two writers of one key are harmless: the first to finish is kept."""
 
-    def __init__(self, where: str) -> None:
-        self.where = where
-        try:
-            if "://" in where:
-                self.fs, self.root = pafs.FileSystem.from_uri(where)
-            else:
-                self.fs, self.root = pafs.LocalFileSystem(), str(Path(where).expanduser().absolute())
-            self.fs.create_dir(f"{self.root}/stages", recursive=True)
-            probe = f"partial/{uuid.uuid4().hex}"
-            self.write(f"{probe}/writable", b"")
-            self.remove(probe)
-        except Exception as error:  # pyarrow raises many kinds for one mistake: this place cannot be used
-            what = (str(error) or type(error).__name__).splitlines()[0][:200]
-            raise UserError(f"compute.store: '{where}' cannot be written to: {what}") from None
+    def __init__(self, where: str, create: bool = True) -> None:
+        super().__init__(where, "compute.store: " if create else "")
+        if create:
+            self.prepare("stages")
+        elif not self.has_folder("stages"):
+            raise UserError(f"'{self.shown}' is not a stage store: it has no folder 'stages'")
+        self._check_format(create)
 
-    @property
-    def local(self) -> Path | None:
-        """The folder, where the store is one."""
-        return Path(self.root) if isinstance(self.fs, pafs.LocalFileSystem) else None
-
-    @property
-    def address(self) -> str:
-        """What opens the same store from any working folder and node."""
-        return self.root if self.local else self.where
-
-    def write(self, name: str, data: bytes) -> None:
-        """A file appears whole under its name."""
-        path = f"{self.root}/{name}"
-        part = f"{path}.{uuid.uuid4().hex[:8]}.part"
-        self.fs.create_dir(os.path.dirname(path), recursive=True)
-        with self.fs.open_output_stream(part) as out:
-            out.write(data)
-        self.fs.move(part, path)
-
-    def read(self, name: str) -> bytes | None:
-        """The file's bytes, or None where there is none."""
-        try:
-            with self.fs.open_input_file(f"{self.root}/{name}") as f:
-                return f.read()
-        except (FileNotFoundError, OSError):
-            return None
-
-    def read_json(self, name: str) -> Any:
-        """The file's content, or None where there is none or it is damaged."""
-        data = self.read(name)
-        try:
-            return None if data is None else json.loads(data)
-        except ValueError:
-            return None
+    def _check_format(self, create: bool) -> None:
+        """Refuse a store of a newer format, and mark one that says nothing of its format."""
+        about = self.read_sealed(STORE) or {"format": 1}
+        if about["format"] > FORMAT:
+            raise UserError(
+                f"{self.field}'{self.shown}' was written by dermsearch {about['version']} in format {about['format']}, "
+                f"and this one reads up to {FORMAT}: update dermsearch, or name another store"
+            )
+        if create and about["format"] < FORMAT:
+            self.write(STORE, sealed({"format": FORMAT, "version": __version__}))
 
     # Stages ------------------------------------------------------------------------------------------------
 
@@ -96,32 +68,23 @@ class StageStore:
         if handover is not None:
             files[HANDOVER] = packed(handover.state)
             about = {**about, "handover": handover.config}
-        for name, data in files.items():
-            self.write(f"stages/{key}/{name}", data)
-        manifest = {**about, "files": {name: checksum(data) for name, data in files.items()}}
-        manifest["checksum"] = of_itself(manifest)
-        self.write(f"stages/{key}/{MANIFEST}", json.dumps(manifest).encode())
+        self.commit_files(f"stages/{key}", files, about)
         self.clear_partial(key)
+
+    def keys(self) -> set[str]:
+        """The stages that are there, finished or half written."""
+        chosen = pafs.FileSelector(f"{self.root}/stages")
+        return {info.base_name for info in self._patiently("read", lambda: self.fs.get_file_info(chosen))}
 
     def manifest(self, key: str) -> dict[str, Any] | None:
         """What the stage's maker wrote down, if all of its files are what they were."""
-        manifest = self.read_json(f"stages/{key}/{MANIFEST}")
-        if not isinstance(manifest, dict) or manifest.get("checksum") != of_itself(manifest):
-            return None
-        for name, expected in manifest["files"].items():
-            data = self.read(f"stages/{key}/{name}")
-            if data is None or checksum(data) != expected:
-                return None
-        return manifest
+        return self.whole(f"stages/{key}")
 
     def encoders(self, key: str) -> dict[str, Any]:
         """The weights that a stage hands on."""
         from safetensors.torch import load
 
-        data = self.read(f"stages/{key}/{ENCODERS}")
-        if data is None:
-            raise FileNotFoundError(f"stage {key} is not in the store {self.where}")
-        return load(data)
+        return load(self._of_stage(key, ENCODERS)[0])
 
     def handover(self, key: str) -> Handover | None:
         """What a stage hands on beside its encoders."""
@@ -129,22 +92,37 @@ class StageStore:
 
         from dermsearch.models.relations import Handover
 
-        manifest, data = self.read_json(f"stages/{key}/{MANIFEST}"), self.read(f"stages/{key}/{HANDOVER}")
-        return None if data is None or not manifest else Handover(manifest["handover"], load(data))
+        manifest = self.read_sealed(f"stages/{key}/{MANIFEST}")
+        if manifest is None or HANDOVER not in manifest["files"]:
+            return None
+        return Handover(manifest["handover"], load(self._of_stage(key, HANDOVER)[0]))
 
     def history(self, key: str) -> list[dict[str, Any]]:
         """A row per epoch of a finished stage."""
-        return self.read_json(f"stages/{key}/{HISTORY}") or []
+        return json.loads(self._of_stage(key, HISTORY)[0])
+
+    def _of_stage(self, key: str, name: str) -> tuple[bytes, dict[str, Any]]:
+        """A file of a stage that somebody found whole before."""
+        manifest = self.read_sealed(f"stages/{key}/{MANIFEST}")
+        data = None if manifest is None else self.checked(f"stages/{key}", name, manifest)
+        if data is None or manifest is None:
+            what = f"{name} of stage {key} was damaged or deleted under the running study"
+            raise StoreLost(f"{self.field}'{self.shown}': {what}; the same command makes it again and continues")
+        return data, manifest
 
     # Judgements --------------------------------------------------------------------------------------------
 
     def scores(self, key: str) -> list[dict[str, Any]] | None:
-        """The rows of a judgement, or None if there is none yet."""
-        return self.read_json(f"scores/{key}.json")
+        """The rows of a judgement, or None if there is none yet or it is damaged."""
+        found = self.read_json(f"scores/{key}.json")
+        if isinstance(found, list):  # of format 1
+            return found
+        judged = unsealed(found)
+        return None if judged is None else judged["rows"]
 
-    def write_scores(self, key: str, rows: list[dict[str, Any]]) -> None:
-        """Keep a judgement."""
-        self.write(f"scores/{key}.json", json.dumps(rows).encode())
+    def write_scores(self, key: str, rows: list[dict[str, Any]], stage: str = "") -> None:
+        """Keep a judgement, of that stage: it goes where its stage goes."""
+        self.write(f"scores/{key}.json", sealed({"stage": stage, "rows": rows}))
 
     # Starting weights --------------------------------------------------------------------------------------
 
@@ -152,18 +130,24 @@ class StageStore:
         """A backbone's weights from a file of that hash, or None if nobody has put them here."""
         from safetensors.torch import load
 
-        data = self.read(f"weights/{content}-{backbone}.safetensors")
+        folder = f"weights/{content}-{backbone}"
+        manifest = self.read_sealed(f"{folder}/{MANIFEST}")
+        data = None if manifest is None else self.checked(folder, WEIGHTS, manifest)
         return None if data is None else load(data)
 
     def write_weights(self, content: str, backbone: str, weights: dict[str, Any]) -> None:
         """Keep them for every worker, on whatever node."""
-        self.write(f"weights/{content}-{backbone}.safetensors", packed(weights))
+        self.commit_files(f"weights/{content}-{backbone}", {WEIGHTS: packed(weights)}, {"backbone": backbone})
 
     # Stages under way --------------------------------------------------------------------------------------
 
     def progress(self, key: str) -> list[dict[str, Any]]:
-        """The epochs that a stage under way has finished."""
-        return self.read_json(f"partial/{key}/progress.json") or []
+        """The epochs that a stage under way has finished, to be looked at: no result comes from here."""
+        try:
+            found = json.loads(self.read(f"partial/{key}/progress.json", patient=False) or b"[]")
+        except (ValueError, StoreLost):
+            return []
+        return found if isinstance(found, list) else []
 
     def write_progress(self, key: str, rows: list[dict[str, Any]]) -> None:
         """Let the driver see how far a stage is."""
@@ -172,13 +156,6 @@ class StageStore:
     def clear_partial(self, key: str) -> None:
         """Forget the state of a stage under way."""
         self.remove(f"partial/{key}")
-
-    def remove(self, folder: str) -> None:
-        """Delete a folder of the store, if it is there."""
-        try:
-            self.fs.delete_dir(f"{self.root}/{folder}")
-        except OSError:
-            return  # it never was, or another process was faster
 
 
 class PartialStage:
@@ -194,14 +171,15 @@ class PartialStage:
         data = self.store.read(self.name)
         if data is None or len(data) < 16 or checksum(data[16:]).encode() != data[:16]:
             return None
-        return torch.load(io.BytesIO(data[16:]), map_location="cpu", weights_only=True)
+        state = torch.load(io.BytesIO(data[16:]), map_location="cpu", weights_only=True)
+        return state if state.pop("version", __version__) == __version__ else None  # another may train otherwise
 
     def save(self, state: dict[str, Any]) -> None:
         """Replace the state by that of the epoch just finished."""
         import torch
 
         buffer = io.BytesIO()
-        torch.save(state, buffer)
+        torch.save({**state, "version": __version__}, buffer)
         data = buffer.getvalue()
         self.store.write(self.name, checksum(data).encode() + data)
 
@@ -211,13 +189,3 @@ def packed(tensors: dict[str, Any]) -> bytes:
     from safetensors.torch import save
 
     return save({name: t.detach().cpu().contiguous() for name, t in tensors.items()})
-
-
-def of_itself(manifest: dict[str, Any]) -> str:
-    """The checksum of a manifest without its checksum."""
-    return checksum(json.dumps({k: v for k, v in manifest.items() if k != "checksum"}, sort_keys=True).encode())
-
-
-def checksum(data: bytes) -> str:
-    """16 hex digits of blake2b."""
-    return hashlib.blake2b(data, digest_size=8).hexdigest()

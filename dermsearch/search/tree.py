@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import heapq
+import itertools
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from dermsearch.results.tables import ARROW, ROOT_CURRICULUM
 
-WAITING, RUNNING, DONE, FAILED, PRUNED = "waiting", "running", "done", "failed", "pruned"
+WAITING, RUNNING, HELD, DONE, FAILED, PRUNED = "waiting", "running", "held", "done", "failed", "pruned"
 
 
 @dataclass(eq=False)
@@ -26,13 +29,21 @@ class Node:
     error: str = ""
     record: dict[str, Any] = field(default_factory=dict)  # what its training and judging came to
     title: str = ROOT_CURRICULUM  # of a root: curricula start from it, or it is a baseline from which none does
+    order: int = 0  # in which it was proposed
+    granted: bool = False  # the budget has room for it; only then does anybody work on it
+    booked: bool = False  # and it takes some of that room
+    value: float | None = None  # its score by the study's objective
+    high: float = float("inf")  # and the upper end of that score's 95 % interval
+    cost: float = 0.0  # of training it, in image passes per training image
+    expected: float = 0.0  # what it will take, in seconds as soon as any stage has been measured
+    ahead: float = 0.0  # the longest chain of expected work that begins with it: nothing is over before that is
 
-    @property
+    @cached_property
     def depth(self) -> int:
         """Tasks behind it; 0 for the root."""
         return 0 if self.parent is None else self.parent.depth + 1
 
-    @property
+    @cached_property
     def curriculum(self) -> str:
         """The tasks from the root to here."""
         if self.parent is None:
@@ -46,55 +57,140 @@ class Node:
             yield from child.below()
 
 
-class Tree:
-    """Nodes by key, in the order in which they were proposed."""
+Rank = Callable[[Node], tuple[float, ...]]  # the smallest goes first
 
-    def __init__(self) -> None:
+
+def critical_path(node: Node) -> tuple[float, ...]:
+    """What most work has to wait for goes first; of equals what follows the better stage, then the earliest."""
+    before = node.parent.value if node.parent else None
+    return (-node.ahead, -(before or 0.0), node.order)
+
+
+class Tree:
+    """Nodes by key, in the order in which they were proposed, and a heap of those that could start.
+
+    An entry of the heap is not moved when its node's rank changes: the node gets another, and the old one is
+    put right when it comes up.
+    """
+
+    def __init__(self, rank: Rank = critical_path, expect: Callable[[Node], float] = lambda node: node.cost) -> None:
         self.nodes: dict[str, Node] = {}
+        self.rank, self.expect = rank, expect
+        self.most = 1  # stages that were under way at once
+        self.wanted = self.settled = 0  # stages let in or dropped, and those of them of which nothing more will come
+        self._heap: list[tuple[tuple[float, ...], int, Node]] = []  # (rank, a number of its own, node)
+        self._pushed = itertools.count()
+        self._under_way: dict[str, Node] = {}  # running here, or held by another run
 
     def root(self, key: str, seed: int, title: str = ROOT_CURRICULUM) -> Node:
-        """A root of a seed, made on first use."""
-        return self.nodes.setdefault(key, Node(key, seed, title=title))
+        """A root of a seed, made on first use. Nobody asks a budget for its judging."""
+        if key not in self.nodes:
+            self.nodes[key] = Node(key, seed, title=title, order=len(self.nodes), granted=True)
+            self._push(self.nodes[key])
+        return self.nodes[key]
 
     def starts(self) -> list[Node]:
         """The roots that curricula start from, one per seed."""
         return [n for n in self.nodes.values() if n.parent is None and n.title == ROOT_CURRICULUM]
 
-    def child(self, parent: Node, key: str, task: str, settings: dict[str, Any]) -> Node:
+    def child(self, parent: Node, key: str, task: str, settings: dict[str, Any], cost: float = 1.0) -> Node:
         """The stage of that key under `parent`, made on first use; born pruned under a stage that failed."""
         if key in self.nodes:
             return self.nodes[key]
-        node = Node(key, parent.seed, parent, task, settings)
+        node = Node(key, parent.seed, parent, task, settings, order=len(self.nodes), cost=cost)
         self.nodes[key] = node
         parent.children.append(node)
         if parent.parent and parent.status in (FAILED, PRUNED):
             self._drop(node, parent)
         return node
 
+    def grant(self, node: Node) -> None:
+        """From here on it will be worked on as soon as its parent is finished."""
+        node.granted = True
+        self.wanted += 1
+        node.expected = node.ahead = self.expect(node)
+        self._push(node)
+        above = node.parent
+        while above is not None and above.ahead < above.expected + node.ahead:
+            above.ahead = above.expected + node.ahead
+            self._push(above)
+            node, above = above, above.parent
+
+    def expect_anew(self) -> None:
+        """Something was learnt of how long stages take: rank all of them again."""
+        for node in reversed(self.nodes.values()):  # children come after their parents
+            node.expected = self.expect(node) if node.parent else 0.0
+            later = (child.ahead for child in node.children if child.granted and child.status != PRUNED)
+            node.ahead = node.expected + max(later, default=0.0)
+        self._heap = [(self.rank(n), next(self._pushed), n) for n in self.nodes.values() if startable(n)]
+        heapq.heapify(self._heap)
+
     def ready(self) -> Node | None:
-        """The waiting node that could start now and that most others wait for. Roots need no training."""
-        found = [
-            n
-            for n in self.nodes.values()
-            if n.status == WAITING and (n.depth < 2 or (n.parent and n.parent.status == DONE))
-        ]
-        return max(found, key=lambda n: sum(1 for _ in n.below()), default=None)  # the earliest of equals
+        """The first by rank of the nodes that could start now; it stays the first until its status changes."""
+        while self._heap:
+            rank, _, node = self._heap[0]
+            if startable(node) and rank == self.rank(node):
+                return node
+            heapq.heappop(self._heap)
+            self._push(node)
+        return None
 
     def running(self) -> list[Node]:
-        """The nodes that somebody works on."""
-        return [n for n in self.nodes.values() if n.status == RUNNING]
+        """The nodes that somebody works on, here or in another run."""
+        return list(self._under_way.values())
 
-    def fail(self, node: Node, error: str) -> None:
-        """Record a failure and drop what depends on it. On the judging of a root nothing depends."""
+    def begin(self, node: Node, status: str = RUNNING) -> None:
+        """Somebody works on it: a worker of this run, or another run (HELD)."""
+        node.status = status
+        self._under_way[node.key] = node
+        self.most = max(self.most, sum(1 for n in self._under_way.values() if n.status == RUNNING))
+
+    def release(self, node: Node) -> None:
+        """Nobody works on it any more, and it is not finished."""
+        self._under_way.pop(node.key, None)
+        node.status = WAITING
+        self._push(node)
+
+    def leave(self, node: Node) -> None:
+        """The budget has no room for it after all."""
+        node.granted = False
+        self.wanted -= 1
+
+    def done(self, node: Node, reused: bool) -> None:
+        """It is finished: what waits for it could start."""
+        self._under_way.pop(node.key, None)
+        node.status, node.reused = DONE, reused
+        self.settled += bool(node.parent)
+        for child in node.children:
+            self._push(child)
+
+    def fail(self, node: Node, error: str) -> list[Node]:
+        """Record a failure and drop what depends on it, which is returned. On a root's judging nothing depends."""
+        self._under_way.pop(node.key, None)
         node.status, node.error = FAILED, error
-        for lost in node.below() if node.parent else ():
-            self._drop(lost, node)
+        self.settled += bool(node.parent)
+        lost = list(node.below()) if node.parent else []
+        for each in lost:
+            self._drop(each, node)
+        return lost
 
     def stages(self) -> list[Node]:
         """All nodes but the roots."""
-        return [n for n in self.nodes.values() if n.parent is not None]
+        return [n for n in list(self.nodes.values()) if n.parent is not None]  # others may add some meanwhile
 
-    @staticmethod
-    def _drop(node: Node, because: Node) -> None:
+    def _push(self, node: Node) -> None:
+        if startable(node):
+            heapq.heappush(self._heap, (self.rank(node), next(self._pushed), node))
+
+    def _drop(self, node: Node, because: Node) -> None:
+        self.settled += 1
+        self.wanted += not node.granted
         node.status = PRUNED
         node.error = because.error if because.status == PRUNED else f"dropped: {because.curriculum} failed"
+
+
+def startable(node: Node) -> bool:
+    """Could somebody begin it now? The root's weights are there before anybody has judged them."""
+    if node.status != WAITING or not node.granted:
+        return False
+    return node.parent is None or node.parent.parent is None or node.parent.status == DONE

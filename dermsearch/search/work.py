@@ -28,6 +28,7 @@ from dermsearch.downstream.base import Features, Images
 from dermsearch.errors import UserError
 from dermsearch.models.encoders import Encoders
 from dermsearch.search.keys import score_key
+from dermsearch.search.place import StoreLost
 from dermsearch.search.store import PartialStage, StageStore
 from dermsearch.training.precision import autocast
 from dermsearch.training.stage import Recipe, StageFailed, Watch, train_stage
@@ -42,6 +43,8 @@ def do(job: Job) -> Record:
     began = time.time()
     try:
         record = _do(job)
+    except StoreLost as error:
+        record = {"status": "stopped", "error": str(error)}
     except (StageFailed, UserError) as error:
         record = {"status": "failed", "error": str(error)}
     except torch.OutOfMemoryError as error:
@@ -81,7 +84,7 @@ def _do(job: Job) -> Record:
             key = judgement(job, name, config)
             if store.scores(key) is None:
                 settings = PROTOCOLS[name].Config(**config)
-                store.write_scores(key, judge(features, name, settings, job["seed"], handover, images))
+                store.write_scores(key, judge(features, name, settings, job["seed"], handover, images), job["key"])
         record["judge_seconds"] = time.perf_counter() - judging
     return record
 
@@ -120,6 +123,8 @@ def _train(
         "parent": job["parent"],
         "settings": job["settings"],
         "seed": job["seed"],
+        "study": job["study"],  # that it was first made for; others may use it
+        "weights": job["weights"],
         "precision": job["precision"],
         "seconds": sum(row["seconds"] for row in history),
         "epochs": len(history),

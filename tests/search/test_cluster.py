@@ -17,6 +17,7 @@ GPU = {"CPU": 16.0, "GPU": 2.0}
         (Compute(threads=3), [CPU, CPU], 2),  # a worker does not span nodes
         (Compute(gpus=1), [CPU, GPU, GPU], 4),
         (Compute(gpus=0.5), [GPU], 4),
+        (Compute(gpus=0.25), [GPU], 8),
         (Compute(workers=2, gpus=1), [GPU, GPU, GPU], 3),
         (Compute(workers=4, threads=2), [CPU, CPU], 1),  # a stage may
         (Compute(concurrency=3), [CPU, CPU], 3),

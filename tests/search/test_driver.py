@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import optuna
 import pytest
@@ -40,6 +41,29 @@ def test_a_second_run_trains_nothing_and_one_more_task_only_what_is_new(bench: B
     run_inline(wider, bench.work(wider))
     assert len(bench.jobs) == 9 - 4
     assert all("relative_location" in job["curriculum"] for job in bench.jobs)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "trained", "judged"),
+    [
+        ({"curriculum__length": [1, 2]}, {"curriculum__length": [1, 3]}, 6, 0),
+        ({}, {"downstream": {"linear": {}, "knn": {}}}, 0, 16),
+        ({"search__seeds": [0]}, {"search__seeds": [0, 1]}, 15, 1),  # and another root to judge
+        ({}, {"curriculum__order": "listed"}, 0, 0),
+    ],
+)
+def test_extending_a_finished_study_costs_what_is_new(
+    before: dict[str, Any], after: dict[str, Any], trained: int, judged: int, bench: Bench
+) -> None:
+    first = bench.driver(make_study(**before))
+    run_inline(first, bench.work(first))
+    bench.jobs.clear()
+    second = bench.driver(make_study(**after))
+    run_inline(second, bench.work(second))
+    stages = second.tree.stages()
+    counts = summarise(second, 1.0, bench.folder).summary["stages"]
+    assert len(bench.jobs) == trained + judged
+    assert counts["trained"] == trained and counts["reused"] == len(stages) - trained
 
 
 def test_a_failed_stage_drops_its_subtree_and_nothing_else(bench: Bench) -> None:

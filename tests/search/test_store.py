@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from dermsearch.errors import UserError
-from dermsearch.search.store import ENCODERS, HISTORY, MANIFEST, PartialStage, StageStore
+from dermsearch.search.place import MANIFEST
+from dermsearch.search.store import ENCODERS, HISTORY, PartialStage, StageStore
 
 WEIGHTS = {"w": torch.arange(6.0).reshape(2, 3), "steps": torch.tensor(3)}
 ABOUT = {"seconds": 1.0}

@@ -1,0 +1,233 @@
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+from conftest_search import Bench, make_study
+from e2e.tiny import TWO_TASKS, run, values
+
+from dermsearch.search import claims as module
+from dermsearch.search.brain import Brain
+from dermsearch.search.claims import BEAT, POLL, STALE, Claims, born, gone, home
+from dermsearch.search.driver import FINISHED, WAIT, Driver
+from dermsearch.search.inline import run_inline
+from dermsearch.search.space import Space
+from dermsearch.search.store import StageStore
+
+
+class Clock:
+    """Goes when it is told to."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> StageStore:
+    return StageStore(str(tmp_path / "store"))
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+def far_away(claims: Claims, beat: int = 1) -> None:
+    """Make its beat that of a process on another machine."""
+    about = {"beat": beat, "home": "another machine", "pid": os.getpid(), "born": "then"}
+    claims.store.write(f"claims/runs/{claims.run}.json", json.dumps(about).encode())
+
+
+def test_a_stage_has_one_master_until_it_is_dropped(store: StageStore, clock: Clock) -> None:
+    with Claims(store) as one, Claims(store, clock) as two:
+        assert one.take("a") and one.take("a") and not two.take("a")
+        assert two.take("b")
+        clock.now += 2 * POLL
+        assert two.freed() == []
+        one.drop("a")
+        assert two.freed() == [], "looked just now"
+        clock.now += 2 * POLL
+        assert two.freed() == ["a"] and two.take("a") and not one.take("a")
+
+
+def test_at_the_end_of_a_run_nothing_of_its_claims_is_left(store: StageStore, clock: Clock) -> None:
+    with Claims(store, clock) as two:
+        with Claims(store) as one:
+            assert one.take("a") and not two.take("a")
+        clock.now += 2 * POLL
+        assert two.freed() == ["a"]
+    assert store.local is not None
+    assert [p for p in (store.local / "claims").rglob("*") if p.is_file()] == []
+
+
+@pytest.mark.parametrize("local", [True, False])
+def test_a_run_whose_beat_stands_still_is_dead_and_one_that_beats_is_not(
+    store: StageStore, clock: Clock, local: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not local:  # as on an object store, where nothing can be linked
+        monkeypatch.setattr(StageStore, "local", property(lambda self: None))
+    one, two = Claims(store), Claims(store, clock)
+    assert one.take("a")
+    for beat in range(20):
+        far_away(one, beat)
+        assert not two.take("a")
+        clock.now += STALE / 2
+    looks = 0
+    while not two.take("a"):
+        clock.now += 1.0
+        looks += 1
+    assert STALE - BEAT <= looks <= STALE + BEAT
+    assert not one.take("a"), "back from the dead, it lets the other finish"
+
+
+def test_a_watcher_that_slept_gives_the_other_time(store: StageStore, clock: Clock) -> None:
+    one, two = Claims(store), Claims(store, clock)
+    assert one.take("a")
+    far_away(one)
+    assert not two.take("a")
+    clock.now += 100 * STALE  # this process was stopped, and perhaps the other with it
+    assert not two.take("a")
+
+
+def test_a_process_of_this_machine_that_is_gone_is_dead_at_once(store: StageStore, clock: Clock) -> None:
+    child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    beat = json.dumps({"beat": 1, "home": home(), "pid": child.pid, "born": born(child.pid)}).encode()
+    one, two = Claims(store), Claims(store, clock)
+    assert one.take("a")
+    store.write(f"claims/runs/{one.run}.json", beat)
+    assert not gone(beat) and not two.take("a")
+    child.kill()
+    child.wait()
+    assert gone(beat) and two.take("a")
+    another = json.dumps({"beat": 1, "home": home(), "pid": os.getpid(), "born": "1"}).encode()
+    assert gone(another), "its number belongs to another process now"
+
+
+def test_of_many_at_once_one_gets_it(store: StageStore) -> None:
+    runs, keys = [Claims(store) for _ in range(8)], [f"k{i}" for i in range(25)]
+    got: list[tuple[int, str]] = []
+    barrier = threading.Barrier(len(runs))
+
+    def race(number: int) -> None:
+        for key in keys:
+            barrier.wait()
+            if runs[number].take(key):
+                got.append((number, key))
+
+    threads = [threading.Thread(target=race, args=(i,)) for i in range(len(runs))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for each in runs:
+        each.__exit__()
+    assert sorted(key for _, key in got) == sorted(keys)
+
+
+def drivers(bench: Bench, clock: Clock) -> tuple[Driver, Driver]:
+    """Two runs of one study on one store."""
+    study = make_study()
+    made = []
+    for name in ("one", "two"):
+        space = Space(study)
+        own = StageStore(str(bench.folder / "store"))
+        brain = Brain(space, study.search, bench.folder / name / "journal")
+        made.append(Driver(study, space, brain, own, "f", "", "fp32", claims=Claims(own, clock)))
+    return made[0], made[1]
+
+
+def test_two_drivers_train_no_stage_twice_and_both_finish(bench: Bench, clock: Clock) -> None:
+    one, two = drivers(bench, clock)
+    work = {d: bench.work(d) for d in (one, two)}
+    ended = set()
+    while len(ended) < 2:
+        for driver in (one, two):
+            jobs = []
+            while isinstance(job := driver.next_job(), dict) and len(jobs) < 2:
+                jobs.append(job)
+            if isinstance(job, dict):
+                jobs.append(job)
+            if job == FINISHED:
+                ended.add(driver)
+            clock.now += POLL
+            for each in jobs:
+                other = two if driver is one else one
+                held = other.next_job()  # the other looks while this one is at it
+                if isinstance(held, dict):
+                    other.done(held["key"], work[other](held))
+                driver.done(each["key"], work[driver](each))
+    names = [job["curriculum"] for job in bench.jobs]
+    assert len(names) == len(set(names)) == 16
+    trained = [sum(not n.reused for n in d.tree.stages()) for d in (one, two)]
+    assert sum(trained) == 15 and min(trained) > 0
+    assert [t["value"] for t in one.trials] == [t["value"] for t in two.trials] and len(one.trials) == 15
+
+
+def test_what_a_dead_run_began_is_taken_over(bench: Bench, clock: Clock) -> None:
+    dead, alive = drivers(bench, clock)
+    begun = [dead.next_job() for _ in range(4)]  # the root and three tasks: all that can begin
+    assert alive.next_job() == WAIT
+    assert dead.claims is not None and alive.claims is not None
+    for _ in range(int(STALE + BEAT)):
+        far_away(dead.claims)
+        clock.now += 1.0
+        job = alive.next_job()
+        if isinstance(job, dict):
+            break
+    assert isinstance(job, dict) and job["key"] in [b["key"] for b in begun if isinstance(b, dict)]
+    alive.done(job["key"], bench.work(alive)(job))
+    run_inline(alive, bench.work(alive))
+    assert len(bench.jobs) == 16 and alive.over
+
+
+def test_tune_is_asked_to_come_again_while_another_run_is_at_it(bench: Bench, clock: Clock) -> None:
+    from dermsearch.search.searcher import StageSearcher
+
+    one, two = drivers(bench, clock)
+    jobs = [one.next_job() for _ in range(4)]
+    searcher = StageSearcher(two, "")
+    assert searcher.suggest("t0") is None
+    assert isinstance(jobs[1], dict)
+    one.done(jobs[1]["key"], bench.work(one)(jobs[1]))
+    clock.now += 2 * POLL
+    found = searcher.suggest("t1")
+    assert json.loads(found["job"])["parent"] == jobs[1]["key"]
+
+
+def test_a_store_out_of_reach_for_claims_stops_nobody(
+    bench: Bench, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(self: Claims, *given: object) -> None:
+        raise OSError("full")
+
+    monkeypatch.setattr(module.Claims, "_write", broken)
+    one, _ = drivers(bench, clock)
+    run_inline(one, bench.work(one))
+    assert len(bench.jobs) == 16
+
+
+def test_two_processes_on_one_store_share_the_work(tmp_path: Path) -> None:
+    """The whole thing: two runs of one study, started together, each with a results folder of its own."""
+    found: dict[str, dict] = {}
+    study = [*TWO_TASKS, "compute.engine=inline", "logging=[]"]
+
+    def go(out: str) -> None:
+        found[out] = run(tmp_path, *study, out=out)[0]
+
+    threads = [threading.Thread(target=go, args=(out,)) for out in ("one", "two")]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    counts = [found[out]["stages"] for out in ("one", "two")]
+    assert sum(c["trained"] for c in counts) == 4 and sum(c["reused"] for c in counts) == 4
+    assert not any(c["failed"] or c["pruned"] for c in counts)
+    assert values(tmp_path, "one") == values(tmp_path, "two")
