@@ -124,7 +124,7 @@ def scored(
     """The row of a curriculum, or of no pre-training, that has a score."""
     values = {seed: score["value"] for seed, score in zip(seeds, found, strict=True)}
     several = len(found) > 1
-    low, high = t_interval(values.values()) if several else (found[0]["ci_low"], found[0]["ci_high"])
+    low, high = t_interval(values.values(), measure.metric) if several else (found[0]["ci_low"], found[0]["ci_high"])
     return Row(
         curriculum=curriculum,
         settings=settings,
@@ -144,13 +144,14 @@ def scored(
     )
 
 
-def t_interval(values: Iterable[float]) -> tuple[float, float]:
-    """95 % interval of a mean from Student's t; needs two values."""
+def t_interval(values: Iterable[float], metric: str = "") -> tuple[float, float]:
+    """95 % interval of a mean from Student's t, within what the metric can be; needs two values."""
     from scipy.special import stdtrit
 
     values = list(values)
     half = float(stdtrit(len(values) - 1, 0.975)) * stdev(values) / math.sqrt(len(values))
-    return fmean(values) - half, fmean(values) + half
+    lowest, highest = (1.0, math.inf) if metric == "mean_rank" else (0.0, 1.0)
+    return max(lowest, fmean(values) - half), min(highest, fmean(values) + half)
 
 
 HEADINGS = ["#", "curriculum", "order", "score, %  [95 %]", "Δ first\ntask", "Δ no pre-\ntraining", "seeds"]

@@ -209,7 +209,8 @@ def value_of(found: Sequence[Mapping[str, Any]], scale: float) -> Value | None:
     if not found:
         return None
     values = [score["value"] for score in found]
-    ends = t_interval(values) if len(set(values)) > 1 else (found[0]["ci_low"], found[0]["ci_high"])
+    several = len(set(values)) > 1
+    ends = t_interval(values, found[0]["metric"]) if several else (found[0]["ci_low"], found[0]["ci_high"])
     low, high = (None if end is None or not math.isfinite(end) else scale * end for end in ends)
     return Value(scale * fmean(values), low, high, len(values), max(score["n"] or 0 for score in found))
 

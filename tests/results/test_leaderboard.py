@@ -88,7 +88,9 @@ def test_seeds_are_replicates(make_study):
 
 
 def test_t_interval():
-    assert t_interval([0.0, 1.0]) == pytest.approx((0.5 - 12.7062 * 0.5, 0.5 + 12.7062 * 0.5), rel=1e-4)
+    assert t_interval([0.49, 0.51]) == pytest.approx((0.5 - 12.7062 * 0.01, 0.5 + 12.7062 * 0.01), rel=1e-4)
+    assert t_interval([0.0, 1.0]) == (0, 1), "no score is outside"
+    assert t_interval([2.0, 40.0], "mean_rank") == pytest.approx((1, 21 + 12.7062 * 19), rel=1e-4)
 
 
 def test_differences_use_only_shared_seeds(make_study):
