@@ -51,7 +51,9 @@ def replay(
     for name in names:
         if name not in known:
             raise UserError(f"--sampler: '{name}' is not a sampler; {nearest(name, known)}")
+    from rich import box
     from rich.console import Console
+    from rich.progress import track
     from rich.table import Table
 
     from dermsearch.search.replay import cost, read_table
@@ -59,21 +61,33 @@ def replay(
 
     scores = read_table(table)
     found: dict[tuple[str, bool], Cost] = {}
+    aside = Console(stderr=True)
     for name in names:
         settings = Search.model_validate({"sampler": name, "trials": len(scores), "round": together})
         for sharing in (True, False):
-            runs = [search(scores, settings, seed, sharing, to_the_end=True) for seed in range(repeats)]
-            found[name, sharing] = cost(scores, runs)
+            seeds = track(
+                range(repeats),
+                f"{name}, {'shared' if sharing else 'alone'}",
+                console=aside,
+                transient=True,
+                disable=not aside.is_terminal,
+            )
+            found[name, sharing] = cost(scores, [search(scores, settings, s, sharing, to_the_end=True) for s in seeds])
     first = next(iter(found.values()))
     best = max(scores, key=lambda c: scores[c])
-    title = f"{table}: stages until {' > '.join(best)} is found, of {repeats} searches ({len(scores)} curricula)"
-    shown = Table(title=title, caption=f"every curriculum trained whole: {first.exhaustive} stages")
-    for column in ("sampler", "sharing", "median", "90 %", "fewer", *(f"regret at {n}" for n in first.regret)):
-        shown.add_column(column, justify="left" if column in ("sampler", "sharing") else "right")
+    title = f"{table}: stages until {' > '.join(best)} is found, the best of {len(scores)} curricula"
+    note = (
+        f"median and 90th percentile of {repeats} searches; fewer: than the {first.exhaustive} stages of "
+        "every curriculum trained whole\n"
+        "after: how far the best by then is from the best of all, mean over the searches, points"
+    )
+    shown = Table(title=title, caption=note, caption_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for column in ("sampler", "stages", "median", "90 %", "fewer", *(f"after {n}" for n in first.regret)):
+        shown.add_column(column, justify="left" if column in ("sampler", "stages") else "right", no_wrap=True)
     for (name, sharing), c in found.items():
         fewer = f"{c.exhaustive / c.median:.1f} x"
-        regrets = (f"{r:.3g}" for r in c.regret.values())
-        shown.add_row(name, "yes" if sharing else "no", told(c.median), told(c.ninetieth), fewer, *regrets)
+        regrets = (f"{100 * r:.1f}" for r in c.regret.values())
+        shown.add_row(name, "shared" if sharing else "alone", told(c.median), told(c.ninetieth), fewer, *regrets)
     console = Console() if sys.stdout.isatty() else Console(width=WIDTH)
     console.print(shown)
     if out is not None:

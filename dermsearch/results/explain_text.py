@@ -50,7 +50,8 @@ def findings(found: Explanation) -> list[str]:
     """The sentences above the tables: what was looked at, and whether the last task or the order explains more."""
     evidence = found.evidence
     seeds = len(evidence.seeds)
-    count = f"{len(evidence.curricula)} curricula of {', '.join(evidence.tasks)}"
+    curricula = "1 curriculum" if len(evidence.curricula) == 1 else f"{len(evidence.curricula)} curricula"
+    count = f"{curricula} of {', '.join(evidence.tasks)}"
     said = [f"{count}; {plural(seeds, 'seed')}; {evidence.quantity}."]
     said.append(comparison(found.shares))
     told = [e for e in (*found.tasks, *found.places, *found.pairs) if e.told]
