@@ -5,13 +5,13 @@ from __future__ import annotations
 import itertools
 from typing import Any
 
-import optuna
 import pytest
 from conftest_search import Bench, make_study
 
 from dermsearch.config import Study
 from dermsearch.errors import UserError
 from dermsearch.search.check import check
+from dermsearch.search.encodings import Slots
 from dermsearch.search.inline import run_inline
 from dermsearch.search.space import Space
 
@@ -39,10 +39,10 @@ def test_whatever_a_sampler_says_is_read_as_a_curriculum_of_the_space(repeats: b
     found = set()
     for length, *slots in itertools.product((1, 2, 3), TASKS, TASKS, TASKS):
         said = {"length": length, **{f"slot_{i}": name for i, name in enumerate(slots)}}
-        proposal = bench.brain._read(optuna.trial.FixedTrial(said))  # type: ignore[arg-type]
-        assert len(proposal.curriculum) == length
-        assert bench.brain._read(optuna.trial.FixedTrial(bench.brain._params(proposal))) == proposal  # type: ignore[arg-type]
-        found.add(proposal.curriculum)
+        curriculum = Slots().read(space, said)
+        assert len(curriculum) == length
+        assert Slots().read(space, {"length": length, **Slots().write(space, curriculum)}) == curriculum
+        found.add(curriculum)
     assert found == set(space.curricula())
 
 
