@@ -162,13 +162,18 @@ def test_killed_another_command_starts_anew_and_says_so(release: Path, killed: P
     assert content(killed)["manifest"]["settings"]["fit"] == "crop"
 
 
+def messages(said: str) -> list[str]:
+    """What was told beside how far it was, which a slow machine tells now and then."""
+    return [line for line in said.splitlines() if " cases/s, " not in line]
+
+
 def test_interrupted_it_says_what_to_do_and_leaves_no_process(release: Path, whole: Path, tmp_path: Path) -> None:
     store = tmp_path / "store"
     with under_way(release, store) as going:
         os.killpg(going.pid, signal.SIGINT)  # as a terminal does
         _, said = going.communicate(timeout=60)
         assert going.returncode == 130
-        assert said.splitlines() == ["Interrupted. The same command continues from here."]
+        assert messages(said) == ["Interrupted. The same command continues from here."]
         assert not list(group(going.pid))
     assert "Continuing: " in prepare(release, store)
     assert content(store) == content(whole)
@@ -182,7 +187,7 @@ def test_a_killed_worker_is_one_message_and_the_same_command_continues(
         os.kill(max(group(going.pid)), signal.SIGKILL)  # processes are numbered as they start
         _, said = going.communicate(timeout=60)
         assert going.returncode == 2
-        assert said.splitlines() == [
+        assert messages(said) == [
             "dermsearch: a process was killed, perhaps for want of memory; the same command continues"
         ]
         assert not list(group(going.pid))
