@@ -53,29 +53,6 @@ SCHEMAS: dict[str, pa.Schema] = {
             *PROVENANCE,
         ]
     ),
-    # One row per segment: the first epochs of a stage, after which a rate was chosen or a pruner asked.
-    "segments": pa.schema(
-        [
-            ("key", pa.string()),
-            ("stage", pa.string()),  # the key of the stage that it is a part of, whether or not that went on
-            ("curriculum", pa.string()),
-            ("task", pa.string()),
-            ("settings", pa.string()),  # JSON of the stage's settings and training
-            ("seed", pa.int64()),
-            ("until", pa.int32()),  # the epoch after which it ends
-            ("status", pa.string()),  # done | failed
-            ("verdict", pa.string()),  # goes on | not chosen | pruned
-            ("value", pa.float64()),  # the objective, where it was judged
-            ("loss", pa.float64()),  # of its last epoch, as the two that follow
-            ("embedding_std", pa.float64()),
-            ("effective_rank", pa.float64()),
-            ("reused", pa.bool_()),
-            ("seconds", pa.float64()),
-            ("epochs", pa.int32()),
-            ("error", pa.string()),
-            *PROVENANCE,
-        ]
-    ),
     # One row per epoch of a stage.
     "epochs": pa.schema(
         [
@@ -116,6 +93,29 @@ SCHEMAS: dict[str, pa.Schema] = {
             ("ci_high", pa.float64()),
             ("n", pa.int32()),
             ("seed", pa.int64()),
+            *PROVENANCE,
+        ]
+    ),
+    # One row per segment: the first epochs of a stage, after which a rate was chosen or a pruner asked.
+    "segments": pa.schema(
+        [
+            ("key", pa.string()),
+            ("stage", pa.string()),  # the key of the stage that it is a part of, whether or not that went on
+            ("curriculum", pa.string()),
+            ("task", pa.string()),
+            ("settings", pa.string()),  # JSON of the stage's settings and training
+            ("seed", pa.int64()),
+            ("until", pa.int32()),  # the epoch after which it ends
+            ("status", pa.string()),  # done | failed
+            ("verdict", pa.string()),  # goes on | not chosen | pruned
+            ("value", pa.float64()),  # the objective, where it was judged
+            ("loss", pa.float64()),  # of its last epoch, as the two that follow
+            ("embedding_std", pa.float64()),
+            ("effective_rank", pa.float64()),
+            ("reused", pa.bool_()),
+            ("seconds", pa.float64()),
+            ("epochs", pa.int32()),
+            ("error", pa.string()),
             *PROVENANCE,
         ]
     ),

@@ -20,7 +20,7 @@ from dermsearch.search.brain import Asked, Brain
 from dermsearch.search.branches import Branches
 from dermsearch.search.budget import Budget
 from dermsearch.search.claims import Claims
-from dermsearch.search.estimate import Durations, own_seconds, total
+from dermsearch.search.estimate import Durations, own, total
 from dermsearch.search.keys import root_key, score_key
 from dermsearch.search.levels import Cut, Level, Levels
 from dermsearch.search.place import StoreLost
@@ -253,9 +253,8 @@ class Driver:
         if self.durations.learn(node):
             self.tree.expect_anew()
         if node.booked:
-            seconds = own_seconds(node) + (node.record.get("judge_seconds") or 0.0)
-            planned = node.until or node.settings["train"]["epochs"]
-            early = (node.record.get("epochs") or planned) - planned  # it may end before its last epoch
+            seconds = own(node, "seconds") + (node.record.get("judge_seconds") or 0.0)
+            early = own(node, "epochs") - node.epochs if node.record.get("epochs") else 0  # it may end before its last
             self.budget.correct(gpu_hours=self._gpu_hours(seconds), epochs=early)
 
     def _gpu_hours(self, seconds: float) -> float:
@@ -384,7 +383,7 @@ class Driver:
 
     def _trial(self, asked: Asked, paths: list[list[Node]], value: float | None) -> dict[str, Any]:
         trained = {
-            n.key: own_seconds(n)
+            n.key: own(n, "seconds")
             for path in paths
             for node in path
             for n in node.chain

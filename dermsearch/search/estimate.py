@@ -32,7 +32,7 @@ class Durations:
 
     def learn(self, node: Node) -> bool:
         """Take in a finished stage; True if that changes what is to be expected."""
-        seconds = own_seconds(node)
+        seconds = own(node, "seconds")
         if not seconds or not node.cost:
             return False
         before = self.rate(node.task)
@@ -73,10 +73,10 @@ class Durations:
         return max(work / tree.most, longest)
 
 
-def own_seconds(node: Node) -> float:
-    """What its own epochs took; a stage's record tells of all of them, those of its segments too."""
-    before = node.parent.record.get("seconds") if node.parent and node.parent.until else 0.0
-    return max(0.0, (node.record.get("seconds") or 0.0) - (before or 0.0))
+def own(node: Node, what: str) -> float:
+    """The seconds or epochs of its own; a stage's record tells of all, those of its segments too."""
+    before = node.parent.record.get(what) if node.parent and node.parent.until else 0.0
+    return max(0.0, (node.record.get(what) or 0.0) - (before or 0.0))
 
 
 def total(nodes: Iterable[Node]) -> float:

@@ -184,7 +184,7 @@ class PartialStage:
         """The state after the last finished epoch, its own or a segment's; None to start from the beginning."""
         states = (self._read(name) for name in (self.name, *self.before))
         found = next((state for state in states if state is not None), None)
-        self.behind = [] if found is None else json.loads(found["history"])
+        self.behind = json.loads((found or {}).get("history", "[]"))
         return found
 
     def _read(self, name: str) -> dict[str, Any] | None:

@@ -104,6 +104,9 @@ def _segment(
 
     One that is there and lacks a judgement is made again, from its own state if that is still kept.
     """
+    manifest, judgements = store.segment(job["key"]), [judgement(job, *p) for p in job["protocols"].items()]
+    if manifest is not None and all(store.scores(key) is not None for key in judgements):
+        return {k: manifest[k] for k in ("seconds", "epochs", "device", "node", "workers", "last")}  # another run's
     encoders = start(job, store, shape)
     history = _train(job, store, cases, encoders, device)
     about = {"seconds": sum(row["seconds"] for row in history), "epochs": len(history), "device": describe(device)}
@@ -142,10 +145,8 @@ def _train(
         if world.rank() == 0:
             store.write_progress(job["key"], partial.behind + seen)
 
-    heldout, compiled = cases.split("val"), job["compile"]
-    return train_stage(
-        recipe, encoders, cases, rows, partial, report, device, heldout, watch, compiled, until=job["until"]
-    )
+    ways = cases.split("val"), watch, job["compile"], job["until"]
+    return train_stage(recipe, encoders, cases, rows, partial, report, device, *ways)
 
 
 def _stage(
