@@ -275,3 +275,14 @@ def candidate(lr: float, loss: float, std: float = 1.0, rank: float = 9.0, statu
 )
 def test_the_loss_decides_among_those_that_have_not_collapsed(candidates: list[Node], best: float) -> None:
     assert choose(candidates, Selection((0.1, 0.2), 1, "loss")).settings["train"]["lr"] == best
+
+
+def test_what_was_pruned_before_its_rate_was_known_says_so_in_the_leaderboard(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, merit)
+    tasks = {t: {"queue": 64} if t == "moco_v2" else {} for t in TASKS}
+    tasks["swav"] = {"lr": {"select": [0.01, 0.03], "epochs": 1}}
+    driver = drive(bench, study_of(tasks, pruner="median", round=6))
+    Recorder(driver, tmp_path / "out").write()
+    rows = leaderboard(load(tmp_path / "out"), protocol="linear", metric="balanced_accuracy", label="diagnosis")
+    row = next(r for r in rows if r.curriculum == "relative_location > swav")
+    assert (row.status, row.error) == ("pruned", "pruned by median: relative_location came to 19.9 %")
