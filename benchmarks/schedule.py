@@ -60,7 +60,7 @@ class Everything:
         found, self.proposals = self.proposals, []
         return found
 
-    def tell(self, asked: Asked, prefixes: list[float | None]) -> None:
+    def tell(self, asked: Asked, prefixes: list[float | None], pruned: object = None) -> None:
         """It has nothing left to decide."""
 
 

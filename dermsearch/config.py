@@ -229,6 +229,9 @@ class Budget(Section):
         return self
 
 
+Epoch = Annotated[int, Field(ge=1, le=100_000)]
+
+
 class Search(Section):
     """Who proposes curricula, how many, and with which replicates."""
 
@@ -240,6 +243,25 @@ class Search(Section):
     sampler_seed: Seed = 0
     round: int = Field(default=4, ge=1, le=1000)  # proposals that a sampler that learns makes before it hears of them
     candidates: int = Field(default=4, ge=1, le=1000)  # Optuna's: of so many, the one with the fewest new stages first
+    pruner: Literal["none", "median", "halving", "hyperband", "wilcoxon"] = "none"  # Optuna's, on every prefix's score
+    rungs: Annotated[tuple[Epoch, ...], Field(strict=False, max_length=100)] = ()  # epochs at which it looks at stages
+
+    @field_validator("rungs")
+    @classmethod
+    def _rising(cls, value: tuple[int, ...]) -> tuple[int, ...]:
+        if list(value) != sorted(set(value)):
+            raise ValueError(f"must rise from one to the next, not {list(value)}")
+        return value
+
+    @model_validator(mode="after")
+    def _pruning(self) -> Search:
+        if self.rungs and self.pruner == "none":
+            raise ValueError("rungs: go with a pruner, which judges stages there; give search.pruner, such as halving")
+        if self.pruner == "wilcoxon" and (len(self.seeds) < 4 or self.replicates != "all"):
+            raise ValueError(
+                "pruner: wilcoxon compares curricula seed by seed, so it needs four seeds or more and replicates: all"
+            )
+        return self
 
     @field_validator("seeds")
     @classmethod

@@ -46,6 +46,7 @@ class Bench:
     def __init__(self, folder: Path, score: Callable[[dict[str, Any]], float]) -> None:
         self.folder, self.score, self.jobs = folder, score, []  # type: ignore[var-annotated]
         self.fail: set[str] = set()
+        self.breaks: Callable[[dict[str, Any]], bool] = lambda job: False
 
     def driver(self, study: Study) -> Driver:
         store, space = StageStore(str(self.folder / "store")), Space(study)
@@ -55,11 +56,17 @@ class Bench:
     def work(self, driver: Driver) -> Callable[[dict[str, Any]], dict[str, Any]]:
         def worker(job: dict[str, Any]) -> dict[str, Any]:
             self.jobs.append(job)
-            if job["curriculum"] in self.fail:
+            if job["curriculum"] in self.fail or self.breaks(job):
                 return {"key": job["key"], "status": "failed", "error": "on purpose", "traceback": "Traceback: here"}
             reused = driver.store.manifest(job["key"]) is not None  # and only to be judged
-            about = {"seconds": 1.0, "epochs": 2, "device": "cpu", "workers": 1}
-            driver.store.commit(job["key"], {"w": torch.ones(1)}, [], about)
+            epochs = job["settings"]["train"]["epochs"] if job["task"] else 0
+            about: dict[str, Any] = {"seconds": 1.0, "epochs": epochs, "device": "cpu", "workers": 1}
+            if job["until"]:
+                about |= {"epochs": job["until"], "seconds": 0.5 * job["until"]}
+                about["last"] = {"loss": 1 - self.score(job), "embedding_std": 1.0, "effective_rank": 9.0}
+                driver.store.commit_segment(job["key"], about)
+            else:
+                driver.store.commit(job["key"], {"w": torch.ones(1)}, [], about)
             for name, config in job["protocols"].items():
                 row = {"protocol": name, "split": "val", "label": "diagnosis", "class": ""}
                 row |= {"metric": "balanced_accuracy", "value": self.score(job), "seed": job["seed"]}

@@ -89,7 +89,7 @@ def sm3_study(
             judge(key, name, value + 0.01 * i, seed)
     rows = {"trials": trials, "stages": stages, "epochs": [], "scores": scores}
     for name in SCHEMAS:
-        write(build(name, rows[name]), folder / "tables" / f"{name}.arrow")
+        write(build(name, rows.get(name, [])), folder / "tables" / f"{name}.arrow")
     objective = {"protocol": "linear", "metric": "balanced_accuracy", "label": "mean"}
     (folder / "study.yaml").write_text(yaml.safe_dump({"name": "sm3", "objective": objective} | dict(study or {})))
     return load(folder)

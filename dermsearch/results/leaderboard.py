@@ -173,7 +173,7 @@ def cells(rows: list[Row]) -> list[list[str]]:
     for row in rows:
         settings = told[row.curriculum, row.settings]
         lines = [row.curriculum, "; ".join(f"{task}: {text}" for task, text in settings.items())]
-        status = "" if row.status == "done" else row.status
+        status = "" if row.status == "done" or row.error.startswith(row.status) else row.status
         lines.append(textwrap.shorten(": ".join(filter(None, [status, row.error])), 160))
         interval = "" if row.low is None else f" [{points(row.low)}, {points(row.high)}]"
         out.append(

@@ -22,6 +22,7 @@ class Lineage:
     settings: tuple[str, ...]
     parent: Key  # ROOT for a first task
     stages: tuple[dict[str, Any], ...]  # rows of the table, one per seed; none where training never began
+    pruned: str = ""  # why it was ended before it was known which stage it would be
 
     @property
     def key(self) -> Key:
@@ -35,7 +36,8 @@ class Lineage:
     def status(self) -> str:
         """done as soon as one seed is; dropped where an ancestor failed before training began."""
         found = {s["status"] for s in self.stages}
-        return next((status for status in ("done", "failed", "pruned") if status in found), "dropped")
+        known = next((status for status in ("done", "failed", "pruned") if status in found), "dropped")
+        return "pruned" if self.pruned else known
 
     @property
     def reused(self) -> bool:
@@ -45,7 +47,7 @@ class Lineage:
     def error(self) -> str:
         """Why it, or some of its seeds, has no score."""
         if not self.stages:
-            return "an earlier stage has no encoder"
+            return self.pruned or "an earlier stage has no encoder"
         bad = [s for s in self.stages if s["status"] != "done"]
         where = len(self.stages) > 1
         said = [(f"seed {s['seed']} {s['status']}: " if where else "") + (s["error"] or "") for s in bad]
@@ -89,7 +91,7 @@ def dropped(
             continue  # the trial is that stage
         parent = stopper(trial["curriculum"], [*found.values(), *out.values()])
         key = (trial["curriculum"], (*(parent.settings if parent else ()), trial["settings"] or "{}"))
-        out[key] = Lineage(*key, parent.key if parent else ROOT, ())
+        out[key] = Lineage(*key, parent.key if parent else ROOT, (), trial.get("error") or "")
     return out
 
 

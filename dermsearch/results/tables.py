@@ -28,6 +28,7 @@ SCHEMAS: dict[str, pa.Schema] = {
             ("value", pa.float64()),  # the objective: mean over the seeds
             ("seeds", pa.int32()),
             ("seconds", pa.float64()),  # training time of its stages that this run trained
+            ("error", pa.string()),  # of a pruned one: by what and at which score
             *PROVENANCE,
         ]
     ),
@@ -95,7 +96,34 @@ SCHEMAS: dict[str, pa.Schema] = {
             *PROVENANCE,
         ]
     ),
+    # One row per segment: the first epochs of a stage, after which a rate was chosen or a pruner asked.
+    "segments": pa.schema(
+        [
+            ("key", pa.string()),
+            ("stage", pa.string()),  # the key of the stage that it is a part of, whether or not that went on
+            ("curriculum", pa.string()),
+            ("task", pa.string()),
+            ("settings", pa.string()),  # JSON of the stage's settings and training
+            ("seed", pa.int64()),
+            ("until", pa.int32()),  # the epoch after which it ends
+            ("status", pa.string()),  # done | failed
+            ("verdict", pa.string()),  # goes on | not chosen | pruned
+            ("value", pa.float64()),  # the objective, where it was judged
+            ("loss", pa.float64()),  # of its last epoch, as the two that follow
+            ("embedding_std", pa.float64()),
+            ("effective_rank", pa.float64()),
+            ("reused", pa.bool_()),
+            ("seconds", pa.float64()),
+            ("epochs", pa.int32()),
+            ("error", pa.string()),
+            *PROVENANCE,
+        ]
+    ),
 }
+
+GOES_ON, NOT_CHOSEN, CUT = "goes on", "not chosen", "pruned"  # what becomes of a segment
+ENDED = (NOT_CHOSEN, CUT)  # of these nothing is needed but the result
+LATER = ("segments",)  # tables that studies of earlier versions lack: there they are empty
 
 ROOT_CURRICULUM = "no pre-training"
 RANDOM_WEIGHTS = "random weights"  # judged beside the root where that has weights of a file
@@ -155,8 +183,9 @@ def load(folder: str | Path) -> Results:
     import yaml
 
     folder = Path(folder)
-    missing = [name for name in SCHEMAS if not (folder / "tables" / f"{name}.arrow").is_file()]
+    files = {name: folder / "tables" / f"{name}.arrow" for name in SCHEMAS}
+    missing = [name for name, file in files.items() if not file.is_file() and name not in LATER]
     if missing:
         raise UserError(f"{folder}: not the folder of a study: it has no tables/{missing[0]}.arrow")
     study = yaml.safe_load((folder / "study.yaml").read_text()) if (folder / "study.yaml").is_file() else {}
-    return Results(folder, study, {name: read(folder / "tables" / f"{name}.arrow") for name in SCHEMAS})
+    return Results(folder, study, {n: read(f) if f.is_file() else build(n, []) for n, f in files.items()})

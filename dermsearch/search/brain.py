@@ -8,7 +8,7 @@ again from the start and finds the answers in the stage store.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from dermsearch.config import Search
 from dermsearch.search.journal import Journal
 from dermsearch.search.ledger import Ledger, stages
 from dermsearch.search.prior import CurriculumPrior
+from dermsearch.search.pruners import Marks
 from dermsearch.search.samplers import KINDS, ROUTINE, ByOptuna, Drawn, Listed, Sampler, optuna_sampler
 from dermsearch.search.space import Choices, Proposal
 
@@ -47,7 +48,9 @@ class Brain:
         self.space, self.search = space, search
         self.ledger = Ledger(price, sharing)
         kind = KINDS.get(search.sampler, ROUTINE)
-        self.journal = Journal(space, optuna_sampler(kind, search.sampler_seed), kind.encoding, journal)
+        sampler, self.marks = optuna_sampler(kind, search.sampler_seed), Marks(search, space.length[1])
+        self.journal = Journal(space, sampler, kind.encoding, journal, self.marks.pruner())
+        self.reported: dict[Proposal, dict[int, float]] = {}  # by step: what a pruner was told of each prefix
         self.sampler: Sampler
         if search.sampler == "grid":
             self.sampler = Listed(space, self.ledger)
@@ -75,7 +78,9 @@ class Brain:
         """The next round; empty when the budget or the space is used up."""
         left = math.inf if self.search.trials is None else self.search.trials - self.asked
         limit = min(left, self.sampler.batch())
-        if limit == math.inf and self.search.sampler != "grid":  # a budget ends it, not a number of proposals
+        if self.search.pruner != "none":  # it learns from what is finished, whoever proposes
+            limit = min(limit, self.search.round)
+        elif limit == math.inf and self.search.sampler != "grid":  # a budget ends it, not a number of proposals
             limit = self.search.round
         found: list[Asked] = []
         while len(found) < limit and (proposal := self._next()) is not None:
@@ -86,18 +91,32 @@ class Brain:
         self.journal.write(at_once=not found)
         return found
 
-    def tell(self, asked: Asked, prefixes: list[float | None]) -> None:
+    def report(self, asked: Asked, depth: int, rung: int | None, values: Sequence[float]) -> None:
+        """What a proposal's stage of that depth is worth by each seed, at the end or at a rung of it: to the pruner."""
+        found = self.marks.at(depth, rung, values)
+        self.journal.report(asked.proposal, found)
+        stage = asked.proposal.prefix(depth)
+        before = self.reported.get(asked.proposal.prefix(depth - 1), {}) if depth > 1 else {}
+        self.reported[stage] = {**before, **self.reported.get(stage, {}), **found}
+
+    def should_prune(self, asked: Asked) -> bool:
+        """Is it, by what was reported of it and of all others until now, not worth going on?"""
+        return self.journal.should_prune(asked.proposal)
+
+    def tell(self, asked: Asked, prefixes: list[float | None], pruned: Proposal | None = None) -> None:
         """The scores of the proposal's stages, the last one its own.
 
         If that is None the first stage without a score has failed, and the rest with it; if it is not, a prefix
-        without a score was merely not judged.
+        without a score was merely not judged. If `pruned` is given nothing failed, but nothing goes on from there.
         """
-        proposal, failed = asked.proposal, prefixes[-1] is None
-        self.journal.tell(proposal, prefixes)
+        proposal, failed = asked.proposal, prefixes[-1] is None and pruned is None
+        if pruned is not None:
+            self.ledger.pruned.add(pruned)
+        self.journal.tell(proposal, prefixes, pruned is not None)
         for stage, value in zip(stages(proposal), prefixes, strict=True):
             if value is not None:
                 if stage != proposal and stage not in self.ledger.values and self._whole(stage):
-                    self.journal.observe(stage, value)
+                    self.journal.observe(stage, value, self.reported.get(stage) if self.marks.per_seed else None)
                 self.ledger.tell(stage, value)
             elif failed:
                 self.ledger.tell(stage, None)

@@ -8,27 +8,30 @@ from __future__ import annotations
 import json
 import socket
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 from dermsearch.config import Data, Study
 from dermsearch.downstream import PROTOCOLS
-from dermsearch.results.tables import RANDOM_WEIGHTS
+from dermsearch.results.tables import ARROW, RANDOM_WEIGHTS
 from dermsearch.search.brain import Asked, Brain
+from dermsearch.search.branches import Branches
 from dermsearch.search.budget import Budget
 from dermsearch.search.claims import Claims
-from dermsearch.search.estimate import Durations, relative_cost, total
-from dermsearch.search.keys import root_key, score_key, stage_key
+from dermsearch.search.estimate import Durations, own, total
+from dermsearch.search.keys import root_key, score_key
+from dermsearch.search.levels import Cut, Level, Levels
 from dermsearch.search.place import StoreLost
 from dermsearch.search.replicates import Paths, contenders, mean
 from dermsearch.search.space import Proposal, Space
 from dermsearch.search.store import StageStore
-from dermsearch.search.tree import DONE, FAILED, HELD, PRUNED, RUNNING, WAITING, Node, Rank, Tree, critical_path
+from dermsearch.search.tree import DONE, FAILED, HELD, RUNNING, WAITING, Node, Rank, Tree, critical_path
 
 WAIT, FINISHED = "wait", "finished"
 KEPT = ("seconds", "epochs", "device", "node", "workers")  # of a manifest, in the tables
+LAST = "last"  # and of a segment's, what its last epoch came to
 READERS = 16  # threads that look a round's stages up in the store
 Found = tuple[dict[str, Any], list[dict[str, Any]]]  # a stage's manifest, and all rows of its scores
 
@@ -71,8 +74,9 @@ class Driver:
         self.there: set[str] = set()  # keys of the stages that the store had when the round began
         self.found: dict[str, Found] = {}  # by node key, what it said of those that were whole
         self.trials: list[dict[str, Any]] = []
-        self._children: dict[tuple[str, str, tuple[tuple[str, Any], ...]], Node] = {}
-        self._settings: dict[tuple[str, tuple[tuple[str, Any], ...]], tuple[dict[str, Any], float]] = {}
+        self.branches = Branches(space, self.tree, precision, study.search.seeds[0])
+        self.levels: Iterator[Level] = iter(())  # of the round: what may be let in when all that was is finished
+        self.cut: dict[int, Cut] = {}  # numbers of proposals that a pruner ended
         self.best: float | None = None  # the highest mean over all seeds, of the rounds that were told
         self.over = False
         self.stopped = ""  # why the run cannot go on, though nothing failed
@@ -136,7 +140,15 @@ class Driver:
             return False
         if self.pending:
             return self._admit()
-        return self._more_seeds() or self._next_round()
+        return self._next_level() or self._more_seeds() or self._next_round()
+
+    def _next_level(self) -> bool:
+        """Let in what follows of the round; False at its end, or if the budget has no room for any more."""
+        for level in self.levels:
+            self._propose(level)
+            if self.pending or any(n.status == WAITING for _, nodes in level for n in nodes):
+                return True
+        return False
 
     def done(self, key: str, record: dict[str, Any]) -> None:
         """What a worker says of its job."""
@@ -161,25 +173,8 @@ class Driver:
         self.on_change(node)
 
     def path(self, proposal: Proposal, root: Node) -> list[Node]:
-        """The nodes of a proposal from its first task on, made where they are missing."""
-        nodes, at = [], root
-        for task in proposal.curriculum:
-            values = tuple((n, v) for n, v in proposal.values if n.startswith(f"{task}."))
-            known = self._children.get((at.key, task, values))
-            if known is None:
-                settings, cost = self._settings_of(task, values)
-                key = stage_key(at.key, task, self.space.tasks[task].version, settings, self.precision, root.seed)
-                known = self._children[at.key, task, values] = self.tree.child(at, key, task, settings, cost)
-            at = known
-            nodes.append(at)
-        return nodes
-
-    def _settings_of(self, task: str, values: tuple[tuple[str, Any], ...]) -> tuple[dict[str, Any], float]:
-        """A task's settings, checked once for all of its stages, and what such a stage costs."""
-        if (task, values) not in self._settings:
-            settings = self.space.settings(task, dict(values))
-            self._settings[task, values] = settings, relative_cost(self.space, task, settings)
-        return self._settings[task, values]
+        """The nodes of a proposal from its first task on, as far as it is known which they are."""
+        return self.branches.path(proposal, root)
 
     def value(self, node: Node) -> float | None:
         """The objective of a judged node."""
@@ -194,7 +189,10 @@ class Driver:
         compute = self.study.compute
         return {
             "key": node.key,
-            "parent": node.parent.key if node.parent else "",
+            "parent": node.origin.key if node.parent else "",
+            "until": node.until,  # of a segment: the epoch after which it ends
+            "stage": node.stage,
+            "segments": [n.key for n in reversed(node.chain[:-1])],  # of the same stage: it may go on from their states
             "depth": node.depth,
             "task": node.task,
             "curriculum": node.curriculum,
@@ -205,7 +203,7 @@ class Driver:
             "encoder": self.study.encoder.model_dump(mode="json"),
             "weights": "" if node.title == RANDOM_WEIGHTS else self.weights,
             "precision": self.precision,
-            "protocols": self.protocols,
+            "protocols": self._protocols(node),
             "store": self.store.address,
             "cache": self.cache,
             "fingerprint": self.fingerprint,  # of the cases
@@ -226,14 +224,15 @@ class Driver:
 
     def _look_up(self, node: Node) -> Found | None:
         rows = self._scores(node)
-        manifest = None if rows is None else self.store.manifest(node.key)
+        look = self.store.segment if node.until else self.store.manifest
+        manifest = None if rows is None else look(node.key)
         return None if rows is None or manifest is None else (manifest, rows)
 
     def _take_from_store(self, node: Node) -> bool:
         found = self.found.pop(node.key, None) or self._look_up(node)
         if found is None:
             return False
-        node.record |= {k: found[0].get(k) for k in KEPT}
+        node.record |= {k: found[0].get(k) for k in (*KEPT, LAST) if k in found[0]}
         if node.key not in self.budget.paid:
             self._unbook(node)  # another run has trained it meanwhile
         self._finish(node, True, found[1])
@@ -254,9 +253,8 @@ class Driver:
         if self.durations.learn(node):
             self.tree.expect_anew()
         if node.booked:
-            seconds = (node.record.get("seconds") or 0.0) + (node.record.get("judge_seconds") or 0.0)
-            planned = node.settings["train"]["epochs"]
-            early = (node.record.get("epochs") or planned) - planned  # it may end before its last epoch
+            seconds = own(node, "seconds") + (node.record.get("judge_seconds") or 0.0)
+            early = own(node, "epochs") - node.epochs if node.record.get("epochs") else 0  # it may end before its last
             self.budget.correct(gpu_hours=self._gpu_hours(seconds), epochs=early)
 
     def _gpu_hours(self, seconds: float) -> float:
@@ -267,8 +265,15 @@ class Driver:
     def _score_keys(self, node: Node) -> list[str]:
         return [
             score_key(node.key, name, PROTOCOLS[name].version, config, self.study.data.labelled, "val", self.precision)
-            for name, config in self.protocols.items()
+            for name, config in self._protocols(node).items()
         ]
+
+    def _protocols(self, node: Node) -> dict[str, dict[str, Any]]:
+        """Those that judge it: a segment only by what decides on it."""
+        if not node.until:
+            return self.protocols
+        wanted = self.study.objective.protocol
+        return {wanted: self.protocols[wanted]} if node.judged else {}
 
     def _scores(self, node: Node) -> list[dict[str, Any]] | None:
         """The rows of all protocols; None where one has not judged it."""
@@ -287,8 +292,17 @@ class Driver:
         asked_now = self.brain.ask()
         roots = self.tree.starts()[: 1 if self.study.search.replicates == "leaders" else None]
         self.round = [(a, [self.path(a.proposal, root) for root in roots]) for a in asked_now]
-        self._propose(self.round)
+        self.levels = self._levels(roots)
+        self._next_level()
         return bool(self.round)
+
+    def _levels(self, roots: list[Node]) -> Iterator[Level]:
+        """The round in parts, each of which must be finished before the next is known: mostly just one."""
+        if self.space.selections or self.study.search.pruner != "none":
+            levels = Levels(self.study, self.brain, self.branches, self.store, self.round, roots)
+            self.cut = levels.cut
+            return levels.climb()
+        return iter([by_depth(self.round)])
 
     def _more_seeds(self) -> bool:
         """Let what may still be the best in with all of its seeds; False where nothing else may be."""
@@ -296,16 +310,15 @@ class Driver:
         if self.study.search.replicates == "all" or len(roots) == 1:
             return False
         chosen = {id(paths) for paths in contenders([paths for _, paths in self.round], self.best)}
-        more = [(asked, paths) for asked, paths in self.round if id(paths) in chosen]
+        more = [(a, paths) for a, paths in self.round if id(paths) in chosen and a.number not in self.cut]
         for asked, paths in more:
             paths += [self.path(asked.proposal, root) for root in roots[1:]]
-        self._propose(more)
+        self._propose(by_depth(more))
         return bool(more)
 
-    def _propose(self, proposals: list[tuple[Asked, Paths]]) -> None:
-        """Let them in as far as the budget has room."""
-        # By depth first: every seed's first stage, then every seed's second, in case the budget ends in between.
-        self.pending = deque((a, [n for ns in zip(*paths, strict=True) for n in ns]) for a, paths in proposals)
+    def _propose(self, level: Level) -> None:
+        """Let it in as far as the budget has room."""
+        self.pending = deque(level)
         self._look_up_all({n.key: n for _, nodes in self.pending for n in nodes if not n.granted}.values())
         self._admit()
 
@@ -314,18 +327,22 @@ class Driver:
         assert self.brain is not None
         pending = {asked.number for asked, _ in self.pending}
         for asked, paths in self.round:
-            if asked.number in pending or any(n.status == WAITING for path in paths for n in path):
+            cut = self.cut.get(asked.number)
+            if cut is None and (asked.number in pending or not whole(paths, asked)):
                 continue  # the budget ended before it
             prefixes = [mean(nodes) for nodes in zip(*paths, strict=True)]
+            prefixes += [None] * (len(asked.proposal.curriculum) - len(prefixes))
             if prefixes[-1] is not None and len(paths) == len(self.study.search.seeds):
                 self.best = max(prefixes[-1], self.best or prefixes[-1])
-            self.brain.tell(asked, prefixes)
+            self.brain.tell(asked, prefixes, cut.behind if cut else None)
             self.trials.append(self._trial(asked, paths, prefixes[-1]))
         self.round = []
 
     def _look_up_all(self, nodes: Iterable[Node]) -> None:
         """Find out what the store has of a round, many stages at a time: files are read whole, and may be far away."""
         self.there = self.store.keys()
+        if any(n.until for n in nodes):
+            self.there |= self.store.keys("segments")
         some = [n for n in nodes if n.key in self.there]
         with ThreadPoolExecutor(READERS) as pool:
             for node, found in zip(some, pool.map(self._look_up, some), strict=True):
@@ -341,7 +358,7 @@ class Driver:
                 break
             self.counted.add(asked.number)
             for node in nodes:
-                if node.granted or node.status == PRUNED:
+                if node.granted or node.status != WAITING:
                     continue
                 if not self._grant(node):
                     return let_in > 0
@@ -352,7 +369,7 @@ class Driver:
 
     def _grant(self, node: Node) -> bool:
         free = node.key in self.there and node.key not in self.budget.paid
-        if not free and not self.budget.book(stages=1, epochs=node.settings["train"]["epochs"]):
+        if not free and not self.budget.book(stages=not node.until, epochs=node.epochs):
             return False
         node.booked = not free
         self.tree.grant(node)
@@ -361,25 +378,42 @@ class Driver:
     def _unbook(self, node: Node) -> None:
         """It was let in and will not be trained."""
         if node.booked:
-            self.budget.correct(stages=-1, epochs=-node.settings["train"]["epochs"])
+            self.budget.correct(stages=-(not node.until), epochs=-node.epochs)
             node.booked = False
 
     def _trial(self, asked: Asked, paths: list[list[Node]], value: float | None) -> dict[str, Any]:
         trained = {
-            n.key: n.record.get("seconds", 0.0) for path in paths for n in path if n.status == DONE and not n.reused
+            n.key: own(n, "seconds")
+            for path in paths
+            for node in path
+            for n in node.chain
+            if n.status == DONE and not n.reused
         }
-        last = [path[-1] for path in paths]
+        last, cut = [path[-1] for path in paths], self.cut.get(asked.number)
         failed = any(n.status == FAILED for n in last)
         return {
             "trial": asked.number,
-            "curriculum": last[0].curriculum,
+            "curriculum": ARROW.join(asked.proposal.curriculum),
             "settings": json.dumps(asked.proposal.settings),
-            "keys": [n.key for n in last],
+            "keys": [n.key for n in last if n.depth == len(asked.proposal.curriculum)],
             "status": "done" if value is not None else "failed" if failed else "pruned",
             "value": value,
             "seeds": len(paths),
             "seconds": sum(trained.values()),
+            "error": cut.why if cut else "",
         }
+
+
+def by_depth(proposals: list[tuple[Asked, Paths]]) -> Level:
+    """Every seed's first stage, then every seed's second, in case the budget ends in between."""
+    return [(a, [n for ns in zip(*paths, strict=True) for node in ns for n in node.chain]) for a, paths in proposals]
+
+
+def whole(paths: Paths, asked: Asked) -> bool:
+    """Is it known what has become of all of the proposal, in all of the seeds that it has?"""
+    nodes = [n for path in paths for n in path]
+    long = all(len(path) == len(asked.proposal.curriculum) for path in paths)
+    return (long or any(n.status == FAILED for n in nodes)) and not any(n.status == WAITING for n in nodes)
 
 
 def placed(data: Data) -> dict[str, Any]:

@@ -32,7 +32,7 @@ class Durations:
 
     def learn(self, node: Node) -> bool:
         """Take in a finished stage; True if that changes what is to be expected."""
-        seconds = node.record.get("seconds") or 0.0
+        seconds = own(node, "seconds")
         if not seconds or not node.cost:
             return False
         before = self.rate(node.task)
@@ -64,13 +64,19 @@ class Durations:
         if not self.known:
             return None
         work = longest = 0.0
-        for node in tree.stages():
+        for node in tree.trained():
             if node.status not in (WAITING, RUNNING, HELD) or not node.granted:
                 continue
-            behind = epochs.get(node.key, 0) / node.settings["train"]["epochs"] * node.expected
+            behind = max(0, epochs.get(node.key, 0) - node.begins) / node.epochs * node.expected
             work += node.expected - behind
             longest = max(longest, node.ahead - behind)
         return max(work / tree.most, longest)
+
+
+def own(node: Node, what: str) -> float:
+    """The seconds or epochs of its own; a stage's record tells of all, those of its segments too."""
+    before = node.parent.record.get(what) if node.parent and node.parent.until else 0.0
+    return max(0.0, (node.record.get(what) or 0.0) - (before or 0.0))
 
 
 def total(nodes: Iterable[Node]) -> float:

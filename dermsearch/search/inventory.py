@@ -12,15 +12,17 @@ import pyarrow as pa
 import pyarrow.fs as pafs
 
 from dermsearch.errors import UserError
-from dermsearch.results.tables import ARROW, ROOT_CURRICULUM, read
+from dermsearch.results.tables import ARROW, ENDED, ROOT_CURRICULUM, read
 from dermsearch.search.place import MANIFEST
 from dermsearch.search.store import STORE, StageStore
 
 STAGE, JUDGEMENT, UNDER_WAY, WEIGHTS, CASES = "stage", "judgement", "stage under way", "starting weights", "case store"
+SEGMENT = "segment of a stage"
 NOTES, DAMAGED, LEFTOVER, OTHER = "notes of Ray Tune", "damaged, moved away", "half-written file", "other"
 CLAIM = "claim of a run"
 FOLDERS = {
     "stages": STAGE,
+    "segments": SEGMENT,
     "scores": JUDGEMENT,
     "partial": UNDER_WAY,
     "weights": WEIGHTS,
@@ -82,9 +84,9 @@ def items(store: StageStore) -> list[Item]:
     return sorted(found.values(), key=lambda i: i.name)
 
 
-def manifests(store: StageStore, among: Iterable[Item]) -> dict[str, dict[str, Any]]:
-    """What the makers of the finished stages wrote down, by key; damaged manifests are left out."""
-    finished = [i for i in among if i.kind == STAGE and i.finished]
+def manifests(store: StageStore, among: Iterable[Item], kind: str = STAGE) -> dict[str, dict[str, Any]]:
+    """What the makers of the finished stages (or segments) wrote down, by key; damaged manifests are left out."""
+    finished = [i for i in among if i.kind == kind and i.finished]
     with ThreadPoolExecutor(READERS) as pool:
         read_all = pool.map(lambda i: store.read_sealed(f"{i.name}/{MANIFEST}"), finished)
         return {i.key: m for i, m in zip(finished, read_all, strict=True) if m is not None}
@@ -106,6 +108,7 @@ class Used:
     """What the tables of some studies name."""
 
     stages: dict[str, set[str]] = field(default_factory=dict)  # key -> studies
+    segments: dict[str, bool] = field(default_factory=dict)  # key -> may a stage go on from it?
     judged: set[tuple[str, str]] = field(default_factory=set)  # (stage, protocol)
     data: list[dict[str, Any]] = field(default_factory=list)  # the data sections of the studies
 
@@ -123,6 +126,10 @@ def used_by(folders: Iterable[Path]) -> Used:
             try:
                 about = yaml.safe_load((study / "study.yaml").read_text())
                 stages, scores = (read(study / "tables" / f"{n}.arrow") for n in ("stages", "scores"))
+                segments = study / "tables" / "segments.arrow"  # which studies of earlier versions lack
+                for row in read(segments).to_pylist() if segments.is_file() else ():
+                    more = row["verdict"] not in ENDED
+                    used.segments[row["key"]] = used.segments.get(row["key"], False) or more
                 used.data.append(about["data"])
             except (OSError, pa.ArrowException, yaml.YAMLError, KeyError, TypeError):
                 raise UserError(

@@ -6,6 +6,7 @@ import json
 import os
 import time
 import uuid
+import warnings
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -44,15 +45,22 @@ class Journal:
     """
 
     def __init__(
-        self, space: Choices, sampler: optuna.samplers.BaseSampler, encoding: Encoding, path: Path | None
+        self,
+        space: Choices,
+        sampler: optuna.samplers.BaseSampler,
+        encoding: Encoding,
+        path: Path | None,
+        pruner: optuna.pruners.BasePruner | None = None,
     ) -> None:
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         self.space, self.encoding, self.path, self.due = space, encoding, path, 0.0
+        self.prunes = pruner is not None
         self.lines = Lines()
         self.study = optuna.create_study(
             study_name=space.name,
             storage=InMemoryStorage() if path is None else JournalStorage(self.lines),
             sampler=sampler,
+            pruner=pruner or optuna.pruners.NopPruner(),
             direction="maximize",
         )
         order = {"length": IntDistribution(*space.length), **encoding.distributions(space)}
@@ -68,7 +76,11 @@ class Journal:
         return trial, Proposal(curriculum, tuple(sorted(values)))
 
     def begin(self, proposal: Proposal) -> None:
-        """A proposal of Optuna's is under way: its trial says which."""
+        """A proposal is under way: its trial says which. A pruner looks at trials, so there every one gets its own."""
+        if self.prunes and proposal not in self.trials:
+            params = self._params(proposal)
+            self.study.enqueue_trial(params)
+            self.trials[proposal] = self.study.ask({name: self.distributions[name] for name in params})
         if proposal in self.trials:
             for name, text in about(proposal).items():
                 self.trials[proposal].set_user_attr(name, text)
@@ -80,20 +92,35 @@ class Journal:
         trial.set_user_attr("duplicate", True)
         self._end(trial, value)
 
-    def tell(self, proposal: Proposal, scores: list[float | None]) -> None:
+    def report(self, proposal: Proposal, values: dict[int, float]) -> None:
+        """What has come out on the way, by step, for the pruner."""
+        for step, value in values.items():
+            self.trials[proposal].report(value, step)
+
+    def should_prune(self, proposal: Proposal) -> bool:
+        """Does the pruner see no use in going on?"""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of trials that have fewer steps
+            return self.trials[proposal].should_prune()
+
+    def tell(self, proposal: Proposal, scores: list[float | None], pruned: bool = False) -> None:
         """The scores of a proposal's stages, the last one its own."""
         trial = self.trials.pop(proposal, None)
         known = {depth: value for depth, value in enumerate(scores, start=1) if value is not None}
         if trial is None:
             self._add(proposal, scores[-1], known, {})
             return
-        for depth, value in known.items():
-            trial.report(value, step=depth)
-        self._end(trial, scores[-1])
+        if not self.prunes:  # it was told of all of them when they came out
+            for depth, value in known.items():
+                trial.report(value, step=depth)
+        if pruned:
+            self.study.tell(trial, state=TrialState.PRUNED)
+        else:
+            self._end(trial, scores[-1])
 
-    def observe(self, prefix: Proposal, value: float) -> None:
-        """A shorter curriculum that came out on the way."""
-        self._add(prefix, value, {}, {"prefix": True})
+    def observe(self, prefix: Proposal, value: float, known: dict[int, float] | None = None) -> None:
+        """A shorter curriculum that came out on the way, and perhaps what a pruner may compare others with."""
+        self._add(prefix, value, known or {}, {"prefix": True})
 
     def write(self, at_once: bool = False) -> None:
         """Bring the file up to date, if it is worth the while."""
@@ -116,8 +143,7 @@ class Journal:
     def _add(
         self, proposal: Proposal, value: float | None, known: dict[int, float], attributes: dict[str, Any]
     ) -> None:
-        order = {"length": len(proposal.curriculum), **self.encoding.write(self.space, proposal.curriculum)}
-        params = {**order, **proposal.settings}
+        params = self._params(proposal)
         self.study.add_trial(
             optuna.trial.create_trial(
                 state=TrialState.FAIL if value is None else TrialState.COMPLETE,
@@ -128,6 +154,11 @@ class Journal:
                 user_attrs={**about(proposal), **attributes},
             )
         )
+
+    def _params(self, proposal: Proposal) -> dict[str, Any]:
+        """A proposal in Optuna's terms."""
+        order = {"length": len(proposal.curriculum), **self.encoding.write(self.space, proposal.curriculum)}
+        return {**order, **proposal.settings}
 
 
 def about(proposal: Proposal) -> dict[str, str]:

@@ -40,6 +40,11 @@ def stage_key(parent: str, task: str, version: int, settings: dict[str, Any], pr
     return digest("stage", parent, task, version, settings, precision, seed)
 
 
+def segment_key(stage: str, until: int) -> str:
+    """The first so many epochs of a stage, which itself has one key however it is trained."""
+    return digest("segment", stage, until)
+
+
 def score_key(
     stage: str, protocol: str, version: int, config: dict[str, Any], labelled: str, split: str, precision: str
 ) -> str:

@@ -22,12 +22,17 @@ class Ledger:
         self.values: dict[Proposal, float] = {}  # every stage that has a score
         self.asked: set[Proposal] = set()  # every stage that will have one, has one or has failed
         self.failed: set[Proposal] = set()
+        self.pruned: set[Proposal] = set()  # stages that are not gone on from, though most have a score
 
     def open(self, proposal: Proposal) -> bool:
-        """May it be proposed? Not if its score is known or on its way, nor behind a stage that failed."""
-        if proposal in self.asked:
+        """May it be proposed? Not if its score is known or on its way, nor behind what failed or was pruned."""
+        if proposal in self.asked or self.cut(proposal):
             return False
         return not self.failed or not any(stage in self.failed for stage in stages(proposal))
+
+    def cut(self, proposal: Proposal) -> bool:
+        """Is it, or a stage before it, pruned?"""
+        return bool(self.pruned) and any(stage in self.pruned for stage in stages(proposal))
 
     def cost(self, proposal: Proposal) -> float:
         """The price of the stages that nobody has asked for yet. It must not depend on what a store happens to hold:

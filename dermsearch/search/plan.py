@@ -14,7 +14,7 @@ from dermsearch.search.check import check, check_cases, check_images, drawn_for_
 from dermsearch.search.driver import Driver
 from dermsearch.search.estimate import relative_cost
 from dermsearch.search.run import cache_folder
-from dermsearch.search.space import Proposal, Space
+from dermsearch.search.space import Proposal, Selection, Space
 from dermsearch.search.store import StageStore
 from dermsearch.training.precision import resolve
 from dermsearch.training.weights import fingerprint as weights_hash
@@ -36,6 +36,7 @@ class Plan:
     cached: int | None  # stages that the store has; None where that cannot be told
     exact: bool
     tree: dict[str, int] = field(default_factory=dict)  # curriculum -> stages of it (settings and seeds)
+    selections: dict[str, Selection] = field(default_factory=dict)  # task -> its rates to choose from
 
     @property
     def depths(self) -> list[int]:
@@ -73,7 +74,7 @@ def make_plan(study: Study) -> tuple[Plan, Space]:
     proposals = list(_first(space.every(), min(budget, count or budget))) if exact else []
     seeds = len(study.search.seeds)
     seen: dict[Proposal, float] = {}
-    unshared_passes = 0.0
+    unshared_passes = trials_of_rates = 0.0
     tree: dict[str, int] = {}
     for proposal in proposals:
         for depth in range(1, len(proposal.curriculum) + 1):
@@ -88,9 +89,14 @@ def make_plan(study: Study) -> tuple[Plan, Space]:
         longest = study.curriculum.length[1]
         stages = [n for n in (budget * longest * seeds, limits.stages if limits else None) if n]
         most_stages = min(stages, default=0)
-        return Plan(study, budget, most_stages, most_stages, images, 0, 0, None, False), space
+        return Plan(study, budget, most_stages, most_stages, images, 0, 0, None, False, {}, space.selections), space
+    for prefix in seen:
+        chosen = space.selections.get(prefix.curriculum[-1])
+        if chosen is not None:  # on the first seed; the segment of the rate that goes on is part of its stage
+            epochs = space.settings(prefix.curriculum[-1], prefix.settings)["train"]["epochs"]
+            trials_of_rates += (len(chosen.rates) - 1) * chosen.epochs / epochs * seen[prefix]
     cached = None
-    if cases is not None and known:
+    if cases is not None and known and not space.selections:  # which stages there will be depends on what is chosen
         cached = _cached(study, space, cases.fingerprint, proposals)
     plan = Plan(
         study,
@@ -98,11 +104,12 @@ def make_plan(study: Study) -> tuple[Plan, Space]:
         len(seen) * seeds,
         sum(len(p.curriculum) for p in proposals) * seeds,
         images,
-        sum(seen.values()) * seeds,
+        sum(seen.values()) * seeds + trials_of_rates,
         unshared_passes,
         cached,
         True,
         tree,
+        space.selections,
     )
     return plan, space
 
@@ -135,6 +142,12 @@ def lines(plan: Plan) -> Iterator[str]:
     else:
         most = f"at most {plan.stages}; " if plan.stages else ""
         yield f"  stages     {most}the sampler decides as it goes; shared prefixes are trained once"
+    for task, chosen in plan.selections.items():
+        segments = f"{len(chosen.rates)} rates for {plural(chosen.epochs, 'epoch')} each, by {chosen.by}"
+        yield f"  rates      {task}: {segments}; the best goes on"
+    if study.search.pruner != "none":
+        rungs = f" and after epochs {', '.join(map(str, study.search.rungs))} of each" * bool(study.search.rungs)
+        yield f"  pruner     {study.search.pruner}: looks at each stage{rungs}; at most what stands above is trained"
     if study.search.budget:
         given = study.search.budget.model_dump(exclude_none=True)
         limits = ", ".join(f"{n:g} {name.replace('_', '-')}" for name, n in given.items())

@@ -108,7 +108,8 @@ class CurriculumPrior:
         """Bring the model up to what the ledger knows."""
         values = self.ledger.values
         self.seen += itertools.islice(values, len(self.seen), None)
-        self.pending = [s for s in self.pending if s not in values and s not in self.ledger.failed]
+        lost = self.ledger.failed
+        self.pending = [s for s in self.pending if s not in values and s not in lost and not self.ledger.cut(s)]
         scores = np.array([*values.values()] or [0.0])
         singles = [s for s in self.seen if len(s.curriculum) == 1]
         self.middle = float(np.mean([values[s] for s in singles] or scores))

@@ -73,7 +73,7 @@ class Progress:
     def _line(self, node: Node) -> Text:
         done, total = self._counts()
         text = Text(f"[{done:>3}/{total}] {clock(time.perf_counter() - self.started)}  ")
-        text.append(f"{node.curriculum:<48}")
+        text.append(f"{node.curriculum + part(node):<48}")
         text.append(f" {self._state(node)}")
         left = self._left()
         if left is not None and done < total:
@@ -94,7 +94,7 @@ class Progress:
             return f"{score}  {how}"
         where = " in another run" if node.status == HELD else ""
         if node.status in (RUNNING, HELD) and node.task:
-            total = node.settings["train"]["epochs"]
+            total = node.until or node.settings["train"]["epochs"]
             return f"epoch {self.epochs.get(node.key, 0)}/{total}{where}"
         return f"judging{where}" if node.status in (RUNNING, HELD) else ""
 
@@ -127,7 +127,7 @@ class Progress:
         for node in nodes:
             if node.task and node.status in (RUNNING, HELD):
                 self._log(node, self.driver.store.progress(node.key))
-            elif node.task and node.status == DONE and node.key not in self.finished:
+            elif node.task and node.status == DONE and not node.until and node.key not in self.finished:
                 self.finished.add(node.key)
                 self._log(node, self.driver.store.history(node.key))
         if self.console.is_terminal:
@@ -139,7 +139,7 @@ class Progress:
             return
         name = f"{node.curriculum.replace(ARROW, '.')}-seed{node.seed}-{node.key[:8]}"
         settings = {"seed": node.seed, "curriculum": node.curriculum, **node.settings}
-        for logger in list(self.loggers):
+        for logger in list(self.loggers) if not node.until else ():  # the stage has its segments' epochs too
             rows = history[written:] if logger.live else history
             if not logger.live and (node.status != DONE or node.reused):
                 continue  # what this run trained, when it is finished
@@ -186,10 +186,15 @@ class Progress:
 
     def _label(self, node: Node) -> Text:
         mark, style = MARKS[node.status]
-        name = node.task or f"{node.curriculum} (seed {node.seed})"
+        name = node.task + part(node) if node.task else f"{node.curriculum} (seed {node.seed})"
         return Text.assemble(
             (f"{mark} ", style), f"{name}  ", (self._state(node), "dim" if node.status != DONE else "")
         )
+
+
+def part(node: Node) -> str:
+    """What of its stage a segment is; nothing of a whole stage."""
+    return f", lr {node.settings['train']['lr']:g}, to epoch {node.until}" if node.until else ""
 
 
 def clock(seconds: float) -> str:

@@ -33,14 +33,15 @@ class Recorder:
         return self.histories[node.key]
 
     def write(self) -> None:
-        """All four tables, each whole."""
+        """All tables, each whole."""
         tree = self.driver.tree
         provenance = {**self.provenance, "caveats": "; ".join(filter(None, [self.caveats, ended_by(self.driver)]))}
         over = [n for n in tree.stages() if n.status in (DONE, FAILED, PRUNED)]
-        judged = [n for n in tree.nodes.values() if n.status == DONE]
+        judged = [n for n in tree.nodes.values() if n.status == DONE and not n.until]
         rows: dict[str, list[dict[str, Any]]] = {
             "trials": self.driver.trials,
             "stages": [self._stage(n) for n in over],
+            "segments": [self._segment(n) for n in tree.trained() if n.until and n.status in (DONE, FAILED)],
             "epochs": [self._epoch(n, row) for n in judged if n.parent for row in self.history(n)],
             "scores": [
                 {"stage": n.key, "curriculum": n.curriculum, **row, "seed": n.seed}
@@ -72,6 +73,16 @@ class Recorder:
             "reused": node.reused,
             "error": node.error,
             **{k: node.record.get(k) for k in KEPT},
+        }
+
+    @staticmethod
+    def _segment(node: Node) -> dict[str, Any]:
+        own = ("key", "stage", "curriculum", "task", "seed", "until", "status", "verdict", "value", "reused", "error")
+        return {
+            **{name: getattr(node, name) for name in own},
+            "settings": json.dumps(node.settings, sort_keys=True),
+            **{k: node.record.get(k) for k in ("seconds", "epochs")},
+            **(node.record.get("last") or {}),
         }
 
     @staticmethod

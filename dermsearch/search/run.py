@@ -149,7 +149,8 @@ def summarise(driver: Driver, seconds: float, out: Path) -> Outcome:
     """Counts and the best curriculum."""
     stages = driver.tree.stages()
     trained = [n for n in stages if n.status == DONE and not n.reused]
-    failed = [n for n in driver.tree.nodes.values() if n.status == FAILED]  # a root's judging among them
+    # A root's judging among them; a segment's failure is that of its stage, or of a rate that another one beats.
+    failed = [n for n in driver.tree.nodes.values() if n.status == FAILED and not n.until]
     counts = {
         "proposed": len(stages),
         "trained": len(trained),

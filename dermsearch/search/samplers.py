@@ -79,7 +79,7 @@ class Listed:
 
     def propose(self) -> Proposal | None:
         """The next that is not known; behind a stage that failed too, so that tables show what was lost."""
-        return next((p for p in self.left if p not in self.ledger.asked), None)
+        return next((p for p in self.left if p not in self.ledger.asked and not self.ledger.cut(p)), None)
 
 
 class Drawn:

@@ -46,6 +46,15 @@ class Dimension:
 
 
 @dataclass(frozen=True)
+class Selection:
+    """Rates that a stage is begun with, and after how many epochs which of them goes on."""
+
+    rates: tuple[float, ...]
+    epochs: int
+    by: str  # probe: the study's objective | loss: of the task itself
+
+
+@dataclass(frozen=True)
 class Proposal:
     """A curriculum with a value for every dimension of its tasks."""
 
@@ -100,6 +109,7 @@ class Space:
         self.study = study
         self.tasks: dict[str, type[AnyTask]] = {}
         self.fixed: dict[str, dict[str, Any]] = {}  # task -> what the study sets
+        self.selections: dict[str, Selection] = {}  # task -> rates of which short segments choose one
         self.dimensions: list[Dimension] = []
         for name, given in study.curriculum.tasks.items():
             field = f"curriculum.tasks.{name}"
@@ -112,14 +122,24 @@ class Space:
                 del allowed["precision"], allowed["knn_every"]  # one for all stages of a study
                 if key not in allowed:
                     raise UserError(f"{field}.{key}: unknown field; {nearest(key, allowed)}")
-                if isinstance(value, dict):
+                if key == "lr" and isinstance(value, dict) and "select" in value:
+                    self.selections[name] = selection(f"{field}.{key}", value)
+                elif isinstance(value, dict):
                     kind = allowed[key].annotation
                     whole = int in (kind, *get_args(kind))
                     self.dimensions.append(dimension(f"{name}.{key}", f"{field}.{key}", value, whole))
                 else:
                     self.fixed[name][key] = value
             for candidate in self._corners(name):
-                self._check_training(name, field, self.settings(name, candidate)["train"])
+                train = self.settings(name, candidate)["train"]
+                self._check_training(name, field, train)
+                if name in self.selections and self.selections[name].epochs >= train["epochs"]:
+                    limit, short = train["epochs"] - 1, self.selections[name].epochs
+                    raise UserError(
+                        f"{field}.lr.epochs: must be at most {limit}, for the best to go on, not {short}"
+                        if limit
+                        else f"{field}.epochs: must be 2 or more, for the best of lr.select to go on, not 1"
+                    )
         longest = self.room(())
         if study.curriculum.length[1] > longest:
             readers = ", ".join(name for name, cls in self.tasks.items() if cls.supervised)
@@ -128,6 +148,7 @@ class Space:
                 f"what reads labels ({readers}) may only come last"
             )
         self._check_joint()
+        self._check_rungs()
         if study.search.sampler == "grid":
             for d in self.dimensions:
                 if d.kind != "choice":
@@ -147,6 +168,20 @@ class Space:
             raise UserError(f"{field}.patience: must be 0: {task} has no loss on images that it does not train on")
         if train["patience"] and self.study.data.transductive:
             raise UserError(f"{field}.patience: must be 0 where data.transductive lets validation images be trained on")
+
+    def _check_rungs(self) -> None:
+        """Refuse rungs at which no stage would be looked at."""
+        rungs = self.study.search.rungs
+        if not rungs:
+            return
+        longest = max(self.settings(t, v)["train"]["epochs"] for t in self.tasks for v in self._corners(t))
+        if rungs[0] >= longest:
+            raise UserError(f"search.rungs: must begin below {longest}, the longest stage's epochs, not at {rungs[0]}")
+
+    def rungs(self, task: str, epochs: int) -> list[int]:
+        """The epochs at which a stage of the task is looked at: behind the choice of its rate, before its end."""
+        after = self.selections[task].epochs if task in self.selections else 0
+        return [rung for rung in self.study.search.rungs if after < rung < epochs]
 
     def _check_joint(self) -> None:
         """Refuse tasks that train all branches together where there is nothing to train together."""
@@ -322,10 +357,34 @@ def complete(train: Train, defaults: Mapping[str, Any]) -> dict[str, Any]:
     return settings
 
 
+def selection(field: str, value: dict[str, Any]) -> Selection:
+    """{select: [...], epochs: 2, by: probe} of a study file."""
+    unknown = [name for name in value if name not in ("select", "epochs", "by")]
+    if unknown:
+        raise UserError(f"{field}.{unknown[0]}: unknown field; {nearest(unknown[0], ('select', 'epochs', 'by'))}")
+    rates = value["select"]
+    if not isinstance(rates, list) or len(rates) < 2 or not all(_rate(rate) for rate in rates):
+        raise UserError(f"{field}.select: must be two rates or more above 0, such as [0.01, 0.1], not {say(rates)}")
+    if len(set(rates)) != len(rates):
+        raise UserError(f"{field}.select: must name each rate once, not {say(rates)}")
+    epochs, by = value.get("epochs"), value.get("by", "probe")
+    if type(epochs) is not int or epochs < 1:
+        wrong = "is missing" if epochs is None else f"must be a whole number above 0, not {say(epochs)}"
+        raise UserError(f"{field}.epochs: {wrong}: after so many the rates are compared")
+    if by not in ("probe", "loss"):
+        raise UserError(f"{field}.by: must be probe or loss, not {say(by)}")
+    return Selection(tuple(float(rate) for rate in rates), epochs, by)
+
+
+def _rate(value: Any) -> bool:
+    return type(value) in (int, float) and 0 < value <= 1e9
+
+
 def dimension(name: str, field: str, value: dict[str, Any], whole: bool) -> Dimension:
     """{choice: [...]}, {log: [low, high]} or {range: [low, high]} of a study file."""
     if len(value) != 1 or next(iter(value)) not in ("choice", "log", "range"):
         forms = "{choice: [...]}, {log: [low, high]} or {range: [low, high]}"
+        forms += ", for a learning rate also {select: [...], epochs: 2}" * name.endswith(".lr")
         raise UserError(f"{field}: must be a value, {forms}, not {say(value)}")
     kind, values = next(iter(value.items()))
     if not isinstance(values, list) or not values:

@@ -5,6 +5,8 @@ stages/<key>/encoders.safetensors, history.json, manifest.json   the manifest la
 stages/<key>/handover.safetensors                                what some stages hand on beside their encoders
 scores/<key>.json                                                what a protocol said of a stage
 partial/<key>/state.pt, progress.json                            a stage under way; gone once it is finished
+segments/<key>/manifest.json                                     that the first epochs of a stage are trained; their
+                                                                 state is in partial/<key>/ while it may go on from it
 weights/<hash>-<backbone>/weights.safetensors, manifest.json     what curricula start with, from a file of that hash
 
 What is damaged counts as missing and is made again. A store that is full or out of reach is `StoreLost`, never
@@ -15,6 +17,7 @@ from __future__ import annotations
 
 import io
 import json
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import pyarrow.fs as pafs
@@ -71,9 +74,9 @@ class StageStore(Place):
         self.commit_files(f"stages/{key}", files, about)
         self.clear_partial(key)
 
-    def keys(self) -> set[str]:
-        """The stages that are there, finished or half written."""
-        chosen = pafs.FileSelector(f"{self.root}/stages")
+    def keys(self, kind: str = "stages") -> set[str]:
+        """The stages (or segments) that are there, finished or half written."""
+        chosen = pafs.FileSelector(f"{self.root}/{kind}", allow_not_found=kind != "stages")
         return {info.base_name for info in self._patiently("read", lambda: self.fs.get_file_info(chosen))}
 
     def manifest(self, key: str) -> dict[str, Any] | None:
@@ -109,6 +112,17 @@ class StageStore(Place):
             what = f"{name} of stage {key} was damaged or deleted under the running study"
             raise StoreLost(f"{self.field}'{self.shown}': {what}; the same command makes it again and continues")
         return data, manifest
+
+    # Segments ----------------------------------------------------------------------------------------------
+
+    def commit_segment(self, key: str, about: dict[str, Any]) -> None:
+        """The first epochs of a stage are trained and judged; the state after them stays."""
+        self.commit_files(f"segments/{key}", {}, about)
+        self.remove_file(f"partial/{key}/progress.json")
+
+    def segment(self, key: str) -> dict[str, Any] | None:
+        """What a segment's maker wrote down, whether or not its state is still there."""
+        return self.whole(f"segments/{key}")
 
     # Judgements --------------------------------------------------------------------------------------------
 
@@ -159,16 +173,24 @@ class StageStore(Place):
 
 
 class PartialStage:
-    """The resumable state of one stage, after every epoch."""
+    """The resumable state of one stage or segment, after every epoch."""
 
-    def __init__(self, store: StageStore, key: str) -> None:
+    def __init__(self, store: StageStore, key: str, before: Sequence[str] = ()) -> None:
         self.store, self.name = store, f"partial/{key}/state.pt"
+        self.before = [f"partial/{segment}/state.pt" for segment in before]  # of the same stage, the longest first
+        self.behind: list[dict[str, Any]] = []  # the epochs of the state that was loaded
 
     def load(self) -> dict[str, Any] | None:
-        """The state after the last finished epoch; None to start from the beginning."""
+        """The state after the last finished epoch, its own or a segment's; None to start from the beginning."""
+        states = (self._read(name) for name in (self.name, *self.before))
+        found = next((state for state in states if state is not None), None)
+        self.behind = json.loads((found or {}).get("history", "[]"))
+        return found
+
+    def _read(self, name: str) -> dict[str, Any] | None:
         import torch
 
-        data = self.store.read(self.name)
+        data = self.store.read(name)
         if data is None or len(data) < 16 or checksum(data[16:]).encode() != data[:16]:
             return None
         state = torch.load(io.BytesIO(data[16:]), map_location="cpu", weights_only=True)

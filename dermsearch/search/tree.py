@@ -16,7 +16,11 @@ WAITING, RUNNING, HELD, DONE, FAILED, PRUNED = "waiting", "running", "held", "do
 
 @dataclass(eq=False)
 class Node:
-    """A stage, or a root (no task, depth 0) of one seed."""
+    """A stage, a segment of one, or a root (no task, depth 0) of one seed.
+
+    A segment is the part of a stage up to an epoch. What goes on from it, a longer segment or the stage itself, is
+    its child and has its depth and its name.
+    """
 
     key: str
     seed: int
@@ -28,6 +32,10 @@ class Node:
     reused: bool = False
     error: str = ""
     record: dict[str, Any] = field(default_factory=dict)  # what its training and judging came to
+    until: int = 0  # of a segment: the epoch after which it ends; 0: a whole stage
+    stage: str = ""  # of a segment: the key of the stage that it is a part of
+    judged: bool = True  # a segment that is compared by its loss needs no protocol
+    verdict: str = ""  # of a segment: what became of it
     title: str = ROOT_CURRICULUM  # of a root: curricula start from it, or it is a baseline from which none does
     order: int = 0  # in which it was proposed
     granted: bool = False  # the budget has room for it; only then does anybody work on it
@@ -41,14 +49,38 @@ class Node:
     @cached_property
     def depth(self) -> int:
         """Tasks behind it; 0 for the root."""
-        return 0 if self.parent is None else self.parent.depth + 1
+        return 0 if self.parent is None else self.parent.depth + (not self.parent.until)
 
     @cached_property
     def curriculum(self) -> str:
         """The tasks from the root to here."""
         if self.parent is None:
             return self.title
+        if self.parent.until:
+            return self.parent.curriculum
         return self.task if self.parent.parent is None else self.parent.curriculum + ARROW + self.task
+
+    @cached_property
+    def chain(self) -> list[Node]:
+        """A stage behind the segments that it is cut into; a segment behind those before it."""
+        return [*(self.parent.chain if self.parent and self.parent.until else []), self]
+
+    @property
+    def origin(self) -> Node:
+        """The stage or root that it starts from."""
+        parent = self.chain[0].parent
+        assert parent is not None
+        return parent
+
+    @property
+    def begins(self) -> int:
+        """Epochs of the stage that are behind it when it begins."""
+        return self.parent.until if self.parent else 0
+
+    @property
+    def epochs(self) -> int:
+        """Epochs that are its own."""
+        return int(self.until or self.settings["train"]["epochs"]) - self.begins
 
     def below(self) -> Iterator[Node]:
         """All descendants."""
@@ -93,11 +125,13 @@ class Tree:
         """The roots that curricula start from, one per seed."""
         return [n for n in self.nodes.values() if n.parent is None and n.title == ROOT_CURRICULUM]
 
-    def child(self, parent: Node, key: str, task: str, settings: dict[str, Any], cost: float = 1.0) -> Node:
-        """The stage of that key under `parent`, made on first use; born pruned under a stage that failed."""
+    def child(
+        self, parent: Node, key: str, task: str, settings: dict[str, Any], cost: float = 1.0, **segment: Any
+    ) -> Node:
+        """The stage (or segment) of that key under `parent`, made on first use; born pruned under one that failed."""
         if key in self.nodes:
             return self.nodes[key]
-        node = Node(key, parent.seed, parent, task, settings, order=len(self.nodes), cost=cost)
+        node = Node(key, parent.seed, parent, task, settings, order=len(self.nodes), cost=cost, **segment)
         self.nodes[key] = node
         parent.children.append(node)
         if parent.parent and parent.status in (FAILED, PRUNED):
@@ -174,8 +208,20 @@ class Tree:
             self._drop(each, node)
         return lost
 
+    def prune(self, node: Node, why: str) -> None:
+        """It and what follows will not be trained, though nothing failed; what is finished stays."""
+        for each in (node, *node.below()):
+            if each.status == WAITING:
+                self.settled += 1
+                self.wanted += not each.granted
+                each.status, each.error = PRUNED, why
+
     def stages(self) -> list[Node]:
-        """All nodes but the roots."""
+        """All nodes but the roots and segments."""
+        return [n for n in self.trained() if not n.until]
+
+    def trained(self) -> list[Node]:
+        """All nodes but the roots: what takes time."""
         return [n for n in list(self.nodes.values()) if n.parent is not None]  # others may add some meanwhile
 
     def _push(self, node: Node) -> None:
@@ -185,6 +231,9 @@ class Tree:
     def _drop(self, node: Node, because: Node) -> None:
         self.settled += 1
         self.wanted += not node.granted
+        if because.until and because.status == FAILED and node.depth == because.depth:  # the same stage goes no further
+            node.status, node.error = FAILED, because.error
+            return
         node.status = PRUNED
         node.error = because.error if because.status == PRUNED else f"dropped: {because.curriculum} failed"
 

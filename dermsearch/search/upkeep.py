@@ -28,6 +28,7 @@ from dermsearch.search.inventory import (
     JUDGEMENT,
     LEFTOVER,
     NOTES,
+    SEGMENT,
     STAGE,
     UNDER_WAY,
     WEIGHTS,
@@ -124,6 +125,7 @@ def _cases(store: StageStore, item: Item) -> Iterator[tuple[str, str]]:
 
 CHECKS: dict[str, Callable[[StageStore, Item], Iterable[tuple[str, str]]]] = {
     STAGE: _with_manifest,
+    SEGMENT: _with_manifest,
     WEIGHTS: _with_manifest,
     JUDGEMENT: _judgement,
     UNDER_WAY: _under_way,
@@ -140,12 +142,23 @@ def unneeded(store: StageStore, used: Used | None, hours: float, now: float | No
     kept = set(known) if used is None else _with_ancestors(used.stages, known)
     cache = (store.local or Path()) / "data"
     folders = [] if used is None else [f for data in used.data for f in _case_folders(data, cache)]
+    segments = manifests(store, everything, SEGMENT)
+    kept_segments = set(segments) if used is None else set(used.segments)
     weights = {about.get("weights") for key, about in known.items() if key in kept}
+
+    def wanted(state: Item) -> bool:
+        """May a stage that some study needs go on from it?"""
+        return used is None or state.key in used.stages or used.segments.get(state.key, False)
+
+    def over(key: str) -> bool:
+        """Is the stage finished that the state is of, or the state of a segment of?"""
+        return key in known or segments.get(key, {}).get("stage") in known
 
     goes: dict[str, Callable[[Item], bool]] = {
         STAGE: lambda item: item.key not in kept or not item.finished,
-        JUDGEMENT: lambda item: _of_no_study(store.read_json(item.name), kept, used),
-        UNDER_WAY: lambda item: item.key in known or (used is not None and item.key not in used.stages),
+        SEGMENT: lambda item: item.key not in kept_segments or not item.finished,
+        JUDGEMENT: lambda item: _of_no_study(store.read_json(item.name), kept, kept_segments, used),
+        UNDER_WAY: lambda item: over(item.key) or not wanted(item),
         WEIGHTS: lambda item: used is not None and item.key.partition("-")[0] not in weights,
         CASES: lambda item: used is not None and cache / item.key not in folders,
         NOTES: lambda item: True,
@@ -193,10 +206,10 @@ def _with_ancestors(keys: Iterable[str], known: dict[str, dict[str, Any]]) -> se
     return found
 
 
-def _of_no_study(judgement: Any, kept: set[str], used: Used | None) -> bool:
+def _of_no_study(judgement: Any, kept: set[str], segments: set[str], used: Used | None) -> bool:
     """Is a judgement of a stage that goes, or by a protocol that no study names? One that does not say stays."""
     about = unsealed(judgement) or {}
-    if not about.get("stage"):
+    if not about.get("stage") or about["stage"] in segments:
         return False
     protocols = {row["protocol"] for row in about["rows"]}
     return about["stage"] not in kept or (

@@ -27,6 +27,7 @@ from dermsearch.downstream import PROTOCOLS, judge
 from dermsearch.downstream.base import Features, Images
 from dermsearch.errors import UserError
 from dermsearch.models.encoders import Encoders
+from dermsearch.models.relations import Handover
 from dermsearch.search.keys import score_key
 from dermsearch.search.place import StoreLost
 from dermsearch.search.store import PartialStage, StageStore
@@ -36,6 +37,7 @@ from dermsearch.training.weights import spread
 
 Job = dict[str, Any]
 Record = dict[str, Any]
+LAST = ("loss", "embedding_std", "effective_rank")  # of a segment's last epoch, by which rates can be compared
 
 
 def do(job: Job) -> Record:
@@ -68,56 +70,92 @@ def _do(job: Job) -> Record:
     encoder, data = Encoder(**job["encoder"]), Data(**job["data"])
     shape = (encoder.name, data.modalities, encoder.branches)
     record: Record = {"status": "done", "reused": True}
+    if job["until"]:
+        return record | _segment(job, store, cases, shape, device)
     manifest = store.manifest(job["key"])
     if manifest is None:
-        manifest = _train(job, store, cases, shape, device)
+        manifest = _stage(job, store, cases, shape, device)
         record["reused"] = False
     record |= {k: manifest.get(k) for k in ("seconds", "epochs", "device", "node", "workers")}
     if world.rank() == 0:
-        judging = time.perf_counter()
         encoders = Encoders.empty(*shape).load(store.encoders(job["key"])).to(device)
-        features = extract(encoders, cases, data, device, job["precision"])
-        rows, cast = judged(encoders, cases, data), autocast(device, job["precision"])
-        images = Images(encoders, cases, rows["train"], rows["val"], look_of(data), device, cast)
-        handover = store.handover(job["key"])
-        for name, config in job["protocols"].items():
-            key = judgement(job, name, config)
-            if store.scores(key) is None:
-                settings = PROTOCOLS[name].Config(**config)
-                store.write_scores(key, judge(features, name, settings, job["seed"], handover, images), job["key"])
-        record["judge_seconds"] = time.perf_counter() - judging
+        record["judge_seconds"] = _judge(job, store, cases, encoders, store.handover(job["key"]))
     return record
 
 
+def _judge(job: Job, store: StageStore, cases: CaseStore, encoders: Encoders, handover: Handover | None) -> float:
+    """Let all protocols of the job judge its encoders that have not done so; returns the seconds that it took."""
+    judging, data, device = time.perf_counter(), Data(**job["data"]), next(encoders.parameters()).device
+    features = extract(encoders, cases, data, device, job["precision"])
+    rows, cast = judged(encoders, cases, data), autocast(device, job["precision"])
+    images = Images(encoders, cases, rows["train"], rows["val"], look_of(data), device, cast)
+    for name, config in job["protocols"].items():
+        key = judgement(job, name, config)
+        if store.scores(key) is None:
+            settings = PROTOCOLS[name].Config(**config)
+            store.write_scores(key, judge(features, name, settings, job["seed"], handover, images), job["key"])
+    return time.perf_counter() - judging
+
+
+def _segment(
+    job: Job, store: StageStore, cases: CaseStore, shape: tuple[str, tuple[str, ...], str], device: torch.device
+) -> Record:
+    """The first epochs of a stage: judged, and left where the stage can go on from them.
+
+    One that is there and lacks a judgement is made again, from its own state if that is still kept.
+    """
+    manifest, judgements = store.segment(job["key"]), [judgement(job, *p) for p in job["protocols"].items()]
+    if manifest is not None and all(store.scores(key) is not None for key in judgements):
+        return {k: manifest[k] for k in ("seconds", "epochs", "device", "node", "workers", "last")}  # another run's
+    encoders = start(job, store, shape)
+    history = _train(job, store, cases, encoders, device)
+    about = {"seconds": sum(row["seconds"] for row in history), "epochs": len(history), "device": describe(device)}
+    about |= {"node": job["node"], "workers": world.size()}
+    about["last"] = {name: history[-1][name] for name in LAST}
+    judging = 0.0
+    if world.rank() == 0:
+        if job["protocols"]:
+            judging = _judge(job, store, cases, encoders, encoders.handover)
+        store.commit_segment(job["key"], {**about, "stage": job["stage"], "until": job["until"], "study": job["study"]})
+        for shorter in job["segments"]:  # nothing goes on from those now
+            store.clear_partial(shorter)
+    return {**about, "reused": False, "judge_seconds": judging}
+
+
+def start(job: Job, store: StageStore, shape: tuple[str, tuple[str, ...], str]) -> Encoders:
+    """The encoders that the job's stage begins with."""
+    if job["depth"] < 2:  # the root's weights are there wherever they are needed: nobody waits for its judging
+        return root_encoders(job, store, shape)
+    return Encoders.empty(*shape).load(store.encoders(job["parent"]))
+
+
 def _train(
-    job: Job,
-    store: StageStore,
-    cases: CaseStore,
-    shape: tuple[str, tuple[str, ...], str],
-    device: torch.device,
+    job: Job, store: StageStore, cases: CaseStore, encoders: Encoders, device: torch.device
+) -> list[dict[str, Any]]:
+    """Train them, to the end of the job's stage or segment; returns the history."""
+    settings = job["settings"]
+    look = look_of(Data(**job["data"]))
+    recipe = Recipe(job["task"], settings["config"], settings["train"], job["seed"], job["precision"], look)
+    rows = np.arange(len(cases)) if job["data"]["transductive"] else cases.split("train")
+    partial, watch = PartialStage(store, job["key"], job["segments"]), knn_watch(job, encoders, cases, device)
+    seen: list[dict[str, Any]] = []
+
+    def report(row: dict[str, Any]) -> None:
+        seen.append(row)
+        if world.rank() == 0:
+            store.write_progress(job["key"], partial.behind + seen)
+
+    ways = cases.split("val"), watch, job["compile"], job["until"]
+    return train_stage(recipe, encoders, cases, rows, partial, report, device, *ways)
+
+
+def _stage(
+    job: Job, store: StageStore, cases: CaseStore, shape: tuple[str, tuple[str, ...], str], device: torch.device
 ) -> Record:
     """Make the node's encoders and commit them; returns the manifest."""
-    history: list[dict[str, Any]] = []
     started = time.perf_counter()
-    if job["depth"] < 2:  # the root's weights are there wherever they are needed: nobody waits for its judging
-        encoders = root_encoders(job, store, shape)
-    else:
-        encoders = Encoders.empty(*shape).load(store.encoders(job["parent"]))
-    if job["task"]:
-        settings = job["settings"]
-        look = look_of(Data(**job["data"]))
-        recipe = Recipe(job["task"], settings["config"], settings["train"], job["seed"], job["precision"], look)
-        rows = np.arange(len(cases)) if job["data"]["transductive"] else cases.split("train")
-        seen: list[dict[str, Any]] = []
-
-        def report(row: dict[str, Any]) -> None:
-            seen.append(row)
-            if world.rank() == 0:
-                store.write_progress(job["key"], seen)
-
-        partial, watch = PartialStage(store, job["key"]), knn_watch(job, encoders, cases, device)
-        heldout = cases.split("val")
-        history = train_stage(recipe, encoders, cases, rows, partial, report, device, heldout, watch, job["compile"])
+    encoders = start(job, store, shape)
+    history = _train(job, store, cases, encoders, device) if job["task"] else []
     manifest = {
         "task": job["task"],
         "parent": job["parent"],
@@ -136,6 +174,8 @@ def _train(
     }
     if world.rank() == 0:
         store.commit(job["key"], encoders.state_dict(), history, manifest, encoders.handover)
+        for segment in job["segments"]:
+            store.clear_partial(segment)
     return manifest
 
 

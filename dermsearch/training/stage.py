@@ -54,11 +54,13 @@ def train_stage(
     heldout: np.ndarray | None = None,
     watch: Watch | None = None,
     compiled: bool = False,
+    until: int = 0,
 ) -> list[dict[str, Any]]:
     """Train `encoders` in place on the given rows of the store; returns the history, a row per epoch.
 
     `heldout` are the rows whose loss ends the stage early, where the recipe has patience; `watch` may look at the
-    backbones after an epoch and add to its row of the history.
+    backbones after an epoch and add to its row of the history. With `until` it stops after that epoch, short of the end
+    that its schedule knows of, and `partial` keeps what going on from there needs.
     """
     started = time.perf_counter()  # an epoch's seconds hold what comes before it: preparations, the save of the last
     task, train = find_task(recipe.task), recipe.train
@@ -99,7 +101,7 @@ def train_stage(
     model = DistributedDataParallel(learner, forward_sync_buffers=False) if world.size() > 1 else learner
     peak_memory(device)
 
-    for epoch in range(len(history), train["epochs"]):
+    for epoch in range(len(history), until or train["epochs"]):
         learner.tell("begin_epoch", WholeImages(pools, cast), epoch)
         orders = {
             b: epoch_order(recipe.seed, epoch, len(pool), batch * steps, task.replacement, chances[b])

@@ -100,7 +100,7 @@ def fabricate(
     grow((), (), {seed: f"root-{seed}" for seed in seeds}, False)
     rows = {"trials": trials, "stages": stages, "epochs": [], "scores": scores}
     for name in SCHEMAS:
-        write(build(name, rows[name]), folder / "tables" / f"{name}.arrow")
+        write(build(name, rows.get(name, [])), folder / "tables" / f"{name}.arrow")
     objective = {"protocol": "knn", "metric": "balanced_accuracy", "label": "diagnosis"}
     (folder / "study.yaml").write_text(yaml.safe_dump({"objective": objective} | dict(study or {})))
     return load(folder)

@@ -192,7 +192,7 @@ def moments(bench: Bench, befall: Any, *kinds: str) -> list[str]:
 
 
 def test_the_undisturbed_run_is_whole(bench: Bench) -> None:
-    trials, stages, epochs, scores = bench.tables("whole")
+    trials, stages, epochs, scores, _ = bench.tables("whole")
     assert len(trials) == 1 and len(stages) == 2 and len(epochs) == 4
     assert len({row["value"] for row in scores}) == 3, "a root and two stages, each with a score of its own"
     assert bench.faults("whole") == []

@@ -1,0 +1,188 @@
+"""A round that goes up level by level, because what is finished decides what comes next.
+
+For every depth: segments of which one rate is chosen, rungs at which a pruner looks at the stages, the stages to their
+end, and the pruner again. A decision waits for its whole level and is taken in the order of the proposals, so that it
+does not depend on which stage was faster.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from dermsearch.config import Study
+from dermsearch.results.tables import ARROW, CUT, GOES_ON, NOT_CHOSEN
+from dermsearch.search.brain import Asked, Brain
+from dermsearch.search.branches import Branches
+from dermsearch.search.replicates import Paths
+from dermsearch.search.space import Proposal, Selection
+from dermsearch.search.store import StageStore
+from dermsearch.search.tree import DONE, FAILED, PRUNED, Node
+
+Level = list[tuple[Asked, list[Node]]]  # proposals, and what of them is let in next
+STD, RANK = 0.05, 2.0  # embeddings of a smaller spread, or of a smaller effective rank, have collapsed
+
+
+@dataclass(frozen=True)
+class Cut:
+    """That a proposal was pruned."""
+
+    behind: Proposal  # nothing goes on from there
+    why: str
+
+
+class Levels:
+    """One round."""
+
+    def __init__(
+        self,
+        study: Study,
+        brain: Brain | None,
+        branches: Branches,
+        store: StageStore,
+        proposals: list[tuple[Asked, Paths]],
+        roots: list[Node],
+    ) -> None:
+        assert brain is not None
+        self.search, self.brain, self.branches, self.store = study.search, brain, branches, store
+        self.proposals, self.roots = proposals, roots
+        self.cut: dict[int, Cut] = {}
+
+    def climb(self) -> Iterator[Level]:
+        """Level by level; each must be finished before the next is asked for."""
+        for depth in range(1, max((len(a.proposal.curriculum) for a, _ in self.proposals), default=0) + 1):
+            yield from self._choose_rates(depth)
+            for rung, until in enumerate(self.search.rungs):
+                undecided = self._undecided(depth)
+                yield self._nodes(depth, until)
+                self._look(depth, rung, until, undecided)
+            yield self._nodes(depth)
+            if self.search.pruner != "none":
+                self._look(depth, None, 0, self._undecided(depth, begun=True))
+        self._drop()
+
+    def _alive(self, depth: int) -> list[tuple[Asked, Paths]]:
+        """The proposals that have a stage of that depth and have got there."""
+        lost = (FAILED, PRUNED)
+        return [
+            (a, paths)
+            for a, paths in self.proposals
+            if len(a.proposal.curriculum) >= depth
+            and a.number not in self.cut
+            and not any(n.status in lost for path in paths for n in path[:depth])
+        ]
+
+    def _undecided(self, depth: int, begun: bool = False) -> set[Proposal]:
+        """The prefixes of that depth on which a pruner has a say; at a rung none whose stage is trained already."""
+        alive = self._alive(depth)
+        return {a.proposal.prefix(depth) for a, paths in alive if begun or not paths[0][depth - 1].granted}
+
+    def _nodes(self, depth: int, until: int = 0) -> Level:
+        """The stages of that depth, or their segments up to a rung."""
+        alive = self._alive(depth)
+        return [(a, [n for path in paths for n in self._part(path[depth - 1], until)]) for a, paths in alive]
+
+    def _part(self, stage: Node, until: int) -> list[Node]:
+        """The stage itself, or its segment up to that epoch, if that is one of its rungs."""
+        if not until:
+            return [stage]
+        rungs = self.branches.space.rungs(stage.task, stage.settings["train"]["epochs"])
+        return [n for n in stage.chain if n.until == until and until in rungs]
+
+    def _drop(self) -> None:
+        """What failed with one seed is not gone on with by the others."""
+        for _, paths in self.proposals:
+            for failed in [n for path in paths for n in path if n.status == FAILED]:
+                for node in (n for path in paths for n in path[failed.depth - 1 :]):
+                    self._end(node, f"dropped: {failed.curriculum} failed with seed {failed.seed}")
+
+    def _end(self, stage: Node, why: str) -> None:
+        for node in stage.chain:
+            self.branches.tree.prune(node, why)
+
+    # Rates -------------------------------------------------------------------------------------------------
+
+    def _choose_rates(self, depth: int) -> Iterator[Level]:
+        """Where the stages of that depth have several rates to begin with: begin, then go on with one of them."""
+        open_: dict[Proposal, list[Node]] = {}
+        level: Level = []
+        for a, paths in self._alive(depth):
+            prefix = a.proposal.prefix(depth)
+            if prefix.curriculum[-1] in self.branches.space.selections and prefix not in self.branches.rates:
+                parent = paths[0][depth - 2] if depth > 1 else self.roots[0]
+                open_[prefix] = self.branches.candidates(prefix, parent)
+                level.append((a, open_[prefix]))
+        if not level:
+            return
+        yield level
+        for prefix, nodes in open_.items():
+            task = prefix.curriculum[-1]
+            chosen = choose(nodes, self.branches.space.selections[task])
+            self.branches.rates[prefix] = chosen.settings["train"]["lr"]
+            for node in nodes:
+                node.verdict = GOES_ON if node is chosen else NOT_CHOSEN
+                self._forget(node)
+        for a, paths in self.proposals:
+            paths[:] = [self.branches.path(a.proposal, root) for root in self.roots]
+
+    # Pruning -----------------------------------------------------------------------------------------------
+
+    def _look(self, depth: int, rung: int | None, until: int, undecided: set[Proposal]) -> None:
+        """Let the pruner decide on every prefix of that depth, after it has heard of all of them."""
+        looked: list[tuple[Asked, Paths, list[float]]] = []
+        for a, paths in self._alive(depth):
+            nodes = [n for path in paths for n in self._part(path[depth - 1], until)]
+            for node in nodes if until else ():
+                node.verdict = GOES_ON
+            values = [n.value for n in nodes if n.value is not None]
+            if nodes and len(values) == len(nodes):
+                self.brain.report(a, depth, rung, values)
+                looked.append((a, paths, values))
+        decided: dict[Proposal, bool] = {}
+        for a, paths, values in looked:
+            prefix = a.proposal.prefix(depth)
+            if prefix not in undecided:
+                continue
+            if prefix not in decided:
+                decided[prefix] = self.brain.should_prune(a)
+            if decided[prefix] and (until or len(a.proposal.curriculum) > depth):
+                self._prune(a, paths, depth, until, sum(values) / len(values))
+
+    def _prune(self, asked: Asked, paths: Paths, depth: int, until: int, value: float) -> None:
+        """Nothing of the proposal is trained from here on."""
+        prefix = asked.proposal.prefix(depth)
+        stage = paths[0][depth - 1]
+        after = f" after {until} of {stage.settings['train']['epochs']} epochs" if until else ""
+        why = f"pruned by {self.search.pruner}: {ARROW.join(prefix.curriculum)} came to {100 * value:.1f} %{after}"
+        self.cut[asked.number] = Cut(prefix, why)
+        for path in paths:
+            for node in path[depth - 1 if until else depth :]:
+                self._end(node, why)
+            for segment in self._part(path[depth - 1], until) if until else ():
+                segment.verdict = CUT
+                self._forget(segment)
+
+    def _forget(self, segment: Node) -> None:
+        """Nothing goes on from it: its state takes space for nothing."""
+        if segment.verdict != GOES_ON and not segment.reused:
+            self.store.clear_partial(segment.key)
+
+
+def choose(candidates: list[Node], by: Selection) -> Node:
+    """The best by the study's objective, or by loss among those that have not collapsed; of equals the largest rate.
+
+    What failed is worst. If all have collapsed, the one of highest rank goes on.
+    """
+
+    def merit(node: Node) -> tuple[float, ...]:
+        rate = node.settings["train"]["lr"]
+        if node.status != DONE:
+            return (0, 0, 0, -rate)
+        if by.by == "probe":
+            return (2, 0, -float("inf") if node.value is None else node.value, rate)
+        last = node.record["last"]
+        if last["embedding_std"] < STD or last["effective_rank"] < RANK:
+            return (1, last["effective_rank"], 0, rate)
+        return (2, 0, -last["loss"], rate)
+
+    return max(candidates, key=merit)

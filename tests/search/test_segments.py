@@ -1,0 +1,220 @@
+"""A stage in parts: what is cut and gone on with is the stage itself, to the bit, and what is not needed goes."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest_search import make_study
+from rich.console import Console
+
+from dermsearch.config import Study
+from dermsearch.errors import UserError
+from dermsearch.results import load
+from dermsearch.results.leaderboard import leaderboard
+from dermsearch.search import inline, work
+from dermsearch.search.inventory import used_by
+from dermsearch.search.keys import segment_key
+from dermsearch.search.plan import lines, make_plan
+from dermsearch.search.run import Outcome, run_study
+from dermsearch.search.space import Space
+from dermsearch.search.store import PartialStage, StageStore
+from dermsearch.search.upkeep import delete, unneeded, verify
+
+RATES = [0.02, 0.2]
+
+
+def small(folder: Path, tasks: dict[str, Any], **changes: Any) -> Study:
+    raw: dict[str, Any] = {
+        "curriculum": {"tasks": tasks, "length": [1, 1]}, "encoder": {"name": "test_resnet"},
+        "downstream": {"knn": {"k": 3}}, "objective": {"protocol": "knn"}, "data": {"cases": 40, "size": 32},
+        "train": {"epochs": 4, "batch": 16, "precision": "fp32"},
+        "compute": {"engine": "inline", "store": str(folder / "store")}, "logging": [],
+    }  # fmt: skip
+    return make_study(**{**raw, **changes})
+
+
+def run(study: Study, out: Path) -> Outcome:
+    return run_study(study, out, None, Console(file=io.StringIO()))
+
+
+def selected(folder: Path, **more: Any) -> Study:
+    return small(folder, {"simclr": {"lr": {"select": RATES, "epochs": 1, **more}}, "rotation": {}})
+
+
+@pytest.fixture(scope="module")
+def chosen(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A study that chose among two rates, its store and its tables."""
+    folder = tmp_path_factory.mktemp("chosen")
+    outcome = run(selected(folder, by="loss"), folder / "out")
+    assert outcome.summary["stages"] == {"proposed": 2, "trained": 2, "reused": 0, "failed": 0, "pruned": 0}
+    assert outcome.summary["budget"]["spent"]["epochs"] == 4 + 4 + 1
+    return folder
+
+
+def rate_of(folder: Path) -> float:
+    (stage,) = (s for s in load(folder / "out").stages.to_pylist() if s["task"] == "simclr")
+    return json.loads(stage["settings"])["train"]["lr"]
+
+
+def test_the_rate_of_the_lower_loss_goes_on_as_if_nobody_had_asked(chosen: Path, tmp_path: Path) -> None:
+    segments = load(chosen / "out").segments.to_pylist()
+    assert [(s["until"], s["epochs"], s["status"]) for s in segments] == [(1, 1, "done")] * 2
+    best = min(segments, key=lambda s: s["loss"])
+    assert {s["key"]: s["verdict"] for s in segments} == {
+        s["key"]: "goes on" if s is best else "not chosen" for s in segments
+    }
+    rate = rate_of(chosen)
+    assert rate == json.loads(best["settings"])["train"]["lr"] and rate in RATES
+    whole = small(tmp_path, {"simclr": {"lr": rate}, "rotation": {}})
+    run(whole, tmp_path / "out")
+    one, two = StageStore(str(chosen / "store")), StageStore(str(tmp_path / "store"))
+    keys = one.keys()
+    assert keys == two.keys() and best["stage"] in keys
+    for key in keys:
+        ours, theirs = one.encoders(key), two.encoders(key)
+        assert ours.keys() == theirs.keys() and all(torch.equal(v, theirs[n]) for n, v in ours.items())
+    for mine, other in zip(one.history(best["stage"]), two.history(best["stage"]), strict=True):
+        measured = ("seconds", "views_per_second", "peak_memory")
+        assert {k: v for k, v in mine.items() if k not in measured} == {
+            k: v for k, v in other.items() if k not in measured
+        }
+
+
+def test_segments_are_in_no_leaderboard_and_the_states_are_gone(chosen: Path) -> None:
+    results = load(chosen / "out")
+    assert sorted(r.curriculum for r in leaderboard(results) if r.length) == ["rotation", "simclr"]
+    assert set(results.scores["stage"].to_pylist()) >= set(results.stages["key"].to_pylist())
+    assert not set(results.segments["key"].to_pylist()) & set(results.scores["stage"].to_pylist())
+    assert not list((chosen / "store").glob("partial/*/*")) and not verify(StageStore(str(chosen / "store")))
+
+
+def test_a_second_run_trains_nothing_and_tables_of_before_are_read(chosen: Path) -> None:
+    again = run(selected(chosen, by="loss"), chosen / "again").summary
+    assert again["stages"]["reused"] == 2 and again["budget"]["spent"]["epochs"] == 0
+    assert [s["verdict"] for s in load(chosen / "again").segments.to_pylist()] == [
+        s["verdict"] for s in load(chosen / "out").segments.to_pylist()
+    ]
+    (chosen / "again" / "tables" / "segments.arrow").unlink()  # as a study of an earlier version
+    assert load(chosen / "again").segments.num_rows == 0 and leaderboard(load(chosen / "again"))
+
+
+def test_gc_keeps_segments_of_studies_and_states_that_something_may_go_on_from(chosen: Path) -> None:
+    store = StageStore(str(chosen / "store"))
+    segments = load(chosen / "out").segments.to_pylist()
+    for s in segments:  # as if the run had been killed before it could drop them
+        PartialStage(store, s["key"]).save({"history": "[]"})
+    waits = segment_key("f" * 32, 1)
+    store.commit_segment(waits, {"stage": "f" * 32, "until": 1})
+    PartialStage(store, waits).save({"history": "[]"})
+    later = 4e9
+    best = next(s for s in segments if s["verdict"] == "goes on")
+    assert [i.name for i in unneeded(store, None, 1, later)] == [f"partial/{best['key']}"], "its stage is finished"
+    used = used_by([chosen / "out"])
+    gone = {i.name for i in unneeded(store, used, 1, later)}
+    assert {f"segments/{waits}", f"partial/{waits}", *(f"partial/{s['key']}" for s in segments)} <= gone
+    assert not any(name.startswith(("stages/", "scores/")) or name[9:] in used.segments for name in gone - {
+        f"partial/{s['key']}" for s in segments})  # fmt: skip
+    for item in unneeded(store, used, 1, later):
+        if item.kind != "case store":
+            delete(store, item)
+    assert run(selected(chosen, by="loss"), chosen / "out").summary["stages"]["reused"] == 2
+
+
+def test_killed_between_segments_it_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The process dies when a rate was chosen and the rest not begun: no epoch is trained twice."""
+    tasks = {"simclr": {"lr": {"select": RATES, "epochs": 2}}}
+    study = small(tmp_path, tasks, search={"pruner": "median", "rungs": [3]})
+    epochs: list[int] = []
+    train, do = work.train_stage, work.do
+
+    def counted(*given: Any, **named: Any) -> Any:
+        before = given[4].load()
+        history = train(*given, **named)
+        epochs.append(len(history) - len(json.loads(before["history"]) if before else []))
+        return history
+
+    def killed(job: dict[str, Any]) -> dict[str, Any]:
+        if job["until"] == 3:
+            raise KeyboardInterrupt
+        return do(job)
+
+    monkeypatch.setattr(work, "train_stage", counted)
+    monkeypatch.setattr(inline, "do", None)
+    with pytest.raises(KeyboardInterrupt):
+        monkeypatch.setattr("dermsearch.search.run.run_engine", lambda driver, _: inline.run_inline(driver, killed))
+        run(study, tmp_path / "out")
+    assert epochs == [2, 2]
+    monkeypatch.undo()
+    monkeypatch.setattr(work, "train_stage", counted)
+    outcome = run(study, tmp_path / "out")
+    assert epochs == [2, 2, 1, 1], "each segment, the one to the rung, and the rest"
+    assert outcome.summary["stages"]["trained"] == 1
+    rows = {(s["until"], s["verdict"], s["reused"]) for s in load(tmp_path / "out").segments.to_pylist()}
+    assert rows == {(2, "goes on", True), (2, "not chosen", True), (3, "goes on", False)}
+
+
+def test_a_stage_whose_patience_ends_within_a_segment_is_what_it_would_be_without(tmp_path: Path) -> None:
+    settings = {"patience": 1, "epochs": 9}
+    rates = {"select": [1e-9, 1e-8], "epochs": 8}  # nothing is learnt, so it ends when patience does
+    run(small(tmp_path / "a", {"rotation": {**settings, "lr": rates}}), tmp_path / "a" / "out")
+    (stage,) = load(tmp_path / "a" / "out").stages.to_pylist()
+    rate = json.loads(stage["settings"])["train"]["lr"]
+    run(small(tmp_path / "b", {"rotation": {**settings, "lr": rate}}), tmp_path / "b" / "out")
+    (alone,) = load(tmp_path / "b" / "out").stages.to_pylist()
+    assert (stage["key"], stage["epochs"]) == (alone["key"], alone["epochs"]) and alone["epochs"] < 8
+    one, two = (StageStore(str(tmp_path / name / "store")).encoders(stage["key"]) for name in "ab")
+    assert all(torch.equal(value, two[name]) for name, value in one.items()) and one.keys() == two.keys()
+
+
+TASK = "curriculum.tasks.simclr.lr"
+
+
+@pytest.mark.parametrize(
+    ("lr", "told"),
+    [
+        ({"select": [0.1], "epochs": 1}, f"{TASK}.select: must be two rates or more above 0, such as [0.01, 0.1], not"),
+        ({"select": [0.1, -1], "epochs": 1}, f"{TASK}.select: must be two rates or more above 0"),
+        ({"select": 0.1, "epochs": 1}, f"{TASK}.select: must be two rates or more above 0"),
+        ({"select": [0.1, 0.1], "epochs": 1}, f"{TASK}.select: must name each rate once"),
+        ({"select": RATES}, f"{TASK}.epochs: is missing: after so many the rates are compared"),
+        ({"select": RATES, "epochs": 0.5}, f"{TASK}.epochs: must be a whole number above 0, not 0.5"),
+        ({"select": RATES, "epochs": 4}, f"{TASK}.epochs: must be at most 3, for the best to go on, not 4"),
+        ({"select": RATES, "epochs": 1, "by": "los"}, f"{TASK}.by: must be probe or loss, not 'los'"),
+        ({"select": RATES, "epoch": 1}, f"{TASK}.epoch: unknown field; did you mean 'epochs'"),
+        ({"selct": RATES}, f"{TASK}: must be a value, {{choice: [...]}}"),
+    ],
+)
+def test_a_choice_of_rates_that_cannot_be_is_refused_in_words(tmp_path: Path, lr: Any, told: str) -> None:
+    with pytest.raises(UserError) as error:
+        Space(small(tmp_path, {"simclr": {"lr": lr}}))
+    assert str(error.value).startswith(told) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("search", "told"),
+    [
+        ({"rungs": [2]}, "rungs: go with a pruner"),
+        ({"pruner": "halving", "rungs": [3, 2]}, "must rise from one to the next"),
+        ({"pruner": "wilcoxon", "seeds": [0, 1, 2]}, "pruner: wilcoxon compares curricula seed by seed"),
+        ({"pruner": "halving", "rungs": [4]}, "search.rungs: must begin below 4, the longest stage's epochs, not at 4"),
+    ],
+)
+def test_a_pruner_that_cannot_be_is_refused_in_words(tmp_path: Path, search: Any, told: str) -> None:
+    with pytest.raises((UserError, ValueError)) as error:
+        Space(small(tmp_path, {"simclr": {}}, search=search))
+    assert told in str(error.value)
+
+
+def test_the_plan_tells_of_what_is_chosen_and_pruned(tmp_path: Path) -> None:
+    study = selected(tmp_path)
+    said = "\n".join(lines(make_plan(study)[0]))
+    assert "simclr: 2 rates for 1 epoch each, by probe" in said
+    plain = make_plan(small(tmp_path, {"simclr": {}, "rotation": {}}))[0]
+    assert make_plan(study)[0].stages == plain.stages and make_plan(study)[0].passes > plain.passes
+    pruned = make_plan(small(tmp_path, {"simclr": {}}, search={"pruner": "halving", "rungs": [1, 2]}))[0]
+    assert any("halving" in line and "1, 2" in line for line in lines(pruned))
