@@ -59,6 +59,7 @@ def test_help_is_printed(name: str, tmp_path: Path) -> None:
     assert done.returncode == 0 and "Usage:" in done.stdout and not done.stderr
 
 
+@pytest.mark.alone
 def test_help_answers_at_once(tmp_path: Path) -> None:
     def seconds() -> float:
         start = time.perf_counter()

@@ -93,6 +93,7 @@ def test_hashes_close_to_each_other_are_all_found() -> None:
     assert (close(one, two) == every).all() and len(every) > 150
 
 
+@pytest.mark.alone
 def test_many_pictures_take_little_time() -> None:
     soft = np.random.default_rng(0).integers(0, 256, (20_000, 4, 4), np.uint8).repeat(4, 1).repeat(4, 2)
     start = time.perf_counter()

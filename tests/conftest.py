@@ -1,0 +1,47 @@
+"""Tests run side by side in two processes; a test that measures time or memory runs alone."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import tempfile
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+
+# One thread per process, as studies have by default: two processes with a thread per core would wait for each other.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import pytest
+
+DOORS = Path(tempfile.gettempdir())
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "alone: measures time or memory, so no other test runs beside it")
+
+
+@contextmanager
+def turn(alone: bool, run: str) -> Generator[None]:
+    """Wait until a test may run: who wants to be alone shuts the door behind those that run, then waits for them."""
+    with (DOORS / f"tests-{run}-door").open("w") as door, (DOORS / f"tests-{run}-room").open("w") as room:
+        fcntl.flock(door, fcntl.LOCK_EX)
+        fcntl.flock(room, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
+        fcntl.flock(door, fcntl.LOCK_UN)
+        yield
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    run = os.environ.get("PYTEST_XDIST_TESTRUNUID")
+    if run is None:  # one process
+        return (yield)
+    with turn(item.get_closest_marker("alone") is not None, run):
+        return (yield)
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    run = os.environ.get("PYTEST_XDIST_TESTRUNUID")
+    for name in ("door", "room"):
+        if run is not None:
+            (DOORS / f"tests-{run}-{name}").unlink(missing_ok=True)
