@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -101,6 +100,7 @@ SCHEMAS: dict[str, pa.Schema] = {
         [
             ("key", pa.string()),
             ("stage", pa.string()),  # the key of the stage that it is a part of, whether or not that went on
+            ("parent", pa.string()),  # that stage's parent, or the root
             ("curriculum", pa.string()),
             ("task", pa.string()),
             ("settings", pa.string()),  # JSON of the stage's settings and training
@@ -171,11 +171,6 @@ class Results:
     def pandas(self, name: str) -> Any:
         """The named table as a pandas DataFrame."""
         return getattr(self, name).to_pandas()
-
-    def settings(self, key: str) -> dict[str, Any]:
-        """The settings of one stage, parsed."""
-        stages = self.stages.to_pylist()
-        return next(json.loads(s["settings"]) for s in stages if s["key"] == key)
 
 
 def load(folder: str | Path) -> Results:

@@ -60,10 +60,9 @@ class Recorder:
 
     @staticmethod
     def _stage(node: Node) -> dict[str, Any]:
-        assert node.parent is not None
         return {
             "key": node.key,
-            "parent": node.parent.key,
+            "parent": node.origin.key,  # not of a segment of its own
             "depth": node.depth,
             "curriculum": node.curriculum,
             "task": node.task,
@@ -80,6 +79,7 @@ class Recorder:
         own = ("key", "stage", "curriculum", "task", "seed", "until", "status", "verdict", "value", "reused", "error")
         return {
             **{name: getattr(node, name) for name in own},
+            "parent": node.origin.key,
             "settings": json.dumps(node.settings, sort_keys=True),
             **{k: node.record.get(k) for k in ("seconds", "epochs")},
             **(node.record.get("last") or {}),
