@@ -35,9 +35,11 @@ class Lineage:
     @property
     def status(self) -> str:
         """done as soon as one seed is; dropped where an ancestor failed before training began."""
-        found = {s["status"] for s in self.stages}
-        known = next((status for status in ("done", "failed", "pruned") if status in found), "dropped")
-        return "pruned" if self.pruned else known
+        if self.pruned:
+            return "pruned"
+        # A stage that a failure left untrained is told from what a pruner ended by its reason.
+        found = {"dropped" if (s["error"] or "").startswith("dropped") else s["status"] for s in self.stages}
+        return next((status for status in ("done", "failed", "pruned") if status in found), "dropped")
 
     @property
     def reused(self) -> bool:
@@ -49,7 +51,8 @@ class Lineage:
         if not self.stages:
             return self.pruned or "an earlier stage has no encoder"
         bad = [s for s in self.stages if s["status"] != "done"]
-        where = len(self.stages) > 1
+        where = len(bad) < len(self.stages) or len({(s["status"], s["error"]) for s in bad}) > 1
+        bad = bad if where else bad[:1]  # one reason for all seeds is told once
         said = [(f"seed {s['seed']} {s['status']}: " if where else "") + (s["error"] or "") for s in bad]
         return "; ".join(text.removesuffix(": ") for text in said if text)
 

@@ -34,7 +34,7 @@ def fabricate(
     tasks: Sequence[str] = TASKS,
     longest: int = 3,
     seeds: Sequence[int] = (0,),
-    failed: Mapping[str, str] | None = None,  # curriculum -> failed | pruned; what is below is never trained
+    failed: Mapping[str, str] | None = None,  # curriculum -> failed | pruned; what is below is dropped | not there
     reused: Sequence[str] = (),
     settings: Mapping[str, Sequence[dict[str, Any]]] | None = None,  # task -> what is searched, fixed by default
     values: Mapping[str, float] | None = None,  # curriculum -> score, the same for all seeds
@@ -54,21 +54,24 @@ def fabricate(
             scores.append(row | {"class": "mel", "metric": "auc", "value": 0.9})
             scores.append(row | {"class": "", "metric": "macro_f1", "value": v - 0.05})
 
-    def grow(path: tuple[str, ...], chosen: tuple[dict[str, Any], ...], parents: dict[int, str], dead: bool) -> None:
+    def grow(path: tuple[str, ...], chosen: tuple[dict[str, Any], ...], parents: dict[int, str], dead: str) -> None:
         for task in [t for t in tasks if t not in path]:
             for choice in settings.get(task, SETTINGS):
                 visit((*path, task), (*chosen, choice), parents, dead)
 
-    def visit(path: tuple[str, ...], chosen: tuple[dict[str, Any], ...], parents: dict[int, str], dead: bool) -> None:
+    def visit(path: tuple[str, ...], chosen: tuple[dict[str, Any], ...], parents: dict[int, str], dead: str) -> None:
         curriculum = ARROW.join(path)
         keys = {seed: key_of(path, chosen, seed) for seed in seeds}
-        status = "failed" if dead else failed.get(curriculum, "done")
+        status = "pruned" if dead else failed.get(curriculum, "done")
         base = values.get(curriculum, plausible(path, rng))
         for seed, key in keys.items():
-            if dead:
+            if dead == "pruned":
                 continue
             stage = {"key": key, "parent": parents[seed], "depth": len(path), "curriculum": curriculum}
             stage |= {"task": path[-1], "settings": json.dumps(chosen[-1]), "seed": seed, "status": status}
+            if dead:  # as the driver writes what a failure left untrained
+                stages.append(stage | {"status": "pruned", "reused": False, "error": dead})
+                continue
             stage |= {
                 "reused": curriculum in reused,
                 "seconds": 60.0,
@@ -89,15 +92,21 @@ def fabricate(
                 "keys": list(keys.values()),
                 "status": status,
                 "seeds": len(seeds),
+                "error": "pruned by median" if status == "pruned" and not dead else "",
             }
         )
         if len(path) < longest:
-            grow(path, chosen, keys, dead or status != "done")
+            grow(
+                path,
+                chosen,
+                keys,
+                dead or {"done": "", "pruned": "pruned"}.get(status, f"dropped: {curriculum} failed"),
+            )
 
     for seed in seeds:
         value = values.get(ROOT_CURRICULUM, plausible((), rng))
         add_scores(f"root-{seed}", ROOT_CURRICULUM, value, seed)
-    grow((), (), {seed: f"root-{seed}" for seed in seeds}, False)
+    grow((), (), {seed: f"root-{seed}" for seed in seeds}, "")
     rows = {"trials": trials, "stages": stages, "epochs": [], "scores": scores}
     for name in SCHEMAS:
         write(build(name, rows.get(name, [])), folder / "tables" / f"{name}.arrow")
