@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import textwrap
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from statistics import fmean, stdev
 from typing import TYPE_CHECKING, Any
@@ -123,8 +123,7 @@ def scored(
 ) -> Row:
     """The row of a curriculum, or of no pre-training, that has a score."""
     values = {seed: score["value"] for seed, score in zip(seeds, found, strict=True)}
-    several = len(found) > 1
-    low, high = t_interval(values.values(), measure.metric) if several else (found[0]["ci_low"], found[0]["ci_high"])
+    low, high = interval(found)
     return Row(
         curriculum=curriculum,
         settings=settings,
@@ -142,6 +141,17 @@ def scored(
         keys=tuple(score["stage"] for score in found),
         error="",
     )
+
+
+def interval(found: Sequence[Score]) -> tuple[float | None, float | None]:
+    """95 % interval of the mean of one measure's scores, one per seed: of one seed its own bootstrap over patients.
+
+    Where all seeds agree, as for weights from a file, they are one measurement, and its bootstrap says more.
+    """
+    values = [score["value"] for score in found]
+    if len(set(values)) > 1:
+        return t_interval(values, found[0]["metric"])
+    return found[0]["ci_low"], found[0]["ci_high"]
 
 
 def t_interval(values: Iterable[float], metric: str = "") -> tuple[float, float]:
@@ -175,13 +185,13 @@ def cells(rows: list[Row]) -> list[list[str]]:
         lines = [row.curriculum, "; ".join(f"{task}: {text}" for task, text in settings.items())]
         status = "" if row.status == "done" or row.error.startswith(row.status) else row.status
         lines.append(textwrap.shorten(": ".join(filter(None, [status, row.error])), 160))
-        interval = "" if row.low is None else f" [{points(row.low)}, {points(row.high)}]"
+        ends = "" if row.low is None else f" [{points(row.low)}, {points(row.high)}]"
         out.append(
             [
                 str(row.rank or "–"),
                 "\n  ".join(filter(None, lines)),
                 row.order,
-                points(row.score) + interval,
+                points(row.score) + ends,
                 points(row.delta_first, "+"),
                 points(row.delta_none, "+"),
                 str(len(row.seeds) or ""),
@@ -196,11 +206,13 @@ def footnotes(rows: list[Row]) -> list[str]:
         return ["no curriculum has been scored yet"]
     measure = rows[0].measure
     counts = {len(row.seeds) for row in rows if row.seeds}
-    interval = []
+    said = []
     if 1 in counts:
-        interval.append("one seed: bootstrap over patients")
+        said.append("one seed: bootstrap over patients")
     if counts - {1}:
-        interval.append("several seeds: Student's t over the seeds, score = their mean")
+        said.append("several seeds: Student's t over them, not over patients; score = their mean")
+    if any(len(row.seeds) > 1 and len(set(row.values)) == 1 for row in rows):
+        said.append("bootstrap where all seeds agree")
     unknown = "; ?: a task has no score alone" if any(row.order == "?" for row in rows) else ""
     of = ", mean over labels" if measure.label == "mean" else f" of {measure.label}"
     what = measure.metric.replace("_", " ") + of
@@ -209,7 +221,7 @@ def footnotes(rows: list[Row]) -> list[str]:
         f"{what}, protocol {measure.protocol}, split {measure.split}",
         *([f"{ROOT_CURRICULUM}: the weights that encoder.weights names"] if given else []),
         "C, AC: scores of the tasks alone strictly rise, fall along the curriculum; MC: neither" + unknown,
-        f"95 % interval: {'; '.join(interval)}",
+        f"95 % interval: {'; '.join(said)}",
         "Δ: percent points, over the same seeds (and, to the first task, the same settings)",
         *([f"Caution: {measure.caveats}"] if measure.caveats else []),
     ]
@@ -248,6 +260,7 @@ def summary(rows: list[Row]) -> dict[str, Any]:
 
 
 def means(pairs: Iterable[tuple[str, float | None]]) -> dict[str, float]:
+    """The mean of each group, by name."""
     groups: dict[str, list[float]] = {}
     for name, value in pairs:
         groups.setdefault(name, []).append(value or 0.0)

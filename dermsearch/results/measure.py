@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from dermsearch.errors import UserError, nearest
 from dermsearch.results.tables import BASELINES, ROOT_CURRICULUM, Results
 
 Score = dict[str, Any]  # a row of the scores table
+NAMED = ("protocol", "split", "label", "metric")  # what tells one measure from another
 
 
 @dataclass(frozen=True)
@@ -40,13 +41,15 @@ def choose(
         raise UserError(f"{results.folder}: no encoder has been scored yet")
     chosen: dict[str, str] = {}
     # One after the other, so that a message names only what exists beside what is already chosen.
-    for name in ("protocol", "split", "label", "metric"):
+    for name in NAMED:
         present = sorted({score[name] for score in rows})
         planned = objective.get(name)
         # The objective's label says nothing of a protocol with one of its own, as `pairs` has.
         if len(present) == 1 and (planned is None or name == "label"):
             planned = present[0]
         value: Any = asked[name] or planned
+        if value is None:
+            raise UserError(f"{name}: must be named, for there are several: {', '.join(present)}")
         if value not in present:
             raise UserError(f"no scores with {name} '{value}': {nearest(value, present)}")
         chosen[name] = value
@@ -69,7 +72,7 @@ def read_baseline(results: Results, measure: Measure, name: str) -> dict[int, Sc
 def of_measure(results: Results, measure: Measure) -> Iterator[Score]:
     """The scores of one measure that are numbers."""
     for score in results.scores.to_pylist():
-        if score["class"] or any(score.get(name) != value for name, value in asdict(measure).items()):
+        if score["class"] or any(score[name] != getattr(measure, name) for name in NAMED):
             continue
         if score["value"] is None or math.isnan(score["value"]):
             continue

@@ -12,7 +12,8 @@ from statistics import fmean
 from typing import Any
 
 from dermsearch.results.drawing import chain, readable
-from dermsearch.results.leaderboard import Row, leaderboard, t_interval
+from dermsearch.results.leaderboard import Row, interval, leaderboard
+from dermsearch.results.measure import Score
 from dermsearch.results.published import published_rows
 from dermsearch.results.tables import ARROW, BASELINES, RANDOM_WEIGHTS, Results
 
@@ -201,17 +202,12 @@ def variants(row: Row, telling: Mapping[str, str]) -> list[tuple[str, str]]:
     return found
 
 
-def value_of(found: Sequence[Mapping[str, Any]], scale: float) -> Value | None:
-    """The mean over the seeds; one seed keeps its bootstrap interval, several have a t-interval.
-
-    Where all seeds agree, as for weights from a file, they are one measurement, and its bootstrap says more.
-    """
+def value_of(found: Sequence[Score], scale: float) -> Value | None:
+    """The mean over the seeds with its interval, in the unit of the column."""
     if not found:
         return None
     values = [score["value"] for score in found]
-    several = len(set(values)) > 1
-    ends = t_interval(values, found[0]["metric"]) if several else (found[0]["ci_low"], found[0]["ci_high"])
-    low, high = (None if end is None or not math.isfinite(end) else scale * end for end in ends)
+    low, high = (None if end is None or not math.isfinite(end) else scale * end for end in interval(found))
     return Value(scale * fmean(values), low, high, len(values), max(score["n"] or 0 for score in found))
 
 

@@ -93,6 +93,14 @@ def test_t_interval():
     assert t_interval([2.0, 40.0], "mean_rank") == pytest.approx((1, 21 + 12.7062 * 19), rel=1e-4)
 
 
+def test_seeds_that_all_agree_are_one_measurement(make_study):
+    """As weights from a file have it: t over the seeds would be an interval without a width."""
+    rows = leaderboard(make_study(seeds=(0, 1, 2), longest=1, values={"odc": 0.6}))
+    row = by_curriculum(rows)["odc"]
+    assert len(row.seeds) == 3 and (row.low, row.high) == pytest.approx((0.57, 0.628))
+    assert "bootstrap where all seeds agree" in render_text(rows)
+
+
 def test_differences_use_only_shared_seeds(make_study):
     results = make_study(seeds=(0, 1), longest=1, values={"no pre-training": 0.4, "odc": 0.5})
     scores = [
@@ -151,7 +159,9 @@ def test_failed_and_dropped_stand_at_the_bottom(make_study):
     assert all(row.score is None and row.rank is None for row in rows[-7:])
     assert by_curriculum(rows)["relative_location > odc"].error == "the loss is not finite in epoch 3"
     assert by_curriculum(rows)["odc > moco_v2"].order == "?"
+    assert by_curriculum(rows)["relative_location > odc > moco_v2"].error == "dropped: relative_location > odc failed"
     text = " ".join(render_text(rows).split())
+    assert "pruned: dropped" not in text and "dropped: relative_location > odc failed" in text
     assert "failed: the loss is not finite in epoch 3" in text and "?: a task has no score alone" in text
 
 
@@ -177,6 +187,8 @@ def test_other_measures(make_study):
         leaderboard(results, protocol="linea")
     with pytest.raises(UserError, match="metric 'auc'"):  # only one class has it
         leaderboard(results, metric="auc")
+    with pytest.raises(UserError, match="protocol: must be named, for there are several: knn, linear"):
+        leaderboard(Results(results.folder, {}, results.tables))
     with pytest.raises(UserError, match="no encoder has been scored"):
         leaderboard(with_table(results, "scores", []))
 
@@ -196,7 +208,7 @@ def test_footnotes_say_where_the_interval_comes_from(make_study):
     one, several = (render_text(leaderboard(make_study(seeds=seeds))) for seeds in ((0,), (0, 1)))
     assert "balanced accuracy of diagnosis, protocol knn, split val" in one
     assert "bootstrap" in one and "Student" not in one
-    assert "Student" in several and "bootstrap" not in several
+    assert "Student" in several and "one seed" not in several
 
 
 def test_rich_table(make_study):
