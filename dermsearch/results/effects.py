@@ -31,13 +31,14 @@ class Effect:
     curricula: int  # that carry it
     freedom: int  # degrees of freedom of the noise
     p: float | None = None
-    adjusted: float | None = None  # p after Holm's correction over its table
+    adjusted: float | None = None  # p with all comparisons of its table allowed for
     plain: float | None = None  # of a share: as found, not corrected for chance
 
     @property
     def told(self) -> bool:
         """Is it told from nothing, with all its table's comparisons allowed for?"""
-        return self.adjusted is not None and self.adjusted < LEVEL and not self.spans_zero
+        reaches = self.part != "setting" and self.spans_zero  # a setting's interval is of chance, not of the value
+        return self.adjusted is not None and self.adjusted < LEVEL and not reaches
 
     @property
     def spans_zero(self) -> bool:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections import defaultdict
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean
+from typing import Any
 
 from dermsearch.errors import UserError, nearest
 from dermsearch.results.drawing import quantity, readable
@@ -84,23 +86,16 @@ def from_study(
 ) -> Evidence:
     """What a study's tables hold."""
     rows = [row for row in leaderboard(results, protocol, metric, label) if row.curriculum not in BASELINES]
-    if not any(row.values for row in rows):
+    rows = [row for row in rows if row.values]
+    if not rows:
         raise UserError(f"{results.folder}: no curriculum has been scored yet")
     measure = rows[0].measure
-    found: dict[str, dict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
-    marks = {}
-    for row in rows:
-        marks[row.curriculum] = row.order
-        for seed, value in zip(row.seeds, row.values, strict=True):
-            found[row.curriculum][seed].append(value)
-    scores = level_seeds({c: {s: fmean(v) for s, v in seeds.items()} for c, seeds in found.items()})
-    curricula = [Observed(tuple(c.split(ARROW)), values, marks[c]) for c, values in scores.items()]
-    proposals: dict[str, int] = defaultdict(int)
-    for trial in results.trials.to_pylist():
-        proposals[trial["status"]] += 1
-    planned = (results.study.get("search") or {}).get("trials")
-    if planned and planned > sum(proposals.values()):
-        proposals["never finished"] = planned - sum(proposals.values())
+    level = level_seeds([dict(zip(row.seeds, row.values, strict=True)) for row in rows])
+    found: dict[tuple[str, str], list[dict[int, float]]] = defaultdict(list)
+    for row, values in zip(rows, level, strict=True):
+        found[row.curriculum, row.order].append(values)
+    curricula = [Observed(tuple(c.split(ARROW)), together(values), mark) for (c, mark), values in found.items()]
+    proposals = Counter(fate(trial) for trial in results.trials.to_pylist())
     return Evidence(
         results.study.get("name") or results.folder.name,
         quantity(measure) + f", {readable(measure.protocol)}",
@@ -113,17 +108,31 @@ def from_study(
     )
 
 
-def level_seeds(scores: dict[str, dict[int, float]]) -> dict[str, dict[int, float]]:
-    """The scores less what their seed is above or below the others, where some curricula lack a seed.
+def fate(trial: Mapping[str, Any]) -> str:
+    """What became of a proposal; one that was pruned for no reason of its own stands on a stage that failed."""
+    return "dropped" if trial["status"] == "pruned" and not trial["error"] else trial["status"]
+
+
+def level_seeds(scores: Sequence[dict[int, float]]) -> list[dict[int, float]]:
+    """The scores by seed less what their seed is above or below the others, where some lack a seed.
 
     Else a curriculum that only has the lucky seed would look the better for it.
     """
-    seeds = {seed for values in scores.values() for seed in values}
-    whole = [values for values in scores.values() if len(values) == len(seeds)]
+    seeds = {seed for values in scores for seed in values}
+    whole = [values for values in scores if len(values) == len(seeds)]
     if not whole or len(whole) == len(scores):
-        return scores
+        return list(scores)
     above = {seed: fmean(values[seed] - fmean(values.values()) for values in whole) for seed in seeds}
-    return {name: {s: v - above[s] for s, v in values.items()} for name, values in scores.items()}
+    return [{s: v - above[s] for s, v in values.items()} for values in scores]
+
+
+def together(settings: Sequence[dict[int, float]]) -> dict[int, float]:
+    """A curriculum's score in every seed: the mean over its settings. Where one lacks a seed its mean stands in.
+
+    Else a seed that only the better settings have would look the better for it.
+    """
+    seeds = sorted({seed for values in settings for seed in values})
+    return {seed: fmean(v.get(seed, fmean(v.values())) for v in settings) for seed in seeds}
 
 
 def from_published(name: str) -> Evidence:

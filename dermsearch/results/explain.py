@@ -45,7 +45,7 @@ def explain(evidence: Evidence) -> Explanation:
         holm(place_effects(evidence)),
         holm(pair_effects(evidence)),
         holm(variance_shares(evidence)),
-        holm(importance(evidence.samples)),
+        importance(evidence.samples),
     )
 
 
@@ -104,7 +104,7 @@ def task_effects(evidence: Evidence) -> Iterator[Effect]:
 
     one_length = len({len(o.tasks) for o in rows}) == 1
     for task in tasks:
-        weights = others(tasks, task) if one_length else [float(t == task) for t in tasks]
+        weights = others(tasks, task, [t for t in tasks if t != task] if one_length else [])
         against = "another task instead" if one_length else "the curriculum without it"
         yield from effect(evidence, rows, row, [0.0, *weights], part="task", name=task, against=against)
 
@@ -124,13 +124,14 @@ def place_effects(evidence: Evidence) -> Iterator[Effect]:
     def first(o: Observed) -> list[float]:
         return [*last(o), *one_hot(o.tasks[0], tasks)]
 
-    for place, row, before, against in (
-        ("last", last, len(kinds), "another of the same tasks"),
-        ("first", first, len(kinds) + len(tasks), "another, the last task alike"),
+    for place, at, row, before, against in (
+        ("last", -1, last, len(kinds), "another of the same tasks"),
+        ("first", 0, first, len(kinds) + len(tasks), "another, the last task alike"),
     ):
         for task in tasks:
-            weights = [0.0] * before + others(tasks, task)
-            yield from effect(evidence, rows, row, weights, part=place, name=task, against=against)
+            if compared := rivals(rows, at, task):
+                weights = [0.0] * before + others(tasks, task, compared)
+                yield from effect(evidence, rows, row, weights, part=place, name=task, against=against)
     marked = [o for o in rows if o.mark in MARKS]
 
     def marks(o: Observed) -> list[float]:
@@ -235,6 +236,12 @@ def one_hot(value: object, known: Sequence[object]) -> list[float]:
     return [float(value == other) for other in known]
 
 
-def others(tasks: Sequence[str], task: str) -> list[float]:
-    """The weights of a task against the mean of the others."""
-    return [1.0 if t == task else -1.0 / (len(tasks) - 1) for t in tasks]
+def rivals(rows: Sequence[Observed], place: int, task: str) -> list[str]:
+    """The tasks that come in that place of the same tasks as this one does: a search need not have tried all."""
+    kinds = {o.kind for o in rows if o.tasks[place] == task}
+    return sorted({o.tasks[place] for o in rows if o.kind in kinds} - {task})
+
+
+def others(tasks: Sequence[str], task: str, compared: Sequence[str]) -> list[float]:
+    """The weights of a task, against the mean of those that it is compared with if there are any."""
+    return [1.0 if t == task else -1.0 / len(compared) if t in compared else 0.0 for t in tasks]

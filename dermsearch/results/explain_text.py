@@ -13,8 +13,9 @@ from dermsearch.errors import UserError
 from dermsearch.results.effects import Effect
 from dermsearch.results.evidence import Evidence
 from dermsearch.results.explain import FEW_SEEDS, Explanation
+from dermsearch.results.importance import too_few
 from dermsearch.results.leaderboard import points
-from dermsearch.results.regret import cost_to, progress
+from dermsearch.results.regret import Step, cost_to, progress
 from dermsearch.results.tables import ARROW
 
 if TYPE_CHECKING:
@@ -49,10 +50,8 @@ def verdict(effect: Effect) -> str:
 def findings(found: Explanation) -> list[str]:
     """The sentences above the tables: what was looked at, and whether the last task or the order explains more."""
     evidence = found.evidence
-    seeds = len(evidence.seeds)
-    curricula = "1 curriculum" if len(evidence.curricula) == 1 else f"{len(evidence.curricula)} curricula"
-    count = f"{curricula} of {', '.join(evidence.tasks)}"
-    said = [f"{count}; {plural(seeds, 'seed')}; {evidence.quantity}."]
+    count = f"{counted(evidence)} of {', '.join(evidence.tasks)}"
+    said = [f"{count}; {plural(len(evidence.seeds), 'seed')}; {evidence.quantity}."]
     said.append(comparison(found.shares))
     told = [e for e in (*found.tasks, *found.places, *found.pairs) if e.told]
     best = sorted(told, key=lambda e: -abs(e.value))[:3]
@@ -84,6 +83,11 @@ def named(effect: Effect) -> str:
     return f"{effect.name} {PLACE.get(effect.part, '')}".strip()
 
 
+def counted(evidence: Evidence) -> str:
+    """How many curricula there are."""
+    return "1 curriculum" if len(evidence.curricula) == 1 else f"{len(evidence.curricula)} curricula"
+
+
 def plural(number: int, word: str) -> str:
     """1 seed, 3 seeds."""
     return f"{number} {word}{'' if number == 1 else 's'}"
@@ -92,7 +96,8 @@ def plural(number: int, word: str) -> str:
 def notes(found: Explanation) -> list[str]:
     """What a reader must know of the numbers."""
     seeds = len(found.evidence.seeds)
-    over = "over curricula and over seeds, whichever is wider" if seeds >= FEW_SEEDS else "over curricula"
+    both = "over curricula and, where every seed can tell it, over seeds, whichever is wider"
+    over = both if seeds >= FEW_SEEDS else "over curricula"
     said = [
         f"[low, high]: 95 % interval {over}; of each number by itself. p: allows for all comparisons of its table "
         f"(Holm). '{UNTOLD}': p of 0.05 or more, or an interval that reaches 0.",
@@ -141,8 +146,13 @@ def render(found: Explanation) -> Iterator[RenderableType]:
         for e in found.settings
     ]
     heads = ["", "importance, %", "by chance (95 %)", "p", "told?"]
-    note = "Optuna's PED-ANOVA: which choices set the best quarter of proposals apart; the shares sum to 100"
+    note = (
+        "Optuna's PED-ANOVA: which choices set the best quarter of proposals apart; the shares sum to 100; "
+        "p: how often shuffled scores make any choice stand out as much"
+    )
     yield from effect_table("Which choices of the search mattered", heads, lines, note)
+    if why := too_few(evidence.samples):
+        yield why
     yield from search_table(evidence)
     yield from dropped_table(evidence)
     if evidence.proposals:
@@ -196,18 +206,19 @@ def search_table(evidence: Evidence) -> Iterator[RenderableType]:
             name = (
                 f"within {plural(round(100 * behind), 'point')} of the best" if behind else f"the best, {points(best)}"
             )
-            lines.append(cost_line(name, one.stages, other.stages, one.seconds, other.seconds))
-    end, last = shared[-1], whole[-1]
-    lines.append(cost_line("all proposals", end.stages, last.stages, end.seconds, last.seconds))
+            lines.append(cost_line(name, one, other))
+    lines.append(cost_line("all proposals", shared[-1], whole[-1]))
     heads = ["until", "stages", "without sharing", "fewer", "hours", "without sharing"]
     note = "in the order of the proposals (of a paper: of its table); stages found in the store count as trained"
-    yield from effect_table("What the search cost", heads if end.seconds else heads[:4], lines, note)
+    if any(step.stages % 1 for step in shared):
+        note += ", and of what was only begun the share of its epochs"
+    yield from effect_table("What the search cost", heads if shared[-1].seconds else heads[:4], lines, note)
 
 
-def cost_line(name: str, stages: int, whole: int, seconds: float, whole_seconds: float) -> list[str]:
-    """One line of the cost table."""
-    hours = [f"{seconds / 3600:.3g}", f"{whole_seconds / 3600:.3g}"] if whole_seconds else []
-    return [name, str(stages), str(whole), f"{whole / stages:.1f} x", *hours]
+def cost_line(name: str, one: Step, other: Step) -> list[str]:
+    """One line of the cost table: with shared beginnings and without."""
+    hours = [f"{step.seconds / 3600:.3g}" for step in (one, other)] if other.seconds else []
+    return [name, one.cost, other.cost, f"{other.stages / one.stages:.1f} x", *hours]
 
 
 def dropped_table(evidence: Evidence) -> Iterator[RenderableType]:
@@ -251,7 +262,7 @@ def numbers(found: Explanation) -> Iterator[dict[str, Any]]:
         best = max((s.best for s in steps), default=0.0)
         for s in steps:
             behind = percent(best - s.best) if s.best > float("-inf") else None
-            yield {"table": name, "value": behind, "unit": "points", "stages": s.stages, "seconds": s.seconds}
+            yield {"table": name, "value": behind, "unit": "points", "stages": f"{s.stages:g}", "seconds": s.seconds}
     for status, count in sorted(evidence.proposals.items()):
         yield {"table": "proposals", "name": status, "value": count, "unit": "proposals"}
     for d in evidence.dropped:

@@ -7,7 +7,7 @@ import random
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from statistics import fmean
+from statistics import fmean, pstdev
 from typing import TYPE_CHECKING, Any
 
 from dermsearch.results.effects import Effect
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
 
 SHUFFLES = 100
-FEWEST = 10  # proposals; PED-ANOVA compares the best tenth with all
+FEWEST = 10  # proposals, so that there are two or three of the best
 TOP = 0.25  # the share of proposals that counts as the best
 
 
@@ -80,14 +80,31 @@ def importance(samples: Sequence[Sample]) -> list[Effect]:
     for _ in range(SHUFFLES):
         for name, value in evaluate(study, rng.sample(values, len(values)), list(kinds)).items():
             chance[name].append(value)
+    # With so few shuffles no p could pass Holm's correction for many choices: each is held against the one that stands
+    # out most in every shuffle instead.
+    usual = {name: (fmean(drawn), pstdev(drawn) or 1e-12) for name, drawn in chance.items()}
+    most = [max((drawn[i] - usual[n][0]) / usual[n][1] for n, drawn in chance.items()) for i in range(SHUFFLES)]
     effects = []
     for name, value in found.items():
-        drawn = sorted(chance[name])
-        p = (1 + sum(other >= value for other in drawn)) / (1 + len(drawn))
+        drawn, (mean, spread) = sorted(chance[name]), usual[name]
+        p, adjusted = beaten(value, drawn), beaten((value - mean) / spread, most)
         carried = sum(name in s.choices for s in samples)
-        low, high = drawn[round(0.025 * (len(drawn) - 1))], drawn[round(0.975 * (len(drawn) - 1))]
-        effects.append(Effect("setting", name, "shuffled scores", value, low, high, carried, 0, p))
+        low, high = drawn[round(0.025 * (SHUFFLES - 1))], drawn[round(0.975 * (SHUFFLES - 1))]
+        effects.append(Effect("setting", name, "shuffled scores", value, low, high, carried, 0, p, adjusted))
     return sorted(effects, key=lambda e: -e.value)
+
+
+def beaten(value: float, drawn: Sequence[float]) -> float:
+    """How often chance gives as much: never less than once in all, the value itself among them."""
+    return (1 + sum(other >= value - 1e-9 for other in drawn)) / (1 + len(drawn))
+
+
+def too_few(samples: Sequence[Sample]) -> str:
+    """Why nothing is said of what was chosen, in one sentence; empty where something is, or nothing was chosen."""
+    if len(samples) >= FEWEST or not (kinds := distributions(samples)):
+        return ""
+    said = f"it takes {FEWEST} proposals with a score, and there are {len(samples)}"
+    return f"Which choices of the search mattered ({', '.join(kinds)}) cannot be told: {said}."
 
 
 def distributions(samples: Sequence[Sample]) -> dict[str, BaseDistribution]:

@@ -10,7 +10,7 @@ import pytest
 
 from dermsearch.errors import UserError
 from dermsearch.results.effects import Effect, contrast, holm, share
-from dermsearch.results.evidence import Evidence, Observed, gather, level_seeds
+from dermsearch.results.evidence import Evidence, Observed, from_study, gather, level_seeds
 from dermsearch.results.explain import (
     APART,
     REVERSED,
@@ -23,7 +23,7 @@ from dermsearch.results.explain import (
 from dermsearch.results.explain_text import comparison, findings
 from dermsearch.results.leaderboard import ordering
 from dermsearch.results.published import published
-from dermsearch.results.tables import ARROW
+from dermsearch.results.tables import ARROW, Results, build
 
 TASKS = ("relative_location", "moco_v2", "odc")
 CURRICULA = [c for length in (1, 2, 3) for c in itertools.permutations(TASKS, length)]
@@ -133,10 +133,34 @@ def test_order_whichever_way_needs_seeds():
 
 
 def test_a_lucky_seed_makes_no_curriculum_better():
-    scores = {"a": {0: 0.6, 1: 0.5}, "b": {0: 0.7, 1: 0.6}, "c": {0: 0.6}}
-    level = {name: fmean(v.values()) for name, v in level_seeds(scores).items()}
-    assert level == pytest.approx({"a": 0.55, "b": 0.65, "c": 0.55})
-    assert level_seeds({"a": {0: 0.6}, "b": {1: 0.5}}) == {"a": {0: 0.6}, "b": {1: 0.5}}
+    scores = [{0: 0.6, 1: 0.5}, {0: 0.7, 1: 0.6}, {0: 0.6}]
+    assert [fmean(v.values()) for v in level_seeds(scores)] == pytest.approx([0.55, 0.65, 0.55])
+    assert level_seeds([{0: 0.6}, {1: 0.5}]) == [{0: 0.6}, {1: 0.5}]
+
+
+def test_seeds_that_only_the_best_settings_have_make_no_curriculum_better(make_study):
+    """As `replicates: leaders` leaves it: the better of two rates has a second seed, the other has not."""
+    results = make_study(longest=1, settings={"odc": [{"lr": 0.1}, {"lr": 0.2}]}, seeds=(0, 1))
+    lr = {s["key"]: json.loads(s["settings"])["lr"] for s in results.stages.to_pylist() if s["task"] == "odc"}
+    scores = [
+        s | {"value": {0.1: 0.5, 0.2: 0.7}[lr[s["stage"]]]} if s["stage"] in lr else s
+        for s in results.scores.to_pylist()
+        if not (lr.get(s["stage"]) == 0.1 and s["seed"] == 1)
+    ]
+    fewer = Results(results.folder, results.study, results.tables | {"scores": build("scores", scores)})
+    odc = next(o for o in from_study(fewer).curricula if o.tasks == ("odc",))
+    assert odc.score == pytest.approx(0.6, abs=0.01) and sorted(odc.values) == [0, 1]
+
+
+def test_a_place_is_told_of_the_tasks_that_were_tried_there():
+    """A search need not have put every task last: the others are told all the same."""
+    worth = dict(zip(TASKS, (0.03, -0.02, 0.0), strict=True))
+    some = [*CURRICULA, ("simclr",), ("simclr", "odc"), ("byol", "swav"), ("swav", "byol")]
+    found = by_name(place_effects(evidence(lambda c: 0.5 + worth.get(c[-1], 0.1 * (c[-1] == "byol")), some)))
+    against = "another of the same tasks"
+    assert found["last", "relative_location", against].value == pytest.approx(0.03 + 0.01)
+    assert found["last", "byol", against].value == pytest.approx(0.1)
+    assert ("last", "simclr", against) not in found
 
 
 def test_holm():
