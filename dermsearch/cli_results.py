@@ -9,8 +9,6 @@ from typing import Annotated
 
 import typer
 
-from dermsearch.errors import UserError
-
 results_app = typer.Typer(help="Look into results: a paper's table, your own, or a study's.", no_args_is_help=True)
 INCONSISTENT = 1
 WIDTH = 110  # of what is not a terminal
@@ -67,7 +65,8 @@ def explain(
         Path | None, typer.Option("--csv", metavar="FILE", help="Write every number to this CSV file.")
     ] = None,
     figure: Annotated[
-        Path | None, typer.Option("--figure", "-o", metavar="FILE", help="Draw it, as PNG and SVG beside each other.")
+        Path | None,
+        typer.Option("--figure", "-o", metavar="FILE", help="Draw it, as PNG and SVG, and as PDF if FILE ends so."),
     ] = None,
     protocol: Annotated[str | None, typer.Option(help="Judge by this protocol instead of the study's.")] = None,
     metric: Annotated[str | None, typer.Option(help="balanced_accuracy, macro_f1 or auc.")] = None,
@@ -77,8 +76,6 @@ def explain(
 
     From the tables alone. Every effect has an interval; what the curricula cannot tell is said to be untold.
     """
-    if figure is not None and not figure.stem:
-        raise UserError(f"--figure: must be the name of a file such as why.png, not '{figure}'")
     from rich.console import Console
 
     from dermsearch.results.evidence import gather
@@ -95,9 +92,5 @@ def explain(
     if figure is not None:
         from dermsearch.results.explain_picture import explain_figure
 
-        try:
-            drawn = explain_figure(found, figure)
-        except OSError as error:
-            raise UserError(f"--figure: '{figure}' cannot be written: {error.strerror}") from None
-        for path in drawn:
+        for path in explain_figure(found, figure):
             console.print(str(path), soft_wrap=True)

@@ -13,7 +13,7 @@ import typer
 from dermsearch.errors import UserError, nearest
 
 if TYPE_CHECKING:
-    from dermsearch.search.replay import Cost
+    from dermsearch.search.replay import Cost, Replayed
 
 WIDTH = 110  # of what is not a terminal
 
@@ -36,6 +36,10 @@ def replay(
         int, typer.Option("--round", min=1, max=1000, help="Proposals before scores are told; 1: one after the other.")
     ] = 1,
     out: Annotated[Path | None, typer.Option("--csv", metavar="FILE", help="Write every number to this file.")] = None,
+    figure: Annotated[
+        Path | None,
+        typer.Option("--figure", "-o", metavar="FILE", help="Draw it, as PNG and SVG, and as PDF if FILE ends so."),
+    ] = None,
 ) -> None:
     """Search a table of known scores without training, again and again: how many stages until its best is found?
 
@@ -60,7 +64,7 @@ def replay(
     from dermsearch.search.replay import replay as search
 
     scores = read_table(table)
-    found: dict[tuple[str, bool], Cost] = {}
+    runs: dict[tuple[str, bool], list[Replayed]] = {}
     aside = Console(stderr=True)
     for name in names:
         settings = Search.model_validate({"sampler": name, "trials": len(scores), "round": together})
@@ -72,7 +76,8 @@ def replay(
                 transient=True,
                 disable=not aside.is_terminal,
             )
-            found[name, sharing] = cost(scores, [search(scores, settings, s, sharing, to_the_end=True) for s in seeds])
+            runs[name, sharing] = [search(scores, settings, s, sharing, to_the_end=True) for s in seeds]
+    found = {which: cost(scores, of) for which, of in runs.items()}
     first = next(iter(found.values()))
     best = max(scores, key=lambda c: scores[c])
     title = f"{table}: stages until {' > '.join(best)} is found, the best of {len(scores)} curricula"
@@ -92,6 +97,11 @@ def replay(
     console.print(shown)
     if out is not None:
         write(out, table, repeats, found)
+    if figure is not None:
+        from dermsearch.search.replay_picture import replay_figure
+
+        for path in replay_figure(table, scores, runs, figure):
+            console.print(str(path), soft_wrap=True)
 
 
 def told(stages: float) -> str:

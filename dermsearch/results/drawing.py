@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dermsearch.errors import UserError
 from dermsearch.results.measure import Measure
 from dermsearch.results.published import IMAGENET
 from dermsearch.results.tables import ARROW, ROOT_CURRICULUM
@@ -78,10 +79,17 @@ def quantity(measure: Measure) -> str:
 
 
 def save(figure: Figure, path: str | Path) -> list[Path]:
-    """Write a figure as PNG and as SVG beside each other, whatever ending the path has."""
+    """Write a figure as PNG and as SVG beside each other, and as PDF too where the path ends so."""
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    paths = [path.with_suffix(".png"), path.with_suffix(".svg")]
-    figure.savefig(paths[0], dpi=150, facecolor="white")
-    figure.savefig(paths[1], facecolor="white", metadata={"Date": None})
-    return paths
+    if not path.stem:
+        raise UserError(f"'{path}': must be the name of a file, such as why.png")
+    # Without dates: the same tables give the same file.
+    endings: dict[str, dict[str, Any]] = {".png": {}, ".svg": {"Date": None}, ".pdf": {"CreationDate": None}}
+    paths = {path.with_suffix(e): about for e, about in endings.items() if e != ".pdf" or path.suffix == e}
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        for file, about in paths.items():
+            figure.savefig(file, dpi=150, facecolor="white", metadata=about)
+    except OSError as error:
+        raise UserError(f"'{path}' cannot be written: {error.strerror}") from None
+    return list(paths)

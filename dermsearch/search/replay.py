@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import math
 import random
 from collections.abc import Iterator, Mapping, Sequence
@@ -57,6 +58,11 @@ class Replayed:
     scores: tuple[float, ...]  # the best so far, rising
     found: int | None  # the cost at which the best of all was known
     spent: int
+
+    def best(self, spent: int) -> float:
+        """The best score that is known after so many stages; minus infinity while there is none."""
+        known = bisect.bisect_right(self.costs, spent)
+        return self.scores[known - 1] if known else -math.inf
 
 
 def replay(table: Table, search: Search, seed: int, sharing: bool = True, to_the_end: bool = False) -> Replayed:
@@ -141,8 +147,7 @@ def cost(table: Table, runs: Sequence[Replayed]) -> Cost:
     goal, worst = max(table.values()), min(table.values())
     regret = {}
     for spent in dict.fromkeys(round(len(table) * share) for share in (0.1, 0.2, 0.3, 0.5, 0.7, 1.0)):
-        best = [max([s for c, s in zip(r.costs, r.scores, strict=True) if c <= spent], default=worst) for r in runs]
-        regret[spent] = goal - fmean(best)
+        regret[spent] = goal - fmean(max(worst, run.best(spent)) for run in runs)
     return Cost(sum(map(math.isfinite, found)), quantile(found, 0.5), quantile(found, 0.9), whole, regret)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import itertools
+import re
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from dermsearch.cli import app
 from dermsearch.config import Search
 from dermsearch.errors import UserError
 from dermsearch.search.replay import Replayed, TableSpace, cost, read_table, replay
+from dermsearch.search.replay_picture import regrets
 
 TABLE1, TABLE2 = read_table("aiseeme_table1"), read_table("aiseeme_table2")
 NAMED = ("grid", "random", "tpe", "curriculum_prior")
@@ -96,6 +98,31 @@ def test_the_command_tells_costs_and_writes_them(tmp_path: Path) -> None:
     assert {float(r["value"]) for r in rows if r["measure"] == "regret" and r["stages"] == "15"} >= {0.0}
     wrong = CliRunner().invoke(app, ["replay", "aiseeme_table1", "--sampler", "curriculum_prio"])
     assert isinstance(wrong.exception, UserError) and "did you mean 'curriculum_prior'" in str(wrong.exception)
+
+
+def test_the_figure_says_what_it_shows(tmp_path: Path) -> None:
+    asked = ["replay", "aiseeme_table1", "--sampler", "grid", "--sampler", "random", "--repeats", "3"]
+    said = CliRunner().invoke(app, [*asked, "--figure", str(tmp_path / "regret.pdf")])
+    assert said.exit_code == 0, said.output
+    assert all(f"regret.{kind}" in said.output for kind in ("png", "svg", "pdf"))
+    words = re.findall(r"<text[^>]*>([^<]*)</text>", (tmp_path / "regret.svg").read_text(encoding="utf-8"))
+    assert {
+        "grid",
+        "random",
+        "shared: a stage counts once",
+        "stages trained",
+        "aiseeme_table1: regret over stages",
+    } <= set(words)
+    assert any("median of 3 searches" in word for word in words)
+
+
+def test_regret_over_stages_is_that_of_the_searches() -> None:
+    table = {("a",): 0.5, ("b",): 0.6, ("a", "b"): 0.8}
+    runs = [Replayed((1, 2), (0.5, 0.8), 2, 3), Replayed((2, 3), (0.6, 0.8), 3, 3)]
+    assert [runs[1].best(spent) for spent in (1, 2, 3)] == [float("-inf"), 0.6, 0.8]
+    found = regrets(table, runs)
+    assert [row[0] for row in found] == [2, 3], "from where both know a score"
+    assert found[0][1:] == pytest.approx((2, 10, 18)) and found[1][1:] == (0, 0, 0)
 
 
 def test_repeats_differ_and_each_is_repeatable() -> None:
