@@ -17,7 +17,7 @@ from dermsearch.errors import UserError, nearest
 from dermsearch.results.audit import Claim, RowAudit, audit_row
 from dermsearch.results.counts import Counts, Printed
 from dermsearch.results.published import published_folder
-from dermsearch.results.sheet import Line, need, read_sheet
+from dermsearch.results.sheet import NOTHING, Line, need, read_sheet
 
 METRICS = {
     "sens": ("sens", "sensitivity", "recall", "tpr"),
@@ -103,7 +103,7 @@ def read_cells(path: Path) -> Cells:
     cells = Cells()
     if "column_metric" in lines[0].cells:
         need(lines, LONG)
-        percent = any(line["value"] not in ("", "-") and line.plain("value") > 1 for line in lines)
+        percent = any(line["value"] not in NOTHING and line.plain("value") > 1 for line in lines)
         for line in lines:
             metric, bar, label = line.text("column_metric").partition("|")
             if not bar or not label.strip():
@@ -118,7 +118,7 @@ def read_cells(path: Path) -> Cells:
     for metric, names in METRICS.items():
         if sum(name in columns for name in names) > 1:
             raise UserError(f"{path}: has more than one column for {metric}")
-    percent = any(line[c] not in ("", "-") and line.plain(c) > 1 for line in lines for c in columns)
+    percent = any(line[c] not in NOTHING and line.plain(c) > 1 for line in lines for c in columns)
     for line in lines:
         label = "_".join(filter(None, [line.text("label"), line["class"]]))
         for column in columns:

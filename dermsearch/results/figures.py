@@ -190,7 +190,6 @@ def draw_measured(ax: Axes, lines: list[Line], rows: list[Row]) -> None:
 def limits(ax: Axes, rows: list[Row]) -> None:
     """Room for all scores and their intervals."""
     scores = [value for row in rows for value in row.values] or [0.0, 1.0]
-    span = max(max(scores) - min(scores), 0.05)
     # The axis holds every interval whole: one cut off by the frame would read as a shorter one.
     low = min([*scores, *(r.low for r in rows if r.low is not None)])
     high = max([*scores, *(r.high for r in rows if r.high is not None)])

@@ -13,6 +13,7 @@ from dermsearch.errors import UserError
 from dermsearch.results.counts import Printed
 
 LARGEST = 10**6  # cases
+NOTHING = ("", "-", "–", "—")  # what stands in a cell without a number
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ class Line:
     def printed(self, column: str, percent: bool) -> Printed | None:
         """A cell that holds a rate as printed; None where it is empty or a dash."""
         text = self[column]
-        if text in ("", "-", "–", "—"):
+        if text in NOTHING:
             return None
         self.plain(column)
         cell = Printed.of(text, percent)

@@ -187,9 +187,10 @@ def titles(results: Results, lines: Mapping[Key, Lineage]) -> tuple[str, str]:
     seen = {(t["curriculum"], t["settings"]) for t in results.trials.to_pylist()} or set(lines)
     alone = sum(curriculum.count(ARROW) + 1 for curriculum, _ in seen)
     headline = f"{len(lines)} stages" + (f" instead of {alone}" if alone > len(lines) else "")
-    seeds = max((len(line.stages) for line in lines.values()), default=1)
+    seeds = [len(line.stages) for line in lines.values() if line.status == "done"] or [1]
     counts = Counter(line.status for line in lines.values())
-    said = [f"{seeds} seeds each" if seeds > 1 else "one seed"]
+    each = f"{max(seeds)} seeds each" if min(seeds) == max(seeds) else f"{min(seeds)} to {max(seeds)} seeds"
+    said = [each if max(seeds) > 1 else "one seed"]
     said.append(f"{counts['done']} done")
     reused = sum(line.reused for line in lines.values())
     said += [f"{reused} of them reused"] if reused else []

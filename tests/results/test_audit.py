@@ -213,6 +213,14 @@ def test_a_mean_that_is_none(tmp_path: Path) -> None:
     assert "m: AVG is not the mean of its row" in audit_lines([bad])
 
 
+@pytest.mark.parametrize("nothing", ["-", "–", "—"])
+def test_a_dash_of_any_width_is_an_empty_cell(tmp_path: Path, nothing: str) -> None:
+    path = tmp_path / "table.csv"
+    path.write_text(f"row,label,sens,spec,prec,positive,total\nm,a,{nothing},75,80,5,9\n", encoding="utf-8")
+    (audit,) = audit_table(str(path))
+    assert set(audit.findings[0].claim.triple) == {"spec", "prec"}
+
+
 def test_fractions_are_read_as_such(tmp_path: Path) -> None:
     path = table(tmp_path, "row,label,recall,ppv,positive,total", "m,a,0.773,.630,75,395", "m,b,1,0.5,5,395")
     (audit,) = audit_table(path)

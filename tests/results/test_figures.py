@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 
 import dermsearch
-from dermsearch.results.drawing import chain, quantity, readable
+from dermsearch.results.drawing import chain, quantity, readable, save
 from dermsearch.results.figures import curriculum_figure, figures, tree_figure
 from dermsearch.results.measure import Measure
+from dermsearch.results.tables import Results, build
 
 FIVE = ("relative_location", "moco_v2", "odc", "swav", "rotation")
 PUBLISHED = {"published": "aiseeme_table1"}
@@ -117,6 +118,22 @@ def test_settings_are_told_where_they_differ(make_study, tmp_path):
     text = words(tree_figure(results, tmp_path / "t")[1])
     assert "14 stages instead of 24" in text
     assert sum("MoCo v2 [lr=0.1]" in t for t in text) == 3
+
+
+def test_seeds_that_only_some_have_are_said(make_study, tmp_path):
+    results = make_study(seeds=(0, 1), longest=1)
+    stages = [s for s in results.stages.to_pylist() if (s["task"], s["seed"]) != ("odc", 1)]
+    fewer = Results(results.folder, results.study, results.tables | {"stages": build("stages", stages)})
+    assert "1 to 2 seeds, 3 done" in words(tree_figure(fewer, tmp_path / "t")[1])
+
+
+def test_a_figure_is_a_pdf_too_where_that_is_asked_for(tmp_path):
+    from matplotlib.figure import Figure
+
+    assert [p.name for p in save(Figure(figsize=(2, 1)), tmp_path / "a.png")] == ["a.png", "a.svg"]
+    files = save(Figure(figsize=(2, 1)), tmp_path / "small.pdf")
+    assert [p.suffix for p in files] == [".png", ".svg", ".pdf"] and size(files[0]) == (300, 150)
+    assert files[2].read_bytes()[:4] == b"%PDF"
 
 
 def test_same_tables_same_svg(make_study, tmp_path):
