@@ -90,7 +90,7 @@ def compare(task: str, seeds: Sequence[int], epochs: int, short: int, cases: int
             ((rate, _),) = found
             assert found[rate, seed] == truth[rate, seed], "a chosen rate is trained as it would be alone"
             way.epochs += said["budget"]["spent"]["epochs"]
-            way.seconds += said["training_seconds"] + short_seconds(at / "out")
+            way.seconds += said["training_seconds"]
             way.picked.append(rate)
     print(f"\n{task}: balanced accuracy, mean over {len(seeds)} seeds, in full")
     print("  " + "  ".join(f"{rate:g}: {100 * mean:.1f} %" for rate, mean in means.items()) + f"  (best {best:g})")
@@ -109,11 +109,6 @@ def compare(task: str, seeds: Sequence[int], epochs: int, short: int, cases: int
             f"  {'':<20} regret {100 * lost:.1f} points with its own seed, {100 * over:.1f} over all seeds "
             f"(a rate by chance: {100 * chance:.1f})"
         )
-
-
-def short_seconds(out: Path) -> float:
-    """Of the segments that nothing went on from: those of the others are part of their stage."""
-    return sum(s["seconds"] for s in load(out).segments.to_pylist() if s["verdict"] != "goes on")
 
 
 def said_rates(picked: Sequence[float]) -> str:

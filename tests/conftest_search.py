@@ -62,7 +62,7 @@ class Bench:
             epochs = job["settings"]["train"]["epochs"] if job["task"] else 0
             about: dict[str, Any] = {"seconds": 1.0, "epochs": epochs, "device": "cpu", "workers": 1}
             if job["until"]:
-                about |= {"epochs": job["until"], "seconds": 0.5 * job["until"]}
+                about |= {"epochs": job["until"], "seconds": 0.5 * job["until"], "study": job["study"]}
                 about["last"] = {"loss": 1 - self.score(job), "embedding_std": 1.0, "effective_rank": 9.0}
                 driver.store.commit_segment(job["key"], about)
             else:

@@ -22,6 +22,7 @@ class Branches:
 
     def __init__(self, space: Space, tree: Tree, precision: str, first_seed: int) -> None:
         self.space, self.tree, self.precision, self.first_seed = space, tree, precision, first_seed
+        self.all_pruned = space.study.search.replicates == "all"  # seeds that come later are not
         self.rates: dict[Proposal, float] = {}  # of the last stage of a prefix, where it was chosen
         self._stages: dict[tuple[str, str, Values], Node] = {}
         self._settings: dict[tuple[str, Values], tuple[dict[str, Any], float]] = {}
@@ -59,7 +60,8 @@ class Branches:
         if task in self.space.selections and parent.seed == self.first_seed:
             chosen = self.space.selections[task]
             at = self._cut(at, task, values, [chosen.epochs], chosen.by == "probe")
-        at = self._cut(at, task, values, self.space.rungs(task, epochs))
+        if self.all_pruned or parent.seed == self.first_seed:
+            at = self._cut(at, task, values, self.space.rungs(task, epochs))
         return self.tree.child(at, key, task, settings, cost * (epochs - at.until) / epochs)
 
     def _cut(self, at: Node, task: str, values: Values, ends: Iterable[int], judged: bool = True) -> Node:

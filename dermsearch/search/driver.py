@@ -299,9 +299,8 @@ class Driver:
     def _levels(self, roots: list[Node]) -> Iterator[Level]:
         """The round in parts, each of which must be finished before the next is known: mostly just one."""
         if self.space.selections or self.study.search.pruner != "none":
-            levels = Levels(self.study, self.brain, self.branches, self.store, self.round, roots)
-            self.cut = levels.cut
-            return levels.climb()
+            assert self.brain is not None
+            return Levels(self.study, self.brain, self.branches, self.store, self.round, roots, self.cut).climb()
         return iter([by_depth(self.round)])
 
     def _more_seeds(self) -> bool:
@@ -368,7 +367,8 @@ class Driver:
         return let_in > 0
 
     def _grant(self, node: Node) -> bool:
-        free = node.key in self.there and node.key not in self.budget.paid
+        there = self.found if node.until else self.there  # a segment that lacks a judgement is trained again
+        free = node.key in there and node.key not in self.budget.paid
         if not free and not self.budget.book(stages=not node.until, epochs=node.epochs):
             return False
         node.booked = not free

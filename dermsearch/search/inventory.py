@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -127,9 +127,8 @@ def used_by(folders: Iterable[Path]) -> Used:
                 about = yaml.safe_load((study / "study.yaml").read_text())
                 stages, scores = (read(study / "tables" / f"{n}.arrow") for n in ("stages", "scores"))
                 segments = study / "tables" / "segments.arrow"  # which studies of earlier versions lack
-                for row in read(segments).to_pylist() if segments.is_file() else ():
-                    more = row["verdict"] not in ENDED
-                    used.segments[row["key"]] = used.segments.get(row["key"], False) or more
+                for key, more in _segments(read(segments).to_pylist() if segments.is_file() else []):
+                    used.segments[key] = used.segments.get(key, False) or more
                 used.data.append(about["data"])
             except (OSError, pa.ArrowException, yaml.YAMLError, KeyError, TypeError):
                 raise UserError(
@@ -141,3 +140,10 @@ def used_by(folders: Iterable[Path]) -> Used:
             for key in (*stages["key"].to_pylist(), *stages["parent"].to_pylist(), *(s for s, _ in judged)):
                 used.stages.setdefault(key, set()).add(about["name"])
     return used
+
+
+def _segments(rows: list[dict[str, Any]]) -> Iterator[tuple[str, bool]]:
+    """Each segment, and whether its stage may go on from it: only from the longest, and only while it is not ended."""
+    longest = {row["stage"]: row["key"] for row in sorted(rows, key=lambda row: row["until"])}
+    for row in rows:
+        yield row["key"], row["key"] == longest[row["stage"]] and row["verdict"] not in ENDED

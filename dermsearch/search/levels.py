@@ -37,28 +37,27 @@ class Levels:
     def __init__(
         self,
         study: Study,
-        brain: Brain | None,
+        brain: Brain,
         branches: Branches,
         store: StageStore,
         proposals: list[tuple[Asked, Paths]],
         roots: list[Node],
+        cut: dict[int, Cut],
     ) -> None:
-        assert brain is not None
-        self.search, self.brain, self.branches, self.store = study.search, brain, branches, store
-        self.proposals, self.roots = proposals, roots
-        self.cut: dict[int, Cut] = {}
+        self.study, self.brain, self.branches, self.store = study.name, brain, branches, store
+        self.search, self.proposals, self.roots = study.search, proposals, roots
+        self.cut = cut  # by number, the proposals that were pruned; more are added
 
     def climb(self) -> Iterator[Level]:
         """Level by level; each must be finished before the next is asked for."""
         for depth in range(1, max((len(a.proposal.curriculum) for a, _ in self.proposals), default=0) + 1):
             yield from self._choose_rates(depth)
             for rung, until in enumerate(self.search.rungs):
-                undecided = self._undecided(depth)
                 yield self._nodes(depth, until)
-                self._look(depth, rung, until, undecided)
+                self._look(depth, rung)
             yield self._nodes(depth)
             if self.search.pruner != "none":
-                self._look(depth, None, 0, self._undecided(depth, begun=True))
+                self._look(depth)
         self._drop()
 
     def _alive(self, depth: int) -> list[tuple[Asked, Paths]]:
@@ -71,11 +70,6 @@ class Levels:
             and a.number not in self.cut
             and not any(n.status in lost for path in paths for n in path[:depth])
         ]
-
-    def _undecided(self, depth: int, begun: bool = False) -> set[Proposal]:
-        """The prefixes of that depth on which a pruner has a say; at a rung none whose stage is trained already."""
-        alive = self._alive(depth)
-        return {a.proposal.prefix(depth) for a, paths in alive if begun or not paths[0][depth - 1].granted}
 
     def _nodes(self, depth: int, until: int = 0) -> Level:
         """The stages of that depth, or their segments up to a rung."""
@@ -93,12 +87,12 @@ class Levels:
         """What failed with one seed is not gone on with by the others."""
         for _, paths in self.proposals:
             for failed in [n for path in paths for n in path if n.status == FAILED]:
-                for node in (n for path in paths for n in path[failed.depth - 1 :]):
-                    self._end(node, f"dropped: {failed.curriculum} failed with seed {failed.seed}")
+                for path in paths:
+                    self._end(path[failed.depth - 1], f"dropped: {failed.curriculum} failed with seed {failed.seed}")
 
     def _end(self, stage: Node, why: str) -> None:
-        for node in stage.chain:
-            self.branches.tree.prune(node, why)
+        """What of it is not trained will not be, nor what stands on it."""
+        self.branches.tree.prune(stage.chain[0], why)
 
     # Rates -------------------------------------------------------------------------------------------------
 
@@ -121,14 +115,16 @@ class Levels:
             self.branches.rates[prefix] = chosen.settings["train"]["lr"]
             for node in nodes:
                 node.verdict = GOES_ON if node is chosen else NOT_CHOSEN
-                self._forget(node)
+                if node is not chosen:
+                    self._forget(node)
         for a, paths in self.proposals:
             paths[:] = [self.branches.path(a.proposal, root) for root in self.roots]
 
     # Pruning -----------------------------------------------------------------------------------------------
 
-    def _look(self, depth: int, rung: int | None, until: int, undecided: set[Proposal]) -> None:
+    def _look(self, depth: int, rung: int | None = None) -> None:
         """Let the pruner decide on every prefix of that depth, after it has heard of all of them."""
+        until = 0 if rung is None else self.search.rungs[rung]
         looked: list[tuple[Asked, Paths, list[float]]] = []
         for a, paths in self._alive(depth):
             nodes = [n for path in paths for n in self._part(path[depth - 1], until)]
@@ -141,8 +137,8 @@ class Levels:
         decided: dict[Proposal, bool] = {}
         for a, paths, values in looked:
             prefix = a.proposal.prefix(depth)
-            if prefix not in undecided:
-                continue
+            if until and paths[0][depth - 1].granted:
+                continue  # an earlier round has trained it to its end
             if prefix not in decided:
                 decided[prefix] = self.brain.should_prune(a)
             if decided[prefix] and (until or len(a.proposal.curriculum) > depth):
@@ -156,16 +152,17 @@ class Levels:
         why = f"pruned by {self.search.pruner}: {ARROW.join(prefix.curriculum)} came to {100 * value:.1f} %{after}"
         self.cut[asked.number] = Cut(prefix, why)
         for path in paths:
-            for node in path[depth - 1 if until else depth :]:
-                self._end(node, why)
+            self._end(path[depth - 1], why)
             for segment in self._part(path[depth - 1], until) if until else ():
                 segment.verdict = CUT
-                self._forget(segment)
+                self._forget(*segment.chain)
 
-    def _forget(self, segment: Node) -> None:
-        """Nothing goes on from it: its state takes space for nothing."""
-        if segment.verdict != GOES_ON and not segment.reused:
-            self.store.clear_partial(segment.key)
+    def _forget(self, *segments: Node) -> None:
+        """Nothing goes on from them: their states take space for nothing. What another study made is left to it."""
+        for segment in segments:
+            made = self.store.segment(segment.key)
+            if made is None or made["study"] == self.study:
+                self.store.clear_partial(segment.key)
 
 
 def choose(candidates: list[Node], by: Selection) -> Node:

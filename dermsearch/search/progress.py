@@ -16,6 +16,7 @@ from rich.tree import Tree as Branch
 from dermsearch.results.tables import ARROW
 from dermsearch.search.driver import Driver
 from dermsearch.search.place import StoreLost
+from dermsearch.search.space import Proposal
 from dermsearch.search.tree import DONE, FAILED, HELD, PRUNED, RUNNING, WAITING, Node
 from dermsearch.training.loggers import Logger
 
@@ -41,6 +42,7 @@ class Progress:
         self.started = time.perf_counter()
         self.epochs: dict[str, int] = {}  # key -> epochs already logged
         self.finished: set[str] = set()  # keys whose logs are complete
+        self.cuts: set[Proposal] = set()  # that were told of
         self.stop = threading.Event()
         self.next_save = 0.0
         self.estimated, self.left = 0.0, None  # type: float, float | None
@@ -56,29 +58,36 @@ class Progress:
         self.stop.set()
         self.thread.join()
         self._look()
+        self._tell_cuts()
         self.live.__exit__(*error)
 
     def changed(self, node: Node) -> None:
         """A line per finished stage where there is no terminal; the tables follow every few seconds."""
+        self._tell_cuts()
         if node.status == RUNNING:
             return
         if not self.console.is_terminal:
-            self.console.print(self._line(node), highlight=False, soft_wrap=True)
+            self._say(node.curriculum + part(node), self._state(node))
         began = time.perf_counter()
         if began > self.next_save:
             self.save()
             ended = time.perf_counter()
             self.next_save = ended + max(SAVE, (ended - began) / SHARE)
 
-    def _line(self, node: Node) -> Text:
-        done, total = self._counts()
-        text = Text(f"[{done:>3}/{total}] {clock(time.perf_counter() - self.started)}  ")
-        text.append(f"{node.curriculum + part(node):<48}")
-        text.append(f" {self._state(node)}")
-        left = self._left()
+    def _tell_cuts(self) -> None:
+        """A line per beginning that was pruned since this was last asked, above the tree where there is one."""
+        for cut in list(self.driver.cut.values()) if self.driver else ():
+            if cut.behind not in self.cuts:
+                self.cuts.add(cut.behind)
+                self._say(ARROW.join(cut.behind.curriculum), cut.why)
+
+    def _say(self, name: str, state: str) -> None:
+        """A line: how far the run is, and what became of whom."""
+        (done, total), left = self._counts(), self._left()
+        line = f"[{done:>3}/{total}] {clock(time.perf_counter() - self.started)}  {name:<48} {state}"
         if left is not None and done < total:
-            text.append(f"   about {clock(left)} left")
-        return text
+            line += f"   about {clock(left)} left"
+        self.console.print(Text(line), highlight=False, soft_wrap=True)
 
     def _state(self, node: Node) -> str:
         assert self.driver is not None
@@ -193,8 +202,10 @@ class Progress:
 
 
 def part(node: Node) -> str:
-    """What of its stage a segment is; nothing of a whole stage."""
-    return f", lr {node.settings['train']['lr']:g}, to epoch {node.until}" if node.until else ""
+    """What of its stage a segment is; of a stage that goes on from one, at which rate; of any other nothing."""
+    if len(node.chain) < 2 and not node.until:
+        return ""
+    return f", lr {node.settings['train']['lr']:g}" + f", to epoch {node.until}" * bool(node.until)
 
 
 def clock(seconds: float) -> str:

@@ -22,6 +22,7 @@ from dermsearch.search.check import check, check_cases
 from dermsearch.search.claims import Claims
 from dermsearch.search.cluster import Cluster, run_ray
 from dermsearch.search.driver import Driver
+from dermsearch.search.estimate import own
 from dermsearch.search.ledger import prices
 from dermsearch.search.place import StoreLost
 from dermsearch.search.progress import Progress
@@ -148,12 +149,12 @@ def prepare_folder(out: Path, study: Study) -> None:
 def summarise(driver: Driver, seconds: float, out: Path) -> Outcome:
     """Counts and the best curriculum."""
     stages = driver.tree.stages()
-    trained = [n for n in stages if n.status == DONE and not n.reused]
+    done_here = [n for n in driver.tree.trained() if n.status == DONE and not n.reused]  # segments among them
     # A root's judging among them; a segment's failure is that of its stage, or of a rate that another one beats.
     failed = [n for n in driver.tree.nodes.values() if n.status == FAILED and not n.until]
     counts = {
         "proposed": len(stages),
-        "trained": len(trained),
+        "trained": sum(not n.until for n in done_here),
         "reused": sum(n.status == DONE and n.reused for n in stages),
         "failed": sum(n.status == FAILED for n in stages),
         "pruned": sum(n.status == PRUNED for n in stages),
@@ -171,22 +172,22 @@ def summarise(driver: Driver, seconds: float, out: Path) -> Outcome:
             "left": len(driver.left()),
         },
         "seconds": round(seconds, 2),
-        "training_seconds": round(sum(n.record.get("seconds") or 0.0 for n in trained), 2),
-        "judging_seconds": round(sum(n.record.get("judge_seconds") or 0.0 for n in trained), 2),
-        "overhead_seconds": overhead(trained),
+        "training_seconds": round(sum(own(n, "seconds") for n in done_here), 2),
+        "judging_seconds": round(sum(n.record.get("judge_seconds") or 0.0 for n in done_here), 2),
+        "overhead_seconds": overhead(done_here),
         "failures": [{"curriculum": n.curriculum, "seed": n.seed, "error": n.error} for n in failed],
     }
     return Outcome(summary, [(n.curriculum, n.error) for n in failed])
 
 
 def overhead(trained: list[Node]) -> dict[str, float]:
-    """What a warm process spends per stage beside training and judging, from the end of its last stage on."""
+    """What a warm process spends per job beside training and judging, from the end of its last job on."""
     last: dict[str, float] = {}
     found = []
-    for record in sorted((n.record for n in trained if "ended" in n.record), key=lambda r: r["began"]):
-        before = last.get(record["process"])
+    for node in sorted((n for n in trained if "ended" in n.record), key=lambda n: n.record["began"]):
+        record, before = node.record, last.get(node.record["process"])
         if before is not None:
-            found.append(record["ended"] - before - record["seconds"] - record["judge_seconds"])
+            found.append(record["ended"] - before - own(node, "seconds") - record["judge_seconds"])
         last[record["process"]] = record["ended"]
     if not found:
         return {}

@@ -117,8 +117,9 @@ def _segment(
         if job["protocols"]:
             judging = _judge(job, store, cases, encoders, encoders.handover)
         store.commit_segment(job["key"], {**about, "stage": job["stage"], "until": job["until"], "study": job["study"]})
-        for shorter in job["segments"]:  # nothing goes on from those now
-            store.clear_partial(shorter)
+        whole = store.manifest(job["stage"]) is not None  # trained by another study, which had no use for segments
+        for key in (*job["segments"], *([job["key"]] if whole else [])):  # nothing goes on from those now
+            store.clear_partial(key)
     return {**about, "reused": False, "judge_seconds": judging}
 
 

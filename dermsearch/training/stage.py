@@ -101,7 +101,8 @@ def train_stage(
     model = DistributedDataParallel(learner, forward_sync_buffers=False) if world.size() > 1 else learner
     peak_memory(device)
 
-    for epoch in range(len(history), until or train["epochs"]):
+    ended = bool(history) and over(history, train["patience"])  # within a segment of it
+    for epoch in range(len(history), len(history) if ended else until or train["epochs"]):
         learner.tell("begin_epoch", WholeImages(pools, cast), epoch)
         orders = {
             b: epoch_order(recipe.seed, epoch, len(pool), batch * steps, task.replacement, chances[b])
@@ -152,7 +153,7 @@ def train_stage(
             history[-1] |= watch(epoch + 1, learner.handed_on())
             set_modes(modes)
         last = epoch + 1 == train["epochs"] or over(history, train["patience"])
-        if world.rank() == 0 and not last:
+        if world.rank() == 0 and (until or not last):
             partial.save(
                 {
                     "learner": learner.state_dict(),
