@@ -1,13 +1,66 @@
-"""The values of what a study searches beside the order: drawn at random, and as features of a model."""
+"""What a study searches beside the order: read from its file, drawn at random, and as features of a model."""
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from dermsearch.search.space import Dimension
+from dermsearch.errors import UserError
+from dermsearch.studyfile import say
+
+
+@dataclass(frozen=True)
+class Dimension:
+    """One scalar of one task that the search varies."""
+
+    name: str  # "moco_v2.lr"
+    kind: str  # choice | log | range
+    values: tuple[Any, ...]  # the choices, or (low, high)
+
+    @property
+    def task(self) -> str:
+        """The task that it belongs to."""
+        return self.name.partition(".")[0]
+
+    @property
+    def probes(self) -> tuple[Any, ...]:
+        """The values to check it by: a range's ends, and where only multiples will do, the number after its start."""
+        inside = (self.values[0] + 1,) if self.kind != "choice" and self.integer else ()
+        return (*self.values, *inside)
+
+    @property
+    def integer(self) -> bool:
+        """Does a range run over whole numbers?"""
+        return all(isinstance(v, int) for v in self.values)
+
+
+def dimension(name: str, field: str, value: dict[str, Any], whole: bool) -> Dimension:
+    """{choice: [...]}, {log: [low, high]} or {range: [low, high]} of a study file."""
+    if len(value) != 1 or next(iter(value)) not in ("choice", "log", "range"):
+        forms = "{choice: [...]}, {log: [low, high]} or {range: [low, high]}"
+        forms += ", for a learning rate also {select: [...], epochs: 2}" * name.endswith(".lr")
+        raise UserError(f"{field}: must be a value, {forms}, not {say(value)}")
+    kind, values = next(iter(value.items()))
+    if not isinstance(values, list) or not values:
+        raise UserError(f"{field}.{kind}: must be a list of values, not {say(values)}")
+    if kind == "choice":
+        for v in values:
+            if isinstance(v, (list, dict)) or v is None:
+                raise UserError(f"{field}.choice: must hold numbers, words, true or false, not {say(v)}")
+        if len({(type(v), v) for v in values}) != len(values):
+            raise UserError(f"{field}.choice: must name each value once, not {say(values)}")
+        return Dimension(name, kind, tuple(values))
+    numbers = all(type(v) in (int, float) and -1e300 < v < 1e300 for v in values)
+    if len(values) != 2 or not numbers or not values[0] < values[1]:
+        raise UserError(f"{field}.{kind}: must be two numbers [low, high], low below high, not {say(values)}")
+    if kind == "log" and values[0] <= 0:
+        raise UserError(f"{field}.log: must start above 0, not at {say(values[0])}")
+    if whole and not all(isinstance(v, int) for v in values):
+        raise UserError(f"{field}.{kind}: must be two whole numbers, not {say(values)}")
+    return Dimension(name, kind, tuple(values) if whole else tuple(float(v) for v in values))
 
 
 def draw(d: Dimension, random: np.random.Generator) -> Any:

@@ -17,8 +17,9 @@ from optuna.storages import InMemoryStorage, JournalStorage
 from optuna.storages.journal import BaseJournalBackend
 from optuna.trial import TrialState
 
+from dermsearch.search.dimensions import Dimension
 from dermsearch.search.encodings import Encoding
-from dermsearch.search.space import Choices, Dimension, Proposal
+from dermsearch.search.space import Choices, Proposal
 
 SHARE = 20  # the file is written whole, so no oftener than takes one part in so many of the time
 

@@ -14,13 +14,13 @@ from dermsearch.config import Study
 from dermsearch.results.tables import ARROW, CUT, GOES_ON, NOT_CHOSEN
 from dermsearch.search.brain import Asked, Brain
 from dermsearch.search.branches import Branches
+from dermsearch.search.rates import choose
 from dermsearch.search.replicates import Paths
-from dermsearch.search.space import Proposal, Selection
+from dermsearch.search.space import Proposal
 from dermsearch.search.store import StageStore
-from dermsearch.search.tree import DONE, FAILED, PRUNED, Node
+from dermsearch.search.tree import FAILED, PRUNED, Node
 
 Level = list[tuple[Asked, list[Node]]]  # proposals, and what of them is let in next
-STD, RANK = 0.05, 2.0  # embeddings of a smaller spread, or of a smaller effective rank, have collapsed
 
 
 @dataclass(frozen=True)
@@ -163,23 +163,3 @@ class Levels:
             made = self.store.segment(segment.key)
             if made is None or made["study"] == self.study:
                 self.store.clear_partial(segment.key)
-
-
-def choose(candidates: list[Node], by: Selection) -> Node:
-    """The best by the study's objective, or by loss among those that have not collapsed; of equals the largest rate.
-
-    What failed is worst. If all have collapsed, the one of highest rank goes on.
-    """
-
-    def merit(node: Node) -> tuple[float, ...]:
-        rate = node.settings["train"]["lr"]
-        if node.status != DONE:
-            return (0, 0, 0, -rate)
-        if by.by == "probe":
-            return (2, 0, -float("inf") if node.value is None else node.value, rate)
-        last = node.record["last"]
-        if last["embedding_std"] < STD or last["effective_rank"] < RANK:
-            return (1, last["effective_rank"], 0, rate)
-        return (2, 0, -last["loss"], rate)
-
-    return max(candidates, key=merit)

@@ -13,8 +13,9 @@ from dermsearch.results.tables import ARROW
 from dermsearch.search.check import check, check_cases, check_images, drawn_for_training, training_images
 from dermsearch.search.driver import Driver
 from dermsearch.search.estimate import relative_cost
+from dermsearch.search.rates import Selection
 from dermsearch.search.run import cache_folder
-from dermsearch.search.space import Proposal, Selection, Space
+from dermsearch.search.space import Proposal, Space
 from dermsearch.search.store import StageStore
 from dermsearch.training.precision import resolve
 from dermsearch.training.weights import fingerprint as weights_hash
@@ -37,6 +38,8 @@ class Plan:
     exact: bool
     tree: dict[str, int] = field(default_factory=dict)  # curriculum -> stages of it (settings and seeds)
     selections: dict[str, Selection] = field(default_factory=dict)  # task -> its rates to choose from
+    choices: dict[str, int] = field(default_factory=dict)  # and how often one is chosen
+    looks: int = 0  # of a pruner at a rung, if it let everything go on
 
     @property
     def depths(self) -> list[int]:
@@ -74,27 +77,28 @@ def make_plan(study: Study) -> tuple[Plan, Space]:
     proposals = list(_first(space.every(), min(budget, count or budget))) if exact else []
     seeds = len(study.search.seeds)
     seen: dict[Proposal, float] = {}
-    unshared_passes = trials_of_rates = 0.0
+    unshared_passes, looks = 0.0, 0
     tree: dict[str, int] = {}
+    choices = dict.fromkeys(space.selections, 0)
     for proposal in proposals:
         for depth in range(1, len(proposal.curriculum) + 1):
             prefix = proposal.prefix(depth)
-            cost = stage_passes(space, prefix, images)
-            unshared_passes += cost * seeds
+            task, epochs, cost = stage_passes(space, prefix, images)
+            chosen = space.selections.get(task)
+            cost *= seeds + (0 if chosen is None else chosen.epochs_in_vain / epochs)  # the first seed chooses
+            unshared_passes += cost
             if prefix not in seen:
                 seen[prefix] = cost
                 name = ARROW.join(prefix.curriculum)
                 tree[name] = tree.get(name, 0) + seeds
+                looks += len(space.rungs(task, epochs)) * seeds
+                if chosen is not None:
+                    choices[task] += 1
     if not exact:  # the brain decides: at most a whole curriculum per proposal
         longest = study.curriculum.length[1]
         stages = [n for n in (budget * longest * seeds, limits.stages if limits else None) if n]
         most_stages = min(stages, default=0)
         return Plan(study, budget, most_stages, most_stages, images, 0, 0, None, False, {}, space.selections), space
-    for prefix in seen:
-        chosen = space.selections.get(prefix.curriculum[-1])
-        if chosen is not None:  # on the first seed; the segment of the rate that goes on is part of its stage
-            epochs = space.settings(prefix.curriculum[-1], prefix.settings)["train"]["epochs"]
-            trials_of_rates += (len(chosen.rates) - 1) * chosen.epochs / epochs * seen[prefix]
     cached = None
     if cases is not None and known and not space.selections:  # which stages there will be depends on what is chosen
         cached = _cached(study, space, cases.fingerprint, proposals)
@@ -104,21 +108,24 @@ def make_plan(study: Study) -> tuple[Plan, Space]:
         len(seen) * seeds,
         sum(len(p.curriculum) for p in proposals) * seeds,
         images,
-        sum(seen.values()) * seeds + trials_of_rates,
+        sum(seen.values()),
         unshared_passes,
         cached,
         True,
         tree,
         space.selections,
+        choices,
+        looks,
     )
     return plan, space
 
 
-def stage_passes(space: Space, proposal: Proposal, images: int) -> float:
-    """Images through the backbone in the last stage of a proposal, over all branches."""
+def stage_passes(space: Space, proposal: Proposal, images: int) -> tuple[str, int, float]:
+    """Of the last stage of a proposal: its task, its epochs, and its images through the backbone, over all branches."""
     task = proposal.curriculum[-1]
     settings = space.settings(task, proposal.settings)
-    return relative_cost(space, task, settings) * images * len(space.study.data.modalities)
+    passes = relative_cost(space, task, settings) * images * len(space.study.data.modalities)
+    return task, settings["train"]["epochs"], passes
 
 
 def lines(plan: Plan) -> Iterator[str]:
@@ -143,11 +150,14 @@ def lines(plan: Plan) -> Iterator[str]:
         most = f"at most {plan.stages}; " if plan.stages else ""
         yield f"  stages     {most}the sampler decides as it goes; shared prefixes are trained once"
     for task, chosen in plan.selections.items():
-        segments = f"{len(chosen.rates)} rates for {plural(chosen.epochs, 'epoch')} each, by {chosen.by}"
-        yield f"  rates      {task}: {segments}; the best goes on"
+        told = f"{task}: the best of {len(chosen.rates)} goes on after {plural(chosen.epochs, 'epoch')}, by {chosen.by}"
+        often, vain = plan.choices.get(task), chosen.epochs_in_vain
+        yield f"  rates      {told}" + (f"; chosen {often} times, at {vain} epochs of others" if often else "")
     if study.search.pruner != "none":
-        rungs = f" and after epochs {', '.join(map(str, study.search.rungs))} of each" * bool(study.search.rungs)
-        yield f"  pruner     {study.search.pruner}: looks at each stage{rungs}; at most what stands above is trained"
+        rungs = f" after {' and '.join(map(str, study.search.rungs))} epochs and" * bool(study.search.rungs)
+        yield f"  pruner     {study.search.pruner}: looks at each stage{rungs} at its end; less may be trained"
+        if plan.looks:
+            yield f"             (up to {plan.looks} judgements more, before a stage's end)"
     if study.search.budget:
         given = study.search.budget.model_dump(exclude_none=True)
         limits = ", ".join(f"{n:g} {name.replace('_', '-')}" for name, n in given.items())

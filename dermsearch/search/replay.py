@@ -16,8 +16,9 @@ from dermsearch.results.published import IMAGENET, TABLES, published
 from dermsearch.results.sheet import need, read_sheet
 from dermsearch.results.tables import ARROW, BASELINES
 from dermsearch.search.brain import Brain
+from dermsearch.search.dimensions import Dimension
 from dermsearch.search.ledger import stages
-from dermsearch.search.space import Dimension, Proposal
+from dermsearch.search.space import Proposal
 
 Table = Mapping[tuple[str, ...], float]  # the score of each curriculum
 

@@ -13,45 +13,13 @@ from pydantic import ValidationError
 from dermsearch.config import Study, Train, uneven
 from dermsearch.errors import UserError, nearest
 from dermsearch.pretext.base import AnyTask, Setting, find_task, task_names
-from dermsearch.studyfile import problem, say
+from dermsearch.search.dimensions import Dimension, dimension
+from dermsearch.search.rates import Selection, selection
+from dermsearch.studyfile import problem
 from dermsearch.training.optim import FALLBACK
 
 LARGEST = 10**7  # proposals of a finite space
 CORNERS = 2000  # combinations of one task's values that are checked beforehand
-
-
-@dataclass(frozen=True)
-class Dimension:
-    """One scalar of one task that the search varies."""
-
-    name: str  # "moco_v2.lr"
-    kind: str  # choice | log | range
-    values: tuple[Any, ...]  # the choices, or (low, high)
-
-    @property
-    def task(self) -> str:
-        """The task that it belongs to."""
-        return self.name.partition(".")[0]
-
-    @property
-    def probes(self) -> tuple[Any, ...]:
-        """The values to check it by: a range's ends, and where only multiples will do, the number after its start."""
-        inside = (self.values[0] + 1,) if self.kind != "choice" and self.integer else ()
-        return (*self.values, *inside)
-
-    @property
-    def integer(self) -> bool:
-        """Does a range run over whole numbers?"""
-        return all(isinstance(v, int) for v in self.values)
-
-
-@dataclass(frozen=True)
-class Selection:
-    """Rates that a stage is begun with, and after how many epochs which of them goes on."""
-
-    rates: tuple[float, ...]
-    epochs: int
-    by: str  # probe: the study's objective | loss: of the task itself
 
 
 @dataclass(frozen=True)
@@ -111,6 +79,8 @@ class Space:
         self.fixed: dict[str, dict[str, Any]] = {}  # task -> what the study sets
         self.selections: dict[str, Selection] = {}  # task -> rates of which short segments choose one
         self.dimensions: list[Dimension] = []
+        looks: set[int] = set()  # epochs at which some stage is looked at
+        most = 0  # epochs of the longest stage
         for name, given in study.curriculum.tasks.items():
             field = f"curriculum.tasks.{name}"
             if name not in task_names():
@@ -133,6 +103,8 @@ class Space:
             for candidate in self._corners(name):
                 train = self.settings(name, candidate)["train"]
                 self._check_training(name, field, train)
+                most = max(most, train["epochs"])
+                looks.update(self.rungs(name, train["epochs"]))
                 if name in self.selections and self.selections[name].epochs >= train["epochs"]:
                     limit, short = train["epochs"] - 1, self.selections[name].epochs
                     raise UserError(
@@ -148,7 +120,11 @@ class Space:
                 f"what reads labels ({readers}) may only come last"
             )
         self._check_joint()
-        self._check_rungs()
+        for rung in study.search.rungs:
+            if rung not in looks:
+                behind = "behind the epochs after which rates are chosen"
+                where = f"below {most}, the longest stage's epochs" if rung >= most else behind
+                raise UserError(f"search.rungs: must lie {where}, not at {rung}, where no stage would be looked at")
         if study.search.sampler == "grid":
             for d in self.dimensions:
                 if d.kind != "choice":
@@ -168,15 +144,6 @@ class Space:
             raise UserError(f"{field}.patience: must be 0: {task} has no loss on images that it does not train on")
         if train["patience"] and self.study.data.transductive:
             raise UserError(f"{field}.patience: must be 0 where data.transductive lets validation images be trained on")
-
-    def _check_rungs(self) -> None:
-        """Refuse rungs at which no stage would be looked at."""
-        rungs = self.study.search.rungs
-        if not rungs:
-            return
-        longest = max(self.settings(t, v)["train"]["epochs"] for t in self.tasks for v in self._corners(t))
-        if rungs[0] >= longest:
-            raise UserError(f"search.rungs: must begin below {longest}, the longest stage's epochs, not at {rungs[0]}")
 
     def rungs(self, task: str, epochs: int) -> list[int]:
         """The epochs at which a stage of the task is looked at: behind the choice of its rate, before its end."""
@@ -355,52 +322,3 @@ def complete(train: Train, defaults: Mapping[str, Any]) -> dict[str, Any]:
         reference = defaults.get("lr", FALLBACK["lr"])
         settings["lr"] = reference * settings["batch"] / defaults.get("lr_batch", settings["batch"])
     return settings
-
-
-def selection(field: str, value: dict[str, Any]) -> Selection:
-    """{select: [...], epochs: 2, by: probe} of a study file."""
-    unknown = [name for name in value if name not in ("select", "epochs", "by")]
-    if unknown:
-        raise UserError(f"{field}.{unknown[0]}: unknown field; {nearest(unknown[0], ('select', 'epochs', 'by'))}")
-    rates = value["select"]
-    if not isinstance(rates, list) or len(rates) < 2 or not all(_rate(rate) for rate in rates):
-        raise UserError(f"{field}.select: must be two rates or more above 0, such as [0.01, 0.1], not {say(rates)}")
-    if len(set(rates)) != len(rates):
-        raise UserError(f"{field}.select: must name each rate once, not {say(rates)}")
-    epochs, by = value.get("epochs"), value.get("by", "probe")
-    if type(epochs) is not int or epochs < 1:
-        wrong = "is missing" if epochs is None else f"must be a whole number above 0, not {say(epochs)}"
-        raise UserError(f"{field}.epochs: {wrong}: after so many the rates are compared")
-    if by not in ("probe", "loss"):
-        raise UserError(f"{field}.by: must be probe or loss, not {say(by)}")
-    return Selection(tuple(float(rate) for rate in rates), epochs, by)
-
-
-def _rate(value: Any) -> bool:
-    return type(value) in (int, float) and 0 < value <= 1e9
-
-
-def dimension(name: str, field: str, value: dict[str, Any], whole: bool) -> Dimension:
-    """{choice: [...]}, {log: [low, high]} or {range: [low, high]} of a study file."""
-    if len(value) != 1 or next(iter(value)) not in ("choice", "log", "range"):
-        forms = "{choice: [...]}, {log: [low, high]} or {range: [low, high]}"
-        forms += ", for a learning rate also {select: [...], epochs: 2}" * name.endswith(".lr")
-        raise UserError(f"{field}: must be a value, {forms}, not {say(value)}")
-    kind, values = next(iter(value.items()))
-    if not isinstance(values, list) or not values:
-        raise UserError(f"{field}.{kind}: must be a list of values, not {say(values)}")
-    if kind == "choice":
-        for v in values:
-            if isinstance(v, (list, dict)) or v is None:
-                raise UserError(f"{field}.choice: must hold numbers, words, true or false, not {say(v)}")
-        if len({(type(v), v) for v in values}) != len(values):
-            raise UserError(f"{field}.choice: must name each value once, not {say(values)}")
-        return Dimension(name, kind, tuple(values))
-    numbers = all(type(v) in (int, float) and -1e300 < v < 1e300 for v in values)
-    if len(values) != 2 or not numbers or not values[0] < values[1]:
-        raise UserError(f"{field}.{kind}: must be two numbers [low, high], low below high, not {say(values)}")
-    if kind == "log" and values[0] <= 0:
-        raise UserError(f"{field}.log: must start above 0, not at {say(values[0])}")
-    if whole and not all(isinstance(v, int) for v in values):
-        raise UserError(f"{field}.{kind}: must be two whole numbers, not {say(values)}")
-    return Dimension(name, kind, tuple(values) if whole else tuple(float(v) for v in values))

@@ -8,10 +8,11 @@ import time
 import numpy as np
 import pytest
 
+from dermsearch.search.dimensions import Dimension
 from dermsearch.search.ledger import Ledger, stages
 from dermsearch.search.prior import CurriculumPrior
 from dermsearch.search.replay import TableSpace
-from dermsearch.search.space import Dimension, Proposal
+from dermsearch.search.space import Proposal
 from dermsearch.search.surrogate import Surrogate, expected_improvement
 
 ALONE = {"a": 60.0, "b": 64.0, "c": 70.0}

@@ -17,10 +17,9 @@ from dermsearch.results import load
 from dermsearch.results.leaderboard import leaderboard
 from dermsearch.search.budget import Budget
 from dermsearch.search.driver import FINISHED, WAIT, Driver
-from dermsearch.search.levels import choose
+from dermsearch.search.rates import Selection, choose
 from dermsearch.search.record import Recorder
 from dermsearch.search.run import summarise
-from dermsearch.search.space import Selection
 from dermsearch.search.tree import DONE, FAILED, Node
 
 Job = dict[str, Any]

@@ -201,7 +201,7 @@ def test_a_choice_of_rates_that_cannot_be_is_refused_in_words(tmp_path: Path, lr
         ({"rungs": [2]}, "rungs: go with a pruner"),
         ({"pruner": "halving", "rungs": [3, 2]}, "must rise from one to the next"),
         ({"pruner": "wilcoxon", "seeds": [0, 1, 2]}, "pruner: wilcoxon compares curricula seed by seed"),
-        ({"pruner": "halving", "rungs": [4]}, "search.rungs: must begin below 4, the longest stage's epochs, not at 4"),
+        ({"pruner": "halving", "rungs": [4]}, "search.rungs: must lie below 4, the longest stage's epochs, not at 4"),
     ],
 )
 def test_a_pruner_that_cannot_be_is_refused_in_words(tmp_path: Path, search: Any, told: str) -> None:
