@@ -16,8 +16,8 @@ from dermsearch.results.tables import ARROW, ENDED, ROOT_CURRICULUM, read
 from dermsearch.search.place import MANIFEST
 from dermsearch.search.store import STORE, StageStore
 
-STAGE, JUDGEMENT, UNDER_WAY, WEIGHTS, CASES = "stage", "judgement", "stage under way", "starting weights", "case store"
-SEGMENT = "segment of a stage"
+STAGE, JUDGEMENT, WEIGHTS, CASES = "stage", "judgement", "starting weights", "case store"
+SEGMENT, UNDER_WAY = "segment of a stage", "state to go on from"
 NOTES, DAMAGED, LEFTOVER, OTHER = "notes of Ray Tune", "damaged, moved away", "half-written file", "other"
 CLAIM = "claim of a run"
 FOLDERS = {

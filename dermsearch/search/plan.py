@@ -152,7 +152,9 @@ def lines(plan: Plan) -> Iterator[str]:
     for task, chosen in plan.selections.items():
         told = f"{task}: the best of {len(chosen.rates)} goes on after {plural(chosen.epochs, 'epoch')}, by {chosen.by}"
         often, vain = plan.choices.get(task), chosen.epochs_in_vain
-        yield f"  rates      {told}" + (f"; chosen {often} times, at {vain} epochs of others" if often else "")
+        yield f"  rates      {told}" + (
+            f"; {plural(often, 'choice')}, {plural(often * vain, 'epoch')} for the others" if often else ""
+        )
     if study.search.pruner != "none":
         rungs = f" after {' and '.join(map(str, study.search.rungs))} epochs and" * bool(study.search.rungs)
         yield f"  pruner     {study.search.pruner}: looks at each stage{rungs} at its end; less may be trained"

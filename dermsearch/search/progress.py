@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from contextlib import nullcontext, suppress
 from typing import Any
 
@@ -63,11 +63,12 @@ class Progress:
 
     def changed(self, node: Node) -> None:
         """A line per finished stage where there is no terminal; the tables follow every few seconds."""
+        assert self.driver is not None
         self._tell_cuts()
         if node.status == RUNNING:
             return
         if not self.console.is_terminal:
-            self._say(node.curriculum + part(node), self._state(node))
+            self._say(node.curriculum + part(node, self.driver.space.selections), self._state(node))
         began = time.perf_counter()
         if began > self.next_save:
             self.save()
@@ -195,17 +196,18 @@ class Progress:
 
     def _label(self, node: Node) -> Text:
         mark, style = MARKS[node.status]
-        name = node.task + part(node) if node.task else f"{node.curriculum} (seed {node.seed})"
+        assert self.driver is not None
+        behind = part(node, self.driver.space.selections)
+        name = node.task + behind if node.task else f"{node.curriculum} (seed {node.seed})"
         return Text.assemble(
             (f"{mark} ", style), f"{name}  ", (self._state(node), "dim" if node.status != DONE else "")
         )
 
 
-def part(node: Node) -> str:
-    """What of its stage a segment is; of a stage that goes on from one, at which rate; of any other nothing."""
-    if len(node.chain) < 2 and not node.until:
-        return ""
-    return f", lr {node.settings['train']['lr']:g}" + f", to epoch {node.until}" * bool(node.until)
+def part(node: Node, chosen: Container[str]) -> str:
+    """Behind its name: the rate, where its task has several to choose from, and of a segment where it ends."""
+    rate = f", lr {node.settings['train']['lr']:g}" if node.task in chosen else ""
+    return rate + (f", to epoch {node.until}" if node.until else "")
 
 
 def clock(seconds: float) -> str:

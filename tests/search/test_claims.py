@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest_search import Bench, make_study
@@ -132,9 +133,9 @@ def test_of_many_at_once_one_gets_it(store: StageStore) -> None:
     assert sorted(key for _, key in got) == sorted(keys)
 
 
-def drivers(bench: Bench, clock: Clock) -> tuple[Driver, Driver]:
+def drivers(bench: Bench, clock: Clock, **changes: Any) -> tuple[Driver, Driver]:
     """Two runs of one study on one store."""
-    study = make_study()
+    study = make_study(**changes)
     made = []
     for name in ("one", "two"):
         space = Space(study)
@@ -144,31 +145,55 @@ def drivers(bench: Bench, clock: Clock) -> tuple[Driver, Driver]:
     return made[0], made[1]
 
 
-def test_two_drivers_train_no_stage_twice_and_both_finish(bench: Bench, clock: Clock) -> None:
-    one, two = drivers(bench, clock)
+def side_by_side(bench: Bench, clock: Clock, one: Driver, two: Driver, at_once: int) -> None:
+    """Let both work to their ends, in turn and in each other's way."""
     work = {d: bench.work(d) for d in (one, two)}
     ended = set()
     while len(ended) < 2:
         for driver in (one, two):
             jobs = []
-            while isinstance(job := driver.next_job(), dict) and len(jobs) < 2:
-                jobs.append(job)
-            if isinstance(job, dict):
+            while len(jobs) < at_once and isinstance(job := driver.next_job(), dict):
                 jobs.append(job)
             if job == FINISHED:
                 ended.add(driver)
             clock.now += POLL
-            for each in jobs:
+            for each in (one, two):
+                assert each.claims is not None
+                each.claims._beat()  # the clock is faster than its thread
+            for job in jobs:
                 other = two if driver is one else one
                 held = other.next_job()  # the other looks while this one is at it
                 if isinstance(held, dict):
                     other.done(held["key"], work[other](held))
-                driver.done(each["key"], work[driver](each))
+                driver.done(job["key"], work[driver](job))
+
+
+def test_two_drivers_train_no_stage_twice_and_both_finish(bench: Bench, clock: Clock) -> None:
+    one, two = drivers(bench, clock)
+    side_by_side(bench, clock, one, two, 3)
     names = [job["curriculum"] for job in bench.jobs]
     assert len(names) == len(set(names)) == 16
     trained = [sum(not n.reused for n in d.tree.stages()) for d in (one, two)]
     assert sum(trained) == 15 and min(trained) > 0
     assert [t["value"] for t in one.trials] == [t["value"] for t in two.trials] and len(one.trials) == 15
+
+
+def test_two_drivers_train_no_segment_twice_and_decide_the_same(bench: Bench, clock: Clock) -> None:
+    tasks = {"relative_location": {"lr": {"select": [0.01, 0.1], "epochs": 1}}, "rotation": {}, "byol": {}}
+    cut = {"pruner": "halving", "rungs": [2], "round": 3}
+    changes = {"curriculum": {"tasks": tasks, "length": [1, 2]}, "train__epochs": 4, "search": cut}
+    one, two = drivers(bench, clock, **changes)
+    side_by_side(bench, clock, one, two, 1)
+    keys = [job["key"] for job in bench.jobs]
+    assert len(keys) == len(set(keys)) and sum(bool(job["until"]) for job in bench.jobs) > 5
+    here = [sum(not n.reused for n in d.tree.trained() if n.until and n.status == "done") for d in (one, two)]
+    assert min(here) > 0
+    told = [
+        [sorted((n.key, n.verdict) for n in d.tree.trained() if n.until)]
+        + [[t["status"], t["value"]] for t in d.trials]
+        for d in (one, two)
+    ]
+    assert told[0] == told[1] and any(t["status"] == "pruned" for t in one.trials)
 
 
 def test_what_a_dead_run_began_is_taken_over(bench: Bench, clock: Clock) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import random
 import zlib
@@ -11,12 +12,17 @@ from typing import Any
 import optuna
 import pytest
 from conftest_search import Bench, make_study
+from rich.console import Console
 
 from dermsearch.config import Study
 from dermsearch.results import load
 from dermsearch.results.leaderboard import leaderboard
+from dermsearch.results.lineages import lineages
+from dermsearch.results.tables import ROOT_CURRICULUM
 from dermsearch.search.budget import Budget
 from dermsearch.search.driver import FINISHED, WAIT, Driver
+from dermsearch.search.inline import run_inline
+from dermsearch.search.progress import Progress
 from dermsearch.search.rates import Selection, choose
 from dermsearch.search.record import Recorder
 from dermsearch.search.run import summarise
@@ -102,7 +108,7 @@ SEARCHES: list[dict[str, Any]] = [
     {"pruner": "hyperband", "rungs": [1, 3]},
     {"pruner": "halving", "sampler": "tpe", "trials": 14},
     {"pruner": "median", "sampler": "curriculum_prior", "trials": 14, "rungs": [2]},
-    {"pruner": "halving", "sampler": "random", "trials": 14, "seeds": [0, 1, 2], "replicates": "leaders"},
+    {"pruner": "halving", "sampler": "random", "trials": 14, "seeds": [0, 1, 2], "replicates": "leaders", "rungs": [2]},
     {"pruner": "wilcoxon", "seeds": [0, 1, 2, 3, 4], "sampler": "random", "trials": 12},
 ]
 
@@ -121,6 +127,8 @@ def test_what_is_pruned_does_not_depend_on_who_is_faster(tmp_path: Path, search:
         verdicts = sorted((n.key, n.verdict) for n in driver.tree.trained() if n.until)
         told.append((table, trained, spent, verdicts))
         assert len(set(trained)) == len(trained)
+        later = [n.key for n in driver.tree.trained() if n.until and n.seed]
+        assert later == [] or search.get("replicates") != "leaders", "seeds that are not pruned are trained in one go"
     assert told[0] == told[1] == told[2]
     assert any(t["status"] == "pruned" for t in told[0][0]) and any(t["status"] == "done" for t in told[0][0])
     again = drive(bench, study_of(tasks, (1, 3), **search))  # everything is in the store
@@ -204,6 +212,14 @@ def test_rates_are_chosen_after_each_parent_on_the_first_seed_and_cost_their_epo
     assert later["segments"] == [n.key for n in segments if n.stage == later["key"]]
     assert later["parent"] == next(n.key for n in stages if n.curriculum == "rotation" and n.seed == 0)
     assert (later["depth"], jobs[later["segments"][0]]["until"]) == (2, 2)
+    Recorder(driver, tmp_path / "out").write()
+    lines = lineages(load(tmp_path / "out"))
+    assert {line.curriculum: line.parent[0] for line in lines.values()} == {
+        "rotation": ROOT_CURRICULUM,
+        "simclr": ROOT_CURRICULUM,
+        "rotation > simclr": "rotation",
+        "simclr > rotation": "simclr",
+    }, "stages stand on stages, not on their own segments"
 
 
 @pytest.mark.parametrize("by", ["probe", "loss"])
@@ -252,6 +268,28 @@ def test_a_budget_that_ends_among_segments_is_continued_by_a_larger_one(tmp_path
     assert [(t["curriculum"], t["status"], t["value"]) for t in driver.trials] == [
         (t["curriculum"], t["status"], t["value"]) for t in want.trials
     ]
+
+
+def test_a_segment_that_lacks_its_judgement_is_trained_again_and_paid_for(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, by_rate)
+    for by, epochs in (("loss", 6 + 2), ("probe", 2 + 2), ("probe", 0)):
+        tasks = {"simclr": {"lr": {"select": [0.01, 0.03], "epochs": 2, "by": by}}}
+        driver = drive(bench, study_of(tasks, (1, 1)))
+        assert driver.budget.spent["epochs"] == epochs, by
+
+
+def test_a_run_says_once_what_was_pruned_and_why(tmp_path: Path) -> None:
+    bench, said = Bench(tmp_path, merit), io.StringIO()
+    progress = Progress(Console(file=said, width=200), [], lambda: None)
+    driver = progress.driver = bench.driver(study_of(pruner="halving", rungs=[2], round=6))
+    driver.on_change = progress.changed
+    with progress:
+        run_inline(driver, bench.work(driver))
+    lines = [line for line in said.getvalue().splitlines() if "pruned by" in line]
+    assert len(lines) == len({cut.behind for cut in driver.cut.values()}) > 2
+    assert all(any(cut.why in line for line in lines) for cut in driver.cut.values())
+    assert any("relative_location came to 19.9 %" in line for line in lines)
+    assert any(" % after 2 of 6 epochs" in line for line in lines)
 
 
 def candidate(lr: float, loss: float, std: float = 1.0, rank: float = 9.0, status: str = DONE) -> Node:

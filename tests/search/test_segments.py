@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from rich.console import Console
 
 from dermsearch.config import Study
 from dermsearch.errors import UserError
-from dermsearch.results import load
+from dermsearch.results import load, tables
 from dermsearch.results.leaderboard import leaderboard
 from dermsearch.search import inline, work
 from dermsearch.search.inventory import used_by
@@ -53,6 +54,10 @@ def chosen(tmp_path_factory: pytest.TempPathFactory) -> Path:
     outcome = run(selected(folder, by="loss"), folder / "out")
     assert outcome.summary["stages"] == {"proposed": 2, "trained": 2, "reused": 0, "failed": 0, "pruned": 0}
     assert outcome.summary["budget"]["spent"]["epochs"] == 4 + 4 + 1
+    found = load(folder / "out")
+    lost = sum(s["seconds"] for s in found.segments.to_pylist() if s["verdict"] == "not chosen")
+    seconds = sum(found.stages["seconds"].to_pylist()) + lost
+    assert outcome.summary["training_seconds"] == pytest.approx(seconds, abs=0.02)
     return folder
 
 
@@ -83,6 +88,9 @@ def test_the_rate_of_the_lower_loss_goes_on_as_if_nobody_had_asked(chosen: Path,
         assert {k: v for k, v in mine.items() if k not in measured} == {
             k: v for k, v in other.items() if k not in measured
         }
+    again = run(selected(tmp_path, by="loss"), tmp_path / "again").summary  # the stages are there, the segments not
+    assert again["stages"]["reused"] == 2 and again["budget"]["spent"]["epochs"] == len(RATES)
+    assert not list(tmp_path.glob("store/partial/*/*")), "from neither anything goes on"
 
 
 def test_segments_are_in_no_leaderboard_and_the_states_are_gone(chosen: Path) -> None:
@@ -125,32 +133,58 @@ def test_gc_keeps_segments_of_studies_and_states_that_something_may_go_on_from(c
     assert run(selected(chosen, by="loss"), chosen / "out").summary["stages"]["reused"] == 2
 
 
-def test_killed_between_segments_it_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The process dies when a rate was chosen and the rest not begun: no epoch is trained twice."""
-    tasks = {"simclr": {"lr": {"select": RATES, "epochs": 2}}}
-    study = small(tmp_path, tasks, search={"pruner": "median", "rungs": [3]})
-    epochs: list[int] = []
-    train, do = work.train_stage, work.do
+def test_gc_keeps_the_state_of_the_longest_segment_of_what_may_go_on(chosen: Path, tmp_path: Path) -> None:
+    """Killed runs leave states behind: of two stages at their rungs, of rates, of one that nobody has decided on."""
+    rows = [
+        {"key": "a1", "stage": "a", "until": 1, "verdict": "goes on"},
+        {"key": "a2", "stage": "a", "until": 2, "verdict": "goes on"},
+        {"key": "b1", "stage": "b", "until": 1, "verdict": "goes on"},
+        {"key": "b2", "stage": "b", "until": 2, "verdict": "pruned"},
+        {"key": "c1", "stage": "c", "until": 1, "verdict": "not chosen"},
+        {"key": "d1", "stage": "d", "until": 1, "verdict": ""},
+    ]
+    shutil.copytree(chosen / "out", tmp_path / "out")
+    tables.write(tables.build("segments", rows), tmp_path / "out" / "tables" / "segments.arrow")
+    store = StageStore(str(tmp_path / "store"))
+    for row in rows:
+        store.commit_segment(row["key"], {"stage": row["stage"], "until": row["until"]})
+        PartialStage(store, row["key"]).save({"history": "[]"})
+    gone = {i.name for i in unneeded(store, used_by([tmp_path / "out"]), 1, 4e9)}
+    assert gone == {"partial/a1", "partial/b1", "partial/b2", "partial/c1"}
+    assert unneeded(store, None, 1, 4e9) == [], "without studies nobody can tell"
+
+
+@pytest.fixture
+def epochs(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many each call of the trainer trained."""
+    found: list[int] = []
+    train = work.train_stage
 
     def counted(*given: Any, **named: Any) -> Any:
         before = given[4].load()
         history = train(*given, **named)
-        epochs.append(len(history) - len(json.loads(before["history"]) if before else []))
+        found.append(len(history) - len(json.loads(before["history"]) if before else []))
         return history
+
+    monkeypatch.setattr(work, "train_stage", counted)
+    return found
+
+
+def test_killed_between_segments_it_goes_on(tmp_path: Path, epochs: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The process dies when a rate was chosen and the rest not begun: no epoch is trained twice."""
+    tasks = {"simclr": {"lr": {"select": RATES, "epochs": 2}}}
+    study = small(tmp_path, tasks, search={"pruner": "median", "rungs": [3]})
+    do = work.do
 
     def killed(job: dict[str, Any]) -> dict[str, Any]:
         if job["until"] == 3:
             raise KeyboardInterrupt
         return do(job)
 
-    monkeypatch.setattr(work, "train_stage", counted)
-    monkeypatch.setattr(inline, "do", None)
-    with pytest.raises(KeyboardInterrupt):
-        monkeypatch.setattr("dermsearch.search.run.run_engine", lambda driver, _: inline.run_inline(driver, killed))
+    with monkeypatch.context() as dying, pytest.raises(KeyboardInterrupt):
+        dying.setattr("dermsearch.search.run.run_engine", lambda driver, _: inline.run_inline(driver, killed))
         run(study, tmp_path / "out")
     assert epochs == [2, 2]
-    monkeypatch.undo()
-    monkeypatch.setattr(work, "train_stage", counted)
     outcome = run(study, tmp_path / "out")
     assert epochs == [2, 2, 1, 1], "each segment, the one to the rung, and the rest"
     assert outcome.summary["stages"]["trained"] == 1
@@ -158,7 +192,9 @@ def test_killed_between_segments_it_goes_on(tmp_path: Path, monkeypatch: pytest.
     assert rows == {(2, "goes on", True), (2, "not chosen", True), (3, "goes on", False)}
 
 
-def test_a_stage_whose_patience_ends_within_a_segment_is_what_it_would_be_without(tmp_path: Path) -> None:
+def test_a_stage_whose_patience_ends_within_a_segment_is_what_it_would_be_without(
+    tmp_path: Path, epochs: list[int]
+) -> None:
     settings = {"patience": 1, "epochs": 9}
     rates = {"select": [1e-9, 1e-8], "epochs": 8}  # nothing is learnt, so it ends when patience does
     run(small(tmp_path / "a", {"rotation": {**settings, "lr": rates}}), tmp_path / "a" / "out")
@@ -167,6 +203,7 @@ def test_a_stage_whose_patience_ends_within_a_segment_is_what_it_would_be_withou
     run(small(tmp_path / "b", {"rotation": {**settings, "lr": rate}}), tmp_path / "b" / "out")
     (alone,) = load(tmp_path / "b" / "out").stages.to_pylist()
     assert (stage["key"], stage["epochs"]) == (alone["key"], alone["epochs"]) and alone["epochs"] < 8
+    assert len(epochs) == 4 and epochs[2:] == [0, alone["epochs"]], "what has ended is not begun again"
     one, two = (StageStore(str(tmp_path / name / "store")).encoders(stage["key"]) for name in "ab")
     assert all(torch.equal(value, two[name]) for name, value in one.items()) and one.keys() == two.keys()
 
@@ -201,6 +238,10 @@ def test_a_choice_of_rates_that_cannot_be_is_refused_in_words(tmp_path: Path, lr
         ({"rungs": [2]}, "rungs: go with a pruner"),
         ({"pruner": "halving", "rungs": [3, 2]}, "must rise from one to the next"),
         ({"pruner": "wilcoxon", "seeds": [0, 1, 2]}, "pruner: wilcoxon compares curricula seed by seed"),
+        (
+            {"pruner": "halving", "rungs": [2, 9]},
+            "rungs: must lie below 4, the longest stage's epochs, not at 9",
+        ),
         ({"pruner": "halving", "rungs": [4]}, "search.rungs: must lie below 4, the longest stage's epochs, not at 4"),
     ],
 )
@@ -213,8 +254,18 @@ def test_a_pruner_that_cannot_be_is_refused_in_words(tmp_path: Path, search: Any
 def test_the_plan_tells_of_what_is_chosen_and_pruned(tmp_path: Path) -> None:
     study = selected(tmp_path)
     said = "\n".join(lines(make_plan(study)[0]))
-    assert "simclr: 2 rates for 1 epoch each, by probe" in said
+    assert "rates      simclr: the best of 2 goes on after 1 epoch, by probe; 1 choice, 1 epoch for the others" in said
     plain = make_plan(small(tmp_path, {"simclr": {}, "rotation": {}}))[0]
-    assert make_plan(study)[0].stages == plain.stages and make_plan(study)[0].passes > plain.passes
-    pruned = make_plan(small(tmp_path, {"simclr": {}}, search={"pruner": "halving", "rungs": [1, 2]}))[0]
-    assert any("halving" in line and "1, 2" in line for line in lines(pruned))
+    both = make_plan(study)[0]
+    assert both.stages == plain.stages and both.passes > plain.passes
+    seeds = {"pruner": "halving", "rungs": [1, 2], "seeds": [0, 1]}
+    tasks = {"simclr": {"lr": {"select": [0.1, 0.2, 0.3], "epochs": 1}}, "rotation": {}}
+    cut = make_plan(small(tmp_path, tasks, search=seeds, curriculum={"tasks": tasks, "length": [1, 2]}))[0]
+    assert cut.stages == 8 and cut.choices == {"simclr": 2}
+    assert cut.looks == 2 * (2 * 2 + 2 * 1), "of four stages rotation's two at both, simclr's behind its choice"
+    one = make_plan(small(tmp_path, {"simclr": {}}))[0].passes / 4  # of an epoch
+    whole = small(tmp_path, {}, curriculum={"tasks": list(tasks), "length": [1, 2]}, search={"seeds": [0, 1]})
+    assert cut.passes == pytest.approx(make_plan(whole)[0].passes + 2 * 2 * one)
+    told = "\n".join(lines(cut))
+    assert "pruner     halving: looks at each stage after 1 and 2 epochs and at its end; less may be trained" in told
+    assert "simclr: the best of 3 goes on after 1 epoch, by probe; 2 choices, 4 epochs for the others" in told

@@ -16,12 +16,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow.fs as pafs
 import pytest
 import torch
 from conftest_search import make_study
 
+from dermsearch.config import Study
 from dermsearch.data.open import open_cases
 from dermsearch.errors import UserError
 from dermsearch.results import tables
@@ -29,11 +29,13 @@ from dermsearch.search import place, work
 from dermsearch.search.brain import Brain
 from dermsearch.search.driver import Driver
 from dermsearch.search.inline import run_inline
+from dermsearch.search.inventory import used_by
 from dermsearch.search.place import StoreLost
 from dermsearch.search.record import Recorder
+from dermsearch.search.run import prepare_folder
 from dermsearch.search.space import Space
 from dermsearch.search.store import StageStore
-from dermsearch.search.upkeep import repair, verify
+from dermsearch.search.upkeep import repair, unneeded, verify
 
 STUDY = make_study(
     data={"cases": 40, "size": 32},
@@ -41,6 +43,19 @@ STUDY = make_study(
     curriculum={"tasks": {"relative_location": {}, "moco_v2": {}}, "length": [2, 2], "order": "listed"},
     downstream={"knn": {}},
     objective={"protocol": "knn"},
+)
+# The same with a choice of two rates for an epoch each, and a pruner that looks after two of three epochs.
+IN_PARTS = make_study(
+    data={"cases": 40, "size": 32},
+    encoder={"name": "test_resnet"},
+    curriculum={
+        "tasks": {"relative_location": {"lr": {"select": [0.01, 0.1], "epochs": 1}}, "moco_v2": {}},
+        "length": [1, 1],
+    },
+    train={"epochs": 3, "batch": 16, "precision": "fp32"},
+    downstream={"knn": {}},
+    objective={"protocol": "knn"},
+    search={"pruner": "halving", "rungs": [2]},
 )
 Strike = Callable[[str, str], None]  # (what is about to be done, to which file)
 
@@ -89,42 +104,75 @@ class Half:
         self.out.write(data[len(data) // 2 :])
 
 
+class Encoders(torch.nn.Module):
+    """A few weights, for a run of milliseconds."""
+
+    modalities, handover = ("derm",), None
+
+    def __init__(self, seed: int = 0) -> None:
+        super().__init__()
+        self.w = torch.nn.Parameter(torch.rand(5, generator=torch.Generator().manual_seed(seed)))
+
+    @classmethod
+    def random(cls, *shape: Any, seed: int) -> Encoders:
+        return cls(seed)
+
+    @classmethod
+    def empty(cls, *shape: Any) -> Encoders:
+        return cls()
+
+    def load(self, state: dict[str, Any]) -> Encoders:
+        self.load_state_dict(state)
+        return self
+
+
+EPOCHS: list[tuple[str, str, int]] = []  # trained: in which store, of which stage or segment, and the how manieth
+
+
 def train(recipe: Any, encoders: Any, cases: Any, rows: Any, partial: Any, report: Any, *rest: Any) -> list[dict]:
-    """Two epochs that move the weights by what recipe and parent say, and go on from the state of the first."""
+    """Epochs that move the weights by what recipe and parent say, and go on from the state of the last."""
     state = partial.load() or {"weights": encoders.state_dict(), "history": "[]"}
-    weights, history = state["weights"], json.loads(state["history"])
-    for epoch in range(len(history), 2):
-        step = sum(map(ord, recipe.task)) / 1000 + epoch
-        weights = {n: w * (1 + step / 100) if w.is_floating_point() else w for n, w in weights.items()}
+    weights, history, (*_, until) = state["weights"], json.loads(state["history"]), rest
+    for epoch in range(len(history), until or recipe.train["epochs"]):
+        step = sum(map(ord, recipe.task)) / 1000 + epoch + recipe.train["lr"]
+        weights = {n: w * (1 + step / 100) for n, w in weights.items()}
         history.append({"epoch": epoch + 1, "loss": step, "parts": {}, "seconds": 0.5})
-        if epoch == 0:
+        history[-1] |= {"embedding_std": 1.0, "effective_rank": 9.0}
+        EPOCHS.append((partial.store.where, partial.name.split("/")[1], epoch))
+        if epoch + 1 < recipe.train["epochs"]:
             partial.save({"weights": weights, "history": json.dumps(history)})
         report(history[-1])
     encoders.load_state_dict(weights)
     return history
 
 
+def extract(encoders: Any, *rest: Any) -> Any:
+    """The weights themselves."""
+    return encoders.w.tolist()
+
+
 def judge(features: Any, name: str, *rest: Any) -> list[dict[str, Any]]:
     """A number that every feature has a part in."""
     row = {"protocol": name, "split": "val", "label": "diagnosis", "class": "", "metric": "balanced_accuracy"}
-    return [{**row, "value": float(np.abs(features.heldout).mean()), "seed": 0}]
+    return [{**row, "value": sum(features), "seed": 0}]
 
 
 class Bench:
     """Runs the study in a folder, and reads what came of it."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder, self.trained = folder, 0
-        self.cases = open_cases(STUDY.data, folder / "cases")
+    def __init__(self, folder: Path, study: Study) -> None:
+        self.folder, self.study = folder, study
+        self.cases = open_cases(study.data, folder / "cases")
 
     def run(self, name: str) -> None:
         """As `dermsearch run` does it, without the screen."""
         work.open_store.cache_clear()
         folder = self.folder / name
         store = StageStore(str(folder / "store"))
-        space = Space(STUDY)
-        brain = Brain(space, STUDY.search, folder / "journal")
-        driver = Driver(STUDY, space, brain, store, self.cases.fingerprint, str(self.folder / "cases"), "fp32")
+        study, space = self.study, Space(self.study)
+        prepare_folder(folder / "out", study)
+        brain = Brain(space, study.search, folder / "journal")
+        driver = Driver(study, space, brain, store, self.cases.fingerprint, str(self.folder / "cases"), "fp32")
         try:
             run_inline(driver)
             if driver.stopped:
@@ -148,10 +196,12 @@ TIMES = ("seconds", "reused")
 
 
 @pytest.fixture(scope="module")
-def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
-    """The study, run undisturbed once in the folder `whole`."""
+def stand_ins() -> Iterator[None]:
+    """What trains, judges and writes, replaced."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(work, "train_stage", train)
+        patch.setattr(work, "Encoders", Encoders)
+        patch.setattr(work, "extract", extract)
         patch.setattr(work, "judge", judge)
         patch.setattr(pafs, "LocalFileSystem", Shaky)
         write = tables.write
@@ -161,10 +211,16 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
             write(table, path)
 
         patch.setattr(tables, "write", write_table)
-        bench = Bench(tmp_path_factory.mktemp("bench"))
-        bench.run("whole")
-        yield bench
+        yield
         work.open_store.cache_clear()
+
+
+@pytest.fixture(scope="module")
+def bench(stand_ins: None, tmp_path_factory: pytest.TempPathFactory) -> Bench:
+    """The study, run undisturbed once in the folder `whole`."""
+    bench = Bench(tmp_path_factory.mktemp("bench"), STUDY)
+    bench.run("whole")
+    return bench
 
 
 @pytest.fixture
@@ -203,9 +259,9 @@ def is_end(moment: str) -> bool:
     return moment.startswith(("move", "delete")) or moment.endswith(".arrow")
 
 
-def test_killed_at_any_moment_a_run_ends_as_if_nothing_had_been(bench: Bench, befall: Any) -> None:
-    every = [m for m in moments(bench, befall, "write", "move", "delete") if is_end(m)]
-    for at, moment in enumerate(every):
+def killed_everywhere(bench: Bench, befall: Any) -> Iterator[tuple[int, str]]:
+    """Run it, dead at each moment in turn, and again in peace; yields the moment's number and name in between."""
+    for at, moment in enumerate([m for m in moments(bench, befall, "write", "move", "delete") if is_end(m)]):
         left = iter(range(at, -1, -1))
 
         def strike(what: str, path: str, left: Iterator[int] = left) -> None:
@@ -217,11 +273,41 @@ def test_killed_at_any_moment_a_run_ends_as_if_nothing_had_been(bench: Bench, be
             bench.run(f"killed-{at}")
         befall(harmless)
         assert bench.faults(f"killed-{at}") == [], f"half-written after {moment}"
+        yield at, moment
         bench.run(f"killed-{at}")
         assert bench.tables(f"killed-{at}") == bench.tables("whole"), moment
+
+
+def test_killed_at_any_moment_a_run_ends_as_if_nothing_had_been(bench: Bench, befall: Any) -> None:
+    every = [moment for _, moment in killed_everywhere(bench, befall)]
     files = {moment.rpartition("/")[2] for moment in every}
     assert {"encoders.safetensors", "history.json", "manifest.json", "scores.arrow"} <= files, "all moments were tried"
     assert len(every) >= 30
+
+
+def test_killed_between_and_within_segments_none_that_is_finished_is_trained_twice(
+    stand_ins: None, befall: Any, tmp_path: Path
+) -> None:
+    bench = Bench(tmp_path, IN_PARTS)
+    bench.run("whole")
+    verdicts = sorted((row["until"], row["verdict"]) for row in bench.tables("whole")[-1])
+    assert verdicts == [(1, "goes on"), (1, "not chosen"), (2, "goes on"), (2, "pruned")]
+    EPOCHS.clear()
+    finished: dict[str, set[str]] = {}  # by folder: the segments that the kill found finished
+    begun: dict[str, int] = {}  # and how many epochs were trained anywhere by then
+    for at, _ in killed_everywhere(bench, befall):
+        store = tmp_path / f"killed-{at}" / "store"
+        finished[str(store)] = {path.parent.name for path in store.glob("segments/*/manifest.json")}
+        begun[str(store)] = len(EPOCHS)
+    assert {len(found) for found in finished.values()} == {0, 1, 2, 3, 4}
+    needed = sum(store.endswith("move-delete/store") for store, *_ in EPOCHS)
+    for store, found in finished.items():
+        again = [key for where, key, _ in EPOCHS[begun[store] :] if where == store]
+        assert not found & set(again)
+        assert sum(where == store for where, *_ in EPOCHS) <= needed + 1, "but for the epoch that was under way"
+        left = {path.parent.name for path in Path(store).glob("partial/*/state.pt")}
+        gone = {item.key for item in unneeded(StageStore(store), used_by([Path(store).parent / "out"]), 1, 4e9)}
+        assert left <= gone and len(left) < 2, "at most that of the moment, which nothing goes on from"
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.ETIMEDOUT], ids=["disk full", "out of reach"])
