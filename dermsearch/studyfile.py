@@ -22,7 +22,7 @@ LARGEST = 1_000_000  # bytes; a study is a page of text
 DEEPEST = 20  # levels of nesting
 STANDARD = "tag:yaml.org,2002:"  # how YAML's own tags begin
 QUICK = "quick"  # the section of a study that --quick lays over the others
-SEARCHED = {"choice", "log", "range"}  # a mapping with one of these is a value, not a section
+SEARCHED = {"choice", "log", "range", "select"}  # a mapping with one of these is a value, not a section
 
 
 class _Refused(yaml.YAMLError):
@@ -380,6 +380,8 @@ def problem(e: dict[str, Any]) -> tuple[str, str]:
         return field, f"{say(value)} is not allowed: {_short(e['msg'], 200)}"
     quoted = isinstance(value, str) and re.fullmatch(r"[-+.\deE]+|true|false", value)
     hint = " (without quotes)" if quoted and kind in ("int_type", "float_type", "bool_type") else ""
+    if isinstance(value, dict) and value.keys() & SEARCHED:
+        hint = ": only what stands under a task in curriculum.tasks is searched"
     hint = " (text goes in quotes)" if kind == "string_type" and isinstance(value, (int, float, date)) else hint
     bounds = {k: f"{v:g}" if isinstance(v, float) else v for k, v in ctx.items()}
     return field, f"must be {_ALLOWED[kind].format(**bounds)}, not {say(value)}{hint}"

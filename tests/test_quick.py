@@ -78,6 +78,9 @@ def test_a_searched_setting_is_replaced_whole(tmp_path: Path) -> None:
         "lr: 0.03", "lr: {choice: [0.1, 0.2]}"
     )
     assert load_study(write(tmp_path, text), quick=True).curriculum.tasks["moco_v2"]["lr"] == {"log": [1e-3, 1e-1]}
+    text = text.replace("{log: [1e-3, 1e-1]}", "{select: [0.1, 0.2], epochs: 1}")
+    assert load_study(write(tmp_path, text), quick=True).curriculum.tasks["moco_v2"]["lr"]["select"] == [0.1, 0.2]
+    assert "choice" not in load_study(write(tmp_path, text), quick=True).curriculum.tasks["moco_v2"]["lr"]
 
 
 def test_quick_reaches_into_a_list_of_tasks(tmp_path: Path) -> None:

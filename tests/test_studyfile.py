@@ -329,6 +329,7 @@ def truncated(draw: st.DrawFn) -> Damage:
 BAD_OVERRIDES = [
     *(("epochs=3", ": epochs: "), ("train.epoch=3", ": train.epoch: "), ("train.epochs=abc", ": train.epochs: ")),
     *(("noequals", "'noequals'"), ("=3", "'=3'"), (".=3", "'.=3'"), ("train..epochs=3", "'train..epochs=3'")),
+    ("train.lr={select: [0.1, 1]}", ": train.lr: must be a number, .*only what stands under a task"),
     *(("train.epochs=[1", ": train.epochs: "), ("train.epochs.x=3", ": train.epochs.x: "), ("train=3", ": train: ")),
     *(("train.epochs=", ": train.epochs: "), ("data.modalities.0=derm", ": data.modalities.0: ")),
     *(("moco_v2.que=3", f": {TASK}.moco_v2.que: "), ("moco_v2.queue=300", f": {TASK}.moco_v2.queue: ")),

@@ -91,7 +91,7 @@ def make_plan(study: Study) -> tuple[Plan, Space]:
                 seen[prefix] = cost
                 name = ARROW.join(prefix.curriculum)
                 tree[name] = tree.get(name, 0) + seeds
-                looks += len(space.rungs(task, epochs)) * seeds
+                looks += len(space.rungs(task, epochs)) * (seeds if study.search.replicates == "all" else 1)
                 if chosen is not None:
                     choices[task] += 1
     if not exact:  # the brain decides: at most a whole curriculum per proposal
@@ -156,7 +156,7 @@ def lines(plan: Plan) -> Iterator[str]:
             f"; {plural(often, 'choice')}, {plural(often * vain, 'epoch')} for the others" if often else ""
         )
     if study.search.pruner != "none":
-        rungs = f" after {' and '.join(map(str, study.search.rungs))} epochs and" * bool(study.search.rungs)
+        rungs = f" after {', '.join(map(str, study.search.rungs))} epochs and" * bool(study.search.rungs)
         yield f"  pruner     {study.search.pruner}: looks at each stage{rungs} at its end; less may be trained"
         if plan.looks:
             yield f"             (up to {plan.looks} judgements more, before a stage's end)"

@@ -34,9 +34,9 @@ def selection(field: str, value: dict[str, Any]) -> Selection:
     unknown = [name for name in value if name not in ("select", "epochs", "by")]
     if unknown:
         raise UserError(f"{field}.{unknown[0]}: unknown field; {nearest(unknown[0], ('select', 'epochs', 'by'))}")
-    rates = value["select"]
+    rates, wanted = value["select"], "two rates or more above 0, up to 1e9"
     if not isinstance(rates, list) or len(rates) < 2 or not all(_rate(rate) for rate in rates):
-        raise UserError(f"{field}.select: must be two rates or more above 0, such as [0.01, 0.1], not {say(rates)}")
+        raise UserError(f"{field}.select: must be {wanted}, such as [0.01, 0.1], not {say(rates)}")
     if len(set(rates)) != len(rates):
         raise UserError(f"{field}.select: must name each rate once, not {say(rates)}")
     epochs, by = value.get("epochs"), value.get("by", "probe")

@@ -24,12 +24,16 @@ ONE_TASK = [*TWO_TASKS, "curriculum.length=[1,1]", "curriculum.tasks={moco_v2: {
 def test_ray_and_inline_agree_to_the_bit_and_ray_reuses(tmp_path: Path) -> None:
     (tmp_path / "inline").mkdir()
     (tmp_path / "ray").mkdir()
-    run(tmp_path / "inline", *TWO_TASKS, "compute.engine=inline")
-    summary, said = run(tmp_path / "ray", *TWO_TASKS)
+    study = [*TWO_TASKS, "moco_v2.lr={select: [0.01, 0.1], epochs: 1}"]
+    run(tmp_path / "inline", *study, "compute.engine=inline")
+    summary, said = run(tmp_path / "ray", *study)
     assert summary["stages"]["trained"] == 4
     assert values(tmp_path / "inline") == values(tmp_path / "ray")
+    told = [load(tmp_path / engine / "out").segments.to_pylist() for engine in ("inline", "ray")]
+    verdicts = [sorted((row["key"], row["verdict"]) for row in rows) for rows in told]
+    assert verdicts[0] == verdicts[1] and len(verdicts[0]) == 4
     assert not [line for line in said.splitlines() if "Warning" in line or "(raylet)" in line or "INFO" in line], said
-    again, _ = run(tmp_path / "ray", *TWO_TASKS)
+    again, _ = run(tmp_path / "ray", *study)
     assert again["stages"]["reused"] == 4 and again["seconds"] < 20
 
 
