@@ -18,6 +18,8 @@ from dermsearch.config import Study
 from dermsearch.results import load
 from dermsearch.results.leaderboard import leaderboard
 from dermsearch.results.lineages import lineages
+from dermsearch.results.measure import Measure
+from dermsearch.results.regret import progress, walks
 from dermsearch.results.tables import ROOT_CURRICULUM
 from dermsearch.search.budget import Budget
 from dermsearch.search.driver import FINISHED, WAIT, Driver
@@ -100,6 +102,9 @@ def test_a_prefix_behind_the_median_takes_its_subtree_with_it(tmp_path: Path) ->
     )
     stages = {n.curriculum: n for n in driver.tree.stages()}
     assert stages[cut[0]["curriculum"]].status == "pruned" and stages[cut[0]["curriculum"]].error == cut[0]["error"]
+    Recorder(driver, tmp_path / "out").write()
+    measure = Measure("linear", "balanced_accuracy", "diagnosis", "val")
+    assert progress(walks(load(tmp_path / "out"), measure))[-1].stages == len(trained) - 1, "and the root's judging"
 
 
 SEARCHES: list[dict[str, Any]] = [
@@ -280,10 +285,10 @@ def test_a_segment_that_lacks_its_judgement_is_trained_again_and_paid_for(tmp_pa
 
 def test_a_run_says_once_what_was_pruned_and_why(tmp_path: Path) -> None:
     bench, said = Bench(tmp_path, merit), io.StringIO()
-    progress = Progress(Console(file=said, width=200), [], lambda: None)
-    driver = progress.driver = bench.driver(study_of(pruner="halving", rungs=[2], round=6))
-    driver.on_change = progress.changed
-    with progress:
+    shown = Progress(Console(file=said, width=200), [], lambda: None)
+    driver = shown.driver = bench.driver(study_of(pruner="halving", rungs=[2], round=6))
+    driver.on_change = shown.changed
+    with shown:
         run_inline(driver, bench.work(driver))
     lines = [line for line in said.getvalue().splitlines() if "pruned by" in line]
     assert len(lines) == len({cut.behind for cut in driver.cut.values()}) > 2
