@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +13,7 @@ from dermsearch.errors import UserError
 from dermsearch.results.tables import ARROW
 from dermsearch.search.check import check, check_cases, check_images, drawn_for_training, training_images
 from dermsearch.search.driver import Driver
-from dermsearch.search.estimate import relative_cost
+from dermsearch.search.ledger import prices
 from dermsearch.search.run import cache_folder
 from dermsearch.search.space import Proposal, Selection, Space
 from dermsearch.search.store import StageStore
@@ -71,15 +72,16 @@ def make_plan(study: Study) -> tuple[Plan, Space]:
     budget = min(most, default=count or 0)
     if exact and budget > 100_000:
         raise UserError(f"search: {budget} proposals are too many to lay out")
-    proposals = list(_first(space.every(), min(budget, count or budget))) if exact else []
+    proposals = list(itertools.islice(space.every(), min(budget, count or budget))) if exact else []
     seeds = len(study.search.seeds)
+    price = prices(space)
     seen: dict[Proposal, float] = {}
     unshared_passes = trials_of_rates = 0.0
     tree: dict[str, int] = {}
     for proposal in proposals:
         for depth in range(1, len(proposal.curriculum) + 1):
             prefix = proposal.prefix(depth)
-            cost = stage_passes(space, prefix, images)
+            cost = price(prefix) * images * len(study.data.modalities)  # passes over all branches
             unshared_passes += cost * seeds
             if prefix not in seen:
                 seen[prefix] = cost
@@ -112,13 +114,6 @@ def make_plan(study: Study) -> tuple[Plan, Space]:
         space.selections,
     )
     return plan, space
-
-
-def stage_passes(space: Space, proposal: Proposal, images: int) -> float:
-    """Images through the backbone in the last stage of a proposal, over all branches."""
-    task = proposal.curriculum[-1]
-    settings = space.settings(task, proposal.settings)
-    return relative_cost(space, task, settings) * images * len(space.study.data.modalities)
 
 
 def lines(plan: Plan) -> Iterator[str]:
@@ -197,13 +192,9 @@ def _cached(study: Study, space: Space, fingerprint: str, proposals: list[Propos
     driver = Driver(study, space, None, store, fingerprint, "", precision, weights=weights)
     for root in driver.tree.starts():
         for proposal in proposals:
-            driver.path(proposal, root)
-    return sum(driver.cached(n) is not None for n in driver.tree.stages())
-
-
-def _first(found: Iterator[Proposal], count: int) -> Iterator[Proposal]:
-    for _, proposal in zip(range(count), found, strict=False):
-        yield proposal
+            driver.branches.path(proposal, root)
+    driver.look_up(driver.tree.stages())
+    return len(driver.found)
 
 
 def amount(number: float) -> str:
