@@ -63,6 +63,9 @@ class Everything:
     def tell(self, asked: Asked, prefixes: list[float | None], pruned: object = None) -> None:
         """It has nothing left to decide."""
 
+    def end(self) -> None:
+        """It keeps no journal."""
+
 
 @dataclass
 class Memory:

@@ -74,7 +74,7 @@ def by_trials(folder: Path, overrides: list[str], warm: bool) -> dict[str, Any]:
     root = driver.tree.root(root_key(study.data, cases.fingerprint, study.encoder, 0), 0)
     choices = []
     for proposal in driver.space.every():
-        nodes = [root, *driver.path(proposal, root)]
+        nodes = [root, *driver.branches.path(proposal, root)]
         jobs = [driver.job(n) for n in nodes]
         for job in jobs[:-1]:
             job["protocols"] = {}  # only the finished curriculum is judged

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import uuid
+from contextlib import suppress
 from pathlib import Path
 
 import pyarrow as pa
@@ -23,15 +24,8 @@ class Folder:
     """`where` is a path or a URI such as s3://bucket/data. Names in it are relative, with forward slashes."""
 
     def __init__(self, where: str | Path) -> None:
-        text = str(where)
-        self.where = SECRET.sub("://", text)  # what messages show
-        try:
-            if "://" in text:
-                self.fs, self.root = pafs.FileSystem.from_uri(text)
-            else:
-                self.fs, self.root = pafs.LocalFileSystem(), str(Path(text).expanduser().absolute())
-        except Exception as error:  # pyarrow raises many kinds for one mistake: this is no place
-            raise UserError(f"'{self.where}' cannot be opened: {first_line(error)}") from None
+        self.where = shown(where)
+        self.fs, self.root = opened(where)
 
     @property
     def local(self) -> Path | None:
@@ -80,20 +74,9 @@ class Folder:
         """A file appears whole under its name."""
         path = self._path(name)
         try:
-            if self.fs.type_name in OBJECT_STORES:
-                self._put(path, data)
-                return
-            part = self._path(f"{PARTS}/{uuid.uuid4().hex}.part")
-            for place in (path, part):
-                self.fs.create_dir(os.path.dirname(place), recursive=True)
-            self._put(part, data)
-            self.fs.move(part, path)
+            put(self.fs, path, data, self._path(f"{PARTS}/{uuid.uuid4().hex}.part"))
         except OSError as error:
             raise UserError(f"'{self.where}' cannot be written to: {first_line(error)}") from None
-
-    def _put(self, path: str, data: bytes | pa.Buffer) -> None:
-        with self.fs.open_output_stream(path) as stream:
-            stream.write(data)
 
     def remove(self, name: str) -> None:
         """A file, or a folder and all in it; nothing where there is none."""
@@ -105,6 +88,44 @@ class Folder:
 
     def _path(self, name: str) -> str:
         return f"{self.root}/{name}" if name else self.root
+
+
+def opened(where: str | Path, field: str = "") -> tuple[pafs.FileSystem, str]:
+    """The file system of a path or URI, and the folder's path on it. `field` stands before its name in messages."""
+    text = str(where)
+    try:
+        if "://" in text:
+            fs, root = pafs.FileSystem.from_uri(text)
+            return fs, root
+        return pafs.LocalFileSystem(), str(Path(text).expanduser().absolute())
+    except Exception as error:  # pyarrow raises many kinds for one mistake: this is no place
+        raise UserError(f"{field}'{shown(where)}' cannot be opened: {first_line(error)}") from None
+
+
+def shown(where: str | Path) -> str:
+    """A path or URI as messages show it."""
+    return SECRET.sub("://", str(where))
+
+
+def put(fs: pafs.FileSystem, path: str, data: bytes | pa.Buffer, part: str) -> None:
+    """Write a file so that it appears whole under its name; elsewhere than on object stores it grows as `part`."""
+    if fs.type_name in OBJECT_STORES:
+        _stream(fs, path, data)
+        return
+    for folder in {os.path.dirname(path), os.path.dirname(part)}:
+        fs.create_dir(folder, recursive=True)
+    try:
+        _stream(fs, part, data)
+        fs.move(part, path)
+    except OSError:
+        with suppress(OSError):  # on a full disk what is half-written would be in the way
+            fs.delete_file(part)
+        raise
+
+
+def _stream(fs: pafs.FileSystem, path: str, data: bytes | pa.Buffer) -> None:
+    with fs.open_output_stream(path) as stream:
+        stream.write(data)
 
 
 def _without_waiting(path: str, flags: int) -> int:

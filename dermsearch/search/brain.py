@@ -61,7 +61,6 @@ class Brain:
         else:
             self.sampler = ByOptuna(space, self.ledger, self.journal, search.round)
         self.asked = 0
-        self.pool: list[Proposal] = []  # candidates that wait for their turn
         self.journal.write(at_once=True)
 
     @property
@@ -88,7 +87,7 @@ class Brain:
             self.journal.begin(proposal)
             found.append(Asked(self.asked, proposal))
             self.asked += 1
-        self.journal.write(at_once=not found)
+        self.journal.write()
         return found
 
     def report(self, asked: Asked, depth: int, rung: int | None, values: Sequence[float]) -> None:
@@ -122,20 +121,25 @@ class Brain:
                 self.ledger.tell(stage, None)
                 break
 
+    def end(self) -> None:
+        """Nothing more is asked or told: let the journal say all of it."""
+        self.journal.write(at_once=True)
+
     def _whole(self, stage: Proposal) -> bool:
         """Is it long enough to be a proposal of its own?"""
         return len(stage.curriculum) >= self.space.length[0]
 
     def _next(self) -> Proposal | None:
         """Of several candidates, equally good for all one knows, the cheapest; the others wait for their turn."""
-        for proposal in [p for p in self.pool if not self.ledger.open(p)]:
-            self.pool.remove(proposal)
+        waiting = self.ledger.waiting
+        for proposal in [p for p in waiting if not self.ledger.worth_asking(p)]:
+            waiting.remove(proposal)
             self.journal.drop(self.journal.trials.pop(proposal, None), self.ledger.values.get(proposal))
         size = 1 if self.sampler.weighs_cost else self.search.candidates
-        while len(self.pool) < size and (fresh := self.sampler.propose()) is not None:
-            self.pool.append(fresh)
-        if not self.pool:
+        while len(waiting) < size and (fresh := self.sampler.propose()) is not None:
+            waiting.append(fresh)
+        if not waiting:
             return None
-        best = min(self.pool, key=self.ledger.cost)
-        self.pool.remove(best)
+        best = min(waiting, key=self.ledger.cost)
+        waiting.remove(best)
         return best

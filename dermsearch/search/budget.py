@@ -39,6 +39,7 @@ class Budget:
             if self.spent[name] + amount > self.limits.get(name, float("inf")):
                 self.ended = name
                 return False
+        self.ended = ""  # what had no room before may have some now: others failed and gave theirs back
         self.correct(**amounts)
         return True
 

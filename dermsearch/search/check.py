@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from dermsearch.config import Data, Study
 from dermsearch.data.case import NAMED, SEVEN_POINT
+from dermsearch.data.files import first_line
 from dermsearch.data.splits import split_by_group
 from dermsearch.data.store import CaseStore
 from dermsearch.data.synthetic import draw_labels, walk_patients
@@ -81,8 +82,9 @@ def check_size(study: Study) -> None:
     except NotImplementedError:
         return  # it cannot be tried without weights
     except Exception as error:  # of many kinds: every backbone has its own
-        text = (str(error) or type(error).__name__).splitlines()[0][:200]
-        raise UserError(f"encoder.name: '{name}' cannot see images of data.size, {size} px: {text}") from None
+        raise UserError(
+            f"encoder.name: '{name}' cannot see images of data.size, {size} px: {first_line(error)}"
+        ) from None
 
 
 def drawn_for_training(data: Data) -> int:

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from dermsearch.config import Compute
+from dermsearch.data.files import first_line
 from dermsearch.errors import UserError
 from dermsearch.search.driver import Driver
 
@@ -23,6 +24,7 @@ QUIET = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # its own waits for the end of a step: minutes, where another run is waited for
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
     "TUNE_MAX_PENDING_TRIALS_PG": "64",
 }
@@ -87,30 +89,41 @@ def run_ray(driver: Driver, cluster: Cluster) -> None:
         ).fit()
     finally:
         driver.store.remove(storage)
-    if not (driver.over or driver.stopped):  # Tune takes Ctrl-C as a wish to stop, and returns as if nothing were amiss
+    if not (driver.over or driver.stopped):  # Tune takes SIGUSR1 as a wish to stop, and returns as if all were well
         raise KeyboardInterrupt
 
 
 def connect(compute: Compute, address: str | None) -> None:
     """Join the cluster at `address`, or start one on this machine."""
     import ray
+    from ray.exceptions import AuthenticationError
 
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL}
     try:
         if address:
+            if address.startswith("ray://"):
+                raise UserError(
+                    f"--address: must be auto or the head's own, such as 10.0.0.1:6379, not '{address}': a run is on a "
+                    "machine of the cluster"
+                )
             knock(address)
             ray.init(address=address, **quiet)
         else:
             # "local", or Ray would join whatever else runs on this machine.
             ray.init(address="local", include_dashboard=False, _node_ip_address="127.0.0.1", **quiet)
-    except (RuntimeError, ValueError, OverflowError, OSError) as error:
+    except (AuthenticationError, RuntimeError, ValueError, OverflowError, OSError) as error:
+        if address and type(error) in (AuthenticationError, ConnectionError):  # it listens, and lets nobody in
+            raise UserError(
+                f"--address: the Ray cluster at '{address}' does not let this run in: export RAY_AUTH_MODE=token and "
+                "its token as RAY_AUTH_TOKEN (or the token's file as RAY_AUTH_TOKEN_PATH)"
+            ) from None
         where = f"--address: no Ray cluster answers at '{address}'" if address else "Ray did not start on this machine"
-        raise UserError(f"{where}: {str(error).splitlines()[0][:200]}") from None
+        raise UserError(f"{where}: {first_line(error)}") from None
 
 
 def knock(address: str) -> None:
     """Raise OSError where nothing listens: Ray itself would go on trying for many minutes."""
-    host, _, port = address.removeprefix("ray://").rpartition(":")
+    host, _, port = address.rpartition(":")
     if host and port.isdigit():
         socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
 
@@ -134,7 +147,7 @@ def concurrency(compute: Compute, nodes: Iterable[dict[str, float]]) -> int:
     """How many stages the cluster holds at once; refuses what it could never hold, which Ray would retry for ever."""
     nodes = list(nodes)
     need = worker_resources(compute)
-    slots = sum(int(min(node.get(r, 0) / n + 1e-9 for r, n in need.items())) for node in nodes)
+    slots = sum(min(holds(node.get(r, 0), n) for r, n in need.items()) for node in nodes)
     stages = slots // compute.workers
     if stages < 1:
         wanted = " and ".join(f"{n:g} {r}{'s' if n != 1 else ''}" for r, n in need.items())
@@ -147,3 +160,10 @@ def concurrency(compute: Compute, nodes: Iterable[dict[str, float]]) -> int:
             "lower compute.workers, compute.threads or compute.gpus"
         )
     return min(stages, compute.concurrency or stages)
+
+
+def holds(amount: float, share: float) -> int:
+    """How many shares a node has room for; one of less than a GPU lies on a single GPU."""
+    if share < 1:
+        return int(amount) * int(1 / share + 1e-9)
+    return int(amount / share + 1e-9)

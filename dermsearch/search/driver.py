@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import socket
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -23,8 +23,8 @@ from dermsearch.search.claims import Claims
 from dermsearch.search.estimate import Durations, own, total
 from dermsearch.search.keys import root_key, score_key
 from dermsearch.search.levels import Cut, Level, Levels
-from dermsearch.search.place import StoreLost
-from dermsearch.search.replicates import Paths, contenders, mean
+from dermsearch.search.place import READERS, StoreLost
+from dermsearch.search.replicates import Paths, contenders, highest, mean
 from dermsearch.search.space import Proposal, Space
 from dermsearch.search.store import StageStore
 from dermsearch.search.tree import DONE, FAILED, HELD, RUNNING, WAITING, Node, Rank, Tree, critical_path
@@ -32,7 +32,6 @@ from dermsearch.search.tree import DONE, FAILED, HELD, RUNNING, WAITING, Node, R
 WAIT, FINISHED = "wait", "finished"
 KEPT = ("seconds", "epochs", "device", "node", "workers")  # of a manifest, in the tables
 LAST = "last"  # and of a segment's, what its last epoch came to
-READERS = 16  # threads that look a round's stages up in the store
 Found = tuple[dict[str, Any], list[dict[str, Any]]]  # a stage's manifest, and all rows of its scores
 
 
@@ -55,12 +54,8 @@ class Driver:
         rank: Rank = critical_path,
     ) -> None:
         self.study, self.space, self.brain, self.store = study, space, brain, store
-        self.fingerprint, self.cache, self.precision, self.on_change = (
-            fingerprint,
-            cache,
-            precision,
-            on_change,
-        )
+        self.fingerprint, self.cache, self.precision = fingerprint, cache, precision
+        self.on_change = on_change
         self.weights = weights  # content hash of the file that curricula start with; empty: random
         self.protocols = {
             n: PROTOCOLS[n].Config(**(c or {})).model_dump(mode="json") for n, c in study.downstream.items()
@@ -70,14 +65,15 @@ class Driver:
         self.scores: dict[str, list[dict[str, Any]]] = {}  # by node key
         self.round: list[tuple[Asked, Paths]] = []  # per proposal, a path of nodes per seed
         self.pending: deque[tuple[Asked, list[Node]]] = deque()  # proposals that the budget may not have room for
-        self.counted: set[int] = set()  # numbers of the proposals that the budget was asked for
+        self.counted: set[int] = set()  # numbers of the proposals that the budget had room for
         self.there: set[str] = set()  # keys of the stages that the store had when the round began
         self.found: dict[str, Found] = {}  # by node key, what it said of those that were whole
         self.trials: list[dict[str, Any]] = []
         self.branches = Branches(space, self.tree, precision, study.search.seeds[0])
         self.levels: Iterator[Level] = iter(())  # of the round: what may be let in when all that was is finished
         self.cut: dict[int, Cut] = {}  # numbers of proposals that a pruner ended
-        self.best: float | None = None  # the highest mean over all seeds, of the rounds that were told
+        self.seeds: dict[str, list[Node]] = {}  # by the first one's key: a stage's nodes, of the seeds that it has
+        self.best: float | None = None  # the highest mean over all seeds
         self.over = False
         self.stopped = ""  # why the run cannot go on, though nothing failed
         for seed in study.search.seeds:
@@ -123,16 +119,34 @@ class Driver:
             while (node := self.tree.ready()) is not None:
                 if self._take_from_store(node):
                     continue
-                if node.task and self.budget.time_is_up(self._gpu_hours(total(self.tree.running()))):
+                if node.task and self._time_is_up():
                     self.tree.leave(node)  # what the store has of others is free, so go on looking
                     continue
                 return node
-            if self.tree.running():
+            under_way = self.tree.running()
+            if under_way and all(n.status == HELD and n.task for n in under_way) and self._time_is_up():
+                for held in under_way:  # another run may be at it for long
+                    self.tree.release(held)
+                    self.tree.leave(held)
+            elif under_way:
                 return WAIT
-            if self.over or not self._go_on():
-                self.over = True
-                self._tell()
+            elif self.over or not self._go_on():
+                self._end()
                 return FINISHED
+
+    def _time_is_up(self) -> bool:
+        ahead = total(n for n in self.tree.running() if n.status == RUNNING)  # what others hold, they pay for
+        return self.budget.time_is_up(self._gpu_hours(ahead))
+
+    def _end(self) -> None:
+        """Tell what is complete, and give back what was booked for stages that nobody began."""
+        assert self.brain is not None
+        self.over = True
+        self._tell()
+        self.brain.end()
+        for node in self.tree.trained():
+            if node.status == WAITING:
+                self._unbook(node)
 
     def _go_on(self) -> bool:
         """All that was let in is finished: let in more, of this round or another; False at the end of the run."""
@@ -172,14 +186,6 @@ class Driver:
             self.claims.drop(key)
         self.on_change(node)
 
-    def path(self, proposal: Proposal, root: Node) -> list[Node]:
-        """The nodes of a proposal from its first task on, as far as it is known which they are."""
-        return self.branches.path(proposal, root)
-
-    def value(self, node: Node) -> float | None:
-        """The objective of a judged node."""
-        return node.value
-
     def left(self) -> list[Node]:
         """The stages that were proposed and are not finished: at the end those that the budget had no room for."""
         return [n for n in self.tree.stages() if n.status == WAITING]
@@ -217,12 +223,8 @@ class Driver:
             "node": socket.gethostname(),
         }
 
-    def cached(self, node: Node) -> dict[str, Any] | None:
-        """The stage's manifest, if it is in the store and judged by every protocol of the study."""
-        found = self._look_up(node)
-        return None if found is None else found[0]
-
     def _look_up(self, node: Node) -> Found | None:
+        """A stage that is in the store and judged by every protocol of the study."""
         rows = self._scores(node)
         look = self.store.segment if node.until else self.store.manifest
         manifest = None if rows is None else look(node.key)
@@ -291,7 +293,7 @@ class Driver:
         self._tell()
         asked_now = self.brain.ask()
         roots = self.tree.starts()[: 1 if self.study.search.replicates == "leaders" else None]
-        self.round = [(a, [self.path(a.proposal, root) for root in roots]) for a in asked_now]
+        self.round = [(a, [self.branches.path(a.proposal, root) for root in roots]) for a in asked_now]
         self.levels = self._levels(roots)
         self._next_level()
         return bool(self.round)
@@ -304,41 +306,55 @@ class Driver:
         return iter([by_depth(self.round)])
 
     def _more_seeds(self) -> bool:
-        """Let what may still be the best in with all of its seeds; False where nothing else may be."""
+        """Let what may still be the best in with all of its seeds; False where nothing else may be.
+
+        A shorter curriculum that came out on a proposal's way may be the best as well.
+        """
         roots = self.tree.starts()
         if self.study.search.replicates == "all" or len(roots) == 1:
             return False
-        chosen = {id(paths) for paths in contenders([paths for _, paths in self.round], self.best)}
-        more = [(a, paths) for a, paths in self.round if id(paths) in chosen and a.number not in self.cut]
-        for asked, paths in more:
-            paths += [self.path(asked.proposal, root) for root in roots[1:]]
+        standing: dict[str, tuple[Asked, Paths, Proposal]] = {}
+        for asked, paths in self.round:
+            for depth, node in enumerate(paths[0] if asked.number not in self.cut else (), start=1):
+                if depth >= self.space.length[0]:
+                    standing.setdefault(node.key, (asked, paths, asked.proposal.prefix(depth)))
+                    self.seeds.setdefault(node.key, [node])
+        stages = [self.seeds[key] for key in standing]
+        self.best = highest(stages, self.best)
+        more: list[tuple[Asked, Paths]] = []
+        for first in contenders(stages, self.best):
+            asked, paths, stage = standing[first.key]
+            found = [self.branches.path(stage, root) for root in roots]
+            for nodes in zip(*found, strict=True):
+                self.seeds[nodes[0].key] = list(nodes)
+            if stage == asked.proposal:
+                paths += found[1:]
+            more.append((asked, found))
         self._propose(by_depth(more))
         return bool(more)
 
     def _propose(self, level: Level) -> None:
         """Let it in as far as the budget has room."""
         self.pending = deque(level)
-        self._look_up_all({n.key: n for _, nodes in self.pending for n in nodes if not n.granted}.values())
+        self.look_up({n.key: n for _, nodes in self.pending for n in nodes if not n.granted}.values())
         self._admit()
 
     def _tell(self) -> None:
         """Close the round: what is complete of it goes to the brain and into the table of trials, in order."""
         assert self.brain is not None
-        pending = {asked.number for asked, _ in self.pending}
         for asked, paths in self.round:
             cut = self.cut.get(asked.number)
-            if cut is None and (asked.number in pending or not whole(paths, asked)):
+            if cut is None and not (asked.number in self.counted and whole(paths, asked)):
                 continue  # the budget ended before it
-            prefixes = [mean(nodes) for nodes in zip(*paths, strict=True)]
+            replicates = [self.seeds.get(nodes[0].key, list(nodes)) for nodes in zip(*paths, strict=True)]
+            prefixes = [mean(nodes) for nodes in replicates]
             prefixes += [None] * (len(asked.proposal.curriculum) - len(prefixes))
-            if prefixes[-1] is not None and len(paths) == len(self.study.search.seeds):
-                self.best = max(prefixes[-1], self.best or prefixes[-1])
             self.brain.tell(asked, prefixes, cut.behind if cut else None)
             self.trials.append(self._trial(asked, paths, prefixes[-1]))
         self.round = []
 
-    def _look_up_all(self, nodes: Iterable[Node]) -> None:
-        """Find out what the store has of a round, many stages at a time: files are read whole, and may be far away."""
+    def look_up(self, nodes: Collection[Node]) -> None:
+        """Find out what the store has of these, many at a time: files are read whole, and may be far away."""
         self.there = self.store.keys()
         if any(n.until for n in nodes):
             self.there |= self.store.keys("segments")

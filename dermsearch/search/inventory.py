@@ -11,9 +11,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.fs as pafs
 
+from dermsearch.data.files import first_line
 from dermsearch.errors import UserError
 from dermsearch.results.tables import ARROW, ENDED, ROOT_CURRICULUM, read
-from dermsearch.search.place import MANIFEST
+from dermsearch.search.place import MANIFEST, READERS
 from dermsearch.search.store import STORE, StageStore
 
 STAGE, JUDGEMENT, WEIGHTS, CASES = "stage", "judgement", "starting weights", "case store"
@@ -32,7 +33,6 @@ FOLDERS = {
     "damaged": DAMAGED,
 }
 KINDS = (*FOLDERS.values(), LEFTOVER, OTHER)  # in the order in which they are shown
-READERS = 16  # manifests that are read at once: a remote store answers slowly, but many at a time
 
 
 @dataclass
@@ -66,7 +66,7 @@ def items(store: StageStore) -> list[Item]:
     try:
         infos = store.fs.get_file_info(pafs.FileSelector(store.root, recursive=True))
     except OSError as error:
-        raise UserError(f"'{store.shown}' cannot be listed: {str(error).splitlines()[0][:200]}") from None
+        raise UserError(f"'{store.shown}' cannot be listed: {first_line(error)}") from None
     start = len(store.root.rstrip("/")) + 1
     for info in infos:
         if info.type != pafs.FileType.File or info.path[start:] == STORE:

@@ -23,9 +23,14 @@ class Ledger:
         self.asked: set[Proposal] = set()  # every stage that will have one, has one or has failed
         self.failed: set[Proposal] = set()
         self.pruned: set[Proposal] = set()  # stages that are not gone on from, though most have a score
+        self.waiting: list[Proposal] = []  # candidates that a sampler proposed and whose turn has not come
 
     def open(self, proposal: Proposal) -> bool:
-        """May it be proposed? Not if its score is known or on its way, nor behind what failed or was pruned."""
+        """May a sampler propose it? Not what waits for its turn already."""
+        return proposal not in self.waiting and self.worth_asking(proposal)
+
+    def worth_asking(self, proposal: Proposal) -> bool:
+        """Not if its score is known or on its way, nor behind what failed or was pruned."""
         if proposal in self.asked or self.cut(proposal):
             return False
         return not self.failed or not any(stage in self.failed for stage in stages(proposal))

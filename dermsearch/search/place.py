@@ -8,7 +8,6 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
-import os
 import time
 import uuid
 from collections.abc import Callable
@@ -17,10 +16,11 @@ from typing import Any, TypeVar
 
 import pyarrow.fs as pafs
 
-from dermsearch.data.files import OBJECT_STORES, SECRET, first_line
+from dermsearch.data.files import first_line, opened, put, shown
 from dermsearch.errors import UserError
 
 MANIFEST = "manifest.json"
+READERS = 16  # files that are read at once: a remote place answers slowly, but many at a time
 WAITS = (1, 2, 4, 8, 15, 30)  # seconds between the attempts to reach a remote place
 ATTEMPTS = 3  # at a commit: two processes that write the same folder at once may spoil it for each other
 MISSING = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
@@ -36,15 +36,8 @@ class Place:
 
     def __init__(self, where: str, field: str = "") -> None:
         self.where, self.field = where, field
-        self.shown = SECRET.sub("://", where)  # what messages show
-        try:
-            if "://" in where:
-                self.fs, self.root = pafs.FileSystem.from_uri(where)
-            else:
-                self.fs, self.root = pafs.LocalFileSystem(), str(Path(where).expanduser().absolute())
-        except Exception as error:  # pyarrow raises many kinds for one mistake: this is no place
-            use = "written to" if field else "opened"
-            raise UserError(f"{field}'{self.shown}' cannot be {use}: {first_line(error)}") from None
+        self.shown = shown(where)
+        self.fs, self.root = opened(where, field)
 
     def prepare(self, folder: str) -> None:
         """Make the folder in it; a place that cannot be written to is refused at once."""
@@ -81,19 +74,7 @@ class Place:
 
     def _write(self, name: str, data: bytes) -> None:
         path = f"{self.root}/{name}"
-        if self.fs.type_name in OBJECT_STORES:  # nothing can be renamed there, and what is written appears whole
-            with self.fs.open_output_stream(path) as out:
-                out.write(data)
-            return
-        part = f"{path}.{uuid.uuid4().hex[:8]}.part"
-        self.fs.create_dir(os.path.dirname(path), recursive=True)
-        try:
-            with self.fs.open_output_stream(part) as out:
-                out.write(data)
-            self.fs.move(part, path)
-        except OSError:
-            self.remove_file(f"{name}{part.removeprefix(path)}")  # on a full disk it would be in the way
-            raise
+        put(self.fs, path, data, f"{path}.{uuid.uuid4().hex[:8]}.part")
 
     def read(self, name: str, patient: bool = True) -> bytes | None:
         """The file's bytes, or None where there is none or the disk cannot give them."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +13,7 @@ from dermsearch.errors import UserError
 from dermsearch.results.tables import ARROW
 from dermsearch.search.check import check, check_cases, check_images, drawn_for_training, training_images
 from dermsearch.search.driver import Driver
-from dermsearch.search.estimate import relative_cost
+from dermsearch.search.ledger import prices
 from dermsearch.search.rates import Selection
 from dermsearch.search.run import cache_folder
 from dermsearch.search.space import Proposal, Space
@@ -74,8 +75,9 @@ def make_plan(study: Study) -> tuple[Plan, Space]:
     budget = min(most, default=count or 0)
     if exact and budget > 100_000:
         raise UserError(f"search: {budget} proposals are too many to lay out")
-    proposals = list(_first(space.every(), min(budget, count or budget))) if exact else []
+    proposals = list(itertools.islice(space.every(), min(budget, count or budget))) if exact else []
     seeds = len(study.search.seeds)
+    price = prices(space)
     seen: dict[Proposal, float] = {}
     unshared_passes, looks = 0.0, 0
     tree: dict[str, int] = {}
@@ -83,17 +85,18 @@ def make_plan(study: Study) -> tuple[Plan, Space]:
     for proposal in proposals:
         for depth in range(1, len(proposal.curriculum) + 1):
             prefix = proposal.prefix(depth)
-            task, epochs, cost = stage_passes(space, prefix, images)
-            chosen = space.selections.get(task)
-            cost *= seeds + (0 if chosen is None else chosen.epochs_in_vain / epochs)  # the first seed chooses
-            unshared_passes += cost
             if prefix not in seen:
-                seen[prefix] = cost
+                task = prefix.curriculum[-1]
+                epochs = space.settings(task, prefix.settings)["train"]["epochs"]
+                chosen = space.selections.get(task)
+                times = seeds + (0 if chosen is None else chosen.epochs_in_vain / epochs)  # the first seed chooses
+                seen[prefix] = price(prefix) * times * images * len(study.data.modalities)  # over all branches
                 name = ARROW.join(prefix.curriculum)
                 tree[name] = tree.get(name, 0) + seeds
                 looks += len(space.rungs(task, epochs)) * (seeds if study.search.replicates == "all" else 1)
                 if chosen is not None:
                     choices[task] += 1
+            unshared_passes += seen[prefix]
     if not exact:  # the brain decides: at most a whole curriculum per proposal
         longest = study.curriculum.length[1]
         stages = [n for n in (budget * longest * seeds, limits.stages if limits else None) if n]
@@ -118,14 +121,6 @@ def make_plan(study: Study) -> tuple[Plan, Space]:
         looks,
     )
     return plan, space
-
-
-def stage_passes(space: Space, proposal: Proposal, images: int) -> tuple[str, int, float]:
-    """Of the last stage of a proposal: its task, its epochs, and its images through the backbone, over all branches."""
-    task = proposal.curriculum[-1]
-    settings = space.settings(task, proposal.settings)
-    passes = relative_cost(space, task, settings) * images * len(space.study.data.modalities)
-    return task, settings["train"]["epochs"], passes
 
 
 def lines(plan: Plan) -> Iterator[str]:
@@ -209,13 +204,9 @@ def _cached(study: Study, space: Space, fingerprint: str, proposals: list[Propos
     driver = Driver(study, space, None, store, fingerprint, "", precision, weights=weights)
     for root in driver.tree.starts():
         for proposal in proposals:
-            driver.path(proposal, root)
-    return sum(driver.cached(n) is not None for n in driver.tree.stages())
-
-
-def _first(found: Iterator[Proposal], count: int) -> Iterator[Proposal]:
-    for _, proposal in zip(range(count), found, strict=False):
-        yield proposal
+            driver.branches.path(proposal, root)
+    driver.look_up(driver.tree.stages())
+    return len(driver.found)
 
 
 def amount(number: float) -> str:

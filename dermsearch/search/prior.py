@@ -51,7 +51,8 @@ class CurriculumPrior:
         self.space, self.ledger, self.together = space, ledger, together
         self.random = np.random.default_rng(seed)
         self.place = {task: i for i, task in enumerate(space.tasks)}
-        self.own = {task: [d for d in space.dimensions if d.task == task] for task in space.tasks}
+        by_name = sorted(space.dimensions, key=lambda d: d.name)  # as proposals have them
+        self.own = {task: [d for d in by_name if d.task == task] for task in space.tasks}
         self.columns: dict[str, slice] = {}  # of each dimension among the features
         at = DYNAMIC + len(self.place) * (1 + len(self.place))
         for d in space.dimensions:

@@ -13,6 +13,7 @@ from rich.live import Live
 from rich.text import Text
 from rich.tree import Tree as Branch
 
+from dermsearch.data.files import first_line
 from dermsearch.results.tables import ARROW
 from dermsearch.search.driver import Driver
 from dermsearch.search.place import StoreLost
@@ -91,14 +92,12 @@ class Progress:
         self.console.print(Text(line), highlight=False, soft_wrap=True)
 
     def _state(self, node: Node) -> str:
-        assert self.driver is not None
         if node.status == FAILED:
             return f"failed: {node.error}"
         if node.status == PRUNED:
             return node.error
         if node.status == DONE:
-            value = self.driver.value(node)
-            score = "" if value is None else f"{100 * value:5.1f} %"
+            score = "" if node.value is None else f"{100 * node.value:5.1f} %"
             seconds = node.record.get("seconds") or 0.0
             how = "from the store" if node.reused else f"{seconds:.1f} s" if node.parent else ""
             return f"{score}  {how}"
@@ -137,6 +136,8 @@ class Progress:
         for node in nodes:
             if node.task and node.status in (RUNNING, HELD):
                 self._log(node, self.driver.store.progress(node.key))
+            elif not self.loggers:
+                continue  # nobody wants to know; thousands may have come from the store
             elif node.task and node.status == DONE and not node.until and node.key not in self.finished:
                 self.finished.add(node.key)
                 self._log(node, self.driver.store.history(node.key))
@@ -157,8 +158,8 @@ class Progress:
                 logger.write(name, settings, rows)
             except Exception as error:  # a full disk, a server that is away: the study itself goes on
                 self.loggers.remove(logger)
-                why = (str(error) or type(error).__name__).splitlines()[0][:200]
-                self.console.print(f"{type(logger).__name__} gets no more: {why}", highlight=False, soft_wrap=True)
+                said = f"{type(logger).__name__} gets no more: {first_line(error)}"
+                self.console.print(said, highlight=False, soft_wrap=True)
         self.epochs[node.key] = len(history)
 
     def _picture(self, nodes: list[Node]) -> Group:
@@ -189,10 +190,10 @@ class Progress:
             if child.key in shown:
                 self._grow(branch.add(self._label(child)), child, shown)
 
-    def _interest(self, node: Node) -> tuple[int, float]:
-        assert self.driver is not None
+    @staticmethod
+    def _interest(node: Node) -> tuple[int, float]:
         order = {RUNNING: 0, HELD: 1, FAILED: 2, DONE: 3, WAITING: 4, PRUNED: 5}
-        return order[node.status], -(self.driver.value(node) or 0.0)
+        return order[node.status], -(node.value or 0.0)
 
     def _label(self, node: Node) -> Text:
         mark, style = MARKS[node.status]

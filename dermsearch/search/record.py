@@ -5,12 +5,15 @@ from __future__ import annotations
 import functools
 import json
 import subprocess
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 from dermsearch import __version__
 from dermsearch.results import tables
 from dermsearch.search.driver import KEPT, Driver
+from dermsearch.search.place import READERS
 from dermsearch.search.tree import DONE, FAILED, PRUNED, Node
 
 
@@ -19,18 +22,14 @@ class Recorder:
 
     def __init__(self, driver: Driver, folder: Path, caveats: str = "") -> None:
         self.driver, self.folder, self.caveats = driver, folder, caveats
-        self.provenance = {
-            "study": driver.study.name,
-            "version": __version__,
-            "commit": commit(),
-        }
-        self.histories: dict[str, list[dict[str, Any]]] = {}
+        self.provenance = {"study": driver.study.name, "version": __version__, "commit": commit()}
+        self.histories: dict[str, list[dict[str, Any]]] = {}  # by stage key
 
-    def history(self, node: Node) -> list[dict[str, Any]]:
-        """The epochs of a finished stage, read once."""
-        if node.key not in self.histories:
-            self.histories[node.key] = self.driver.store.history(node.key)
-        return self.histories[node.key]
+    def _read_histories(self, stages: Iterable[Node]) -> None:
+        """The epochs of finished stages, each read once: thousands may have come from the store together."""
+        new = [n.key for n in stages if n.key not in self.histories]
+        with ThreadPoolExecutor(READERS) as pool:
+            self.histories.update(zip(new, pool.map(self.driver.store.history, new), strict=True))
 
     def write(self) -> None:
         """All tables, each whole."""
@@ -38,11 +37,12 @@ class Recorder:
         provenance = {**self.provenance, "caveats": "; ".join(filter(None, [self.caveats, ended_by(self.driver)]))}
         over = [n for n in tree.stages() if n.status in (DONE, FAILED, PRUNED)]
         judged = [n for n in tree.nodes.values() if n.status == DONE and not n.until]
+        self._read_histories(n for n in judged if n.parent)
         rows: dict[str, list[dict[str, Any]]] = {
             "trials": self.driver.trials,
             "stages": [self._stage(n) for n in over],
             "segments": [self._segment(n) for n in tree.trained() if n.until and n.status in (DONE, FAILED)],
-            "epochs": [self._epoch(n, row) for n in judged if n.parent for row in self.history(n)],
+            "epochs": [self._epoch(n, row) for n in judged if n.parent for row in self.histories[n.key]],
             "scores": [
                 {"stage": n.key, "curriculum": n.curriculum, **row, "seed": n.seed}
                 for n in judged

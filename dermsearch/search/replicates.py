@@ -7,9 +7,10 @@ seeds. So what has one seed is clearly worse, and the seed that a curriculum hap
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Sequence
 
-from dermsearch.search.tree import DONE, Node
+from dermsearch.search.tree import Node
 
 Paths = list[list[Node]]  # of one proposal: a path of nodes per seed that it has so far
 
@@ -21,11 +22,15 @@ def mean(nodes: Sequence[Node]) -> float | None:
     return sum(known) / len(known) if len(known) == len(values) else None
 
 
-def contenders(proposals: Sequence[Paths], best: float | None) -> list[Paths]:
-    """Those with one seed that may still be the best; `best` is the highest mean over all seeds before this round."""
-    single = [paths for paths in proposals if len(paths) == 1 and paths[0][-1].status == DONE]
-    means = [mean([path[-1] for path in paths]) for paths in proposals if len(paths) > 1]
-    known = [m for m in (best, *means) if m is not None]
-    if not known:  # nothing has all seeds yet: begin with the best by its first one
-        known = [n.value for n in (paths[0][-1] for paths in single) if n.value is not None]
-    return [paths for paths in single if paths[0][-1].value is not None and paths[0][-1].high >= max(known)]
+def highest(stages: Iterable[Sequence[Node]], before: float | None) -> float | None:
+    """The best mean of the stages that have all seeds, and of those before them; None without any."""
+    means = (mean(nodes) for nodes in stages if len(nodes) > 1)
+    return max((m for m in (before, *means) if m is not None), default=None)
+
+
+def contenders(stages: Iterable[Sequence[Node]], best: float | None) -> list[Node]:
+    """Those with one seed that may still be the best; `best` is the highest mean over all seeds."""
+    single = [(first, first.value) for first, *others in stages if not others and first.value is not None]
+    if best is None:  # nothing has all seeds yet: begin with the best by its first one
+        best = max((value for _, value in single), default=math.inf)
+    return [first for first, _ in single if first.high >= best]

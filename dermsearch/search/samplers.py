@@ -89,7 +89,6 @@ class Drawn:
 
     def __init__(self, space: Choices, ledger: Ledger, seed: int) -> None:
         self.space, self.ledger, self.random = space, ledger, np.random.default_rng(seed)
-        self.waiting: set[Proposal] = set()  # drawn before
         self.rest = listed(space)
 
     def batch(self) -> float:
@@ -105,13 +104,9 @@ class Drawn:
                 curriculum = (*curriculum, allowed[self.random.integers(len(allowed))])
             values = [(d.name, draw(d, self.random)) for d in self.space.dimensions if d.task in curriculum]
             proposal = Proposal(curriculum, tuple(sorted(values)))
-            if self._new(proposal):
-                self.waiting.add(proposal)
+            if self.ledger.open(proposal):
                 return proposal
-        return next(filter(self._new, self.rest), None)
-
-    def _new(self, proposal: Proposal) -> bool:
-        return proposal not in self.waiting and self.ledger.open(proposal)
+        return next(filter(self.ledger.open, self.rest), None)
 
 
 class ByOptuna:
@@ -131,14 +126,11 @@ class ByOptuna:
         """What Optuna draws; if that is all known, the first that is not."""
         for _ in range(PATIENCE):
             trial, proposal = self.journal.ask()
-            if self._new(proposal):
+            if self.ledger.open(proposal):
                 self.journal.trials[proposal] = trial
                 return proposal
             self.journal.drop(trial, self.ledger.values.get(proposal))
-        return next(filter(self._new, self.rest), None)
-
-    def _new(self, proposal: Proposal) -> bool:
-        return proposal not in self.journal.trials and self.ledger.open(proposal)
+        return next(filter(self.ledger.open, self.rest), None)
 
 
 def listed(space: Choices) -> Iterator[Proposal]:

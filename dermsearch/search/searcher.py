@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import threading
 from typing import Any
 
@@ -10,6 +11,7 @@ import ray
 from ray import tune
 from ray.tune.search import Searcher
 
+from dermsearch.errors import UserError
 from dermsearch.search.driver import FINISHED, WAIT, Driver
 
 METRIC = "seconds"  # Tune wants one; the brain reads the scores from the store
@@ -23,10 +25,13 @@ class StageSearcher(Searcher):
         self.driver, self.storage = driver, storage
         self.keys: dict[str, str] = {}  # Tune's trial id -> stage key
         self.lock = threading.Lock()
+        self.error: UserError | OSError | None = None  # that ends the run
 
     def suggest(self, trial_id: str) -> Any:
         """A job; None while stages that others need are still running; FINISHED at the end."""
         with self.lock:
+            if self.error is not None:
+                raise self.error
             job = self.driver.next_job()
             if job == WAIT:
                 return None
@@ -47,7 +52,10 @@ class StageSearcher(Searcher):
         else:
             record = json.loads(result["record"])
         with self.lock:
-            self.driver.done(key, record)
+            try:
+                self.driver.done(key, record)
+            except (UserError, OSError) as error:  # from here Tune would pass on nothing but a traceback
+                self.error = error
 
     def set_max_concurrency(self, max_concurrent: int) -> bool:
         """The driver holds back by itself; Tune's own limit does the rest."""
@@ -69,7 +77,7 @@ def run_trial(config: dict[str, Any]) -> None:
     from dermsearch.search.work import do
 
     job = json.loads(config["job"])
-    job["node"] += "/" + ray.get_runtime_context().get_node_id()[:8]
+    job["node"] = f"{socket.gethostname()}/{ray.get_runtime_context().get_node_id()[:8]}"  # not the driver's
     if job["workers"] > 1:
         from dermsearch.training.distributed import on_workers
 

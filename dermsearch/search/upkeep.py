@@ -6,7 +6,6 @@ long ago stays too, for a study under way writes its tables later than its stage
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from typing import Any
 import pyarrow as pa
 
 from dermsearch.config import Data
+from dermsearch.data.files import first_line
 from dermsearch.data.open import copies, store_folder
 from dermsearch.data.shard import checksum as sum_of_cases
 from dermsearch.data.store import MANIFEST as CASES_MANIFEST
@@ -187,7 +187,7 @@ def delete(store: StageStore, item: Item) -> None:
     except FileNotFoundError:
         pass  # somebody else was faster
     except OSError as error:
-        raise UserError(f"{item.name} cannot be deleted: {str(error).splitlines()[0][:200]}") from None
+        raise UserError(f"{item.name} cannot be deleted: {first_line(error)}") from None
     if set(item.files) != {item.name}:
         store.remove(item.name)
 
@@ -220,7 +220,7 @@ def _of_no_study(judgement: Any, kept: set[str], segments: set[str], used: Used 
 def _case_folders(data: dict[str, Any], cache: Path) -> list[Path]:
     """Where a study's cases may lie among the store's."""
     try:
-        found = Data.model_validate(json.loads(json.dumps(data)))
+        found = Data.model_validate(data)
     except ValueError:
         raise UserError("--studies: a study's data section is of another version of dermsearch; run it again") from None
     remote = found.path if found.source == "store" else None

@@ -17,6 +17,7 @@ import torch
 from timm.layers import resample_abs_pos_embed
 from torch import Tensor
 
+from dermsearch.data.files import first_line
 from dermsearch.errors import UserError
 from dermsearch.models.encoders import Encoders, backbone
 
@@ -88,8 +89,7 @@ def _open(path: Path, said: str) -> Any:
             return load_file(path)
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # of many kinds: a damaged file, or one with more than tensors in it
-        what = (str(error) or type(error).__name__).splitlines()[0][:200]
-        raise UserError(f"{said} cannot be read as weights: {what}") from None
+        raise UserError(f"{said} cannot be read as weights: {first_line(error)}") from None
 
 
 def unwrap(found: Any) -> dict[str, Any]:

@@ -57,6 +57,7 @@ def drive(brain: Brain, fails: Any = lambda stage: False) -> list[list[Proposal]
                 lost = fails(stage) or (bool(values) and values[-1] is None)
                 values.append(None if lost else score(stage))
             brain.tell(asked, values)
+    brain.end()
     return rounds
 
 
@@ -128,11 +129,26 @@ def test_the_cheapest_candidate_goes_first_and_the_others_are_kept() -> None:
     assert max(prices(1)) > 1
     brain = brain_of(space, "tpe", candidates=6, trials=6, round=1)
     first = brain.ask()
-    waiting = list(brain.pool)
+    waiting = list(brain.ledger.waiting)
     assert len(first) == 1 and len(waiting) == 5
     brain.tell(first[0], [score(s) for s in stages(first[0].proposal)])
     second = brain.ask()[0].proposal
     assert second in waiting, "what waited is as cheap as anything new, and came before it"
+
+
+def test_what_waits_for_its_turn_is_not_proposed_again_when_little_is_left() -> None:
+    """The sampler draws what is known by now, takes the first of the list that is not, and then draws that one."""
+    for seed in range(12):
+        brain = brain_of(SPACES["no singles"], "tpe", candidates=4, round=2, pruner="median", sampler_seed=seed)
+        while asked_now := brain.ask():
+            assert len(set(brain.ledger.waiting)) == len(brain.ledger.waiting)
+            for asked in asked_now:
+                values = [score(stage) for stage in stages(asked.proposal)]
+                for depth, value in enumerate(values, start=1):
+                    brain.report(asked, depth, None, [value])
+                brain.tell(asked, values)  # type: ignore[arg-type]
+        told = [t.user_attrs["curriculum"] for t in brain.study.trials if "curriculum" in t.user_attrs]
+        assert len(set(told)) == len(told)
 
 
 def test_a_price_decides_what_is_cheap() -> None:

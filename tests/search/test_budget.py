@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import optuna
 import pytest
 from conftest_search import Bench, make_study
 from pydantic import ValidationError
@@ -85,6 +86,7 @@ def test_a_failure_gives_back_the_room_of_what_it_drops(limited: Make, bench: Be
     driver = limited({"stages": 12})
     run_inline(driver, bench.work(driver))
     assert len(trained(bench)) == 11, "all 15 but the 4 behind the failed one, though 12 were let in with those"
+    assert not driver.budget.said(), "in the end there was room for everything"
 
 
 def test_a_larger_budget_continues_and_the_same_one_does_not(limited: Make, bench: Bench) -> None:
@@ -140,6 +142,7 @@ def test_when_the_time_is_up_nothing_begins_and_what_runs_finishes(limited: Make
         driver.done(job["key"], work(job))
     assert driver.next_job() == FINISHED and driver.over
     assert len(trained(bench)) == 3 and driver.budget.ended == "hours" and len(driver.left()) == 12
+    assert driver.budget.spent["stages"] == 3 and driver.budget.spent["epochs"] == 6
     assert [t["curriculum"] for t in driver.trials] == ["relative_location", "moco_v2", "odc"]
 
 
@@ -152,9 +155,9 @@ def test_what_the_store_has_is_taken_after_the_time_too(limited: Make, bench: Be
 
 
 def test_gpu_hours_count_what_is_under_way(limited: Make, bench: Bench) -> None:
-    """A stage takes a second on half a GPU; three are let run of a budget of three halves of a second."""
+    """A stage takes half a second of a GPU; six would be trained if those under way were left out."""
     driver = limited({"gpu_hours": 1.6 / 3600}, compute={"engine": "inline", "gpus": 0.5})
-    run_with(driver, bench.work(driver), workers=1, seed=0)
+    run_with(driver, bench.work(driver), workers=3, seed=0)
     assert len(trained(bench)) == 4 and driver.budget.ended == "gpu_hours"
     assert driver.budget.spent["gpu_hours"] == pytest.approx(2 / 3600)
 
@@ -182,6 +185,16 @@ def test_tables_and_summary_say_what_ended_the_run_and_what_was_left(limited: Ma
     assert summary["budget"]["ended_by"] == "stages" and summary["budget"]["said"] == said
     assert summary["budget"]["left"] == 11 and summary["budget"]["spent"]["stages"] == 4
     assert summary["stages"]["trained"] == 4
+
+
+def test_the_journal_tells_of_all_that_was_finished_when_the_budget_ended(limited: Make, bench: Bench) -> None:
+    driver = limited({"stages": 4})
+    run_inline(driver, bench.work(driver))
+    backend = optuna.storages.journal.JournalFileBackend(str(bench.folder / "journal"))
+    study = optuna.load_study(study_name="test", storage=optuna.storages.JournalStorage(backend))
+    assert {t.user_attrs["curriculum"]: t.value for t in study.trials} == {
+        t["curriculum"]: t["value"] for t in driver.trials
+    }
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import json
 import os
 import subprocess
@@ -12,13 +13,16 @@ import pytest
 from conftest_search import Bench, make_study
 from e2e.tiny import TWO_TASKS, run, values
 
+from dermsearch.config import Budget as Limits
 from dermsearch.search import claims as module
 from dermsearch.search.brain import Brain
+from dermsearch.search.budget import Budget
 from dermsearch.search.claims import BEAT, POLL, STALE, Claims, born, gone, home
 from dermsearch.search.driver import FINISHED, WAIT, Driver
 from dermsearch.search.inline import run_inline
 from dermsearch.search.space import Space
 from dermsearch.search.store import StageStore
+from dermsearch.search.tree import DONE, Node
 
 
 class Clock:
@@ -211,6 +215,45 @@ def test_what_a_dead_run_began_is_taken_over(bench: Bench, clock: Clock) -> None
     alive.done(job["key"], bench.work(alive)(job))
     run_inline(alive, bench.work(alive))
     assert len(bench.jobs) == 16 and alive.over
+
+
+def test_when_the_time_is_up_nobody_waits_for_another_run(bench: Bench, clock: Clock) -> None:
+    one, two = drivers(bench, clock)
+    two.budget = Budget(Limits(hours=1), clock=clock)
+    jobs = [one.next_job() for _ in range(4)]
+    assert isinstance(jobs[0], dict) and two.next_job() == WAIT
+    one.done(jobs[0]["key"], bench.work(one)(jobs[0]))  # the root
+    clock.now = 3600.0
+    assert two.next_job() == FINISHED and len(two.left()) == 15 and two.trials == []
+
+
+def test_what_another_run_holds_is_not_paid_for_here(bench: Bench, clock: Clock) -> None:
+    """A stage takes a second on a GPU, and there is room for two."""
+    one, two = drivers(bench, clock, compute__gpus=1)
+    two.budget = Budget(Limits(gpu_hours=1.5 / 3600), clock=clock)
+    held = [one.next_job() for _ in range(3)]  # the root and two of the three tasks
+    found = two.next_job()
+    assert isinstance(found, dict) and found["curriculum"] == "odc"
+    two.done(found["key"], bench.work(two)(found))
+    clock.now += 2 * POLL
+    assert isinstance(two.next_job(), dict) and all(isinstance(job, dict) for job in held)
+
+
+def test_what_goes_wrong_with_a_record_ends_the_run_as_it_is(bench: Bench, clock: Clock) -> None:
+    from dermsearch.search.searcher import StageSearcher
+
+    driver, _ = drivers(bench, clock)
+
+    def full(node: Node) -> None:
+        if node.status == DONE:
+            raise OSError(errno.ENOSPC, "full", "tables")
+
+    driver.on_change = full
+    searcher = StageSearcher(driver, "")
+    job = json.loads(searcher.suggest("t0")["job"])
+    searcher.on_trial_complete("t0", {"record": json.dumps(bench.work(driver)(job))})
+    with pytest.raises(OSError, match="full"):  # which the command puts into a sentence
+        searcher.suggest("t1")
 
 
 def test_tune_is_asked_to_come_again_while_another_run_is_at_it(bench: Bench, clock: Clock) -> None:

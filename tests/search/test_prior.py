@@ -100,6 +100,18 @@ def test_settings_are_searched_where_they_pay() -> None:
     assert np.mean(misses[-20:]) < 0.5, "by chance it would be 1"
 
 
+def test_settings_that_were_tried_are_known_again_in_whatever_order_the_study_lists_them() -> None:
+    prior = prior_of(["a", "b"])
+    prior.space.dimensions += [Dimension("a.z", "log", (0.01, 1.0)), Dimension("a.b", "log", (0.01, 1.0))]
+    prior = CurriculumPrior(prior.space, Ledger(), seed=0, together=1)
+    ask(prior)
+    *tried, new, latest = prior.draws["a"]
+    for values in (*tried, latest):
+        prior.ledger.tell(Proposal(("a",), tuple(sorted(values))), 60.0)
+    prior._fit()
+    assert new in prior._options("a"), "of all that were drawn only this one is new"
+
+
 def test_the_surrogate_is_a_bayesian_linear_model() -> None:
     """Against the textbook: the posterior mean solves the ridge problem around the prior mean."""
     draw = np.random.default_rng(0)

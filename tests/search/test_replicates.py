@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import zlib
+from statistics import fmean
 from typing import Any
 
 import pytest
@@ -70,3 +72,23 @@ def test_rounds_remember_the_best_of_those_before(bench: Bench) -> None:
         expected = 3 if first + 0.05 >= best else 1
         assert seeds[trial["curriculum"]] == expected
         best = max(best, trial["value"]) if expected == 3 else best
+
+
+@pytest.mark.parametrize("sampler", ["grid", "random", "tpe", "curriculum_prior"])
+def test_no_curriculum_with_one_seed_could_have_been_the_best(sampler: str, bench: Bench) -> None:
+    """Not those either that came out on the way of a longer one; and the brain knows the mean over all there is."""
+    bench.score = lambda job: 0.4 + 0.2 * zlib.crc32(f"{job['curriculum']} {job['seed']}".encode()) / 2**32
+    search = {"sampler": sampler, "trials": 9, "round": 3, "replicates": "leaders", "seeds": [0, 1, 2]}
+    driver = bench.driver(make_study(search=search, curriculum__length=[1, 2]))
+    run_inline(driver, bench.work(driver))
+    found: dict[str, list[float]] = {}
+    high = {}
+    for node in driver.tree.stages():
+        assert node.value is not None
+        found.setdefault(node.curriculum, []).append(node.value)
+        high[node.curriculum] = node.high
+    best = max(fmean(values) for values in found.values() if len(values) == 3)
+    assert {len(values) for values in found.values()} == {1, 3}
+    assert all(high[name] < best for name, values in found.items() if len(values) == 1)
+    told = {" > ".join(p.curriculum): value for p, value in bench.brain.known.items()}
+    assert told == pytest.approx({name: fmean(values) for name, values in found.items()})

@@ -59,6 +59,6 @@ def test_the_state_of_a_stage_under_way(store: StageStore) -> None:
 
 def test_a_place_that_cannot_be_written_is_a_message(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    for where in (str(tmp_path / "file" / "below"), "nonsense://bucket/x"):
-        with pytest.raises(UserError, match=r"compute\.store: .* cannot be written to"):
+    for where, said in ((str(tmp_path / "file" / "below"), "written to"), ("nonsense://bucket/x", "opened")):
+        with pytest.raises(UserError, match=rf"compute\.store: .* cannot be {said}"):
             StageStore(where)
