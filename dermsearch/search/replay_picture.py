@@ -82,8 +82,10 @@ def draw(ax: Axes, line: Regret, sharing: bool) -> None:
     ax.step(stages, middle, where="post", color=colour, linestyle=style, linewidth=1.8, zorder=3)
     ax.plot([stages[-1]], [middle[-1]], "o" if sharing else "s", color=colour, markersize=5, clip_on=False, zorder=4)
     if middle[-1] <= 0:
+        side, dx = ("right", -5) if sharing else ("left", 5)  # the shared one is never the later
         ax.annotate(
-            str(stages[-1]), (stages[-1], 0), (4, 4), textcoords="offset points", fontsize=8, color=colour, zorder=5,
+            str(stages[-1]), (stages[-1], 0), (dx, 4), ha=side,
+            textcoords="offset points", fontsize=8, color=colour, zorder=5,
             bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.4, "alpha": 0.8},
         )  # fmt: skip
 
