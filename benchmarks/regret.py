@@ -1,12 +1,11 @@
 """How much is lost by searching instead of training everything? Every curriculum of four tasks, really trained.
 
-    python benchmarks/regret.py STORE [--epochs 4] [--seeds 3] [--searches 20] [--keep FOLDER]
+    python benchmarks/regret.py STORE [--epochs 4] [--seeds 3] [--searches 200] [--keep FOLDER]
 
 STORE is a case store (`dermsearch data prepare ham10000 PATH -o STORE --side 64 --split train=0.15,val=0.25,test=0.6`
-has 1,500 training images). Trains the whole tree of all curricula of up to three tasks with every seed. Then searches
-have a third of its stages as their budget, each with a seed of its own; they ask for the same stages, which lie in the
-store, so a search takes seconds and finds what it would have found if it had trained them. A search ends with the
-curriculum of the best objective among those that all seeds have trained.
+has 1,500 training images). Trains the whole tree of all curricula of up to three tasks with every seed. Then samplers
+search it, again and again, for a third of its stages: what a search would have trained is known by then, so it is
+looked up (`dermsearch.search.replay`), every curriculum with all of its seeds. A search ends with the best it has seen.
 
 Regret is how far the objective of that curriculum lies below the best of the whole tree, for every training seed as a
 mean over the searches; the interval is Student's over the training seeds, so it tells what the best owes to luck.
@@ -15,21 +14,21 @@ mean over the searches; the interval is Student's over the training seeds, so it
 from __future__ import annotations
 
 import argparse
-import io
 import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from statistics import fmean, stdev
+from statistics import fmean, median, stdev, variance
 from typing import Any
 
-import numpy as np
 from rich.console import Console
 from scipy.special import stdtrit
 
-from dermsearch.config import Study
+from dermsearch.config import Search, Study
 from dermsearch.results import load
 from dermsearch.results.leaderboard import leaderboard
+from dermsearch.results.tables import ARROW
+from dermsearch.search.replay import replay
 from dermsearch.search.run import run_study
 
 TASKS: dict[str, dict[str, Any]] = {
@@ -38,17 +37,12 @@ TASKS: dict[str, dict[str, Any]] = {
     "odc": {"lr": 0.01, "clusters": 16},
     "rotation": {"lr": 0.05},
 }
-WAYS: dict[str, dict[str, Any]] = {
-    "curriculum_prior": {"sampler": "curriculum_prior"},
-    "curriculum_prior, leaders": {"sampler": "curriculum_prior", "replicates": "leaders"},
-    "random": {"sampler": "random"},
-    "random, leaders": {"sampler": "random", "replicates": "leaders"},
-}
+WAYS = (("curriculum_prior", 4), ("curriculum_prior", 1), ("tpe", 4), ("random", 4), ("grid", 4))  # sampler, round
 Scores = dict[str, dict[int, float]]  # of each curriculum by training seed
 
 
-def study(given: argparse.Namespace, search: dict[str, Any]) -> Study:
-    """All curricula of up to three of the tasks, searched in that way."""
+def study(given: argparse.Namespace) -> Study:
+    """All curricula of up to three of the tasks."""
     raw = {
         "name": "regret",
         "data": {"source": "store", "path": str(given.store.absolute()), "size": given.size},
@@ -57,23 +51,19 @@ def study(given: argparse.Namespace, search: dict[str, Any]) -> Study:
         "train": {"epochs": given.epochs, "batch": given.batch},
         "downstream": {"linear": {}},
         "objective": {"protocol": "linear", "metric": "balanced_accuracy", "label": given.label},
-        "search": {"seeds": list(range(given.seeds)), **search},
+        "search": {"seeds": list(range(given.seeds))},
         "compute": {"engine": "inline", "threads": given.threads, "store": str(given.keep / "store")},
         "logging": [],
     }
     return Study.model_validate(raw)
 
 
-def run(wanted: Study, out: Path, console: Console) -> tuple[int, Scores]:
-    """Run it; returns the stages it asked for, and the scores of what all seeds have trained."""
-    spent = run_study(wanted, out, None, console).summary["budget"]["spent"]["stages"]
-    rows = [row for row in leaderboard(load(out)) if row.length and len(row.seeds) == len(wanted.search.seeds)]
-    return int(spent), {row.curriculum: dict(zip(row.seeds, row.values, strict=True)) for row in rows}
-
-
-def best(scores: Scores) -> str:
-    """The curriculum of the highest mean."""
-    return max(scores, key=lambda curriculum: fmean(scores[curriculum].values()))
+def train(given: argparse.Namespace) -> Scores:
+    """Train the whole tree, as far as the store does not have it."""
+    out = given.keep / "all"
+    run_study(study(given), out, None, Console(stderr=True))
+    rows = [row for row in leaderboard(load(out)) if row.length and len(row.seeds) == given.seeds]
+    return {row.curriculum: dict(zip(row.seeds, row.values, strict=True)) for row in rows}
 
 
 def interval(values: Sequence[float]) -> str:
@@ -84,32 +74,34 @@ def interval(values: Sequence[float]) -> str:
 
 def compare(given: argparse.Namespace) -> None:
     """Train the tree, search it, and print what the searches lost."""
-    loud, quiet = Console(stderr=True), Console(file=io.StringIO())
-    whole, truth = run(study(given, {"sampler": "grid"}), given.keep / "all", loud)
-    goal, budget = best(truth), whole // 3
-    means = sorted((fmean(values.values()) for values in truth.values()), reverse=True)
-    luck = float(np.mean([np.var(list(values.values()), ddof=1) for values in truth.values()])) ** 0.5
+    truth = train(given)
+    means = {curriculum: fmean(values.values()) for curriculum, values in truth.items()}
+    goal, rising = max(means, key=lambda c: means[c]), sorted(means.values())
+    luck = fmean(variance(values.values()) for values in truth.values()) ** 0.5
+    whole = len(truth) * given.seeds
     print(f"every curriculum: {whole} stages, {len(truth)} curricula over {given.seeds} seeds")
-    print(f"  best {goal}: {interval(list(truth[goal].values()))} % {given.label}, balanced accuracy")
-    print(f"  best five {', '.join(f'{100 * m:.2f}' for m in means[:5])}, median {100 * means[len(means) // 2]:.2f}")
+    print(f"  best {goal}: {interval(list(truth[goal].values()))} % balanced accuracy of {given.label}")
+    print(f"  best five {', '.join(f'{100 * m:.2f}' for m in rising[:-6:-1])}, median {100 * median(rising):.2f}")
     print(f"  one curriculum over its seeds: standard deviation {100 * luck:.2f} points")
-    by_chance = [fmean(truth[goal][s] - truth[c][s] for c in truth) for s in range(given.seeds)]
-    print(f"  regret of a curriculum by chance: {interval(by_chance)} points\n\n{given.searches} searches of {budget}")
-    for name, search in WAYS.items():
-        chosen, stages = [], []
-        for seed in range(given.searches):
-            asked = {**search, "budget": {"stages": budget}, "sampler_seed": seed}
-            spent, found = run(study(given, asked), given.keep / f"{name.replace(', ', '-')}-{seed}", quiet)
-            assert all(found[c] == truth[c] for c in found), "a search sees what the whole tree's training gave"
-            chosen.append(best(found))
-            stages.append(spent)
-        regrets = [fmean(truth[goal][s] - truth[c][s] for c in chosen) for s in range(given.seeds)]
-        worst = max(fmean(truth[goal].values()) - fmean(truth[c].values()) for c in chosen)
+    print(f"  regret of a curriculum by chance: {interval(regrets(truth, goal, list(truth)))} points")
+    budget = len(truth) // 3
+    table = {tuple(curriculum.split(ARROW)): mean for curriculum, mean in means.items()}
+    known = {mean: curriculum for curriculum, mean in means.items()}
+    print(f"\n{given.searches} searches of {budget * given.seeds} stages, {budget} curricula with all seeds")
+    for sampler, together in WAYS:
+        search = Search(sampler=sampler, trials=len(table), round=together)
+        runs = [replay(table, search, seed, to_the_end=True) for seed in range(given.searches)]
+        chosen = [known[run.best(budget)] for run in runs]
+        worst = max(means[goal] - means[c] for c in chosen)
         print(
-            f"  {name:<26} {fmean(stages):5.1f} stages, regret {interval(regrets)} points, worst {100 * worst:.2f}, "
-            f"the best found by {chosen.count(goal)}",
-            flush=True,
+            f"  {sampler:<16} round {together}: regret {interval(regrets(truth, goal, chosen))} points, "
+            f"worst {100 * worst:.2f}, the best found by {chosen.count(goal)}"
         )
+
+
+def regrets(truth: Scores, goal: str, chosen: Sequence[str]) -> list[float]:
+    """For every training seed, how far those chosen lie below the best, on average."""
+    return [fmean(best - truth[c][seed] for c in chosen) for seed, best in truth[goal].items()]
 
 
 def main() -> None:
@@ -123,7 +115,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--searches", type=int, default=20)
+    parser.add_argument("--searches", type=int, default=200)
     parser.add_argument("--keep", type=Path, help="a folder to continue in")
     given = parser.parse_args()
     if given.seeds < 2:
