@@ -1,15 +1,17 @@
-"""Kill a whole run at random moments, again and again, until it has come through: are the tables the undisturbed ones?
+"""Kill a whole run at random moments, again and again: are the tables in the end the undisturbed ones?
 
     python benchmarks/kills.py curriculum.yaml --engine ray --kills 20
 
 Runs the study once in peace, then in a second store with SIGKILL to all of its processes after random times, the same
-command again each time. Compares every table to the last bit but for what tells the time, and verifies the store.
+command again each time; once it has come through, from the beginning in a fresh store, until so many kills have
+fallen. Compares every table to the last bit but for what tells the time, and verifies the stores.
 """
 
 from __future__ import annotations
 
 import argparse
 import random
+import subprocess
 import sys
 import tempfile
 import time
@@ -41,40 +43,61 @@ def tables(folder: Path) -> dict[str, list[str]]:
 
 
 def killed(study: str, overrides: Sequence[str], kills: int, folder: Path, seed: int) -> dict[str, Any]:
-    """Run in peace, run under fire, compare; kills go on until so many have fallen or the run is through."""
-    plain, broken = folder / "plain", folder / "broken"
-    for each in (plain, broken):
-        each.mkdir(parents=True)
-    began = time.perf_counter()
-    run = start(study, overrides, plain, uuid.uuid4().hex)
+    """Run in peace, then under fire until so many kills have fallen, in a fresh store whenever a run came through."""
+    plain = folder / "plain"
+    whole = time.perf_counter()
+    run = go(study, overrides, plain)
     run.communicate()
     assert run.returncode == 0, (plain / "log.txt").read_text()
-    whole, draw, fell = time.perf_counter() - began, random.Random(seed), 0
+    whole, wanted = time.perf_counter() - whole, tables(plain)
+    draw, fell, runs, code = random.Random(seed), 0, 1, 0
+    differ: set[str] = set()
+    bad: list[str] = []
+
+    def compare(broken: Path) -> None:
+        found = tables(broken)
+        differ.update(name for name in SCHEMAS if wanted[name] != found[name])
+        bad.extend(damaged(broken))
+
+    broken = folder / "broken1"
     while fell < kills:
         mark = uuid.uuid4().hex
-        run = start(study, overrides, broken, mark)
-        until = time.perf_counter() + draw.uniform(0.1, 1.0) * max(whole / 2, 3.0)
+        run = go(study, overrides, broken, mark)
+        until = time.perf_counter() + draw.uniform(0.1, 1.0) * whole
         while run.poll() is None and time.perf_counter() < until:
             time.sleep(0.01)
         through = run.poll() is not None
         kill_all(mark)
         run.communicate()
         if through:
-            break
+            code = code or run.returncode
+            compare(broken)
+            runs += 1
+            broken = folder / f"broken{runs}"
+            continue
         fell += 1
         done = len(list((broken / "store" / "stages").glob("*/manifest.json")))
-        print(f"  kill {fell:>2}: {done} nodes in the store, {len(damaged(broken))} damaged files", flush=True)
-    last = start(study, overrides, broken, uuid.uuid4().hex)
+        print(
+            f"  kill {fell:>2}: run {runs}, {done} nodes in the store, {len(damaged(broken))} damaged files", flush=True
+        )
+    last = go(study, overrides, broken)
     last.communicate()
-    one, other = tables(plain), tables(broken)
+    compare(broken)
     return {
         "seconds": whole,
         "kills": fell,
-        "code": last.returncode,
-        "differ": [name for name in SCHEMAS if one[name] != other[name]],
-        "damaged": damaged(broken),
-        "rows": {name: len(rows) for name, rows in one.items()},
+        "runs": runs,
+        "code": code or last.returncode,
+        "differ": sorted(differ),
+        "damaged": bad,
+        "rows": {name: len(rows) for name, rows in wanted.items()},
     }
+
+
+def go(study: str, overrides: Sequence[str], folder: Path, mark: str = "") -> subprocess.Popen[str]:
+    """The run, in a folder of its own."""
+    folder.mkdir(parents=True, exist_ok=True)
+    return start(study, overrides, folder, mark or uuid.uuid4().hex)
 
 
 def damaged(folder: Path) -> list[str]:
@@ -96,9 +119,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         overrides = [*given.overrides, f"compute.engine={given.engine}"]
         found = killed(given.study, overrides, given.kills, Path(folder), given.seed)
-    print(
-        f"engine {given.engine}: in peace {found['seconds']:.0f} s; {found['kills']} kills, then exit {found['code']}"
-    )
+    said = f"{found['kills']} kills over {found['runs']} runs, exit code {found['code']}"
+    print(f"engine {given.engine}: in peace {found['seconds']:.0f} s; {said}")
     print(f"  rows compared: {', '.join(f'{n} {name}' for name, n in found['rows'].items())}")
     print(f"  tables that differ: {', '.join(found['differ']) or 'none'}; damaged files: {len(found['damaged'])}")
     sys.exit(1 if found["differ"] or found["damaged"] or found["code"] else 0)
