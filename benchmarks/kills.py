@@ -5,6 +5,7 @@
 Runs the study once in peace, then in a second store with SIGKILL to all of its processes after random times, the same
 command again each time; once it has come through, from the beginning in a fresh store, until so many kills have
 fallen. Compares every table to the last bit but for what tells the time, and verifies the stores.
+Every row names the checkout's commit: leave the checkout alone meanwhile.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import sys
 import tempfile
 import time
 import uuid
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -31,15 +33,24 @@ from dermsearch.search.upkeep import verify
 OF_ITS_TIME = {"seconds", "views_per_second", "peak_memory", "reused", "node"}
 
 
-def tables(folder: Path) -> dict[str, list[str]]:
-    """Every row of every table, in an order of its own."""
+def tables(folder: Path) -> dict[str, list[dict[str, str]]]:
+    """Every row of every table, as text, in an order of its own."""
     results = load(folder / "out")
-    return {
-        name: sorted(
-            str({k: v for k, v in row.items() if k not in OF_ITS_TIME}) for row in getattr(results, name).to_pylist()
-        )
-        for name in SCHEMAS
-    }
+    found = {}
+    for name in SCHEMAS:
+        rows = getattr(results, name).to_pylist()
+        found[name] = sorted(({k: str(v) for k, v in row.items() if k not in OF_ITS_TIME} for row in rows), key=str)
+    return found
+
+
+def difference(name: str, wanted: list[dict[str, str]], found: list[dict[str, str]]) -> list[str]:
+    """What differs in a table: the number of rows, the columns, or, where each has the same values, their order."""
+    if wanted == found:
+        return []
+    if len(wanted) != len(found):
+        return [f"{name}: {len(found)} rows instead of {len(wanted)}"]
+    columns = [k for k in wanted[0] if Counter(row[k] for row in wanted) != Counter(row[k] for row in found)]
+    return [f"{name}.{column}" for column in columns] or [f"{name}: the same values in other rows"]
 
 
 def killed(study: str, overrides: Sequence[str], kills: int, folder: Path, seed: int) -> dict[str, Any]:
@@ -56,7 +67,7 @@ def killed(study: str, overrides: Sequence[str], kills: int, folder: Path, seed:
 
     def compare(broken: Path) -> None:
         found = tables(broken)
-        differ.update(name for name in SCHEMAS if wanted[name] != found[name])
+        differ.update(told for name in SCHEMAS for told in difference(name, wanted[name], found[name]))
         bad.extend(damaged(broken))
 
     broken = folder / "broken1"
@@ -122,7 +133,7 @@ def main() -> None:
     said = f"{found['kills']} kills over {found['runs']} runs, exit code {found['code']}"
     print(f"engine {given.engine}: in peace {found['seconds']:.0f} s; {said}")
     print(f"  rows compared: {', '.join(f'{n} {name}' for name, n in found['rows'].items())}")
-    print(f"  tables that differ: {', '.join(found['differ']) or 'none'}; damaged files: {len(found['damaged'])}")
+    print(f"  what differs: {', '.join(found['differ']) or 'none'}; damaged files: {len(found['damaged'])}")
     sys.exit(1 if found["differ"] or found["damaged"] or found["code"] else 0)
 
 

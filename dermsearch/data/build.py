@@ -36,7 +36,7 @@ from dermsearch.data.splits import Split
 from dermsearch.data.store import CARD, FORMAT, INDEX, MANIFEST, QUARANTINE, CaseStore, of_itself
 from dermsearch.errors import UserError
 
-SHARD_BYTES, SHARD_CASES = 64_000_000, 512  # a shard is a few seconds' work, and what a kill can lose
+SHARD_BYTES, SHARD_CASES = 24_000_000, 512  # what a kill can lose; memory for larger ones is not used again
 
 
 @dataclass

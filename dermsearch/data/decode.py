@@ -83,10 +83,11 @@ def decode_mask(data: bytes, original: tuple[int, int], form: Form) -> np.ndarra
         mask = open_image(data, "", [])
         if (mask.height, mask.width) != original:
             raise BadImage(f"is {mask.width} x {mask.height} pixels, its image {original[1]} x {original[0]}")
-        grey = in_8_bits(np.asarray(mask)) if mask.mode.startswith(("I", "F")) else mask.convert("L")
-        grey = cut(grey, form.border)
-        box, size = laid_out(grey, form)
-        grey = grey.resize(size, Image.Resampling.NEAREST, box)
+        if mask.mode.startswith(("I", "F")):
+            mask = in_8_bits(np.asarray(mask))
+        mask = cut(mask, form.border)
+        box, size = laid_out(mask, form)
+        grey = mask.resize(size, Image.Resampling.NEAREST, box).convert("L")
     except BadImage:
         raise
     except Exception as error:
