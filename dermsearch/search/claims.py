@@ -1,5 +1,7 @@
 """Who works on what, where several runs share a store: claims/<key>.json names a run, claims/runs/<run>.json beats.
 
+A dead run's claim stays; claims/<key>.1-<dead run>.json names the heir, which one of those who find it dead can write.
+
 A claim is advice. It saves work; without it two runs train the same stage and write the same result. Clocks of
 different machines are never compared: a run counts as dead when its beat has not changed while this one looked at it
 again and again for STALE seconds, or at once when it was a process of this machine that is gone.
@@ -42,7 +44,7 @@ class Claims:
     def __init__(self, store: StageStore, clock: Callable[[], float] = time.monotonic) -> None:
         self.store, self.clock = store, clock
         self.run = uuid.uuid4().hex
-        self.mine: set[str] = set()
+        self.mine: dict[str, list[str]] = {}  # stage key -> the files of its claims, the first one first
         self.held: dict[str, str] = {}  # stage key -> the run that has it
         self.others: dict[str, Watched] = {}
         self.looked = clock()
@@ -65,23 +67,23 @@ class Claims:
         """Claim a stage, unless a run that is alive has it already."""
         if self._thread is None:
             self._begin()
+        files = [f"claims/{key}.json"]
         with suppress(OSError, StoreLost):
-            owner = self._owner(key)
+            owner, files = self._owner(key)
             if owner != self.run and not (owner and self._alive(owner)):
-                self._write(key, owner)
-                owner = self._owner(key)
+                self._write(key, files[-1])
+                owner, files = self._owner(key)
             if owner and owner != self.run:
                 self.held[key] = owner
                 return False
-        self.mine.add(key)
+        self.mine[key] = files
         self.held.pop(key, None)
         return True
 
     def drop(self, key: str) -> None:
         """The stage is finished, or will not be."""
-        if key in self.mine:
-            self.mine.discard(key)
-            self.store.remove_file(f"claims/{key}.json")
+        for file in self.mine.pop(key, ()):  # in this order, or somebody would inherit anew
+            self.store.remove_file(file)
 
     def freed(self) -> list[str]:
         """The stages held by others until now that are finished or without a master; looked for every POLL seconds."""
@@ -98,17 +100,18 @@ class Claims:
             return found
         return []
 
-    def _owner(self, key: str) -> str:
-        """The run that claims it; empty where none does."""
-        found = self.store.read_json(f"claims/{key}.json")
-        return str(found.get("run", "")) if isinstance(found, dict) else ""
+    def _owner(self, key: str) -> tuple[str, list[str]]:
+        """The last run that claimed it, if one has, and the files of all claims; the last is the next heir's."""
+        owner, files = "", [f"claims/{key}.json"]
+        while isinstance(found := self.store.read_json(files[-1]), dict) and found.get("run"):
+            owner = str(found["run"])
+            files.append(f"claims/{key}.{len(files)}-{owner}.json")
+        return owner, files
 
-    def _write(self, key: str, dead: str) -> None:
+    def _write(self, key: str, name: str) -> None:
         """Put this run's claim there: where files can be linked, only if nobody was faster."""
         data = json.dumps({"run": self.run, "when": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}).encode()
-        name, own = f"claims/{key}.json", f"claims/runs/{self.run}-{key}.json"
-        if dead:
-            self.store.remove_file(name)
+        own = f"claims/runs/{self.run}-{key}.json"
         if self.store.local is None:
             self.store.write(name, data)
             return

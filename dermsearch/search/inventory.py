@@ -47,7 +47,8 @@ class Item:
     @property
     def key(self) -> str:
         """The last part of its name: a stage's key, or a judgement's."""
-        return self.name.rpartition("/")[2].removesuffix(".json")
+        last = self.name.rpartition("/")[2]
+        return last.partition(".")[0] if self.kind == CLAIM else last.removesuffix(".json")
 
     @property
     def bytes(self) -> int:

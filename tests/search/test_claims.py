@@ -93,6 +93,16 @@ def test_a_run_whose_beat_stands_still_is_dead_and_one_that_beats_is_not(
     assert not one.take("a"), "back from the dead, it lets the other finish"
 
 
+def test_what_heirs_hand_back_and_forth_ends(store: StageStore, clock: Clock) -> None:
+    one, two = Claims(store, clock), Claims(store, clock)
+    for heir, dead in [(one, two), (two, one)] * 3:
+        store.remove_file(f"claims/runs/{dead.run}.json")
+        assert heir.take("a")
+        heir.store.write(f"claims/runs/{heir.run}.json", b"{}")
+    two.drop("a")
+    assert store.read("claims/a.json") is None and one.take("a")
+
+
 def test_a_watcher_that_slept_gives_the_other_time(store: StageStore, clock: Clock) -> None:
     one, two = Claims(store), Claims(store, clock)
     assert one.take("a")
@@ -116,8 +126,14 @@ def test_a_process_of_this_machine_that_is_gone_is_dead_at_once(store: StageStor
     assert gone(another), "its number belongs to another process now"
 
 
-def test_of_many_at_once_one_gets_it(store: StageStore) -> None:
+@pytest.mark.parametrize("dead", [0, 1, 2])
+def test_of_many_at_once_one_gets_it(store: StageStore, dead: int) -> None:
+    """Free stages, and those of a dead run, and of its heir, dead too."""
     runs, keys = [Claims(store) for _ in range(8)], [f"k{i}" for i in range(25)]
+    for key in keys if dead else ():
+        store.write(f"claims/{key}.json", b'{"run": "dead"}')
+        if dead > 1:
+            store.write(f"claims/{key}.1-dead.json", b'{"run": "heir"}')
     got: list[tuple[int, str]] = []
     barrier = threading.Barrier(len(runs))
 
@@ -135,6 +151,8 @@ def test_of_many_at_once_one_gets_it(store: StageStore) -> None:
     for each in runs:
         each.__exit__()
     assert sorted(key for _, key in got) == sorted(keys)
+    assert store.local is not None
+    assert [p for p in (store.local / "claims").rglob("*") if p.is_file()] == []
 
 
 def drivers(bench: Bench, clock: Clock, **changes: Any) -> tuple[Driver, Driver]:
