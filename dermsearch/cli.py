@@ -109,10 +109,11 @@ def run(
     rows = leaderboard(results)
     drawn = figures(folder)
     counts = outcome.summary["stages"]
+    became = [f"{counts[state]} {state}" for state in ("trained", "reused", "failed")]
+    became += [f"{counts[state]} {state}" for state in ("dropped", "pruned") if counts[state]]
     took = f"{outcome.summary['seconds']:.0f} s"
     console.print(
-        f"{counts['trained']} stages trained, {counts['reused']} reused, {counts['failed']} failed, "
-        f"{counts['pruned']} pruned in {took}. Tables and {sum(p.suffix == '.png' for p in drawn)} figures: {folder}",
+        f"Stages: {', '.join(became)} in {took}. Tables and {sum(p.suffix == '.png' for p in drawn)} figures: {folder}",
         highlight=False,
         soft_wrap=True,
     )

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import os
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean
-from typing import Any
 
 from dermsearch.errors import UserError, nearest
 from dermsearch.results.drawing import quantity, readable
@@ -95,7 +94,7 @@ def from_study(
     for row, values in zip(rows, level, strict=True):
         found[row.curriculum, row.order].append(values)
     curricula = [Observed(tuple(c.split(ARROW)), together(values), mark) for (c, mark), values in found.items()]
-    proposals = Counter(fate(trial) for trial in results.trials.to_pylist())
+    proposals = Counter(results.trials["status"].to_pylist())
     return Evidence(
         results.study.get("name") or results.folder.name,
         quantity(measure) + f", {readable(measure.protocol)}",
@@ -106,11 +105,6 @@ def from_study(
         dict(proposals),
         measure.caveats or "",
     )
-
-
-def fate(trial: Mapping[str, Any]) -> str:
-    """What became of a proposal; one that was pruned for no reason of its own stands on a stage that failed."""
-    return "dropped" if trial["status"] == "pruned" and not trial["error"] else trial["status"]
 
 
 def level_seeds(scores: Sequence[dict[int, float]]) -> list[dict[int, float]]:

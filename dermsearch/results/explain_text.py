@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dermsearch.errors import UserError
-from dermsearch.results.effects import Effect
+from dermsearch.results.effects import LEVEL, Effect
 from dermsearch.results.evidence import Evidence
 from dermsearch.results.explain import FEW_SEEDS, Explanation
 from dermsearch.results.importance import too_few
@@ -37,7 +37,10 @@ def interval(effect: Effect, sign: str = "+") -> str:
 
 def chance(p: float | None) -> str:
     """A p-value as printed."""
-    return "" if p is None else "< 0.001" if p < 0.001 else f"{p:.3f}"
+    if p is None or p < 0.001:
+        return "" if p is None else "< 0.001"
+    text = f"{p:.3f}"
+    return text if (float(text) < LEVEL) == (p < LEVEL) else f"{p:.4f}"
 
 
 def verdict(effect: Effect) -> str:

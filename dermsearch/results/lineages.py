@@ -37,8 +37,7 @@ class Lineage:
         """done as soon as one seed is; dropped where an ancestor failed before training began."""
         if self.pruned:
             return "pruned"
-        # A stage that a failure left untrained is told from what a pruner ended by its reason.
-        found = {"dropped" if (s["error"] or "").startswith("dropped") else s["status"] for s in self.stages}
+        found = {stage["status"] for stage in self.stages}
         return next((status for status in ("done", "failed", "pruned") if status in found), "dropped")
 
     @property

@@ -87,7 +87,8 @@ class Begun:
         """What a stage has taken, and the rates that were tried beside its own."""
         own = self.longest.get(stage["key"])
         seconds = stage["seconds"] or (own.seconds if own else 0.0)
-        whole = [Trained(stage["key"], 1.0, seconds)] if stage["status"] != "pruned" else [own] if own else []
+        ended = stage["status"] in ("pruned", "dropped")
+        whole = ([own] if own else []) if ended else [Trained(stage["key"], 1.0, seconds)]
         return [*whole, *self.beside.get(but_for_rate(stage), ())]
 
 

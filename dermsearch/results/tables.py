@@ -23,7 +23,7 @@ SCHEMAS: dict[str, pa.Schema] = {
             ("curriculum", pa.string()),  # "odc > moco_v2"
             ("settings", pa.string()),  # JSON: {"moco_v2.lr": 0.03}; {} where nothing is searched
             ("keys", pa.list_(pa.string())),  # the last stage's key, one per seed
-            ("status", pa.string()),  # done | failed | pruned
+            ("status", pa.string()),  # done | failed | pruned | dropped (an earlier stage failed)
             ("value", pa.float64()),  # the objective: mean over the seeds
             ("seeds", pa.int32()),
             ("seconds", pa.float64()),  # training time of its stages that this run trained
@@ -41,7 +41,7 @@ SCHEMAS: dict[str, pa.Schema] = {
             ("task", pa.string()),
             ("settings", pa.string()),  # JSON of the task's settings and training
             ("seed", pa.int64()),
-            ("status", pa.string()),  # done | failed | pruned
+            ("status", pa.string()),  # done | failed | pruned | dropped (an earlier stage failed)
             ("reused", pa.bool_()),  # not trained by this run
             ("seconds", pa.float64()),  # spent training it, whoever did
             ("epochs", pa.int32()),

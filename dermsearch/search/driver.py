@@ -412,7 +412,7 @@ class Driver:
             "curriculum": ARROW.join(asked.proposal.curriculum),
             "settings": json.dumps(asked.proposal.settings),
             "keys": [n.key for n in last if n.depth == len(asked.proposal.curriculum)],
-            "status": "done" if value is not None else "failed" if failed else "pruned",
+            "status": "done" if value is not None else "failed" if failed else "pruned" if cut else "dropped",
             "value": value,
             "seeds": len(paths),
             "seconds": sum(trained.values()),

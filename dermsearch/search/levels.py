@@ -18,7 +18,7 @@ from dermsearch.search.rates import choose
 from dermsearch.search.replicates import Paths
 from dermsearch.search.space import Proposal
 from dermsearch.search.store import StageStore
-from dermsearch.search.tree import FAILED, PRUNED, Node
+from dermsearch.search.tree import DROPPED, FAILED, LOST, PRUNED, Node
 
 Level = list[tuple[Asked, list[Node]]]  # proposals, and what of them is let in next
 
@@ -62,13 +62,12 @@ class Levels:
 
     def _alive(self, depth: int) -> list[tuple[Asked, Paths]]:
         """The proposals that have a stage of that depth and have got there."""
-        lost = (FAILED, PRUNED)
         return [
             (a, paths)
             for a, paths in self.proposals
             if len(a.proposal.curriculum) >= depth
             and a.number not in self.cut
-            and not any(n.status in lost for path in paths for n in path[:depth])
+            and not any(n.status in LOST for path in paths for n in path[:depth])
         ]
 
     def _nodes(self, depth: int, until: int = 0) -> Level:
@@ -87,12 +86,9 @@ class Levels:
         """What failed with one seed is not gone on with by the others."""
         for _, paths in self.proposals:
             for failed in [n for path in paths for n in path if n.status == FAILED]:
+                why = f"dropped: {failed.curriculum} failed with seed {failed.seed}"
                 for path in paths:
-                    self._end(path[failed.depth - 1], f"dropped: {failed.curriculum} failed with seed {failed.seed}")
-
-    def _end(self, stage: Node, why: str) -> None:
-        """What of it is not trained will not be, nor what stands on it."""
-        self.branches.tree.prune(stage.chain[0], why)
+                    self.branches.tree.end(path[failed.depth - 1].chain[0], DROPPED, why)
 
     # Rates -------------------------------------------------------------------------------------------------
 
@@ -152,7 +148,7 @@ class Levels:
         why = f"pruned by {self.search.pruner}: {ARROW.join(prefix.curriculum)} came to {100 * value:.1f} %{after}"
         self.cut[asked.number] = Cut(prefix, why)
         for path in paths:
-            self._end(path[depth - 1], why)
+            self.branches.tree.end(path[depth - 1].chain[0], PRUNED, why)
             for segment in self._part(path[depth - 1], until) if until else ():
                 segment.verdict = CUT
                 self._forget(*segment.chain)

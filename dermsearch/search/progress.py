@@ -18,7 +18,7 @@ from dermsearch.results.tables import ARROW
 from dermsearch.search.driver import Driver
 from dermsearch.search.place import StoreLost
 from dermsearch.search.space import Proposal
-from dermsearch.search.tree import DONE, FAILED, HELD, PRUNED, RUNNING, WAITING, Node
+from dermsearch.search.tree import DONE, DROPPED, FAILED, HELD, PRUNED, RUNNING, WAITING, Node
 from dermsearch.training.loggers import Logger
 
 MARKS = {
@@ -28,6 +28,7 @@ MARKS = {
     DONE: ("✓", "green"),
     FAILED: ("✗", "red"),
     PRUNED: ("–", "dim"),
+    DROPPED: ("–", "dim"),
 }
 EVERY = 0.5  # seconds between two looks at the stages under way
 SAVE, SHARE = 5.0, 0.05  # seconds between two writings of the tables, and the share of the time that they may take
@@ -94,7 +95,7 @@ class Progress:
     def _state(self, node: Node) -> str:
         if node.status == FAILED:
             return f"failed: {node.error}"
-        if node.status == PRUNED:
+        if node.status in (PRUNED, DROPPED):
             return node.error
         if node.status == DONE:
             score = "" if node.value is None else f"{100 * node.value:5.1f} %"
@@ -192,7 +193,7 @@ class Progress:
 
     @staticmethod
     def _interest(node: Node) -> tuple[int, float]:
-        order = {RUNNING: 0, HELD: 1, FAILED: 2, DONE: 3, WAITING: 4, PRUNED: 5}
+        order = {RUNNING: 0, HELD: 1, FAILED: 2, DONE: 3, WAITING: 4, PRUNED: 5, DROPPED: 5}
         return order[node.status], -(node.value or 0.0)
 
     def _label(self, node: Node) -> Text:

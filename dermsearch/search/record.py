@@ -14,7 +14,7 @@ from dermsearch import __version__
 from dermsearch.results import tables
 from dermsearch.search.driver import KEPT, Driver
 from dermsearch.search.place import READERS
-from dermsearch.search.tree import DONE, FAILED, PRUNED, Node
+from dermsearch.search.tree import DONE, FAILED, LOST, Node
 
 
 class Recorder:
@@ -35,7 +35,7 @@ class Recorder:
         """All tables, each whole."""
         tree = self.driver.tree
         provenance = {**self.provenance, "caveats": "; ".join(filter(None, [self.caveats, ended_by(self.driver)]))}
-        over = [n for n in tree.stages() if n.status in (DONE, FAILED, PRUNED)]
+        over = [n for n in tree.stages() if n.status in (DONE, *LOST)]
         judged = [n for n in tree.nodes.values() if n.status == DONE and not n.until]
         self._read_histories(n for n in judged if n.parent)
         rows: dict[str, list[dict[str, Any]]] = {

@@ -28,7 +28,7 @@ from dermsearch.search.place import StoreLost
 from dermsearch.search.progress import Progress
 from dermsearch.search.record import Recorder, ended_by
 from dermsearch.search.store import StageStore
-from dermsearch.search.tree import DONE, FAILED, PRUNED, Node
+from dermsearch.search.tree import DONE, DROPPED, FAILED, PRUNED, Node
 from dermsearch.training.loggers import make_loggers
 from dermsearch.training.precision import resolve
 from dermsearch.training.weights import fingerprint, read_weights
@@ -158,6 +158,7 @@ def summarise(driver: Driver, seconds: float, out: Path) -> Outcome:
         "reused": sum(n.status == DONE and n.reused for n in stages),
         "failed": sum(n.status == FAILED for n in stages),
         "pruned": sum(n.status == PRUNED for n in stages),
+        "dropped": sum(n.status == DROPPED for n in stages),
     }
     summary = {
         "study": driver.study.name,

@@ -11,7 +11,9 @@ from typing import Any
 
 from dermsearch.results.tables import ARROW, ROOT_CURRICULUM
 
-WAITING, RUNNING, HELD, DONE, FAILED, PRUNED = "waiting", "running", "held", "done", "failed", "pruned"
+WAITING, RUNNING, HELD, DONE, FAILED = "waiting", "running", "held", "done", "failed"
+PRUNED, DROPPED = "pruned", "dropped"  # by a pruner; because a stage before it failed
+LOST = (FAILED, PRUNED, DROPPED)  # nothing goes on from there
 
 
 @dataclass(eq=False)
@@ -128,13 +130,13 @@ class Tree:
     def child(
         self, parent: Node, key: str, task: str, settings: dict[str, Any], cost: float = 1.0, **segment: Any
     ) -> Node:
-        """The stage (or segment) of that key under `parent`, made on first use; born pruned under one that failed."""
+        """The stage (or segment) of that key under `parent`, made on first use; born lost under one that is."""
         if key in self.nodes:
             return self.nodes[key]
         node = Node(key, parent.seed, parent, task, settings, order=len(self.nodes), cost=cost, **segment)
         self.nodes[key] = node
         parent.children.append(node)
-        if parent.parent and parent.status in (FAILED, PRUNED):
+        if parent.parent and parent.status in LOST:
             self._drop(node, parent)
         return node
 
@@ -154,7 +156,7 @@ class Tree:
         """Something was learnt of how long stages take: rank all of them again."""
         for node in reversed(self.nodes.values()):  # children come after their parents
             node.expected = self.expect(node) if node.parent else 0.0
-            later = (child.ahead for child in node.children if child.granted and child.status != PRUNED)
+            later = (child.ahead for child in node.children if child.granted and child.status not in LOST)
             node.ahead = node.expected + max(later, default=0.0)
         self._heap = [(self.rank(n), next(self._pushed), n) for n in self.nodes.values() if startable(n)]
         heapq.heapify(self._heap)
@@ -208,13 +210,13 @@ class Tree:
             self._drop(each, node)
         return lost
 
-    def prune(self, node: Node, why: str) -> None:
-        """It and what follows will not be trained, though nothing failed; what is finished stays."""
+    def end(self, node: Node, status: str, why: str) -> None:
+        """What of it, and of what follows, is not trained will not be (PRUNED, DROPPED); what is finished stays."""
         for each in (node, *node.below()):
             if each.status == WAITING:
                 self.settled += 1
                 self.wanted += not each.granted
-                each.status, each.error = PRUNED, why
+                each.status, each.error = status, why
 
     def stages(self) -> list[Node]:
         """All nodes but the roots and segments."""
@@ -234,8 +236,10 @@ class Tree:
         if because.until and because.status == FAILED and node.depth == because.depth:  # the same stage goes no further
             node.status, node.error = FAILED, because.error
             return
-        node.status = PRUNED
-        node.error = because.error if because.status == PRUNED else f"dropped: {because.curriculum} failed"
+        if because.status == FAILED:
+            node.status, node.error = DROPPED, f"dropped: {because.curriculum} failed"
+        else:
+            node.status, node.error = because.status, because.error
 
 
 def startable(node: Node) -> bool:

@@ -17,7 +17,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder in which the study has run once."""
     folder = tmp_path_factory.mktemp("inline")
     summary, said = run(folder, *INLINE)
-    assert summary["stages"] == {"proposed": 9, "trained": 9, "reused": 0, "failed": 0, "pruned": 0}
+    assert summary["stages"] == {"proposed": 9, "trained": 9, "reused": 0, "failed": 0, "pruned": 0, "dropped": 0}
     assert "9/9" in said and "no pre-training" in said
     return folder
 
@@ -73,12 +73,12 @@ def test_a_damaged_stage_is_trained_again(finished: Path) -> None:
 def test_a_stage_that_fails_is_recorded_and_drops_only_its_subtree(tmp_path: Path) -> None:
     summary, said = run(tmp_path, *INLINE, "odc.lr=1e9", code=3)
     assert summary["stages"]["failed"] == 3, "odc alone and after each of the others"
-    assert summary["stages"]["pruned"] == 2, "what would have followed odc"
+    assert summary["stages"]["dropped"] == 2, "what would have followed odc"
     stages = load(tmp_path / "out").pandas("stages").set_index("curriculum")
     assert stages.status["odc"] == "failed" and stages.status["moco_v2"] == "done"
     assert "odc: " in stages.error["odc"] and " at step " in stages.error["odc"]
-    assert stages.status["odc > moco_v2"] == "pruned" and "odc failed" in stages.error["odc > moco_v2"]
-    assert "Failed: odc" in said and "Traceback" not in said
+    assert stages.status["odc > moco_v2"] == "dropped" and "odc failed" in stages.error["odc > moco_v2"]
+    assert "3 failed, 2 dropped in" in said and "Failed: odc" in said and "Traceback" not in said
 
 
 def test_two_modalities_shared_and_separate(tmp_path: Path) -> None:

@@ -211,7 +211,8 @@ def test_a_stage_is_trained_from_a_store_on_s3(s3: Server, there: str, tmp_path:
     for name, store in (("here", str(tmp_path / "stages")), ("there", s3.uri("bucket/stages"))):
         (tmp_path / "study.yaml").write_text(STUDY.replace("URI", uri).replace("STORE", store))
         summary, _ = command(tmp_path, "run", "study.yaml", "--json", "--out", name)
-        assert json.loads(summary)["stages"] == {"proposed": 1, "trained": 1, "reused": 0, "failed": 0, "pruned": 0}
+        counts = json.loads(summary)["stages"]
+        assert counts == {"proposed": 1, "trained": 1, "reused": 0, "failed": 0, "pruned": 0, "dropped": 0}
         assert set(load(tmp_path / name).scores["protocol"].to_pylist()) == {"knn", "linear"}
     assert load(tmp_path / "here").scores["value"] == load(tmp_path / "there").scores["value"]
     names = Folder(s3.uri("bucket/stages")).names()

@@ -37,7 +37,7 @@ def labels(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("sm3")
     said = json.loads(dermsearch(folder, "run", "sm3_labels", *TINY, *LABELS, "--json").stdout)
     assert said["study"] == "sm3_labels-quick" and said["results"] == "results/sm3_labels-quick"
-    assert said["stages"] == {"proposed": 6, "trained": 6, "reused": 0, "failed": 0, "pruned": 0}
+    assert said["stages"] == {"proposed": 6, "trained": 6, "reused": 0, "failed": 0, "pruned": 0, "dropped": 0}
     return folder
 
 

@@ -61,7 +61,7 @@ def test_the_study_of_the_page_is_planned_and_run(package: Path) -> None:
     done = call(package, command, package)
     assert done.returncode == 0, done.stderr
     summary = json.loads(done.stdout)
-    assert summary["stages"] == {"proposed": 4, "trained": 4, "reused": 0, "failed": 0, "pruned": 0}
+    assert summary["stages"] == {"proposed": 4, "trained": 4, "reused": 0, "failed": 0, "pruned": 0, "dropped": 0}
     scored = {row["curriculum"]: row["score"] for row in summary["rows"]}
     assert {"simsiam", "relative_location > simsiam", "simsiam > relative_location"} <= set(scored)
     assert all(0 <= score <= 1 for score in scored.values())

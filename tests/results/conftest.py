@@ -62,7 +62,7 @@ def fabricate(
     def visit(path: tuple[str, ...], chosen: tuple[dict[str, Any], ...], parents: dict[int, str], dead: str) -> None:
         curriculum = ARROW.join(path)
         keys = {seed: key_of(path, chosen, seed) for seed in seeds}
-        status = "pruned" if dead else failed.get(curriculum, "done")
+        status = "dropped" if dead else failed.get(curriculum, "done")
         base = values.get(curriculum, plausible(path, rng))
         for seed, key in keys.items():
             if dead == "pruned":
@@ -70,7 +70,7 @@ def fabricate(
             stage = {"key": key, "parent": parents[seed], "depth": len(path), "curriculum": curriculum}
             stage |= {"task": path[-1], "settings": json.dumps(chosen[-1]), "seed": seed, "status": status}
             if dead:  # as the driver writes what a failure left untrained
-                stages.append(stage | {"status": "pruned", "reused": False, "error": dead})
+                stages.append(stage | {"reused": False, "error": dead})
                 continue
             stage |= {
                 "reused": curriculum in reused,

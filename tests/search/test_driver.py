@@ -72,9 +72,9 @@ def test_a_failed_stage_drops_its_subtree_and_nothing_else(bench: Bench) -> None
     run_inline(driver, bench.work(driver))
     status = {n.curriculum: n.status for n in driver.tree.stages()}
     assert status["odc"] == "failed"
-    assert {c for c, s in status.items() if s == "pruned"} == {c for c in status if c.startswith("odc > ")}
+    assert {c for c, s in status.items() if s == "dropped"} == {c for c in status if c.startswith("odc > ")}
     assert sum(s == "done" for s in status.values()) == 10
-    assert {t["curriculum"]: t["status"] for t in driver.trials}["odc > moco_v2"] == "pruned"
+    assert {t["curriculum"]: t["status"] for t in driver.trials}["odc > moco_v2"] == "dropped"
     lost = next(n for n in driver.tree.stages() if n.curriculum == "odc > moco_v2")
     assert lost.error == "dropped: odc failed"
 
@@ -161,7 +161,7 @@ def test_tables_hold_failures_and_bugs_keep_their_traceback(bench: Bench) -> Non
     Recorder(driver, out).write()
     stages = read(out / "tables" / "stages.arrow").to_pandas().set_index("curriculum")
     assert stages.status["odc"] == "failed" and stages.error["odc"] == "on purpose"
-    assert (stages.status == "pruned").sum() == 4
+    assert (stages.status == "dropped").sum() == 4
     assert "Traceback: here" in (out / "errors" / f"{stages.key['odc']}.txt").read_text()
     assert len(read(out / "tables" / "scores.arrow")) == 11, "ten stages and the root"
 
@@ -171,5 +171,6 @@ def test_a_root_that_cannot_be_judged_is_said_and_costs_no_stage(bench: Bench) -
     driver = bench.driver(make_study())
     run_inline(driver, bench.work(driver))
     outcome = summarise(driver, 1.0, bench.folder)
-    assert outcome.summary["stages"] == {"proposed": 15, "trained": 15, "reused": 0, "failed": 0, "pruned": 0}
+    counts = outcome.summary["stages"]
+    assert counts == {"proposed": 15, "trained": 15, "reused": 0, "failed": 0, "pruned": 0, "dropped": 0}
     assert outcome.failed == [("no pre-training", "on purpose")]

@@ -239,7 +239,7 @@ def test_a_rate_that_breaks_is_not_chosen_and_only_all_of_them_fail_the_stage(tm
     bench.breaks = lambda job: job["task"] == "simclr"
     driver = drive(bench, study_of(tasks, seeds=[0, 1]), 2)
     status = {t["curriculum"]: t["status"] for t in driver.trials}
-    assert (status.pop("rotation"), status.pop("simclr > rotation")) == ("done", "pruned")
+    assert (status.pop("rotation"), status.pop("simclr > rotation")) == ("done", "dropped")
     assert status == {"simclr": "failed", "rotation > simclr": "failed"}
     assert {c for c, _ in summarise(driver, 1.0, tmp_path).failed} == {"simclr", "rotation > simclr"}
     assert not [n for n in driver.left() if n.seed == 1]

@@ -52,7 +52,8 @@ def chosen(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A study that chose among two rates, its store and its tables."""
     folder = tmp_path_factory.mktemp("chosen")
     outcome = run(selected(folder, by="loss"), folder / "out")
-    assert outcome.summary["stages"] == {"proposed": 2, "trained": 2, "reused": 0, "failed": 0, "pruned": 0}
+    counts = outcome.summary["stages"]
+    assert counts == {"proposed": 2, "trained": 2, "reused": 0, "failed": 0, "pruned": 0, "dropped": 0}
     assert outcome.summary["budget"]["spent"]["epochs"] == 4 + 4 + 1
     found = load(folder / "out")
     lost = sum(s["seconds"] for s in found.segments.to_pylist() if s["verdict"] == "not chosen")

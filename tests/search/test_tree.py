@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import random
 
-from dermsearch.search.tree import DONE, FAILED, HELD, PRUNED, Node, Tree, critical_path, startable
+from dermsearch.search.tree import DONE, DROPPED, HELD, LOST, Node, Tree, critical_path, startable
 
 
 def grown(seed: int, stages: int = 60) -> Tree:
@@ -53,7 +53,7 @@ def test_the_heap_gives_what_a_look_at_every_node_would() -> None:
                 tree.done(ended, False)
             if dice.random() < 0.1:
                 tree.expect_anew()
-        assert all(n.status in (DONE, FAILED, PRUNED) for n in tree.nodes.values())
+        assert all(n.status in (DONE, *LOST) for n in tree.nodes.values())
         assert tree.settled == tree.wanted == 60
 
 
@@ -91,5 +91,5 @@ def test_a_stage_proposed_under_one_that_failed_is_born_pruned() -> None:
     tree.grant(failed)
     tree.fail(failed, "nan")
     late = tree.child(failed, "b", "b", {})
-    assert late.status == PRUNED and late.error == "dropped: a failed"
+    assert late.status == DROPPED and late.error == "dropped: a failed"
     assert tree.child(late, "c", "c", {}).error == "dropped: a failed"
