@@ -11,6 +11,8 @@ from pathlib import Path
 
 # One thread per process, as studies have by default: two processes with a thread per core would wait for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Ray's workers are niced by 15: beside another test process they would get a thirtieth of a core, and time out.
+os.environ.setdefault("RAY_worker_niceness", "0")
 
 import pytest
 

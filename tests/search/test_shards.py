@@ -5,12 +5,10 @@ from __future__ import annotations
 import random
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import ray
 from PIL import Image
 
 from dermsearch.data.decode import Form
@@ -18,20 +16,32 @@ from dermsearch.data.engines import on_cores
 from dermsearch.data.prepare import Order, prepare
 from dermsearch.data.progress import Silent
 from dermsearch.data.splits import Split
-from dermsearch.errors import UserError
+
+SIDE = 1000  # at this size a shard holds 16 cases
+# In a process of its own: Ray ends a process that waits for a cluster which is gone.
+DRIVER = """
+import sys, time
+import ray
+from dermsearch.data.progress import Silent
 from dermsearch.search.shards import on_cluster
+from test_shards import order, prepare
 
-FORM = Form(1000)  # at this size a shard holds 16 cases
+class Told(Silent):
+    def say(self, text):
+        print("said", text)
 
+    def advance(self, cases):
+        print(cases, time.monotonic())
+        if stop:
+            raise KeyboardInterrupt
 
-class Steps(Silent):
-    """Notes when how many cases were made."""
-
-    def __init__(self) -> None:
-        self.steps: list[tuple[int, float]] = []
-
-    def advance(self, cases: int) -> None:
-        self.steps.append((cases, time.monotonic()))
+release, store, address, stop = sys.argv[1:]
+try:
+    prepare(order(release, store), on_cluster(address), Told())
+except KeyboardInterrupt:
+    print("interrupted")
+assert not ray.is_initialized()
+"""
 
 
 @pytest.fixture(scope="module")
@@ -55,8 +65,23 @@ def cluster() -> Iterator[str]:
     started.shutdown()
 
 
-def order(release: Path, store: Path) -> Order:
-    return Order("folder", str(release), str(store), FORM, encoded=True, split=Split("image"))
+def order(release: str | Path, store: str | Path) -> Order:
+    return Order("folder", str(release), str(store), Form(SIDE), encoded=True, split=Split("image"))
+
+
+def drive(cluster: str, release: Path, store: Path, stop: bool = False) -> list[list[str]]:
+    """The words of every line that a process on the cluster says while it makes a store."""
+    command = [sys.executable, "-c", DRIVER, str(release), str(store), cluster, "stop" if stop else ""]
+    done = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    return [line.split() for line in done.stdout.splitlines()]
+
+
+def command(release: Path, store: Path, address: str) -> subprocess.CompletedProcess[str]:
+    """The command as a user types it."""
+    words = ["folder", str(release), "-o", str(store), "--side", str(SIDE), "--split-by", "image", "--address", address]
+    words = [sys.executable, "-m", "dermsearch", "data", "prepare", *words]
+    return subprocess.run(words, capture_output=True, text=True, timeout=300)
 
 
 def test_the_command_starts_a_ray_of_its_own_and_is_quiet(release: Path, tmp_path: Path) -> None:
@@ -74,41 +99,31 @@ def test_the_command_starts_a_ray_of_its_own_and_is_quiet(release: Path, tmp_pat
 def test_the_store_is_that_of_one_process_and_shards_are_told_as_they_come(
     cluster: str, release: Path, tmp_path: Path
 ) -> None:
-    one = prepare(order(release, tmp_path / "one"), on_cores(1), Silent())
-    told = Steps()
-    assert prepare(order(release, tmp_path / "ray"), on_cluster(cluster), told) == one
-    assert [cases for cases, _ in told.steps] == [16] * 8
-    assert told.steps[-1][1] - told.steps[0][1] > 0.3, "not all at the end"
-    assert not ray.is_initialized()
+    prepare(order(release, tmp_path / "one"), on_cores(1), Silent())
+    told = drive(cluster, release, tmp_path / "ray")
+    assert [cases for cases, _ in told] == ["16"] * 8
+    assert float(told[-1][1]) - float(told[0][1]) > 0.3, "not all at the end"
+    assert (tmp_path / "one" / "store.json").read_bytes() == (tmp_path / "ray" / "store.json").read_bytes()
 
 
 def test_what_an_interrupted_command_left_is_continued(cluster: str, release: Path, tmp_path: Path) -> None:
-    class Stops(Silent):
-        def advance(self, cases: int) -> None:
-            raise KeyboardInterrupt
-
-    class Told(Silent):
-        def say(self, text: str) -> None:
-            self.text = text
-
-    with pytest.raises(KeyboardInterrupt):
-        prepare(order(release, tmp_path / "store"), on_cluster(cluster), Stops())
-    assert not ray.is_initialized()
-    told = Told()
-    prepare(order(release, tmp_path / "store"), on_cluster(cluster), told)
-    assert told.text.startswith("Continuing: ") and not told.text.startswith("Continuing: 0 ")
+    stopped = drive(cluster, release, tmp_path / "store", stop=True)
+    assert [words[0] for words in stopped] == ["16", "interrupted"]
+    first, *rest = drive(cluster, release, tmp_path / "store")
+    assert first[:2] == ["said", "Continuing:"] and first[3:] == ["of", "8", "shards", "are", "there."]
+    there = int(first[2])
+    assert there > 0 and [cases for cases, _ in rest] == ["16"] * (8 - there)
 
 
 def test_a_store_that_a_node_cannot_write_is_a_sentence(cluster: str, release: Path, tmp_path: Path) -> None:
-    class Spoils(Silent):
-        def start(self, cases: int, done: int) -> None:
-            (tmp_path / "store" / "images-00003.arrow").mkdir()
-
-    with pytest.raises(UserError, match=r"^'.*store' cannot be written to: [^\n]+$"):
-        prepare(order(release, tmp_path / "store"), on_cluster(cluster), Spoils())
-    assert not ray.is_initialized()
+    (tmp_path / "store" / "images-00003.arrow").mkdir(parents=True)
+    done = command(release, tmp_path / "store", cluster)
+    *_, last = done.stderr.splitlines()
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert last.startswith(f"dermsearch: '{tmp_path / 'store'}' cannot be written to: "), done.stderr
 
 
 def test_an_address_where_nothing_answers_is_a_message(release: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"--address: no Ray cluster answers at '127\.0\.0\.1:1'"):
-        prepare(order(release, tmp_path / "store"), on_cluster("127.0.0.1:1"), Silent())
+    done = command(release, tmp_path / "store", "127.0.0.1:1")
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert "--address: no Ray cluster answers at '127.0.0.1:1'" in done.stderr
