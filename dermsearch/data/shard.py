@@ -11,7 +11,7 @@ import io
 import json
 import warnings
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import repeat
 from typing import Any
@@ -29,8 +29,9 @@ SHARD, HEAD = "images-", "preparing/head-"  # with a number, names of files
 MASK = "mask"  # kept as one more plane of a case, beside its modalities
 JPEG: dict[str, Any] = {"format": "JPEG", "quality": 95, "subsampling": 0}  # in an encoded store
 PNG: dict[str, Any] = {"format": "PNG"}
-TOGETHER = 64  # cases whose images take each step together
+TOGETHER, TOGETHER_BYTES = 64, 8_000_000  # cases whose images take each step together, and most bytes of their files
 NONE, NO_THUMB = bytes(16), bytes(THUMB)
+Read = tuple[dict[str, Any], list[bytes | BadImage]]  # a record, and the files of its images
 
 
 @dataclass
@@ -59,35 +60,47 @@ def make_shard(job: dict[str, Any]) -> dict[str, Any]:
     form = Form(**job["form"])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow's, of metadata that nobody reads
-        records = job["records"]
-        chunks = (records[start : start + TOGETHER] for start in range(0, len(records), TOGETHER))
-        entries = [e for chunk in chunks for e in read_entries(release, chunk, form, job["encoded"])]
+        groups = in_groups(release, job["records"])
+        entries = [entry for group in groups for entry in read_entries(release, group, form, job["encoded"])]
     write_shard(store, job["number"], entries, job["planes"])
     bad = sum(any(done == "left out" for _, done, _ in e.notes) for e in entries)
     return {"number": job["number"], "cases": len(entries), "bad": bad}
 
 
-def read_entries(release: Folder, records: list[dict[str, Any]], form: Form, encoded: bool) -> list[Entry]:
+def in_groups(release: Folder, records: Iterable[dict[str, Any]]) -> Iterator[list[Read]]:
+    """Records with the files of their images, so many at a time as are decoded together."""
+    group: list[Read] = []
+    size = 0
+    for record in records:
+        files = each(read_image, repeat(release), record["images"].values())
+        group.append((record, files))
+        size += sum(len(file) for file in files if isinstance(file, bytes))
+        if len(group) == TOGETHER or size > TOGETHER_BYTES:
+            yield group
+            group, size = [], 0
+    if group:
+        yield group
+
+
+def read_entries(release: Folder, group: list[Read], form: Form, encoded: bool) -> list[Entry]:
     """Records' images, each decoded or noted with the reason why not.
 
     One step for all of them, then the next: a processor runs through one decoder many times faster than through all
     of them in turn, by a third of the time altogether.
     """
-    entries = [Entry(record["row"]) for record in records]
-    images = [(e, *image) for e, record in zip(entries, records, strict=True) for image in record["images"].items()]
-    names = [name for _, _, name in images]
-    files = each(read_image, repeat(release), names)
-    pictures = each(decode, files, names, repeat(form))
+    entries = [Entry(record["row"]) for record, _ in group]
+    images = [(e, *image) for e, (record, _) in zip(entries, group, strict=True) for image in record["images"].items()]
+    files = [file for _, files in group for file in files]
+    pictures = each(decode, files, [name for _, _, name in images], repeat(form))
     for (entry, modality, name), data, picture in zip(images, files, pictures, strict=True):
-        if isinstance(picture, BadImage):
+        if isinstance(data, BadImage) or isinstance(picture, BadImage):
             entry.notes.append((name, "left out", str(picture)))
         else:
             entry.notes += [(name, "converted", note) for note in picture.notes]
             entry.planes[modality] = as_plane(picture.pixels, picture.original, digest(data), encoded)
-    masked = [(e, r["mask"]) for e, r in zip(entries, records, strict=True) if r.get("mask") and e.planes]
+    masked = [(e, r["mask"]) for e, (r, _) in zip(entries, group, strict=True) if r.get("mask") and e.planes]
     originals = [next(iter(e.planes.values())).original for e, _ in masked]
-    files = each(read_image, repeat(release), [name for _, name in masked])
-    masks = each(decode_mask, files, originals, repeat(form))
+    masks = each(decode_mask, each(read_image, repeat(release), [name for _, name in masked]), originals, repeat(form))
     for (entry, name), original, mask in zip(masked, originals, masks, strict=True):
         if isinstance(mask, BadImage):
             entry.notes.append((name, "mask left out", str(mask)))
