@@ -68,8 +68,9 @@ def prepare(release: Path, sides: list[int], workers: int, rounds: int) -> None:
     paths = [(str(release / f"images/{i}.jpg"), str(release / f"masks/{i}_segmentation.png")) for i in ids]
     for image, mask in paths:  # into the page cache
         Path(image).read_bytes(), Path(mask).read_bytes()
-    print(f"{len(paths)} cases; {workers} workers; {rounds} rounds, medians of cases per second")
-    print(f"{'side':>5}{'masks':>7}{'dermsearch':>12}{'loop':>8}{'filter':>10}{f'of {workers} x loop':>14}")
+    print(f"{len(paths)} cases; {workers} workers; {rounds} rounds: medians of cases per second, and of their shares")
+    of = f"of {workers} x loop"
+    print(f"{'side':>5}{'masks':>7}{'dermsearch':>12}{'loop':>8}{'filter':>10}{of:>14}{'from':>8}{'to':>7}")
     with tempfile.TemporaryDirectory() as bare:
         for name in ("images", "HAM10000_metadata.csv"):
             os.symlink(release.absolute() / name, f"{bare}/{name}")
@@ -81,11 +82,10 @@ def prepare(release: Path, sides: list[int], workers: int, rounds: int) -> None:
                     ours.append(by_command(folder, side, workers))
                     for name, how in FILTERS.items():
                         loops[name].append(by_hand(paths[:4000], side, how, masks))
-                mine = float(np.median(ours))
                 for name, values in loops.items():
-                    loop = float(np.median(values))
-                    row = f"{side:>5}{'yes' if masks else 'no':>7}{mine:>12,.0f}{loop:>8,.0f}{name:>10}"
-                    print(row + f"{mine / (workers * loop):>14.2f}")
+                    shares = np.array(ours) / (workers * np.array(values))  # of one round: machines have moods
+                    row = f"{side:>5}{'yes' if masks else 'no':>7}{np.median(ours):>12,.0f}{np.median(values):>8,.0f}"
+                    print(row + f"{name:>10}{np.median(shares):>14.2f}{shares.min():>8.2f}{shares.max():>7.2f}")
 
 
 def read(folder: Path, seconds: float = 5.0, batch: int = 256) -> None:
@@ -154,7 +154,7 @@ def main() -> None:
     one.add_argument("release", type=Path)
     one.add_argument("--side", type=int, nargs="+", default=[64, 128])
     one.add_argument("--workers", type=int, default=os.cpu_count() or 1)
-    one.add_argument("--rounds", type=int, default=3)
+    one.add_argument("--rounds", type=int, default=5)
     commands.add_parser("read").add_argument("store", type=Path, nargs="+")
     commands.add_parser("million").add_argument("--rows", type=int, default=1_000_000)
     given = parser.parse_args()
