@@ -25,6 +25,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from itertools import chain
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -62,12 +63,17 @@ def by_command(release: Path, side: int, workers: int) -> float:
     return float(told[1].replace(",", "")) / float(told[2])
 
 
+def warm(paths: list[tuple[str, str]]) -> None:
+    """The files and the command's own code into the page cache, which some machines empty within a minute."""
+    for path in chain.from_iterable(paths):
+        Path(path).read_bytes()
+    subprocess.run([sys.executable, "-c", "import dermsearch.cli, dermsearch.data.prepare, pandas"], check=True)
+
+
 def prepare(release: Path, sides: list[int], workers: int, rounds: int) -> None:
     """Rates of the command and of the loop, in turns."""
     ids = [row["image_id"] for row in csv.DictReader((release / "HAM10000_metadata.csv").open())]
     paths = [(str(release / f"images/{i}.jpg"), str(release / f"masks/{i}_segmentation.png")) for i in ids]
-    for image, mask in paths:  # into the page cache
-        Path(image).read_bytes(), Path(mask).read_bytes()
     print(f"{len(paths)} cases; {workers} workers; {rounds} rounds: medians of cases per second, and of their shares")
     of = f"of {workers} x loop"
     print(f"{'side':>5}{'masks':>7}{'dermsearch':>12}{'loop':>8}{'filter':>10}{of:>14}{'from':>8}{'to':>7}")
@@ -79,8 +85,10 @@ def prepare(release: Path, sides: list[int], workers: int, rounds: int) -> None:
                 ours: list[float] = []
                 loops: dict[str, list[float]] = {name: [] for name in FILTERS}
                 for _ in range(rounds):
+                    warm(paths)
                     ours.append(by_command(folder, side, workers))
                     for name, how in FILTERS.items():
+                        warm(paths[:4000])
                         loops[name].append(by_hand(paths[:4000], side, how, masks))
                 for name, values in loops.items():
                     shares = np.array(ours) / (workers * np.array(values))  # of one round: machines have moods
