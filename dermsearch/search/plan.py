@@ -134,12 +134,15 @@ def lines(plan: Plan) -> Iterator[str]:
     proposals = f"{plan.proposals} proposals" if plan.proposals else "as many proposals as its budget allows"
     yield f"  search     {study.search.sampler}: {proposals}, {plural(len(study.search.seeds), 'seed')}"
     if plan.exact:
-        saved = f"shared prefixes are trained once ({plan.unshared / max(1, plan.stages):.1f} times fewer)"
-        yield f"  stages     {plan.stages} instead of {plan.unshared}: {saved}"
+        shares = plan.unshared > plan.stages
+        times = plan.unshared / max(1, plan.stages)
+        saved = f" instead of {plan.unshared}: shared prefixes are trained once ({times:.1f} times fewer)"
+        yield f"  stages     {plan.stages}{saved if shares else '; none is shared'}"
         if len(plan.depths) > 1:
             each = f", for each of {plural(len(study.search.seeds), 'seed')}" * (len(study.search.seeds) > 1)
             yield f"             {' + '.join(str(n) for n in plan.depths)} by depth{each}"
-        yield f"  cost       {amount(plan.passes)} image passes instead of {amount(plan.unshared_passes)}"
+        instead = f" instead of {amount(plan.unshared_passes)}" if shares else ""
+        yield f"  cost       {amount(plan.passes)} image passes{instead}"
         yield f"             (an image through {encoder}, forward and backward)"
     else:
         most = f"at most {plan.stages}; " if plan.stages else ""
