@@ -1,11 +1,13 @@
 """How much is lost by searching instead of training everything? Every curriculum of four tasks, really trained.
 
-    python benchmarks/regret.py STORE [--epochs 4] [--seeds 3] [--searches 200] [--keep FOLDER]
+    python benchmarks/regret.py STORE [--epochs 4] [--seeds 3] [--searches 200] [--keep FOLDER] [--anew]
 
 STORE is a case store (`dermsearch data prepare ham10000 PATH -o STORE --side 64 --split train=0.15,val=0.25,test=0.6`
 has 1,500 training images). Trains the whole tree of all curricula of up to three tasks with every seed. Then samplers
 search it, again and again, for a third of its stages: what a search would have trained is known by then, so it is
 looked up (`dermsearch.search.replay`), every curriculum with all of its seeds. A search ends with the best it has seen.
+With --anew one search by curriculum_prior is really run, with that budget and a store of its own, and must come to the
+scores that the tree has.
 
 Regret is how far the objective of that curriculum lies below the best of the whole tree, for every training seed as a
 mean over the searches; the interval is Student's over the training seeds, so it tells what the best owes to luck.
@@ -41,8 +43,8 @@ WAYS = (("curriculum_prior", 4), ("curriculum_prior", 1), ("tpe", 4), ("random",
 Scores = dict[str, dict[int, float]]  # of each curriculum by training seed
 
 
-def study(given: argparse.Namespace) -> Study:
-    """All curricula of up to three of the tasks."""
+def study(given: argparse.Namespace, store: str = "store", **search: Any) -> Study:
+    """All curricula of up to three of the tasks, or a search through them."""
     raw = {
         "name": "regret",
         "data": {"source": "store", "path": str(given.store.absolute()), "size": given.size},
@@ -51,19 +53,35 @@ def study(given: argparse.Namespace) -> Study:
         "train": {"epochs": given.epochs, "batch": given.batch},
         "downstream": {"linear": {}},
         "objective": {"protocol": "linear", "metric": "balanced_accuracy", "label": given.label},
-        "search": {"seeds": list(range(given.seeds))},
-        "compute": {"engine": "inline", "threads": given.threads, "store": str(given.keep / "store")},
+        "search": {"seeds": list(range(given.seeds)), **search},
+        "compute": {"engine": "inline", "threads": given.threads, "store": str(given.keep / store)},
         "logging": [],
     }
     return Study.model_validate(raw)
 
 
-def train(given: argparse.Namespace) -> Scores:
-    """Train the whole tree, as far as the store does not have it."""
-    out = given.keep / "all"
-    run_study(study(given), out, None, Console(stderr=True))
-    rows = [row for row in leaderboard(load(out)) if row.length and len(row.seeds) == given.seeds]
-    return {row.curriculum: dict(zip(row.seeds, row.values, strict=True)) for row in rows}
+def train(wanted: Study, out: Path) -> tuple[Scores, float]:
+    """Train what the study's store does not have: the scores of each curriculum with all seeds, and the seconds."""
+    run_study(wanted, out, None, Console(stderr=True))
+    found = load(out)
+    rows = [row for row in leaderboard(found) if row.length and len(row.seeds) == len(wanted.search.seeds)]
+    scores = {row.curriculum: dict(zip(row.seeds, row.values, strict=True)) for row in rows}
+    return scores, float(found.pandas("stages")["seconds"].sum())
+
+
+def anew(given: argparse.Namespace, truth: Scores, goal: str, whole: float) -> int:
+    """Really run one search with a third of the stages: 0 where it comes to the scores of the tree."""
+    stages = len(truth) // 3 * given.seeds
+    wanted = study(given, "store-anew", sampler="curriculum_prior", budget={"stages": stages})
+    found, seconds = train(wanted, given.keep / "anew")
+    means = {curriculum: fmean(values.values()) for curriculum, values in found.items()}
+    best = max(means, key=lambda c: means[c])
+    differ = [curriculum for curriculum, values in found.items() if values != truth[curriculum]]
+    print(f"\ncurriculum_prior trained anew, {stages} stages, {len(found)} curricula with all seeds")
+    print(f"  best {best}: regret {interval(regrets(truth, goal, [best]))} points")
+    print(f"  {seconds / 60:.0f} minutes of training where the tree took {whole / 60:.0f}")
+    print(f"  scores unlike the tree's: {', '.join(differ) or 'none'}")
+    return 1 if differ else 0
 
 
 def interval(values: Sequence[float]) -> str:
@@ -72,9 +90,9 @@ def interval(values: Sequence[float]) -> str:
     return f"{100 * fmean(values):.2f} [{100 * (fmean(values) - half):.2f}, {100 * (fmean(values) + half):.2f}]"
 
 
-def compare(given: argparse.Namespace) -> None:
+def compare(given: argparse.Namespace) -> int:
     """Train the tree, search it, and print what the searches lost."""
-    truth = train(given)
+    truth, seconds = train(study(given), given.keep / "all")
     means = {curriculum: fmean(values.values()) for curriculum, values in truth.items()}
     goal, rising = max(means, key=lambda c: means[c]), sorted(means.values())
     luck = fmean(variance(values.values()) for values in truth.values()) ** 0.5
@@ -97,6 +115,7 @@ def compare(given: argparse.Namespace) -> None:
             f"  {sampler:<16} round {together}: regret {interval(regrets(truth, goal, chosen))} points, "
             f"worst {100 * worst:.2f}, the best found by {chosen.count(goal)}"
         )
+    return anew(given, truth, goal, seconds) if given.anew else 0
 
 
 def regrets(truth: Scores, goal: str, chosen: Sequence[str]) -> list[float]:
@@ -104,7 +123,7 @@ def regrets(truth: Scores, goal: str, chosen: Sequence[str]) -> list[float]:
     return [fmean(best - truth[c][seed] for c in chosen) for seed, best in truth[goal].items()]
 
 
-def main() -> None:
+def main() -> int:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("store", type=Path)
@@ -117,13 +136,14 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--searches", type=int, default=200)
     parser.add_argument("--keep", type=Path, help="a folder to continue in")
+    parser.add_argument("--anew", action="store_true", help="really run one search too")
     given = parser.parse_args()
     if given.seeds < 2:
         sys.exit("--seeds: an interval needs two seeds at least")
     with tempfile.TemporaryDirectory() as folder:
         given.keep = given.keep or Path(folder)
-        compare(given)
+        return compare(given)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
