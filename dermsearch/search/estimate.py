@@ -8,7 +8,7 @@ from typing import Any
 from dermsearch.search.space import Space
 from dermsearch.search.tree import HELD, RUNNING, WAITING, Node, Tree
 
-MOVED = 0.1  # relative change of a task's speed after which the tree is ranked anew
+MOVED = 0.02  # relative change of a task's speed after which the tree is ranked anew
 
 
 def relative_cost(space: Space, task: str, settings: dict[str, Any]) -> float:

@@ -70,7 +70,8 @@ class Progress:
         if node.status == RUNNING:
             return
         if not self.console.is_terminal:
-            self._say(node.curriculum + part(node, self.driver.space.selections), self._state(node))
+            name = node.curriculum + part(node, self.driver.space.selections)
+            self._say(name, self._state(node), guess=not node.reused)
         began = time.perf_counter()
         if began > self.next_save:
             self.save()
@@ -84,11 +85,14 @@ class Progress:
                 self.cuts.add(cut.behind)
                 self._say(ARROW.join(cut.behind.curriculum), cut.why)
 
-    def _say(self, name: str, state: str) -> None:
-        """A line: how far the run is, and what became of whom."""
+    def _say(self, name: str, state: str, guess: bool = True) -> None:
+        """A line: how far the run is, what became of whom, and how long the rest may take.
+
+        What comes from the store says nothing of that: more may lie there.
+        """
         (done, total), left = self._counts(), self._left()
         line = f"[{done:>3}/{total}] {clock(time.perf_counter() - self.started)}  {name:<48} {state}"
-        if left is not None and done < total:
+        if guess and left is not None and done < total:
             line += f"   about {clock(left)} left"
         self.console.print(Text(line), highlight=False, soft_wrap=True)
 
