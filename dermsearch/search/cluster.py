@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import socket
+import threading
 import uuid
 import warnings
 from collections.abc import Iterable
@@ -44,6 +46,8 @@ class Cluster:
             import ray
 
             ray.shutdown()
+            if signal.getsignal(signal.SIGTERM) is signal.default_int_handler:
+                signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
     def open(self) -> None:
         """Be in a cluster from here on."""
@@ -55,6 +59,8 @@ class Cluster:
         if not ray.is_initialized():
             connect(self.compute, self.address)
             self.came = True
+            if threading.current_thread() is threading.main_thread():  # a scheduler's notice: Ray prints its stack at it
+                signal.signal(signal.SIGTERM, signal.default_int_handler)
         for name in ("ray", "ray.tune", "ray.train", "ray.data"):
             logging.getLogger(name).setLevel(logging.CRITICAL)
 

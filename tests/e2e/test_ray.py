@@ -80,6 +80,20 @@ def wait_for_epochs(folder: Path, count: int) -> list[dict]:
     raise AssertionError((folder / "log.txt").read_text())
 
 
+def test_a_schedulers_notice_ends_a_run_as_ctrl_c_does(tmp_path: Path) -> None:
+    mark = uuid.uuid4().hex
+    going = start("curriculum.yaml", [*ONE_TASK, "train.epochs=300"], tmp_path, mark)
+    try:
+        wait_for_epochs(tmp_path, 1)
+        os.kill(going.pid, signal.SIGTERM)
+        going.communicate(timeout=60)
+    finally:
+        kill_all(mark)
+    said = (tmp_path / "log.txt").read_text()
+    assert going.returncode == 130, said
+    assert said.endswith("Interrupted. The same command continues from here.\n") and "SIGTERM" not in said
+
+
 def test_two_workers_per_stage_give_the_scores_of_one(tmp_path: Path) -> None:
     for workers in (1, 2):
         (tmp_path / str(workers)).mkdir()
