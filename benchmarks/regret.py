@@ -6,8 +6,8 @@ STORE is a case store (`dermsearch data prepare ham10000 PATH -o STORE --side 64
 has 1,500 training images). Trains the whole tree of all curricula of up to three tasks with every seed. Then samplers
 search it, again and again, for a third of its stages: what a search would have trained is known by then, so it is
 looked up (`dermsearch.search.replay`), every curriculum with all of its seeds. A search ends with the best it has seen.
-With --anew one search by curriculum_prior is really run, with that budget and a store of its own. What it has chosen is
-valued by the tree. With the tree's --threads it must come to the tree's scores: other numbers of threads round otherwise.
+With --anew one search by curriculum_prior is really run, with that budget and a store of its own. What it has chosen
+is valued by the tree. It must come to the tree's scores if --threads is the tree's: other numbers round otherwise.
 
 Regret is how far the objective of that curriculum lies below the best of the whole tree, for every training seed as a
 mean over the searches; the interval is Student's over the training seeds, so it tells what the best owes to luck.

@@ -59,8 +59,8 @@ class Cluster:
         if not ray.is_initialized():
             connect(self.compute, self.address)
             self.came = True
-            if threading.current_thread() is threading.main_thread():  # a scheduler's notice: Ray prints its stack at it
-                signal.signal(signal.SIGTERM, signal.default_int_handler)
+            if threading.current_thread() is threading.main_thread():
+                signal.signal(signal.SIGTERM, signal.default_int_handler)  # a scheduler's notice: Ray's prints a stack
         for name in ("ray", "ray.tune", "ray.train", "ray.data"):
             logging.getLogger(name).setLevel(logging.CRITICAL)
 
