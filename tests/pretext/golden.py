@@ -1,6 +1,11 @@
-"""Fifty steps of a task, and what their losses were: `python tests/pretext/golden.py [TASK ...]` writes them anew."""
+"""Fifty steps of a task, and what their losses were: `python tests/pretext/golden.py [TASK ...]` writes them anew.
+
+`golden.json` holds them rounded, for any machine. `exact.json` holds every bit, for the torch and the processor that
+are named in it: what only moves or renames code may not change one.
+"""
 
 import json
+import re
 import sys
 import tempfile
 from pathlib import Path
@@ -10,8 +15,15 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import torch
 from pretext import tiny
 
-FILE = Path(__file__).with_name("golden.json")
+FILE, EXACT = Path(__file__).with_name("golden.json"), Path(__file__).with_name("exact.json")
 STEPS = 50
+
+
+def machine() -> str:
+    """What the last bits depend on."""
+    flags = re.search(r"^(?:flags|Features)\s*: (.*)$", Path("/proc/cpuinfo").read_text(), re.M)
+    amx = " with AMX" if flags and "amx_tile" in flags[1].split() else ""
+    return f"torch {torch.__version__}, {torch.backends.cpu.get_cpu_capability()}{amx}"
 
 
 def losses(name: str, folder: Path) -> list[float]:
@@ -22,10 +34,14 @@ def losses(name: str, folder: Path) -> list[float]:
 
 
 if __name__ == "__main__":
-    known = json.loads(FILE.read_text()) if FILE.exists() else {}
+    known, exact = ({} if not f.exists() else json.loads(f.read_text()) for f in (FILE, EXACT))
+    if exact.pop("machine", "") != machine():
+        exact = {}
     for task in sys.argv[1:] or tiny.TASKS:
         with tempfile.TemporaryDirectory() as place:
-            known[task] = [round(loss, 6) for loss in losses(task, Path(place))]
+            exact[task] = losses(task, Path(place))
+        known[task] = [round(loss, 6) for loss in exact[task]]
         print(f"{task:<20}{known[task][0]:10.6f} -> {known[task][-1]:10.6f}")
-    rows = (f'  "{task}": {json.dumps(known[task])}' for task in sorted(known))
-    FILE.write_text("{\n" + ",\n".join(rows) + "\n}\n")
+    for file, about in ((FILE, known), (EXACT, {"machine": machine(), **exact})):
+        rows = (f'  "{name}": {json.dumps(about[name])}' for name in sorted(about))
+        file.write_text("{\n" + ",\n".join(rows) + "\n}\n")

@@ -7,9 +7,11 @@ import pytest
 from pretext import golden, tiny
 
 KNOWN = json.loads(golden.FILE.read_text())
+EXACT = json.loads(golden.EXACT.read_text())
 
 
 def test_every_task_has_its_losses():
+    assert EXACT.keys() - {"machine"} == tiny.TASKS.keys()
     assert KNOWN.keys() == tiny.TASKS.keys()
 
 
@@ -18,3 +20,5 @@ def test_losses_are_what_they_were(name, tmp_path):
     found = golden.losses(name, tmp_path)
     assert np.isfinite(found).all() and len(set(found)) > golden.STEPS // 2
     np.testing.assert_allclose(found, KNOWN[name], rtol=2e-3, atol=1e-5)
+    if golden.machine() == EXACT["machine"]:
+        assert found == EXACT[name]
