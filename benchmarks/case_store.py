@@ -32,10 +32,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from dermsearch.data.build import write_store
 from dermsearch.data.case import Case
-from dermsearch.data.splits import Split
-from dermsearch.data.store import CaseStore
+from dermsearch.data.prepare.build import write_store
+from dermsearch.data.store.case_store import CaseStore
+from dermsearch.data.store.splits import Split
 
 MEMORY = 1_500_000_000  # bytes: a store of 128 px, and what the processes take
 FILTERS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
@@ -73,7 +73,9 @@ def warm(paths: list[tuple[str, str]]) -> None:
     np.ones(MEMORY, np.uint8)
     for path in chain.from_iterable(paths):
         Path(path).read_bytes()
-    subprocess.run([sys.executable, "-c", "import dermsearch.cli, dermsearch.data.prepare, pandas"], check=True)
+    subprocess.run(
+        [sys.executable, "-c", "import dermsearch.cli.main, dermsearch.data.prepare.prepare, pandas"], check=True
+    )
 
 
 def prepare(release: Path, sides: list[int], workers: int, rounds: int) -> None:
@@ -142,7 +144,7 @@ def million(rows: int) -> None:
         print(f"{len(store):,} rows written in {time.perf_counter() - began:.0f} s, peak memory {peak:,.0f} MB")
         code = (
             "import sys, time, json, numpy as np\n"
-            "from dermsearch.data.store import CaseStore\n"
+            "from dermsearch.data.store.case_store import CaseStore\n"
             "from benchmarks.case_store import own_memory\n"
             "t = time.perf_counter(); store = CaseStore(sys.argv[1]); opened = time.perf_counter() - t\n"
             "train = store.split('train'); split = time.perf_counter() - t\n"

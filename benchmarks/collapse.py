@@ -26,15 +26,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from dermsearch.config import Data, Train
-from dermsearch.data.store import CaseStore
-from dermsearch.downstream import judge
+from dermsearch.data.store.case_store import CaseStore
 from dermsearch.errors import UserError
+from dermsearch.evaluate import judge
 from dermsearch.models.encoders import Encoders
 from dermsearch.pretext.base import Setting, find_task
-from dermsearch.search.work import extract, look_of
+from dermsearch.study.config import Data, Train
 from dermsearch.training.precision import resolve
 from dermsearch.training.stage import Recipe, StageFailed, train_stage
+from dermsearch.work.worker import extract, look_of
 
 TRAIN: dict[str, Any] = {"optimizer": "adamw", "lr": 1e-3, "weight_decay": 0.01, "schedule": "cosine", "warmup": 0.1}
 TEACHER = {"hidden": 512, "bottleneck": 128, "local": 4, "momentum_encoder": 0.99}

@@ -25,9 +25,9 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from benchmarks.interrupted import kill_all, start
 from dermsearch.results import load
-from dermsearch.results.tables import SCHEMAS
-from dermsearch.search.store import StageStore
-from dermsearch.search.upkeep import verify
+from dermsearch.results.tables.schema import SCHEMAS
+from dermsearch.storage.stages import StageStore
+from dermsearch.upkeep.upkeep import verify
 
 # What two undisturbed runs differ in, too: times, memory, and which run or process did it.
 OF_ITS_TIME = {"seconds", "views_per_second", "peak_memory", "reused", "node"}

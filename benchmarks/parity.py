@@ -29,13 +29,13 @@ from torch.nn.modules.module import register_module_forward_pre_hook
 from torch.nn.parallel import DistributedDataParallel
 
 from dermsearch import world
-from dermsearch.data.augment import PatchGrid, View
-from dermsearch.data.build import write_store
 from dermsearch.data.case import SEVEN_POINT
-from dermsearch.data.pool import CasePool
-from dermsearch.data.splits import Split
-from dermsearch.data.store import CaseStore
-from dermsearch.data.synthetic import synthetic
+from dermsearch.data.drawn.skin import synthetic
+from dermsearch.data.prepare.build import write_store
+from dermsearch.data.store.case_store import CaseStore
+from dermsearch.data.store.pool import CasePool
+from dermsearch.data.store.splits import Split
+from dermsearch.data.views.augment import PatchGrid, View
 from dermsearch.models.batchnorm import across_processes
 from dermsearch.models.encoders import Encoders
 from dermsearch.models.heads import mlp

@@ -22,9 +22,9 @@ from typing import Any
 
 from rich.console import Console
 
-from dermsearch.config import Study
 from dermsearch.results import load
-from dermsearch.search.run import run_study
+from dermsearch.run.run import run_study
+from dermsearch.study.config import Study
 
 RATES = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3)
 TASKS: dict[str, dict[str, Any]] = {"relative_location": {}, "moco_v2": {"queue": 64}, "odc": {"clusters": 8}}

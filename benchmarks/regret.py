@@ -5,7 +5,8 @@
 STORE is a case store (`dermsearch data prepare ham10000 PATH -o STORE --side 64 --split train=0.15,val=0.25,test=0.6`
 has 1,500 training images). Trains the whole tree of all curricula of up to three tasks with every seed. Then samplers
 search it, again and again, for a third of its stages: what a search would have trained is known by then, so it is
-looked up (`dermsearch.search.replay`), every curriculum with all of its seeds. A search ends with the best it has seen.
+looked up (`dermsearch.search.propose.replay`), every curriculum with all of its seeds. A search ends with the best it
+has seen.
 With --anew one search by curriculum_prior is really run, with that budget and a store of its own. What it has chosen
 is valued by the tree. It must come to the tree's scores if --threads is the tree's: other numbers round otherwise.
 
@@ -26,12 +27,12 @@ from typing import Any
 from rich.console import Console
 from scipy.special import stdtrit
 
-from dermsearch.config import Search, Study
 from dermsearch.results import load
-from dermsearch.results.leaderboard import leaderboard
-from dermsearch.results.tables import ARROW
-from dermsearch.search.replay import replay
-from dermsearch.search.run import run_study
+from dermsearch.results.board.leaderboard import leaderboard
+from dermsearch.results.tables.schema import ARROW
+from dermsearch.run.run import run_study
+from dermsearch.search.propose.replay import replay
+from dermsearch.study.config import Search, Study
 
 TASKS: dict[str, dict[str, Any]] = {
     "relative_location": {"lr": 0.05},

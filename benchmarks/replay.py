@@ -20,11 +20,11 @@ from collections.abc import Callable
 import numpy as np
 from order_family import ADVERSARIAL, STRUCTURED, order_family
 
-from dermsearch.config import Search
-from dermsearch.search.encodings import Codes, Encoding, Slots
-from dermsearch.search.replay import Table, read_table, replay
-from dermsearch.search.samplers import KINDS, Kind
-from dermsearch.search.space import Choices
+from dermsearch.search.propose.encodings import Codes, Encoding, Slots
+from dermsearch.search.propose.replay import Table, read_table, replay
+from dermsearch.search.propose.samplers import KINDS, Kind
+from dermsearch.search.space.space import Choices
+from dermsearch.study.config import Search
 
 SAMPLERS = ("grid", "random", "tpe", "curriculum_prior")
 LONGEST = 3

@@ -26,13 +26,13 @@ from dataclasses import dataclass, field
 from statistics import median
 from typing import Any
 
-from dermsearch.config import Study
-from dermsearch.downstream import PROTOCOLS
+from dermsearch.evaluate import PROTOCOLS
 from dermsearch.pretext.base import find_task
-from dermsearch.search.driver import FINISHED, WAIT, Driver
-from dermsearch.search.keys import score_key
-from dermsearch.search.space import Proposal, Space
-from dermsearch.search.tree import Node, Rank, critical_path
+from dermsearch.search.space.space import Proposal, Space
+from dermsearch.search.tree.driver import FINISHED, WAIT, Driver
+from dermsearch.search.tree.tree import Node, Rank, critical_path
+from dermsearch.storage.keys import score_key
+from dermsearch.study.config import Study
 
 TASKS = ("rotation", "relative_location", "simclr", "moco_v2", "byol", "odc", "swav", "colorme")
 UTILISATION, SUGGEST, WORSE = 0.95, 5.0, 0.02  # the limits; ms; share by which another order may be better

@@ -43,11 +43,11 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from dermsearch.data.build import write_store
 from dermsearch.data.case import SEVEN_POINT, Case
-from dermsearch.data.pool import CasePool, Look
-from dermsearch.data.store import CaseStore
-from dermsearch.data.synthetic import synthetic
+from dermsearch.data.drawn.skin import synthetic
+from dermsearch.data.prepare.build import write_store
+from dermsearch.data.store.case_store import CaseStore
+from dermsearch.data.store.pool import CasePool, Look
 from dermsearch.models.encoders import Encoders
 from dermsearch.pretext.base import Batch, find_task
 from dermsearch.training import optim

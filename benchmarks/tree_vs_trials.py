@@ -20,7 +20,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from dermsearch.search.cluster import QUIET
+from dermsearch.engines.ray_cluster import QUIET
 
 STUDY = "curriculum.yaml"
 
@@ -39,7 +39,7 @@ def one_curriculum(config: dict[str, Any]) -> None:
     """A Tune trial that trains and judges a whole curriculum, stage after stage, and reports its score."""
     from ray import tune
 
-    from dermsearch.search.work import do
+    from dermsearch.work.worker import do
 
     done = 0
     for job in config["jobs"]:
@@ -58,11 +58,11 @@ def by_trials(folder: Path, overrides: list[str], warm: bool) -> dict[str, Any]:
     from ray import tune
 
     from dermsearch.data.open import open_cases
-    from dermsearch.search.driver import Driver
-    from dermsearch.search.keys import root_key
-    from dermsearch.search.space import Space
-    from dermsearch.search.store import StageStore
-    from dermsearch.studyfile import load_study
+    from dermsearch.search.space.space import Space
+    from dermsearch.search.tree.driver import Driver
+    from dermsearch.storage.keys import root_key
+    from dermsearch.storage.stages import StageStore
+    from dermsearch.study.reading import load_study
     from dermsearch.training.precision import resolve
 
     study = load_study(STUDY, overrides)

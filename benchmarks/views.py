@@ -25,10 +25,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dermsearch.data.augment import View, render
-from dermsearch.data.counter import uniforms
-from dermsearch.data.pictures import Pictures
-from dermsearch.data.synthetic import synthetic
+from dermsearch.data.drawn.skin import synthetic
+from dermsearch.data.views.augment import View, render
+from dermsearch.data.views.pictures import Pictures
+from dermsearch.numbers import uniforms
 
 CORES = len(os.sched_getaffinity(0))
 STORED = {64: 96}  # side of the pictures by that of the views; else 8/7 of it, as 256 to 224

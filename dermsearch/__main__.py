@@ -1,5 +1,5 @@
 """python -m dermsearch"""
 
-from dermsearch.cli import main
+from dermsearch.cli.main import main
 
 main()

@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 import torch
 
-from dermsearch.config import Study
-from dermsearch.downstream import PROTOCOLS
-from dermsearch.search.brain import Brain
-from dermsearch.search.driver import Driver
-from dermsearch.search.keys import score_key
-from dermsearch.search.space import Space
-from dermsearch.search.store import StageStore
+from dermsearch.evaluate import PROTOCOLS
+from dermsearch.search.propose.proposer import Brain
+from dermsearch.search.space.space import Space
+from dermsearch.search.tree.driver import Driver
+from dermsearch.storage.keys import score_key
+from dermsearch.storage.stages import StageStore
+from dermsearch.study.config import Study
 
 TASKS = {"relative_location": {}, "moco_v2": {"queue": 64}, "odc": {"clusters": 4}}
 

@@ -12,7 +12,7 @@ import yaml
 
 from dermsearch.data.case import NAMED
 from dermsearch.results import Results, load
-from dermsearch.results.tables import RANDOM_WEIGHTS, ROOT_CURRICULUM, SCHEMAS, build, write
+from dermsearch.results.tables.schema import RANDOM_WEIGHTS, ROOT_CURRICULUM, SCHEMAS, build, write
 
 CONTRAST, BOTH = "paired_contrast", "paired_contrast > pseudo_labels"
 NUMBERS = {"auc": 0.7, "recall": 0.4, "specificity": 0.9, "precision": 0.6}

@@ -12,13 +12,13 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from dermsearch.config import Data
 from dermsearch.data.case import SEVEN_POINT
-from dermsearch.data.files import Folder, first_line
-from dermsearch.data.shard import checksum
-from dermsearch.data.splits import Split
-from dermsearch.data.store import FORMAT, MANIFEST, CaseStore, read_manifest
+from dermsearch.data.prepare.shard import checksum
+from dermsearch.data.store.case_store import FORMAT, MANIFEST, CaseStore, read_manifest
+from dermsearch.data.store.splits import Split
 from dermsearch.errors import UserError
+from dermsearch.storage.files import Folder, first_line
+from dermsearch.study.config import Data
 
 SYNTHETIC_VERSION = 1  # raise it when the pictures change
 PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]*")  # the name of a file of a store
@@ -69,8 +69,8 @@ def open_cases(data: Data, cache: Path) -> CaseStore:
     folder = store_folder(data, cache)
     if is_made(data, cache):
         return CaseStore(folder)
-    from dermsearch.data.build import write_store
-    from dermsearch.data.synthetic import synthetic
+    from dermsearch.data.drawn.skin import synthetic
+    from dermsearch.data.prepare.build import write_store
 
     settings = {"source": data.source, "version": SYNTHETIC_VERSION, "cases": data.cases, "seed": data.seed}
     drawn = synthetic(data.cases, data.size, data.seed)

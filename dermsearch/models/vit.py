@@ -12,8 +12,8 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from dermsearch import world
-from dermsearch.data.counter import uniforms
 from dermsearch.models.heads import GlobalDropout
+from dermsearch.numbers import uniforms
 
 
 def grid(vit: VisionTransformer, size: int) -> tuple[int, int]:

@@ -23,11 +23,11 @@ from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
 from dermsearch import world
-from dermsearch.data.augment import PatchGrid, View, patches, plain, render
-from dermsearch.data.blockmask import BlockMask, masks
-from dermsearch.data.counter import uniforms
-from dermsearch.data.pictures import Pictures
+from dermsearch.data.views.augment import PatchGrid, View, patches, plain, render
+from dermsearch.data.views.blockmask import BlockMask, masks
+from dermsearch.data.views.pictures import Pictures
 from dermsearch.errors import UserError, nearest
+from dermsearch.numbers import uniforms
 
 if TYPE_CHECKING:
     from dermsearch.models.relations import Handover

@@ -27,7 +27,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from dermsearch import world
-from dermsearch.data.augment import View, local_side
+from dermsearch.data.views.augment import View, local_side
 from dermsearch.models.momentum import Follower, momentum_at
 from dermsearch.models.vit import StochasticDepth
 from dermsearch.pretext.base import Batch, Loss, Setting, Settings, Task

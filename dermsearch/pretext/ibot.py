@@ -22,7 +22,7 @@ from pydantic import Field
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from dermsearch.data.blockmask import BlockMask
+from dermsearch.data.views.blockmask import BlockMask
 from dermsearch.errors import UserError
 from dermsearch.models import encoders
 from dermsearch.models.vit import grid, tokens

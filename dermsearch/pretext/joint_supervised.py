@@ -25,7 +25,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from dermsearch import world
-from dermsearch.data.augment import View
+from dermsearch.data.views.augment import View
 from dermsearch.errors import UserError, nearest
 from dermsearch.models.contrast import nt_xent
 from dermsearch.models.heads import mlp

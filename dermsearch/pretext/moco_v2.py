@@ -24,7 +24,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from dermsearch import world
-from dermsearch.data.augment import View
+from dermsearch.data.views.augment import View
 from dermsearch.errors import UserError
 from dermsearch.models.heads import mlp
 from dermsearch.pretext.base import Batch, Loss, Setting, Settings, Task

@@ -28,11 +28,11 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from dermsearch import world
-from dermsearch.data.augment import View
-from dermsearch.data.counter import uniforms
+from dermsearch.data.views.augment import View
 from dermsearch.errors import UserError
 from dermsearch.models.kmeans import mutual_information, spherical_kmeans
 from dermsearch.models.relations import ATTENTIVE, Handover, LabelHeads
+from dermsearch.numbers import uniforms
 from dermsearch.pretext.base import Batch, JointTask, Loss, Setting, Settings, Whole
 
 

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import nn
 
-from dermsearch.data.augment import PatchGrid
+from dermsearch.data.views.augment import PatchGrid
 from dermsearch.models.heads import GlobalDropout
 from dermsearch.pretext.base import Batch, Loss, Setting, Settings, Task
 

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from dermsearch.data.augment import View
+from dermsearch.data.views.augment import View
 from dermsearch.pretext.base import Batch, Loss, Setting, Settings, Task
 
 

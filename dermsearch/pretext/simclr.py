@@ -16,7 +16,7 @@ import torch
 from pydantic import Field
 from torch import nn
 
-from dermsearch.data.augment import View
+from dermsearch.data.views.augment import View
 from dermsearch.errors import UserError
 from dermsearch.models.contrast import nt_xent
 from dermsearch.models.heads import mlp

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from dermsearch.data.pool import CasePool, Look
+from dermsearch.data.store.pool import CasePool, Look
 from dermsearch.models.encoders import Encoders
 from dermsearch.models.heads import GlobalDropout
 from dermsearch.pretext.base import AnyTask, Batch, Loss, Setting, all_features

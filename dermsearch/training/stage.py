@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from dermsearch import world
-from dermsearch.data.pool import CasePool, PairedPool
-from dermsearch.data.store import CaseStore
+from dermsearch.data.store.case_store import CaseStore
+from dermsearch.data.store.pool import CasePool, PairedPool
 from dermsearch.models.batchnorm import across_processes
 from dermsearch.models.encoders import Encoders
 from dermsearch.pretext.base import Batch, Loss, find_task

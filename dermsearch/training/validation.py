@@ -17,9 +17,9 @@ from timm.layers import DropPath
 from torch import Tensor, nn
 
 from dermsearch import world
-from dermsearch.data.counter import uniforms
-from dermsearch.data.pool import CasePool
+from dermsearch.data.store.pool import CasePool
 from dermsearch.models.heads import GlobalDropout
+from dermsearch.numbers import uniforms
 from dermsearch.pretext.base import Batch
 from dermsearch.training.learner import Learner
 

@@ -10,12 +10,12 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
-from dermsearch.data.decode import Form
-from dermsearch.data.engines import on_cores
-from dermsearch.data.prepare import Order, prepare
-from dermsearch.data.progress import Silent
+from dermsearch.data.decode.image import Form
+from dermsearch.data.prepare.engines import on_cores
+from dermsearch.data.prepare.prepare import Order, prepare
+from dermsearch.data.prepare.progress import Silent
 from dermsearch.data.sources.base import Columns
-from dermsearch.data.store import QUARANTINE, CaseStore
+from dermsearch.data.store.case_store import QUARANTINE, CaseStore
 
 CASES = 8
 VICTIM = "c3"  # the case that is damaged

@@ -42,7 +42,7 @@ def write(self, name, data):
     whole(self, name, data)
 
 if any("default_worker" in word for word in sys.orig_argv):
-    from dermsearch.search import place
+    from dermsearch.storage import place
     whole, place.Place._write = place.Place._write, write
 """
 

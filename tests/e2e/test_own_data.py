@@ -11,8 +11,8 @@ import pytest
 from e2e.tiny import run
 from PIL import Image
 
-from dermsearch.data.store import CaseStore
-from dermsearch.data.synthetic import synthetic
+from dermsearch.data.drawn.skin import synthetic
+from dermsearch.data.store.case_store import CaseStore
 from dermsearch.results import load
 
 STUDY = [

@@ -15,16 +15,16 @@ import pytest
 from PIL import Image
 from s3 import Server, serving
 
-from dermsearch.config import Data
-from dermsearch.data.decode import Form
-from dermsearch.data.engines import on_cores
-from dermsearch.data.files import Folder
+from dermsearch.data.decode.image import Form
 from dermsearch.data.open import fetch, open_cases
-from dermsearch.data.prepare import Order, prepare
-from dermsearch.data.progress import Silent
-from dermsearch.data.splits import Split
+from dermsearch.data.prepare.engines import on_cores
+from dermsearch.data.prepare.prepare import Order, prepare
+from dermsearch.data.prepare.progress import Silent
+from dermsearch.data.store.splits import Split
 from dermsearch.errors import UserError
 from dermsearch.results import load
+from dermsearch.storage.files import Folder
+from dermsearch.study.config import Data
 
 STUDY = """\
 name: remote

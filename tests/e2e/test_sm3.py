@@ -12,7 +12,7 @@ import timm
 import torch
 
 from dermsearch.results import load
-from dermsearch.results.leaderboard import leaderboard
+from dermsearch.results.board.leaderboard import leaderboard
 
 TINY = [
     *("--quick", "data.cases=60", "data.size=32", "encoder.name=resnet10t", "search.seeds=[0]"),

@@ -11,9 +11,9 @@ import pytest
 import torch
 from s3 import serving
 
-from dermsearch.search import place
-from dermsearch.search.place import StoreLost
-from dermsearch.search.store import StageStore
+from dermsearch.storage import place
+from dermsearch.storage.place import StoreLost
+from dermsearch.storage.stages import StageStore
 
 
 class Line:

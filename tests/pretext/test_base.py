@@ -9,9 +9,9 @@ from gloo import Group
 from pretext import tiny
 
 from dermsearch import world
-from dermsearch.data.augment import PatchGrid, View
-from dermsearch.data.pool import CasePool
-from dermsearch.data.store import CaseStore
+from dermsearch.data.store.case_store import CaseStore
+from dermsearch.data.store.pool import CasePool
+from dermsearch.data.views.augment import PatchGrid, View
 from dermsearch.errors import UserError
 from dermsearch.pretext import base
 from dermsearch.pretext.base import Batch, all_features, find_task

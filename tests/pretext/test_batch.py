@@ -3,9 +3,9 @@
 import numpy as np
 import torch
 
-from dermsearch.data.augment import View
-from dermsearch.data.blockmask import BlockMask
-from dermsearch.data.pictures import Pictures
+from dermsearch.data.views.augment import View
+from dermsearch.data.views.blockmask import BlockMask
+from dermsearch.data.views.pictures import Pictures
 from dermsearch.pretext.base import Batch
 
 LARGE = View(32, scale=(0.4, 1), flip=0.5, jitter=(0.4, 0.4, 0.4, 0.1), jitter_p=0.8, blur=0.5)

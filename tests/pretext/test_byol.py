@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from pretext import tiny
 from torch import nn
 
-from dermsearch.data.store import CaseStore
+from dermsearch.data.store.case_store import CaseStore
 from dermsearch.errors import UserError
 from dermsearch.models.momentum import momentum_at
 from dermsearch.pretext.base import Setting

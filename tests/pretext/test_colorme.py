@@ -8,8 +8,8 @@ import torch
 from pretext import tiny
 from torch import nn
 
-from dermsearch.data.pictures import STATISTICS
-from dermsearch.data.store import CaseStore
+from dermsearch.data.store.case_store import CaseStore
+from dermsearch.data.views.pictures import STATISTICS
 from dermsearch.errors import UserError
 from dermsearch.models.decoder import Decoder, map_sizes
 from dermsearch.models.encoders import backbone

@@ -6,7 +6,7 @@ import torch
 from pretext import tiny
 from safetensors.torch import load_file, save_file
 
-from dermsearch.data.store import CaseStore
+from dermsearch.data.store.case_store import CaseStore
 from dermsearch.models.encoders import Encoders
 from dermsearch.models.momentum import Follower
 from dermsearch.pretext.base import TASKS, find_task, task_names

@@ -8,7 +8,7 @@ import torch
 from pretext import tiny
 from torch import Tensor, nn
 
-from dermsearch.data.store import CaseStore
+from dermsearch.data.store.case_store import CaseStore
 from dermsearch.models.encoders import Encoders
 from dermsearch.models.vit import BranchEnd
 from dermsearch.pretext.base import Setting

@@ -7,7 +7,7 @@ import torch
 from pretext import tiny
 from torch import Tensor, nn
 
-from dermsearch.data.store import CaseStore
+from dermsearch.data.store.case_store import CaseStore
 from dermsearch.errors import UserError
 from dermsearch.models.encoders import backbone
 from dermsearch.pretext.base import Setting

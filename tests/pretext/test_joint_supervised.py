@@ -11,7 +11,7 @@ from pretext import tiny
 from torch import Tensor, nn
 
 from dermsearch import world
-from dermsearch.data.store import CaseStore
+from dermsearch.data.store.case_store import CaseStore
 from dermsearch.errors import UserError
 from dermsearch.models.batchnorm import across_processes
 from dermsearch.models.contrast import nt_xent

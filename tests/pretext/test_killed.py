@@ -10,9 +10,9 @@ import pytest
 import torch
 from pretext import tiny
 
-from dermsearch.data.store import CaseStore
+from dermsearch.data.store.case_store import CaseStore
 from dermsearch.pretext.base import find_task
-from dermsearch.search.store import PartialStage, StageStore
+from dermsearch.storage.stages import PartialStage, StageStore
 from dermsearch.training.stage import train_stage
 
 STEPS = 9  # three epochs of three

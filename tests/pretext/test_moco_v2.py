@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from pretext import tiny
 from torch import nn
 
-from dermsearch.data.store import CaseStore
+from dermsearch.data.store.case_store import CaseStore
 from dermsearch.errors import UserError
 from dermsearch.pretext.base import Setting
 from dermsearch.pretext.moco_v2 import KeyNetwork, MoCoV2, info_nce

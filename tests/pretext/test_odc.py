@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from pretext import tiny
 from torch import nn
 
-from dermsearch.data.store import CaseStore
+from dermsearch.data.store.case_store import CaseStore
 from dermsearch.errors import UserError
 from dermsearch.pretext.base import Batch, Setting
 from dermsearch.pretext.odc import ODC, class_weights, first_of_each, halves, kmeans

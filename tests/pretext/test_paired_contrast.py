@@ -7,7 +7,7 @@ import torch
 from pretext import tiny
 from torch import Tensor, nn
 
-from dermsearch.data.pool import PairedPool
+from dermsearch.data.store.pool import PairedPool
 from dermsearch.errors import UserError
 from dermsearch.pretext.base import Setting
 from dermsearch.pretext.paired_contrast import PairedContrast, equation_4, projector

@@ -10,7 +10,7 @@ from pretext import tiny
 from torch.nn.parallel import DistributedDataParallel
 
 from dermsearch import world
-from dermsearch.data.store import CaseStore
+from dermsearch.data.store.case_store import CaseStore
 from dermsearch.models.batchnorm import across_processes
 from dermsearch.models.momentum import Follower
 from dermsearch.pretext import odc

@@ -14,10 +14,10 @@ from pretext import tiny
 from torch import nn
 
 from dermsearch import world
-from dermsearch.data.build import write_store
 from dermsearch.data.case import SEVEN_POINT, Case
-from dermsearch.data.pool import PairedPool
-from dermsearch.data.store import CaseStore
+from dermsearch.data.prepare.build import write_store
+from dermsearch.data.store.case_store import CaseStore
+from dermsearch.data.store.pool import PairedPool
 from dermsearch.errors import UserError
 from dermsearch.models.kmeans import mutual_information, spherical_kmeans
 from dermsearch.models.relations import ATTENTIVE, RELATIONS

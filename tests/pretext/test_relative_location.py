@@ -6,8 +6,8 @@ import torch
 from pretext import tiny
 from torch import nn
 
-from dermsearch.data.pictures import Pictures
-from dermsearch.data.store import CaseStore
+from dermsearch.data.store.case_store import CaseStore
+from dermsearch.data.views.pictures import Pictures
 from dermsearch.pretext.base import Batch, Setting
 from dermsearch.pretext.relative_location import CENTRE, NEIGHBOURS, SMALLEST, RelativeLocation, rendered
 

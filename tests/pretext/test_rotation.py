@@ -5,7 +5,7 @@ import torch
 from pretext import tiny
 from torch import nn
 
-from dermsearch.data.store import CaseStore
+from dermsearch.data.store.case_store import CaseStore
 from dermsearch.pretext.base import Setting
 from dermsearch.pretext.rotation import Rotation, turns
 

@@ -7,7 +7,7 @@ from lightly.models.modules.heads import SimCLRProjectionHead
 from pretext import tiny
 from torch import nn
 
-from dermsearch.data.store import CaseStore
+from dermsearch.data.store.case_store import CaseStore
 from dermsearch.errors import UserError
 from dermsearch.pretext.base import Setting
 from dermsearch.pretext.simclr import SimCLR

@@ -9,8 +9,8 @@ from pretext import tiny
 from torch import Tensor, nn
 
 from dermsearch import world
-from dermsearch.data.augment import local_side
-from dermsearch.data.store import CaseStore
+from dermsearch.data.store.case_store import CaseStore
+from dermsearch.data.views.augment import local_side
 from dermsearch.errors import UserError
 from dermsearch.models.batchnorm import across_processes
 from dermsearch.pretext.base import Setting

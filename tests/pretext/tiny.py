@@ -12,10 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dermsearch.data.build import write_store
 from dermsearch.data.case import Case
-from dermsearch.data.pool import CasePool
-from dermsearch.data.store import CaseStore
+from dermsearch.data.prepare.build import write_store
+from dermsearch.data.store.case_store import CaseStore
+from dermsearch.data.store.pool import CasePool
 from dermsearch.models.encoders import Encoders
 from dermsearch.pretext.base import Batch, all_features, find_task
 from dermsearch.training import optim

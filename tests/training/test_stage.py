@@ -7,7 +7,7 @@ import pytest
 import torch
 from pretext import tiny
 
-from dermsearch.data.store import CaseStore
+from dermsearch.data.store.case_store import CaseStore
 from dermsearch.pretext import base
 from dermsearch.pretext.base import Batch, Loss, Settings, Task
 from dermsearch.training import stage

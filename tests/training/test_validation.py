@@ -9,8 +9,8 @@ from gloo import Group
 from pretext import tiny
 
 from dermsearch import world
-from dermsearch.data.pool import CasePool
-from dermsearch.data.store import CaseStore
+from dermsearch.data.store.case_store import CaseStore
+from dermsearch.data.store.pool import CasePool
 from dermsearch.models.batchnorm import across_processes
 from dermsearch.pretext.base import find_task
 from dermsearch.training import stage

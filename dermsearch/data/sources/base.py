@@ -14,8 +14,8 @@ import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from dermsearch.data.files import Folder
 from dermsearch.errors import UserError, nearest
+from dermsearch.storage.files import Folder
 
 IMAGES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".dcm", ".dicom")
 LONGEST = 200  # bytes of a case's id

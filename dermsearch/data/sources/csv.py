@@ -12,7 +12,6 @@ value is a number becomes numbers. Empty, NA, none, unknown and -1 mean that a v
 from __future__ import annotations
 
 from dermsearch.data.case import MODALITIES
-from dermsearch.data.files import Folder
 from dermsearch.data.sources.base import (
     SPLIT_WORDS,
     Collector,
@@ -32,6 +31,7 @@ from dermsearch.data.sources.base import (
     word,
 )
 from dermsearch.errors import UserError, nearest
+from dermsearch.storage.files import Folder
 
 
 def read(folder: Folder, columns: Columns) -> Release:

@@ -9,7 +9,6 @@ Infrequent words are grouped into 24 classes as the authors group them. The id o
 
 from __future__ import annotations
 
-from dermsearch.data.files import Folder
 from dermsearch.data.sources.base import (
     Collector,
     Columns,
@@ -25,6 +24,7 @@ from dermsearch.data.sources.base import (
     sex,
     word,
 )
+from dermsearch.storage.files import Folder
 
 PLAIN = {"absent": "absent", "regular": "regular", "irregular": "irregular"}
 WORDS = {

@@ -8,7 +8,6 @@ The id of a case is its `md5hash`. Three labels: `diagnosis` (the three-way part
 
 from __future__ import annotations
 
-from dermsearch.data.files import Folder
 from dermsearch.data.sources.base import (
     Collector,
     Columns,
@@ -23,6 +22,7 @@ from dermsearch.data.sources.base import (
     skin_type,
     word,
 )
+from dermsearch.storage.files import Folder
 
 THREE = {"benign": 2234, "malignant": 2263, "non-neoplastic": 12080}
 NINE = {

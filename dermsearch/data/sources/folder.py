@@ -11,7 +11,6 @@ over; a file of another kind in a class folder is listed as a problem, as it may
 from __future__ import annotations
 
 from dermsearch.data.case import MODALITIES
-from dermsearch.data.files import Folder
 from dermsearch.data.sources.base import (
     IMAGES,
     SPLIT_WORDS,
@@ -24,6 +23,7 @@ from dermsearch.data.sources.base import (
     path_id,
 )
 from dermsearch.errors import UserError, nearest
+from dermsearch.storage.files import Folder
 
 PASSED_OVER = (".txt", ".md", ".csv", ".tsv", ".json", ".xml", ".yaml", ".yml", ".html", ".pdf", ".xlsx", ".db", ".ini")
 

@@ -9,7 +9,6 @@ Several images may show one lesion (`lesion_id`). The id of a case is its `image
 
 from __future__ import annotations
 
-from dermsearch.data.files import Folder
 from dermsearch.data.sources.base import (
     Collector,
     Columns,
@@ -24,6 +23,7 @@ from dermsearch.data.sources.base import (
     sex,
     word,
 )
+from dermsearch.storage.files import Folder
 
 COUNTS = {"nv": 6705, "mel": 1113, "bkl": 1099, "bcc": 514, "akiec": 327, "vasc": 142, "df": 115}
 NEEDS = ("lesion_id", "image_id", "dx", "dx_type", "age", "sex", "localization")

@@ -9,7 +9,6 @@ The id of a case is its `image`. The column UNK, which is for the challenge's te
 
 from __future__ import annotations
 
-from dermsearch.data.files import Folder
 from dermsearch.data.sources.base import (
     Collector,
     Columns,
@@ -24,6 +23,7 @@ from dermsearch.data.sources.base import (
     sex,
     word,
 )
+from dermsearch.storage.files import Folder
 
 COUNTS = {"MEL": 4522, "NV": 12875, "BCC": 3323, "AK": 867, "BKL": 2624, "DF": 239, "VASC": 253, "SCC": 628}
 MARKS = (*COUNTS, "UNK")

@@ -11,7 +11,6 @@ unknown for most benign images.
 
 from __future__ import annotations
 
-from dermsearch.data.files import Folder
 from dermsearch.data.sources.base import (
     Collector,
     Columns,
@@ -26,6 +25,7 @@ from dermsearch.data.sources.base import (
     sex,
     word,
 )
+from dermsearch.storage.files import Folder
 
 CONDITIONS = {
     "nevus": 5193,

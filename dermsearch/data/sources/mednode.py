@@ -8,7 +8,6 @@ The id of a case is its folder and its file's name, for example melanoma_1128640
 
 from __future__ import annotations
 
-from dermsearch.data.files import Folder
 from dermsearch.data.sources.base import (
     Collector,
     Columns,
@@ -20,6 +19,7 @@ from dermsearch.data.sources.base import (
     locate,
     stem,
 )
+from dermsearch.storage.files import Folder
 
 COUNTS = {"melanoma": 70, "naevus": 100}
 

@@ -10,7 +10,6 @@ their own.
 
 from __future__ import annotations
 
-from dermsearch.data.files import Folder
 from dermsearch.data.sources.base import (
     Collector,
     Columns,
@@ -27,6 +26,7 @@ from dermsearch.data.sources.base import (
     truth,
     word,
 )
+from dermsearch.storage.files import Folder
 
 COUNTS = {"BCC": 845, "ACK": 730, "NEV": 244, "SEK": 235, "SCC": 192, "MEL": 52}
 TRUTHS = (

@@ -14,7 +14,6 @@ import io
 import re
 from collections.abc import Iterator
 
-from dermsearch.data.files import Folder, first_line
 from dermsearch.data.sources.base import (
     Collector,
     Columns,
@@ -28,6 +27,7 @@ from dermsearch.data.sources.base import (
     word,
 )
 from dermsearch.errors import UserError
+from dermsearch.storage.files import Folder, first_line
 
 CLASSES = ("common nevus", "atypical nevus", "melanoma")
 SHEET, TEXT = "PH2_dataset.xlsx", "PH2_dataset.txt"

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from dermsearch.data.files import Folder
 from dermsearch.data.sources.base import (
     Collector,
     Columns,
@@ -27,6 +26,7 @@ from dermsearch.data.sources.base import (
     path_id,
 )
 from dermsearch.errors import UserError
+from dermsearch.storage.files import Folder
 
 FILES = {"train": "train_{}.txt", "test": "val_{}.txt"}
 

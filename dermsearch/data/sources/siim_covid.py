@@ -10,7 +10,6 @@ of the image table are not read.
 
 from __future__ import annotations
 
-from dermsearch.data.files import Folder
 from dermsearch.data.sources.base import (
     Collector,
     Columns,
@@ -22,6 +21,7 @@ from dermsearch.data.sources.base import (
     locate,
     read_table,
 )
+from dermsearch.storage.files import Folder
 
 CLASSES = {
     "Negative for Pneumonia": "negative",

@@ -5,7 +5,6 @@ from pathlib import Path
 import pytest
 from data import releases
 
-from dermsearch.data.files import Folder
 from dermsearch.data.sources.base import (
     Collector,
     Images,
@@ -23,6 +22,7 @@ from dermsearch.data.sources.base import (
     wrong_id,
 )
 from dermsearch.errors import UserError
+from dermsearch.storage.files import Folder
 
 
 @pytest.mark.parametrize("case", ["1", "ISIC_0000001", "a b", "Ä-1.jpg", "x" * 200, "é" * 100])

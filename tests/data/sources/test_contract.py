@@ -8,9 +8,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from dermsearch.data.case import MODALITIES, SPLITS
-from dermsearch.data.files import Folder
 from dermsearch.data.sources.base import SOURCES, Release, find_source, wrong_id
 from dermsearch.errors import UserError
+from dermsearch.storage.files import Folder
 
 each = pytest.mark.parametrize("copy", COPIES, ids=str)
 with_table = pytest.mark.parametrize("copy", [c for c in COPIES if c.table], ids=str)

@@ -7,10 +7,10 @@ import pytest
 from data.releases import derm7pt, derm7pt_table
 
 from dermsearch.data.case import SEVEN_POINT
-from dermsearch.data.files import Folder
 from dermsearch.data.sources.base import Columns, Release
 from dermsearch.data.sources.derm7pt import SOURCE, WORDS
 from dermsearch.errors import UserError
+from dermsearch.storage.files import Folder
 
 
 def read(folder: Path) -> Release:

@@ -6,9 +6,9 @@ import pytest
 from data import releases
 from data.releases import CSV, NONE, fields
 
-from dermsearch.data.files import Folder
 from dermsearch.data.sources.base import Columns, Release, find_source
 from dermsearch.errors import UserError
+from dermsearch.storage.files import Folder
 
 
 def read(name: str, folder: Path, columns: Columns = NONE) -> Release:

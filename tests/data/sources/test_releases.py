@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from data import releases
 
-from dermsearch.data.files import Folder
 from dermsearch.data.sources.base import Columns, Record, Release, find_source
 from dermsearch.errors import UserError
+from dermsearch.storage.files import Folder
 
 
 def read(name: str, folder: Path, **columns: int) -> Release:

@@ -1,0 +1,1 @@
+"""The commands: thin; nothing heavy is imported before a command needs it."""

@@ -1,0 +1,257 @@
+"""`dermsearch data ...`: turn a downloaded data set into a case store, and look at what is in one."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from dermsearch.errors import UserError
+
+if TYPE_CHECKING:
+    from dermsearch.data.prepare.prepare import Order
+    from dermsearch.data.store.case_store import CaseStore
+
+data_app = typer.Typer(help="Make case stores of downloaded data sets, and look at them.", no_args_is_help=True)
+StoreArg = Annotated[str, typer.Argument(help="The folder of a case store, or a study whose cases are meant.")]
+OutOption = Annotated[str, typer.Option("--output", "-o", help="The store's folder, or a URI such as s3://bucket/x.")]
+YOURS = "A table or folders of your own"
+SPLIT = "Split"
+FAILED = 1
+DATA_SETS = (
+    "derm7pt, ham10000, isic2019, isic2020, pad_ufes_20, fitzpatrick17k, ph2, mednode, sd198, siim_covid; "
+    "or 'folder' for class folders, 'csv' for a table of your own."
+)
+
+
+@data_app.command()
+def prepare(
+    source: Annotated[str, typer.Argument(help=f"The data set: {DATA_SETS}")],
+    release: Annotated[str, typer.Argument(metavar="PATH", help="The unpacked release: a folder, URI or (csv) table.")],
+    output: OutOption,
+    side: Annotated[
+        int, typer.Option(min=16, max=4096, help="The short side that images are kept at, in pixels.")
+    ] = 128,
+    fit: Annotated[
+        Literal["keep", "crop", "squash"],
+        typer.Option(help="keep the aspect, crop the central square, or squash all into a square."),
+    ] = "keep",
+    border: Annotated[int, typer.Option(min=0, help="Pixels to cut from every edge of an original.")] = 0,
+    encoded: Annotated[
+        bool, typer.Option("--encoded", help="Keep JPEGs and decode on use: a tenth of the space.")
+    ] = False,
+    workers: Annotated[int | None, typer.Option(min=1, help="Processes. Default: one per core.")] = None,
+    address: Annotated[
+        str | None, typer.Option(help="Prepare on the Ray cluster at this address instead; 'local' starts one here.")
+    ] = None,
+    max_bad: Annotated[float, typer.Option(min=0, max=1, help="The share of bad images or rows to go on with.")] = 0.01,
+    allow_missing: Annotated[
+        bool, typer.Option("--allow-missing", help="Images that are not there do not count.")
+    ] = False,
+    duplicates: Annotated[
+        Literal["out", "keep"] | None,
+        typer.Option(help="Images that occur twice. Default: out, but kept where a published split holds them."),
+    ] = None,
+    split: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SHARES",
+            rich_help_panel=SPLIT,
+            help="Such as train=0.7,val=0.15,test=0.15, the default; instead of a published split.",
+        ),
+    ] = None,
+    split_by: Annotated[
+        Literal["published", "patient", "lesion", "image"] | None,
+        typer.Option(rich_help_panel=SPLIT, help="Default: published, else patient, else lesion. 'image' leaks."),
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, rich_help_panel=SPLIT, help="Of the split.")] = 0,
+    fold: Annotated[int, typer.Option(min=0, rich_help_panel=SPLIT, help="Of a release with several splits.")] = 0,
+    image: Annotated[
+        list[str] | None,
+        typer.Option(metavar="MODALITY=COLUMN", rich_help_panel=YOURS, help="Image files, as derm=dermoscopy."),
+    ] = None,
+    label: Annotated[
+        list[str] | None,
+        typer.Option(metavar="COLUMN", rich_help_panel=YOURS, help="A label; the first is the diagnosis."),
+    ] = None,
+    case: Annotated[str | None, typer.Option(metavar="COLUMN", rich_help_panel=YOURS, help="Ids of cases.")] = None,
+    lesion: Annotated[str | None, typer.Option(metavar="COLUMN", rich_help_panel=YOURS, help="Ids of lesions.")] = None,
+    patient: Annotated[
+        str | None, typer.Option(metavar="COLUMN", rich_help_panel=YOURS, help="Ids of patients.")
+    ] = None,
+    split_column: Annotated[
+        str | None, typer.Option(metavar="COLUMN", rich_help_panel=YOURS, help="train, val or test.")
+    ] = None,
+    mask: Annotated[str | None, typer.Option(metavar="COLUMN", rich_help_panel=YOURS, help="Mask files.")] = None,
+    metadata: Annotated[
+        list[str] | None, typer.Option(metavar="COLUMN", rich_help_panel=YOURS, help="Anything else to keep.")
+    ] = None,
+    modality: Annotated[
+        Literal["derm", "clinic", "xray"], typer.Option(rich_help_panel=YOURS, help="Of a folder's images.")
+    ] = "derm",
+) -> None:
+    """Turn a downloaded data set into a case store.
+
+    Killed or interrupted, the same command continues. What cannot be used is left out and listed with reasons.
+    """
+    from rich.console import Console
+
+    from dermsearch.data.decode.image import Form
+    from dermsearch.data.prepare.engines import on_cores
+    from dermsearch.data.prepare.prepare import Order
+    from dermsearch.data.prepare.progress import Bar
+    from dermsearch.data.sources.base import Columns
+    from dermsearch.data.store.splits import Split, parse_shares
+
+    table = None
+    path, mark, query = release.partition("?") if "://" in release else (release, "", "")
+    if source == "csv" and "." in os.path.basename(path) and not os.path.isdir(path):
+        folder, table = os.path.split(path)
+        release = (folder or ".") + mark + query
+    order = Order(
+        source,
+        release,
+        output,
+        Form(side, fit, border),
+        encoded,
+        Split(split_by, parse_shares(split) if split else None, seed),
+        Columns(
+            images=dict(_pair(text) for text in image or ()),
+            labels=tuple(label or ()),
+            case=case,
+            lesion=lesion,
+            patient=patient,
+            split=split_column,
+            mask=mask,
+            metadata=tuple(metadata or ()),
+            modality=modality,
+            fold=fold,
+            table=table,
+        ),
+        max_bad,
+        allow_missing,
+        duplicates,
+    )
+    if split and split_by == "published":
+        raise UserError("--split: shares go with a split that is made, not with --split-by published")
+    if address:
+        from dermsearch.engines.ray_data import on_cluster
+
+        engine = on_cluster(address)
+    else:
+        engine = on_cores(workers or os.cpu_count() or 1)
+    console = Console(stderr=True) if sys.stderr.isatty() else Console(stderr=True, width=110)
+    try:
+        with Bar(console) as bar:
+            _finished(order, engine, bar)
+    except KeyboardInterrupt:
+        console.print("Interrupted. The same command continues from here.")
+        raise typer.Exit(130) from None
+
+
+def _finished(order: Order, engine: Any, bar: Any) -> None:
+    from dermsearch.data.prepare.prepare import prepare as make
+
+    started = time.monotonic()
+    manifest = make(order, engine, bar)
+    seconds = time.monotonic() - started
+    odd = manifest["notes_by_kind"]
+    if not bar.started:
+        bar.say(f"{order.store}: is there already, made in the same way: {manifest['cases']:,} cases.")
+        return
+    bar.say(f"{order.store}: {manifest['cases']:,} cases in {seconds:.1f} s, {manifest['bytes'] / 1e6:,.0f} MB.")
+    if odd:
+        kinds = ", ".join(f"{count:,} {kind}" for kind, count in odd.items())
+        bar.say(f"Odd or bad: {kinds}. `dermsearch data describe {order.store}` tells more.")
+
+
+def _pair(text: str) -> tuple[str, str]:
+    from dermsearch.data.case import MODALITIES
+
+    modality, _, column = text.partition("=")
+    if modality not in MODALITIES or not column:
+        raise UserError(f"--image: '{text}' must be MODALITY=COLUMN, with one of {', '.join(MODALITIES)}")
+    return modality, column
+
+
+@data_app.command()
+def check(store: Annotated[str, typer.Argument(help="The folder or URI of a case store.")]) -> None:
+    """Verify a store: checksums, published counts, no leak between splits. Exit code 1 where something is wrong."""
+    from dermsearch.data.inspect.check import check as verify
+
+    report = verify(_fetched(store) if "://" in store else store)
+    for line in report.lines:
+        print(line)
+    if report.failed:
+        raise typer.Exit(FAILED)
+
+
+@data_app.command()
+def describe(store: StoreArg) -> None:
+    """Show a store's data card: counts, class balance by split, image sizes, what is missing, licence."""
+    from dermsearch.data.store.card import describe as lines
+
+    for line in lines(_open(store)):
+        print(line)
+
+
+@data_app.command()
+def show(
+    store: StoreArg,
+    output: Annotated[Path, typer.Option("--output", "-o", help="The picture to write.")] = Path("cases.png"),
+    count: Annotated[int, typer.Option(min=1, max=400, help="How many cases to show.")] = 24,
+    seed: Annotated[int, typer.Option(min=0, help="Which cases: a draw.")] = 0,
+) -> None:
+    """Draw a contact sheet of some cases, every modality side by side, with their labels."""
+    from dermsearch.data.inspect.show import show_store
+
+    print(show_store(_open(store), output, count, seed))
+
+
+@data_app.command()
+def mix(
+    stores: Annotated[list[str], typer.Argument(help="Case stores to join.")],
+    output: OutOption,
+    without: Annotated[
+        list[str] | None,
+        typer.Option(metavar="STORE", help="Leave out images that also stand in this store, to judge on it fairly."),
+    ] = None,
+) -> None:
+    """Join stores into one for pre-training; every image keeps its modality."""
+    from rich.console import Console
+
+    from dermsearch.data.prepare.mix import mix as join
+    from dermsearch.data.prepare.progress import Bar
+
+    with Bar(Console(stderr=True)) as bar:
+        manifest = join(list(stores), output, list(without or ()), bar)
+        bar.say(f"{output}: {manifest['cases']:,} cases, {manifest['bytes'] / 1e6:,.0f} MB.")
+
+
+def _fetched(uri: str) -> Path:
+    """A remote store's copy on this machine."""
+    from dermsearch.data.open import fetch
+
+    return fetch(uri, Path("~/.cache/dermsearch/data").expanduser())
+
+
+def _open(store: str) -> CaseStore:
+    """A case store by its folder or URI, or the cases of a study."""
+    from dermsearch.data.store.case_store import CaseStore
+
+    if os.path.isdir(store):  # Path.is_dir raises where a name is too long
+        return CaseStore(store)
+    if "://" in store:
+        return CaseStore(_fetched(store))
+    from dermsearch.data.open import open_cases
+    from dermsearch.run.run import cache_folder
+    from dermsearch.storage.stages import StageStore
+    from dermsearch.study.reading import load_study, located
+
+    study = load_study(store)
+    with located(store):
+        return open_cases(study.data, cache_folder(StageStore(study.compute.store)))

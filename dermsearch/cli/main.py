@@ -1,0 +1,200 @@
+"""The commands. Everything heavy is imported inside the command that needs it, so that help answers at once."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import sys
+from contextlib import redirect_stdout
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from dermsearch import __version__
+from dermsearch.cli.data import data_app
+from dermsearch.cli.replay import replay
+from dermsearch.cli.results import explain, results_app
+from dermsearch.cli.store import store_app
+from dermsearch.errors import UserError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+app = typer.Typer(
+    help="Which self-supervised curriculum is worth your GPU-weeks? Search it, on a laptop or a Ray cluster.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        print(f"dermsearch {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and leave.")
+    ] = False,
+) -> None:
+    """What stands before a command; `app` carries the help."""
+
+
+app.add_typer(data_app, name="data")
+app.add_typer(results_app, name="results")
+app.add_typer(store_app, name="store")
+
+StudyArg = Annotated[str, typer.Argument(help="A study file, or the name of a shipped study such as curriculum.yaml.")]
+OverrideArg = Annotated[
+    list[str] | None,
+    typer.Argument(help="Overrides of the study, e.g. train.epochs=20 compute.engine=inline."),
+]
+QuickArg = Annotated[
+    bool,
+    typer.Option("--quick", help="Lay the study's section 'quick' over it: a small version, called NAME-quick."),
+]
+FAILED, INTERRUPTED = 3, 130
+FULL = (errno.ENOSPC, errno.EDQUOT)  # a disk or a quota that is used up, wherever in a run
+WIDTH = 110  # of what is not a terminal
+
+
+@app.command()
+def run(
+    study: StudyArg,
+    overrides: OverrideArg = None,
+    quick: QuickArg = False,
+    out: Annotated[Path | None, typer.Option(help="Where tables, figures and logs go. Default: results/NAME.")] = None,
+    address: Annotated[
+        str | None,
+        typer.Option(help="Join the Ray cluster at this address (or 'auto') instead of starting one here."),
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print a machine-readable summary; everything else goes to stderr.")
+    ] = False,
+) -> None:
+    """Run a study: train what is missing of its stage tree, judge it, write tables and figures, print the leaderboard.
+
+    Killed or interrupted, the same command continues where it was. Exit code 0: all stages came through; 2: the
+    study or the command is wrong, nothing was started; 3: some stages failed, the rest is there.
+    """
+    from rich.console import Console
+
+    from dermsearch.study.reading import load_study, located
+
+    settings = load_study(study, overrides or [], quick)
+    if address and settings.compute.engine == "inline":
+        raise UserError("--address: joins a Ray cluster, but compute.engine is 'inline'")
+    from dermsearch.run.run import run_study
+
+    console = Console(stderr=True) if sys.stderr.isatty() else Console(stderr=True, width=WIDTH)
+    folder = out or Path("results") / settings.name
+    try:
+        # Ray tells of a worker's death on standard output, which belongs to the results.
+        with located(study, overrides or [], quick), redirect_stdout(sys.stderr):
+            outcome = run_study(settings, folder, address, console)
+    except KeyboardInterrupt:
+        console.print("Interrupted. The same command continues from here.")
+        raise typer.Exit(INTERRUPTED) from None
+    from dermsearch.results import load
+    from dermsearch.results.board.leaderboard import leaderboard, render, summary
+    from dermsearch.results.pictures.figures import figures
+
+    results = load(folder)
+    rows = leaderboard(results)
+    drawn = figures(folder)
+    counts = outcome.summary["stages"]
+    became = [f"{counts[state]} {state}" for state in ("trained", "reused", "failed")]
+    became += [f"{counts[state]} {state}" for state in ("dropped", "pruned") if counts[state]]
+    took = f"{outcome.summary['seconds']:.0f} s"
+    console.print(
+        f"Stages: {', '.join(became)} in {took}. Tables and {sum(p.suffix == '.png' for p in drawn)} figures: {folder}",
+        highlight=False,
+        soft_wrap=True,
+    )
+    if said := outcome.summary["budget"]["said"]:
+        console.print(
+            f"Ended: {said}. The same command with a larger search.budget continues.", highlight=False, soft_wrap=True
+        )
+    board = render(rows, title=settings.name)
+    (console if as_json else _paper()).print(board)
+    if as_json:
+        print(json.dumps({**outcome.summary, **summary(rows)}, indent=2))
+    if outcome.failed:
+        first = outcome.failed[0]
+        others = f" (and {len(outcome.failed) - 1} more)" if len(outcome.failed) > 1 else ""
+        console.print(f"Failed: {first[0]}: {first[1]}{others}", style="red", highlight=False, soft_wrap=True)
+        raise typer.Exit(FAILED)
+
+
+@app.command()
+def plan(study: StudyArg, overrides: OverrideArg = None, quick: QuickArg = False) -> None:
+    """Show a study's stage tree, how many stages sharing saves and what it costs. Trains nothing."""
+    from dermsearch.study.reading import load_study, located
+
+    settings = load_study(study, overrides or [], quick)
+    from dermsearch.run.plan import lines, make_plan
+
+    with located(study, overrides or [], quick):
+        found, _ = make_plan(settings)
+    for line in lines(found):
+        print(line)
+
+
+@app.command()
+def figures(folder: Annotated[Path, typer.Argument(help="The folder of a study's results.")]) -> None:
+    """Draw the figures of a finished study again, from its tables alone."""
+    from dermsearch.results.pictures.figures import figures as draw
+
+    for path in draw(folder):
+        print(path)
+
+
+@app.command()
+def leaderboard(
+    folder: Annotated[Path, typer.Argument(help="The folder of a study's results.")],
+    protocol: Annotated[str | None, typer.Option(help="Judge by this protocol instead of the study's.")] = None,
+    metric: Annotated[str | None, typer.Option(help="balanced_accuracy, macro_f1 or auc.")] = None,
+    label: Annotated[str | None, typer.Option(help="A label, or 'mean'.")] = None,
+) -> None:
+    """Print the leaderboard of a study again, by any protocol, metric and label that its tables hold."""
+    from dermsearch.results import load
+    from dermsearch.results.board.leaderboard import leaderboard as make
+    from dermsearch.results.board.leaderboard import render
+
+    results = load(folder)
+    rows = make(results, protocol=protocol, metric=metric, label=label)
+    _paper().print(render(rows, title=results.study.get("name", str(folder))))
+
+
+app.command()(explain)
+app.command()(replay)
+
+
+def _paper() -> Console:
+    """Standard output: as wide as the terminal, and wide enough for a table where it is a file or a pipe."""
+    from rich.console import Console
+
+    return Console() if sys.stdout.isatty() else Console(width=WIDTH)
+
+
+def main() -> None:
+    """The console script: mistakes are one message and exit code 2; bugs keep their traceback."""
+    try:
+        app()
+    except UserError as error:
+        print(f"dermsearch: {error}", file=sys.stderr)
+        sys.exit(2)
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        where = f"{error.filename}: " if error.filename else ""
+        print(
+            f"dermsearch: {where}{os.strerror(error.errno)}; make room, and the same command continues", file=sys.stderr
+        )
+        sys.exit(2)

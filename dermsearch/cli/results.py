@@ -1,0 +1,96 @@
+"""`dermsearch results ...`: what can be done with results tables, a paper's or one's own."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+results_app = typer.Typer(help="Look into results: a paper's table, your own, or a study's.", no_args_is_help=True)
+INCONSISTENT = 1
+WIDTH = 110  # of what is not a terminal
+
+
+@results_app.callback()
+def group() -> None:
+    """Keeps `audit` a command by its name while it is the only one; `results_app` carries the help."""
+
+
+@results_app.command()
+def audit(
+    table: Annotated[
+        str,
+        typer.Argument(
+            help="A CSV table, a shipped one (sm3_table1), counted predictions, or a study's results folder."
+        ),
+    ],
+    counts: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="CSV with label, positive, total (and class); or derm7pt_test_counts."),
+    ] = None,
+    confusions: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="CSV with row, label, true, predicted, count: what the table must follow from."
+        ),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False,
+) -> None:
+    """Check that sensitivity, specificity and precision can come from whole numbers of cases, and name what is wrong.
+
+    Exit code 0: everything is consistent; 1: something is not; 2: the command or a file is wrong. A table has the
+    columns row, label, sens, spec, prec, or row, column_metric (as Sens|MEL), value. Percent, or fractions throughout.
+    """
+    from dermsearch.papers.claims import audit_table
+    from dermsearch.results.papers.audit_scores import audit_alone
+    from dermsearch.results.papers.audit_text import audit_data, audit_lines, scores_data, scores_lines
+
+    own = audit_alone(table, counts, confusions)
+    if own is not None:
+        good, lines, data = own.consistent, scores_lines(own), scores_data(own)
+    else:
+        audits = audit_table(table, counts, confusions)
+        good, lines, data = all(a.consistent for a in audits), audit_lines(audits), audit_data(audits)
+    print(json.dumps(data, indent=2) if as_json else "\n".join(lines))
+    if not good:
+        raise typer.Exit(INCONSISTENT)
+
+
+def explain(
+    source: Annotated[str, typer.Argument(help="A study's results folder, or a published table: aiseeme_table1.")],
+    table: Annotated[
+        Path | None, typer.Option("--csv", metavar="FILE", help="Write every number to this CSV file.")
+    ] = None,
+    figure: Annotated[
+        Path | None,
+        typer.Option("--figure", "-o", metavar="FILE", help="Draw it, as PNG and SVG, and as PDF if FILE ends so."),
+    ] = None,
+    protocol: Annotated[str | None, typer.Option(help="Judge by this protocol instead of the study's.")] = None,
+    metric: Annotated[str | None, typer.Option(help="balanced_accuracy, macro_f1 or auc.")] = None,
+    label: Annotated[str | None, typer.Option(help="A label, or 'mean'.")] = None,
+) -> None:
+    """Tell why curricula score as they do: what tasks, their order and settings are worth, and what the search cost.
+
+    From the tables alone. Every effect has an interval; what the curricula cannot tell is said to be untold.
+    """
+    from rich.console import Console
+
+    from dermsearch.results.explain.evidence import gather
+    from dermsearch.results.explain.explain import explain as make
+    from dermsearch.results.explain.text import render, write_csv
+
+    found = make(gather(source, protocol, metric, label))
+    console = Console(highlight=False) if sys.stdout.isatty() else Console(width=WIDTH, highlight=False)
+    for part in render(found):
+        console.print(part, markup=False)
+    if table is not None:
+        write_csv(found, table)
+        console.print(f"every number: {table}", soft_wrap=True)
+    if figure is not None:
+        from dermsearch.results.explain.picture import explain_figure
+
+        for path in explain_figure(found, figure):
+            console.print(str(path), soft_wrap=True)

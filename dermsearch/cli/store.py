@@ -1,0 +1,145 @@
+"""`dermsearch store ...`: what lies in a stage store, whether it is sound, and what may go."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from dermsearch.upkeep.inventory import Item, Used
+
+store_app = typer.Typer(help="Look after a stage store: list, verify and clean it.", no_args_is_help=True)
+StoreArg = Annotated[str, typer.Argument(metavar="STORE", help="A stage store: a folder, or a URI such as s3://b/x.")]
+StudiesOption = Annotated[
+    list[Path] | None,
+    typer.Option(metavar="FOLDER", help="A folder of results, or one with many below it. May be repeated."),
+]
+FAILED = 1
+SHOWN = 25  # stages, unless all are asked for
+
+
+@store_app.command("list")
+def list_(
+    store: StoreArg,
+    studies: StudiesOption = None,
+    every: Annotated[bool, typer.Option("--all", help="Show every stage, not the latest only.")] = False,
+) -> None:
+    """Show the stages of a store, by which study each was made (with --studies: is used), and what takes the space."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from dermsearch.data.store.card import size
+    from dermsearch.storage.stages import StageStore
+    from dermsearch.upkeep.inventory import STAGE, curriculum, items, manifests
+
+    opened = StageStore(store, create=False)
+    found, used = items(opened), _used(studies)
+    known = manifests(opened, found)
+    table = Table("curriculum", "seed", "size", "made", "study", "key", box=None, pad_edge=False)
+    stages = sorted((i for i in found if i.kind == STAGE and i.key in known), key=lambda i: i.written, reverse=True)
+    for item in stages if every else stages[:SHOWN]:
+        about = known[item.key]
+        names = used.stages.get(item.key, ()) if used else [about.get("study", "")]
+        made = about["made"].replace("T", " ").removesuffix("Z") if "made" in about else ""
+        title = curriculum(item.key, known)
+        table.add_row(title, str(about.get("seed", "")), size(item.bytes), made, ", ".join(sorted(names)), item.key[:8])
+    console = Console() if sys.stdout.isatty() else Console(width=140)
+    console.print(table)
+    if len(stages) > table.row_count:
+        console.print(f"... and {len(stages) - table.row_count:,} older ones; --all shows them")
+    print()
+    print("\n".join(_totals(found)))
+
+
+@store_app.command()
+def verify(
+    store: StoreArg,
+    repair: Annotated[
+        bool, typer.Option("--repair", help="Move what is damaged away, so that the next run makes it again.")
+    ] = False,
+) -> None:
+    """Read every file and compare it with its checksum. Exit code 1 where something is damaged and left there."""
+    from dermsearch.storage.stages import StageStore
+    from dermsearch.upkeep import upkeep
+
+    opened = StageStore(store, create=False)
+    faults = upkeep.verify(opened, _counter())
+    for fault in faults:
+        print(f"{fault.file} {fault.what}")
+    if not faults:
+        print("Every file is as it was written.")
+    elif repair:
+        moved = upkeep.repair(opened, faults)
+        print(f"{len(moved)} moved to 'damaged' in the store; a run that needs them makes them again.")
+    else:
+        print(f"{len(faults)} damaged: --repair moves them away, and a run that needs them makes them again.")
+        raise typer.Exit(FAILED)
+
+
+@store_app.command()
+def gc(
+    store: StoreArg,
+    studies: StudiesOption = None,
+    hours: Annotated[
+        float, typer.Option("--older-than", metavar="HOURS", min=1, help="What was written since stays.")
+    ] = 24,
+    yes: Annotated[bool, typer.Option("--yes", help="Delete without asking.")] = False,
+) -> None:
+    """Delete what no study needs; shows it first, and asks.
+
+    Without --studies only what is of use to none: states of finished stages, half-written files, what was damaged.
+    With them also stages, judgements, starting weights and case stores that none of their tables name.
+    """
+    from dermsearch.data.store.card import size
+    from dermsearch.storage.stages import StageStore
+    from dermsearch.upkeep import upkeep
+
+    opened = StageStore(store, create=False)
+    found = upkeep.unneeded(opened, _used(studies), hours)
+    if not found:
+        print("Nothing to delete.")
+        return
+    for item in found:
+        print(f"{item.name}  {size(item.bytes)}, {(time.time() - item.written) / 86400:.1f} days old")
+    print()
+    print("\n".join(_totals(found)))
+    if not yes and not sys.stdin.isatty():
+        print("Nothing was deleted: --yes deletes it.")
+        return
+    if yes or typer.confirm("Delete it?"):
+        for item in found:
+            upkeep.delete(opened, item)
+        print(f"Deleted: {size(sum(i.bytes for i in found))}.")
+
+
+def _used(studies: list[Path] | None) -> Used | None:
+    from dermsearch.upkeep.inventory import used_by
+
+    return used_by(studies) if studies else None
+
+
+def _totals(found: Iterable[Item]) -> Iterable[str]:
+    """A line per kind: how many and how large."""
+    from dermsearch.data.store.card import size
+    from dermsearch.upkeep.inventory import KINDS
+
+    by_kind: dict[str, list[Item]] = {kind: [] for kind in KINDS}
+    for item in found:
+        by_kind[item.kind].append(item)
+    for kind, own in by_kind.items():
+        if own:
+            yield f"{len(own):>7,}  {kind:<22} {size(sum(i.bytes for i in own)):>9}"
+    every = [i for own in by_kind.values() for i in own]
+    yield f"{len(every):>7,}  {'in all':<22} {size(sum(i.bytes for i in every)):>9}"
+
+
+def _counter() -> Callable[[int, int], None]:
+    """On a terminal, how far the reading is."""
+    if not sys.stderr.isatty():
+        return lambda done, of: None
+    return lambda done, of: print(f"\r{done:,} of {of:,}", end="\n" if done == of else "", file=sys.stderr)

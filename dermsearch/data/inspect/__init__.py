@@ -1,0 +1,1 @@
+"""Is a case store sound, and what do its images look like?"""

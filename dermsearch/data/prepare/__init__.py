@@ -1,0 +1,1 @@
+"""A downloaded data set becomes a case store."""

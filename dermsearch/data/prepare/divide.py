@@ -1,0 +1,85 @@
+"""Which cases belong together, and which split each goes to: as a release publishes it, or dealt."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from dermsearch.data.case import SPLITS
+from dermsearch.data.sources.base import Record
+from dermsearch.data.store.splits import SHARES, By, Split, groups_of, split_by_group
+from dermsearch.errors import UserError
+
+NOTE = pa.schema([(name, pa.string()) for name in ("case", "image", "done", "reason", "where")])
+
+
+def note(record: Record, image: str, done: str, reason: str) -> dict[str, str]:
+    """A row of the quarantine table."""
+    return {"case": record.case, "image": image, "done": done, "reason": reason, "where": record.where}
+
+
+def divide(
+    records: Sequence[Record], label: str | None, wanted: Split, links: list[tuple[int, int]]
+) -> tuple[np.ndarray, list[str], dict[str, Any]]:
+    """The group and split of every case, stratified by a label, and how they came about."""
+    patients, lesions = [r.patient for r in records], [r.lesion for r in records]
+    groups = groups_of(patients, lesions, links=links)
+    published = [r.split for r in records]
+    by, shares = unit_of(wanted, records), wanted.shares or SHARES
+    words = [r.labels.get(label) or "" if label else "" for r in records]
+    strata = np.unique(words, return_inverse=True)[1]
+    about: dict[str, Any] = {"by": by, "seed": wanted.seed}
+    if by != "published":
+        about["shares"] = shares
+        units = {"patient": groups, "lesion": groups_of(lesions, links=links), "image": np.arange(len(records))}[by]
+        return groups, split_by_group(units, strata, wanted.seed, shares), about
+    splits = [s or "train" for s in published]
+    share = shares[1] / (shares[0] + shares[1])
+    if "val" not in splits and share:  # selection needs one: a part of the training cases
+        rows = np.array([i for i, s in enumerate(splits) if s == "train"])
+        for row, split in zip(
+            rows, split_by_group(groups[rows], strata[rows], wanted.seed, (1 - share, share, 0)), strict=True
+        ):
+            splits[row] = split
+        about["validation"] = "made from the published training cases"
+    return groups, splits, about
+
+
+def unit_of(wanted: Split, records: Sequence[Record]) -> By:
+    """What is dealt whole: what was asked for, if the release knows it, else the best that it knows."""
+    known: dict[By, bool] = {
+        "published": any(r.split for r in records),
+        "patient": any(r.patient for r in records),
+        "lesion": any(r.lesion for r in records),
+        "image": True,
+    }
+    if wanted.by and not known[wanted.by]:
+        what = "has no published split" if wanted.by == "published" else f"names no {wanted.by}s"
+        raise UserError(f"--split-by {wanted.by}: the release {what}")
+    best = next(by for by in known if known[by] and not (by == "published" and wanted.shares))
+    if best == "image" and not wanted.by:
+        raise UserError(
+            "--split-by: the release names neither patients nor lesions, so its images can only be split by image, "
+            "which puts pictures of one person on both sides; --split-by image does so, and every table will say it"
+        )
+    return wanted.by or best
+
+
+def torn(records: Sequence[Record], groups: np.ndarray, splits: list[str]) -> list[dict[str, str]]:
+    """A note per patient or lesion that the published split has on both sides."""
+    order = np.argsort(groups, kind="stable")
+    notes = []
+    for rows in np.split(order, np.flatnonzero(np.diff(groups[order])) + 1):
+        sides = [s for s in SPLITS if s in {splits[r] for r in rows}]
+        if len(sides) > 1:
+            patient, lesion = (
+                next((w for r in rows if (w := getattr(records[r], k))), "") for k in ("patient", "lesion")
+            )
+            who = f"patient {patient}" if patient else f"lesion {lesion}" if lesion else "the same image"
+            notes.append(
+                note(records[rows[0]], "", "kept", f"{who} is in {' and '.join(sides)} of the published split")
+            )
+    return notes

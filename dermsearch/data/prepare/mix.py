@@ -1,0 +1,204 @@
+"""Several case stores become one to pre-train on, without the images that stand in a store that is judged on.
+
+Images are copied as they are kept. Ids get the name of their store before them (`ham10000:ISIC_1`); what a case
+knows no image of, stays empty. Pictures are the same if their file, their pixels or, nearly, their looks are.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from itertools import combinations, islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from dermsearch.data.prepare.build import ORIGIN, Ingredients, finish, read_heads, shard_cases
+from dermsearch.data.prepare.divide import note
+from dermsearch.data.prepare.duplicates import thumbnail
+from dermsearch.data.prepare.lookalikes import Images, lookalikes, name_of
+from dermsearch.data.prepare.progress import Silent, Watcher
+from dermsearch.data.prepare.shard import MASK, NONE, Entry, Plane, digest, shard_file, write_shard
+from dermsearch.data.sources.base import Record
+from dermsearch.data.store.case_store import CaseStore
+from dermsearch.data.store.splits import Split
+from dermsearch.errors import UserError
+from dermsearch.storage.files import Folder
+
+SHARES = (0.95, 0.05, 0.0)  # pre-training needs a validation loss, and no test
+
+
+def mix(
+    stores: Sequence[str | Path], out: str | Path, without: Sequence[str | Path] = (), watcher: Watcher | None = None
+) -> dict[str, Any]:
+    """Join stores in `out`, whole or not at all; returns its manifest. No image of a `without` store comes along."""
+    if "://" in str(out):
+        raise UserError(f"{out}: stores are mixed in a folder of this machine; mix there and copy it")
+    watcher, out = watcher or Silent(), Path(out).expanduser()
+    parts, others = [CaseStore(s) for s in stores], [CaseStore(s) for s in without]
+    refuse(parts, others, out)
+    watcher.start(sum(map(len, parts)), 0)
+    dropped = [occurring(part, others) for part in parts]
+    for part, drop in zip(parts, dropped, strict=True):
+        if drop:
+            watcher.say(f"{name_of(part)}: {len(drop):,} images are left out that occur in a store of --without.")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+    folder.chmod(0o755)
+    try:
+        manifest = _write(Folder(folder), parts, others, dropped, watcher)
+        os.rename(folder, out)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    return manifest
+
+
+def refuse(parts: list[CaseStore], others: list[CaseStore], out: Path) -> None:
+    """What cannot become one store, told before anything is written."""
+    if not parts:
+        raise UserError("name at least one case store to mix")
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UserError(f"{out}: is there already; choose another folder with -o or delete it")
+    for a, b in combinations(parts, 2):
+        if name_of(a) == name_of(b):
+            raise UserError(f"{a.folder} and {b.folder} have one name, which goes before their ids; rename one folder")
+        for what, option in (("side", "--side"), ("fit", "--fit"), ("encoded", "--encoded")):
+            one, two = ({**s.settings, "side": s.side, "encoded": s.encoded}.get(what) for s in (a, b))
+            if one != two and None not in (one, two):  # drawn lesions have no fit: they are square
+                hint = f"without {option}" if one is False else f"with {option}" + ("" if one is True else f" {one}")
+                raise UserError(
+                    f"{a.folder} has {what} {one}, {b.folder} has {what} {two}; prepare {b.folder} again {hint}"
+                )
+    for part in parts:
+        if any(part.fingerprint == other.fingerprint for other in others):
+            raise UserError(f"{part.folder}: is mixed and named in --without; it would be left out as a whole")
+
+
+def occurring(part: CaseStore, others: list[CaseStore]) -> dict[tuple[str, int], str]:
+    """(modality, row) -> why not, for each image that is in another store too."""
+    found: dict[tuple[str, int], str] = {}
+    mine = Images.of(part)
+    keys = list(zip(mine.modality.tolist(), mine.rows.tolist(), strict=True))
+    for other in others:
+        theirs = Images.of(other)
+        for reason, hashes, known in (
+            ("is the same file as", mine.files, theirs.files),
+            ("has the same pixels as", mine.pixels, theirs.pixels),
+        ):
+            first = {h: j for j, h in reversed(list(enumerate(known))) if h != NONE}
+            for i, h in enumerate(hashes):
+                if h in first:
+                    found.setdefault(keys[i], f"{reason} {theirs.name(first[h])}")
+        left = np.array([i for i, key in enumerate(keys) if key not in found], int)
+        for i, j in lookalikes(mine.take(left), theirs):
+            found.setdefault(keys[left[i]], f"is nearly the same picture as {theirs.name(j)}")
+    return found
+
+
+def _write(
+    folder: Folder,
+    parts: list[CaseStore],
+    others: list[CaseStore],
+    dropped: list[dict[tuple[str, int], str]],
+    watcher: Watcher,
+) -> dict[str, Any]:
+    modalities = tuple(dict.fromkeys(m for part in parts for m in part.modalities))
+    planes = (*modalities, MASK) if any(part.about["masks"] for part in parts) else modalities
+    records: list[Record] = []
+    notes: list[dict[str, str]] = []
+    cases = (found for part, drop in zip(parts, dropped, strict=True) for found in _cases(part, drop, notes))
+    shards = 0
+    while chunk := list(islice(cases, shard_cases(parts[0].side, len(planes)))):
+        write_shard(folder, shards, [Entry(len(records) + i, p) for i, (_, p) in enumerate(chunk)], planes)
+        records += [record for record, _ in chunk]
+        shards += 1
+        watcher.advance(len(chunk))
+    if not records:
+        raise UserError("nothing is left to mix: every image is in a store of --without")
+    names = tuple(map(name_of, parts))
+    fits = [part.settings["fit"] for part in parts if "fit" in part.settings]
+    settings = {
+        "source": "mix",
+        "stores": [f"{name_of(part)} {part.fingerprint}" for part in parts],
+        "without": [f"{name_of(other)} {other.fingerprint}" for other in others],
+        "fit": fits[0] if fits else None,
+    }
+    about: dict[str, Any] = {"title": f"A mix of {', '.join(names)}, for pre-training"}
+    if others:
+        about["notes"] = [f"Images that also stand in {' or '.join(map(name_of, others))} are left out."]
+    for key in ("licence", "citation"):
+        about[key] = "; ".join(f"{name_of(p)}: {p.about[key]}" for p in parts if p.about.get(key))
+    given = Ingredients(
+        records,
+        {ORIGIN: names},
+        modalities,
+        parts[0].side,
+        parts[0].encoded,
+        settings,
+        Split("image" if not any(r.patient or r.lesion for r in records) else None, SHARES),
+        about,
+        notes,
+    )
+    return finish(folder, *read_heads(folder, shards), given)
+
+
+def _cases(
+    store: CaseStore, drop: dict[tuple[str, int], str], notes: list[dict[str, str]]
+) -> Iterator[tuple[Record, dict[str, Plane]]]:
+    """A store's cases with the images that stay, shard by shard."""
+    name = name_of(store)
+    planes = (*store.modalities, *((MASK,) if store.about["masks"] else ()))
+    sizes = {p: [store.column(f"{o}{a}_{p}") for o in ("", "original_") for a in ("height", "width")] for p in planes}
+    metadata = {key: store.metadata(key) for key in store.about["metadata"]}
+    ids = {key: store.strings(key) for key in ("case", "lesion", "patient")}
+    shards, places = store.column("shard"), store.column("at")
+    opened, table = -1, None
+    for row in range(len(store)):
+        if shards[row] != opened:
+            opened, table = int(shards[row]), _shard(store, int(shards[row]))
+        who = {key: f"{name}:{words[row]}" if words[row] else "" for key, words in ids.items()}
+        images = {m: f"{who['case']} ({m})" for m in store.modalities if sizes[m][0][row]}
+        record = Record(
+            who["case"],
+            images,
+            {ORIGIN: name},
+            who["lesion"],
+            who["patient"],
+            {key: column[row] for key, column in metadata.items()},
+            where=str(store.folder),
+        )
+        kept = {}
+        for plane in planes:
+            if reason := drop.get((plane, row)):
+                notes.append(note(record, images[plane], "left out", reason))
+            elif sizes[plane][0][row]:
+                kept[plane] = _plane(store, table, plane, row, int(places[row]), [int(s[row]) for s in sizes[plane]])
+        if kept.keys() - {MASK}:
+            yield record, kept
+
+
+def _shard(store: CaseStore, number: int) -> pa.Table:
+    try:
+        return pa.ipc.open_file(pa.memory_map(str(store.folder / shard_file(number)))).read_all()
+    except (OSError, pa.ArrowInvalid):
+        raise UserError(f"{store.folder}: {shard_file(number)} is missing or damaged; make the store again") from None
+
+
+def _plane(store: CaseStore, table: pa.Table, plane: str, row: int, at: int, sizes: list[int]) -> Plane:
+    """An image as it is kept, after a look whether it is the one that was written."""
+    data = table[plane][at].as_py()
+    pixels = digest(data)
+    if pixels != store.index[f"pixel_{plane}"][row].as_py():
+        case = store.index["case"][row].as_py()
+        raise UserError(f"{store.folder}: the {plane} image of {case} is damaged; run `dermsearch data check`")
+    size, original = (sizes[0], sizes[1]), (sizes[2], sizes[3])
+    if plane == MASK:
+        return Plane(data, size, original)
+    canvas, _ = store.pictures(plane, np.array([row]))
+    file = store.index[f"file_{plane}"][row].as_py()
+    # Drawn images come from no file; their pixels stand for it, so that they too are found where they occur again.
+    return Plane(data, size, original, pixels if file == NONE else file, thumbnail(canvas[0]))

@@ -1,0 +1,209 @@
+"""A release becomes a case store: read its tables, decode its images on all cores or a cluster, finish.
+
+Shards are written one by one, each with a head. The same command, after whatever killed it, finds the heads that
+are there and makes the rest; the finished store is the same, to its fingerprint, however often it was interrupted.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+from collections import Counter
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from dermsearch.data.decode.dicom import needs_pydicom
+from dermsearch.data.decode.image import Form
+from dermsearch.data.prepare.build import Ingredients, finish, notes_of, read_head, read_heads, shard_cases
+from dermsearch.data.prepare.divide import NOTE, unit_of
+from dermsearch.data.prepare.engines import Engine
+from dermsearch.data.prepare.progress import Watcher
+from dermsearch.data.prepare.shard import HEAD, MASK, SHARD, head_file
+from dermsearch.data.sources.base import Columns, Release, Source, find_source
+from dermsearch.data.store.case_store import FORMAT, MANIFEST, read_manifest
+from dermsearch.data.store.splits import Split
+from dermsearch.errors import UserError
+from dermsearch.storage.files import PARTS, Folder
+
+PLAN = "preparing/plan.json"
+BAD = "preparing/quarantine.csv"
+
+
+@dataclass(frozen=True)
+class Order:
+    """What a user asked `dermsearch data prepare` for."""
+
+    source: str
+    release: str
+    store: str
+    form: Form = field(default_factory=lambda: Form(128))
+    encoded: bool = False
+    split: Split = field(default_factory=Split)
+    columns: Columns = field(default_factory=Columns)
+    max_bad: float = 0.01
+    allow_missing: bool = False
+    duplicates: str | None = None  # out | keep; None: kept where a published split holds them
+
+
+def prepare(order: Order, engine: Engine, watcher: Watcher) -> dict[str, Any]:
+    """Make the store; returns its manifest."""
+    source = find_source(order.source)
+    release, store = Folder(order.release), Folder(order.store)
+    for folder in (release, store):
+        if folder.kind() == "file":
+            raise UserError(f"{folder.where}: is a file, not a folder")
+    if release.kind() == "none":
+        raise UserError(f"{order.release}: there is no such folder")
+    found = source.read(release, order.columns)
+    if not found.records:
+        raise UserError(f"{order.release}: no case of {source.title} in it" + first_problem(found))
+    if any(name.lower().endswith((".dcm", ".dicom")) for r in found.records for name in r.images.values()):
+        needs_pydicom()
+    published = unit_of(order.split, found.records) == "published"
+    modalities = tuple(dict.fromkeys(m for r in found.records for m in r.images))
+    planes = (*modalities, MASK) if any(r.mask for r in found.records) else modalities
+    jobs = plan(order, release, found, planes)
+    settings = told(order)
+    if store.kind(MANIFEST) == "file":
+        return already(store, order, settings)
+    what = [{k: v for k, v in job.items() if k != "store"} for job in jobs]
+    digest = hashlib.blake2b(json.dumps(what).encode(), digest_size=16).hexdigest()
+    done = resume(store, digest, len(jobs), watcher)
+    make(order, store, jobs, done, found, engine, watcher)
+    heads, shards = read_heads(store, len(jobs))
+    notes = [
+        {"case": p.case, "image": "", "done": "left out", "reason": p.reason, "where": p.where} for p in found.problems
+    ]
+    notes += notes_of(heads, found.records)
+    refuse_many_bad(order, store, notes, len(found.records) + len(found.problems))
+    keep = order.duplicates == "keep" or (order.duplicates is None and published)
+    given = Ingredients(
+        found.records,
+        found.classes,
+        modalities,
+        order.form.side,
+        order.encoded,
+        settings,
+        order.split,
+        about(source),
+        notes,
+        keep,
+    )
+    return finish(store, heads, shards, given)
+
+
+def told(order: Order) -> dict[str, Any]:
+    """The settings that decide what is in a store; not where it or the release lies."""
+    return {
+        "source": order.source,
+        **asdict(order.form),
+        "encoded": order.encoded,
+        "split": asdict(order.split),
+        "columns": asdict(order.columns),
+        "duplicates": order.duplicates,
+    }
+
+
+def about(source: Source) -> dict[str, Any]:
+    """What the manifest says of where the cases come from."""
+    keys = ("title", "licence", "citation", "home", "notes")
+    return {**{k: getattr(source, k) for k in keys}, "expected": asdict(source.expected)}
+
+
+def plan(order: Order, release: Folder, found: Release, planes: tuple[str, ...]) -> list[dict[str, Any]]:
+    """The shards to make, as plain data."""
+    size = shard_cases(order.form.side, len(planes))
+    where = str(release.local or order.release)
+    jobs = []
+    for number, start in enumerate(range(0, len(found.records), size)):
+        chunk = enumerate(found.records[start : start + size], start)
+        records = [{"row": row, "images": r.images, "mask": r.mask} for row, r in chunk]
+        jobs.append({"number": number, "records": records, "planes": planes, "form": asdict(order.form)})
+    store = str(Folder(order.store).local or order.store)
+    return [{**job, "release": where, "store": store, "encoded": order.encoded} for job in jobs]
+
+
+def resume(store: Folder, digest: str, shards: int, watcher: Watcher) -> set[int]:
+    """The shards that an interrupted command left, if it was this same command."""
+    if store.kind(PLAN) == "file":
+        if json.loads(store.read(PLAN)) == {"format": FORMAT, "plan": digest}:
+            names = set(store.names("preparing"))
+            done = {n for n in range(shards) if head_file(n) in names}
+            watcher.say(f"Continuing: {len(done)} of {shards} shards are there.")
+            return done
+        watcher.say("What an earlier command with other settings or another release left unfinished is made anew.")
+        for name in ("preparing", *(n for n in store.names() if n.startswith(SHARD))):
+            store.remove(name)
+    elif any(not name.startswith(PARTS) for name in store.names()):
+        raise UserError(f"{store.where}: is not empty and holds no case store; choose another folder with -o")
+    store.write(PLAN, json.dumps({"format": FORMAT, "plan": digest}).encode())
+    return set()
+
+
+def make(
+    order: Order,
+    store: Folder,
+    jobs: list[dict[str, Any]],
+    done: set[int],
+    found: Release,
+    engine: Engine,
+    watcher: Watcher,
+) -> None:
+    """Make the missing shards; stop early where too much is bad."""
+    watcher.start(len(found.records), sum(len(jobs[n]["records"]) for n in done))
+    allowed = order.max_bad * len(found.records)
+    bad = 0
+    for result in engine([job for job in jobs if job["number"] not in done]):
+        watcher.advance(result["cases"])
+        bad += result["bad"]
+        if bad > 10 * max(allowed, 10) and not order.allow_missing:  # hopeless: the end would refuse it
+            break
+    else:
+        return
+    made = (n for n in range(len(jobs)) if store.kind(head_file(n)) == "file")
+    notes = [n for number in made for n in notes_of(read_head(store, number), found.records)]
+    refuse_many_bad(order, store, notes, len(found.records))
+
+
+def already(store: Folder, order: Order, settings: dict[str, Any]) -> dict[str, Any]:
+    """A finished store of the same order is what was asked for."""
+    manifest = read_manifest(store.read(MANIFEST), store.where)
+    if manifest["settings"] == json.loads(json.dumps(settings)):
+        store.remove("preparing")  # a kill may have left it
+        return manifest
+    raise UserError(f"{store.where}: holds another case store already; choose another folder with -o or delete it")
+
+
+def refuse_many_bad(order: Order, store: Folder, notes: list[dict[str, str]], cases: int) -> None:
+    """More damage than a user allowed is more likely a wrong folder or a broken download."""
+    bad = [n for n in notes if n["done"] == "left out"]
+    if order.allow_missing:
+        bad = [n for n in bad if not n["reason"].startswith("is missing")]
+    count = len({(n["case"], n["where"]) for n in bad})
+    if count <= order.max_bad * cases:
+        return
+    # Who mends the images and repeats the command wants them read again.
+    for name in store.names("preparing"):
+        if name.startswith(HEAD) and "left out" in "".join(read_head(store, name)["notes"].to_pylist()):
+            store.remove(name)
+    text = io.StringIO()
+    table = csv.DictWriter(text, NOTE.names)
+    table.writeheader()
+    table.writerows(notes)
+    store.write(BAD, text.getvalue().encode())
+    kinds = Counter(n["reason"].split(":")[0] for n in bad).most_common(3)
+    first = bad[0]
+    hint = "; --allow-missing goes on without images that are not there" if kinds[0][0] == "is missing" else ""
+    raise UserError(
+        f"{order.release}: {count} of {cases} cases have a bad image or row, more than "
+        f"--max-bad {order.max_bad:g} allows: "
+        + ", ".join(f"{count} x '{kind}'" for kind, count in kinds)
+        + f"; the first is {first['image'] or first['where']}. All are listed in {BAD} of {store.where}{hint}"
+    )
+
+
+def first_problem(found: Release) -> str:
+    """The ending of a message about a release of which nothing could be used."""
+    return f"; {found.problems[0].where}: {found.problems[0].reason}" if found.problems else ""

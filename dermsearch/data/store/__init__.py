@@ -1,0 +1,1 @@
+"""A case store: opened, described, dealt into splits and pools."""

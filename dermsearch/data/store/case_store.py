@@ -1,0 +1,176 @@
+"""The case store: a data set as memory-mapped Arrow, made once and read by every trial.
+
+store.json            what it is: settings, classes, fingerprint, checksums; written last, so a store is whole or none
+index.arrow           a row per case: ids, split, labels, metadata, and where its images are
+images-00000.arrow    shards of images, a column per modality (and for masks): raw pixels, or JPEGs if `encoded`
+quarantine.arrow      what was left out or odd, and why
+README.md             the data card
+
+Opening maps the index alone; shards are mapped when they are first read. All processes of a machine share the pages.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import zlib
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from PIL import Image
+
+from dermsearch.data.case import SPLITS
+from dermsearch.data.prepare.shard import MASK, shard_file
+from dermsearch.data.store.splits import low_label
+from dermsearch.errors import UserError
+
+FORMAT = 2
+MANIFEST, INDEX, QUARANTINE, CARD = "store.json", "index.arrow", "quarantine.arrow", "README.md"
+NOTHING = np.empty(0, np.uint8)
+DECODERS = 4  # threads that decode JPEGs of one batch
+
+
+class CaseStore:
+    """An opened case store."""
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+        try:
+            self.about = read_manifest((self.folder / MANIFEST).read_bytes(), str(folder))
+        except OSError:
+            raise UserError(f"{folder}: is not a case store (no readable {MANIFEST} in it)") from None
+        try:
+            self.index = pa.ipc.open_file(pa.memory_map(str(self.folder / INDEX))).read_all()
+        except (OSError, pa.ArrowInvalid):
+            raise UserError(f"{folder}: {INDEX} is missing or damaged; make the store again") from None
+        self.fingerprint: str = self.about["fingerprint"]
+        self.settings: dict[str, Any] = self.about["settings"]
+        self.side: int = self.about["side"]  # the short side of its images
+        self.encoded: bool = self.about["encoded"]
+        self.split_by: str = self.about["split"]["by"]  # published, patient, lesion or image
+        self.classes: dict[str, tuple[str, ...]] = {k: tuple(v) for k, v in self.about["classes"].items()}
+        self.modalities: tuple[str, ...] = tuple(self.about["modalities"])
+        self._shard_of, self._place = self.column("shard"), self.column("at")
+        self._shards: dict[int, dict[str, tuple[np.ndarray, np.ndarray]]] = {}
+
+    def __len__(self) -> int:
+        return self.index.num_rows
+
+    def column(self, name: str) -> np.ndarray:
+        """A column of numbers of the index, which has one chunk and no gaps."""
+        return np.from_dlpack(self.index[name].chunk(0))  # Arrow's own way imports pandas first
+
+    def strings(self, name: str) -> np.ndarray:
+        """A column of words of the index: case, lesion or patient; empty where the release does not say."""
+        return np.array(self.index[name].to_pylist())
+
+    def split(self, name: str) -> np.ndarray:
+        """The rows of train, val or test; of "train:10" ten per class, of "train:10%" a tenth."""
+        base, _, part = name.partition(":")
+        rows = np.flatnonzero(np.from_dlpack(self.index["split"].chunk(0).indices) == SPLITS.index(base))
+        if not part:
+            return rows
+        label = next(iter(self.classes))
+        return rows[low_label(part, self.label(label)[rows], self.groups()[rows])]
+
+    def label(self, name: str) -> np.ndarray:
+        """The class index of every case, -1 where it is not known."""
+        return self.column(f"label_{name}")
+
+    def groups(self) -> np.ndarray:
+        """A number per case, equal for those that must stay together: of one patient, else of one lesion."""
+        return self.column("group")
+
+    def metadata(self, name: str) -> list[Any]:
+        """One column of metadata; None where it is missing."""
+        return self.index[f"meta_{name}"].to_pylist()
+
+    def has(self, plane: str) -> np.ndarray:
+        """Which cases have an image of that modality (or a mask)."""
+        if plane not in (*self.modalities, MASK):
+            return np.zeros(len(self), bool)
+        return self.column(f"height_{plane}") > 0
+
+    def pictures(self, modality: str, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+        """Images as one canvas, uint8 (n, H, W, 3), and the frame of each in it, (n, 4): top, left, height, width.
+
+        The frame is None where all fill the canvas. A case without such an image has a frame of no size.
+        """
+        return self._canvas(modality, np.asarray(rows), (3,))
+
+    def masks(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+        """Lesion masks in the same way: uint8 (n, H, W), 255 inside the lesion."""
+        return self._canvas(MASK, np.asarray(rows), ())
+
+    def _canvas(self, plane: str, rows: np.ndarray, channels: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray | None]:
+        heights, widths = self.column(f"height_{plane}")[rows], self.column(f"width_{plane}")[rows]
+        top = (int(heights.max(initial=0)), int(widths.max(initial=0)))
+        alike = bool((heights == top[0]).all() and (widths == top[1]).all())
+        canvas = (np.empty if alike else np.zeros)((len(rows), *top, *channels), np.uint8)
+        images = self._images(plane, rows, heights, widths, channels)
+        for target, image in zip(canvas, images, strict=True):
+            target[: image.shape[0], : image.shape[1]] = image
+        if alike:
+            return canvas, None
+        zero = np.zeros_like(heights)
+        return canvas, np.stack([zero, zero, heights, widths], 1).astype(np.int64)
+
+    def _images(self, plane: str, rows: np.ndarray, heights: np.ndarray, widths: np.ndarray, channels: tuple) -> Any:
+        places = zip(heights.tolist(), self._shard_of[rows].tolist(), self._place[rows].tolist(), strict=True)
+        # An image that was left out may still lie in its shard; the index gives it no size.
+        kept = [self._bytes(plane, shard, at) if height else NOTHING for height, shard, at in places]
+        if not self.encoded:
+            sizes = zip(kept, heights.tolist(), widths.tolist(), strict=True)
+            return (data.reshape(h, w, *channels) for data, h, w in sizes)
+        if len(kept) < 2 * DECODERS:
+            return (_decoded(data, channels) for data in kept)
+        with ThreadPoolExecutor(DECODERS) as pool:  # Pillow decodes without the interpreter's lock
+            return list(pool.map(lambda data: _decoded(data, channels), kept))
+
+    def _bytes(self, plane: str, shard: int, at: int) -> np.ndarray:
+        offsets, data = self._shard(shard)[plane]
+        return data[offsets[at] : offsets[at + 1]]
+
+    def _shard(self, number: int) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+        """Where each image begins, and all bytes, by plane: views of the mapped file."""
+        if number not in self._shards:
+            name = shard_file(number)
+            try:
+                table = pa.ipc.open_file(pa.memory_map(str(self.folder / name))).read_all()
+            except (OSError, pa.ArrowInvalid):
+                raise UserError(f"{self.folder}: {name} is missing or damaged; make the store again") from None
+            self._shards[number] = {
+                plane: (np.frombuffer(offsets, np.int64), np.frombuffer(data or b"", np.uint8))
+                for plane in table.column_names
+                for _, offsets, data in [table[plane].chunk(0).buffers()]
+            }
+        return self._shards[number]
+
+
+def read_manifest(data: bytes, where: str) -> dict[str, Any]:
+    """What a store says of itself, if it is whole and of this version."""
+    try:
+        about = json.loads(data)
+        made_by = about["format"]
+    except (ValueError, KeyError, TypeError):
+        raise UserError(f"{where}: is not a case store (no readable {MANIFEST} in it)") from None
+    if made_by != FORMAT:
+        raise UserError(f"{where}: was made by another version of dermsearch; make it again")
+    if about.get("checksum") != of_itself(about):
+        raise UserError(f"{where}: {MANIFEST} is damaged or was changed by hand; make the store again")
+    return about
+
+
+def of_itself(manifest: dict[str, Any]) -> str:
+    """The checksum that a manifest carries: of all else in it."""
+    rest = {k: v for k, v in manifest.items() if k != "checksum"}
+    return f"{zlib.crc32(json.dumps(rest, sort_keys=True).encode()):08x}"
+
+
+def _decoded(data: np.ndarray, channels: tuple[int, ...]) -> np.ndarray:
+    if not len(data):
+        return np.empty((0, 0, *channels), np.uint8)
+    return np.asarray(Image.open(io.BytesIO(data.data)))

@@ -1,0 +1,128 @@
+"""The images that a branch of the encoders trains on: one modality of the training cases, or all pooled."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from dermsearch.data.store.case_store import CaseStore
+from dermsearch.data.views.pictures import STATISTICS, Pictures
+from dermsearch.errors import UserError
+
+
+@dataclass(frozen=True)
+class Look:
+    """How a study looks at the images of a store."""
+
+    size: int  # side of a view
+    border: float = 0.0  # cut from every edge, as a share of the short side
+    statistics: str = "imagenet"  # what pixels are normalised by
+
+
+def pictures(store: CaseStore, modality: str, rows: np.ndarray, look: Look, device: torch.device) -> Pictures:
+    """Images of a store on the device, as views are made from them."""
+    canvas, frame = store.pictures(modality, rows)
+    pixels = torch.from_numpy(canvas).to(device).permute(0, 3, 1, 2)
+    found = Pictures(pixels, None if frame is None else torch.from_numpy(frame), *STATISTICS[look.statistics])
+    return found.cut(look.border) if look.border else found
+
+
+class CasePool:
+    """Case by case, each with the images that it has: a pooled set mixes its modalities as evenly as the cases do."""
+
+    def __init__(
+        self,
+        store: CaseStore,
+        modalities: Sequence[str],
+        rows: np.ndarray,
+        device: torch.device,
+        look: Look | None = None,
+    ) -> None:
+        self.store, self.modalities, self.device = store, tuple(modalities), device
+        self.look = look or Look(store.side)
+        there = np.stack([store.has(m)[rows] for m in modalities], 1)  # (cases, modalities)
+        case, self.modality = np.nonzero(there)  # of every unit
+        self.rows = np.asarray(rows)[case]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @property
+    def size(self) -> int:
+        """The side of a whole image as tasks see it."""
+        return self.look.size
+
+    def labels(self, name: str, units: np.ndarray) -> np.ndarray:
+        """The units' classes of a label, -1 where a case has none."""
+        return self.store.label(name)[self.rows[np.asarray(units)]]
+
+    def there(self, units: np.ndarray) -> np.ndarray:
+        """Has each unit an image of its own? In this pool units are images."""
+        return np.ones(len(units), bool)
+
+    def pixels(self, units: np.ndarray) -> Pictures:
+        """The units' images on the device."""
+        units = np.asarray(units)
+        if len(self.modalities) == 1:
+            return pictures(self.store, self.modalities[0], self.rows[units], self.look, self.device)
+        parts, places = [], []
+        for number, modality in enumerate(self.modalities):
+            at = np.flatnonzero(self.modality[units] == number)
+            if len(at):
+                parts.append(pictures(self.store, modality, self.rows[units[at]], self.look, self.device))
+                places.append(at)
+        return together(parts).take(np.argsort(np.concatenate(places), kind="stable"))
+
+
+class PairedPool(CasePool):
+    """Case by case through one modality, for tasks that look at several: a unit is a case, the same in each pool.
+
+    Another case's image stands in where one is missing, so that every process has as many rows; `there` tells.
+    """
+
+    def __init__(
+        self,
+        store: CaseStore,
+        modality: str,
+        rows: np.ndarray,
+        device: torch.device,
+        look: Look | None = None,
+        among: Sequence[str] = (),
+    ) -> None:
+        """`among` are all modalities that are looked at: a case that lacks them all is left out."""
+        rows = np.asarray(rows)
+        self.cases = rows[np.any([store.has(m)[rows] for m in (modality, *among)], axis=0)]
+        super().__init__(store, (modality,), self.cases, device, look)
+        own = store.has(modality)[self.cases]
+        if not own.any():
+            raise UserError(f"data.modalities: no training case has an image of modality '{modality}'")
+        present = np.flatnonzero(own)
+        shown = np.where(own, np.arange(len(own)), present[np.arange(len(own)) % len(present)])
+        self.rows, self._own = self.cases[shown], own
+
+    def there(self, units: np.ndarray) -> np.ndarray:
+        """Has the case this image itself?"""
+        return self._own[np.asarray(units)]
+
+    def labels(self, name: str, units: np.ndarray) -> np.ndarray:
+        """The cases' own classes of a label."""
+        return self.store.label(name)[self.cases[np.asarray(units)]]
+
+
+def together(parts: list[Pictures]) -> Pictures:
+    """Pictures one after another, on a canvas that holds the largest."""
+    if len(parts) == 1:
+        return parts[0]
+    height, width = (max(p.pixels.shape[axis] for p in parts) for axis in (2, 3))
+    canvas = torch.zeros(sum(map(len, parts)), height, width, 3, dtype=torch.uint8, device=parts[0].pixels.device)
+    start = 0
+    for part in parts:
+        h, w = part.pixels.shape[2:]
+        canvas[start : start + len(part), :h, :w] = part.pixels.permute(0, 2, 3, 1)
+        start += len(part)
+    alike = all(p.frame is None and p.pixels.shape[2:] == canvas.shape[1:3] for p in parts)
+    frame = None if alike else torch.from_numpy(np.concatenate([p.frames for p in parts]))
+    return Pictures(canvas.permute(0, 3, 1, 2), frame, parts[0].mean, parts[0].std)

@@ -1,0 +1,1 @@
+"""What tasks see of a picture."""

@@ -1,0 +1,1 @@
+"""Who works: this process, or Ray. The only room that imports ray."""

@@ -1,0 +1,46 @@
+"""The linear probe of released SM3 code: what the stage hands on is trained together with the heads."""
+
+from __future__ import annotations
+
+import numpy as np
+from pydantic import Field
+
+from dermsearch.evaluate.base import Given, Settings
+
+
+class Training(Settings):
+    """How heads are trained on labels."""
+
+    lr: float = Field(1e-3, gt=0, le=10, description="constant rate of AdamW")
+    weight_decay: float = Field(0.01, ge=0, le=100, description="AdamW's")
+    epochs: int = Field(100, ge=1, le=100_000, description="the last one counts: no epoch is chosen")
+    batch: int = Field(128, ge=2, le=1_000_000, description="training cases of a step")
+
+
+class LinearHandover:
+    """Label projectors, relation module and prototypes are trained on frozen features; else fresh linear heads.
+
+    All labels are learnt together by AdamW, the loss being the mean of their cross-entropies.
+    """
+
+    name = "linear_handover"
+    version = 1
+    Config = Training
+
+    def predict(self, given: Given, config: Training, seed: int) -> dict[str, np.ndarray]:
+        """Probabilities of all labels. The same to the bit on any number of CPU threads."""
+        import torch
+
+        from dermsearch.fit.heads import Heads, fit, known_truth, own_randomness, probabilities
+
+        features = given.features
+        device = given.images.device if given.images is not None else torch.device("cpu")
+        rows, truth = known_truth(features)
+        sizes = [len(names) for names in features.classes.values()]
+        with own_randomness(seed, device, threads=1):
+            heads = Heads(features.train.shape[1], sizes, truth, given.handover, seed).to(device)
+            train = torch.from_numpy(features.train[rows]).to(device)
+            fit(heads, lambda cases, epoch: heads(train[cases]), truth, config, seed, self.name)
+            with torch.no_grad():
+                logits = heads.eval()(torch.from_numpy(features.heldout).to(device))
+        return probabilities(logits, features, truth)

@@ -1,0 +1,66 @@
+"""Pair matching: does a case's dermoscopic image find its own clinical image among all others, and the reverse?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from dermsearch.evaluate.base import Given, Settings
+from dermsearch.evaluate.knn import unit
+from dermsearch.evaluate.metrics import Measure, case_weights
+
+LABEL = "pairs"
+
+
+class Pairs:
+    """Rank of the own partner by cosine, on training cases and on held-out cases. Nothing is learnt."""
+
+    name = "pairs"
+    version = 1
+    Config = Settings
+
+    def measure(self, given: Given, config: Settings, seed: int) -> dict[str, list[Measure]]:
+        """Mean rank and accuracy of both directions, and their mean. Deterministic: `seed` is not used."""
+        features = given.features
+        if len(features.columns) != 2:
+            raise ValueError(f"pairs: needs the columns of two modalities, not of {len(features.columns)}")
+        groups = np.arange(len(features.train)) if features.train_groups is None else features.train_groups
+        return {
+            "train": _measures(features.train, features.columns, groups),
+            features.split: _measures(features.heldout, features.columns, features.heldout_groups),
+        }
+
+
+def positions(similarity: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Per row of a square matrix, how many columns are more similar than its own, and how many others as similar."""
+    own = np.diagonal(similarity)[:, None]
+    return (similarity > own).sum(axis=1), (similarity == own).sum(axis=1) - 1
+
+
+def _measures(rows: np.ndarray, columns: Mapping[str, slice], groups: np.ndarray) -> list[Measure]:
+    from threadpoolctl import threadpool_limits
+
+    first, second = columns
+    with threadpool_limits(1, user_api="blas"):
+        # Rounded, so that encoders which see every image alike give ties and not the last bits of a sum.
+        cosine = (unit(rows[:, columns[first]]) @ unit(rows[:, columns[second]]).T).round(9)
+    # Patients are drawn anew among those who ask; the images that are asked for stay all.
+    weights = case_weights(groups)
+    found = {}
+    for direction, similarity in ((f"{first} to {second}", cosine), (f"{second} to {first}", cosine.T)):
+        better, ties = positions(similarity)
+        # Among ties the own partner may be anywhere: half of them are before it, and the k-th place is shared.
+        hits = {f"acc_at_{k}": np.clip((k - better) / (ties + 1), 0, 1) for k in (1, 5)}
+        for metric, value in {"mean_rank": 1 + better + ties / 2, **hits}.items():
+            found[direction, metric] = _mean(value, weights)
+    measures = [Measure(LABEL, direction, metric, len(rows), values) for (direction, metric), values in found.items()]
+    for metric in dict.fromkeys(metric for _, metric in found):
+        both = [values for (_, name), values in found.items() if name == metric]
+        measures.append(Measure(LABEL, "", metric, len(rows), np.mean(both, axis=0)))
+    return measures
+
+
+def _mean(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Mean over the cases of each replicate; NaN without a case."""
+    return weights @ values / weights.sum(axis=1) if len(values) else np.full(1, np.nan)

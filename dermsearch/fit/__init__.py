@@ -1,0 +1,1 @@
+"""Predictors trained on labelled cases, one file each."""

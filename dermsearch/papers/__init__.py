@@ -1,0 +1,1 @@
+"""What papers printed: their tables, and whether the numbers can be true."""

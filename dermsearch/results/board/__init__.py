@@ -1,0 +1,1 @@
+"""Which curriculum is best."""

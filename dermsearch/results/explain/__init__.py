@@ -1,0 +1,1 @@
+"""Why curricula score as they do."""

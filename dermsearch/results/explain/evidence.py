@@ -1,0 +1,145 @@
+"""What an explanation is made of: curricula with their scores, from a study's tables or from a paper's."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import fmean
+
+from dermsearch.errors import UserError, nearest
+from dermsearch.papers.published import IMAGENET, TABLES, published, table
+from dermsearch.results.board.leaderboard import leaderboard, ordering
+from dermsearch.results.explain.importance import Sample, published_samples, samples
+from dermsearch.results.explain.regret import Dropped, Level, dropped, published_walks, walks
+from dermsearch.results.pictures.drawing import quantity, readable
+from dermsearch.results.tables.schema import ARROW, BASELINES, Results, load
+
+
+@dataclass(frozen=True)
+class Observed:
+    """A curriculum and its score in every seed, the mean over its settings."""
+
+    tasks: tuple[str, ...]
+    values: dict[int, float]
+    mark: str = ""  # C | AC | MC | ? | ""
+
+    @property
+    def score(self) -> float:
+        """The mean over the seeds."""
+        return fmean(self.values.values())
+
+    @property
+    def kind(self) -> tuple[str, ...]:
+        """Which tasks, whatever their order."""
+        return tuple(sorted(self.tasks))
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """All that an explanation is made of."""
+
+    title: str
+    quantity: str
+    curricula: list[Observed]
+    walks: list[list[Level]]  # proposals in the order in which they were made
+    samples: list[Sample]
+    dropped: list[Dropped] = field(default_factory=list)
+    proposals: dict[str, int] = field(default_factory=dict)  # how many ended how
+    caveats: str = ""
+
+    @property
+    def tasks(self) -> list[str]:
+        """Every task that occurs, in alphabetical order."""
+        return sorted({task for o in self.curricula for task in o.tasks})
+
+    @property
+    def seeds(self) -> list[int]:
+        """Every seed that occurs."""
+        return sorted({seed for o in self.curricula for seed in o.values})
+
+    @property
+    def chains(self) -> list[Observed]:
+        """The curricula of two tasks or more: those that have an order."""
+        return [o for o in self.curricula if len(o.tasks) > 1]
+
+
+def gather(
+    source: str | Path, protocol: str | None = None, metric: str | None = None, label: str | None = None
+) -> Evidence:
+    """Read a study's folder, or a published table of curricula by its name."""
+    name = str(source)
+    if os.path.isdir(name):
+        return from_study(load(name), protocol, metric, label)
+    if name in TABLES:
+        if asked := next((o for o, v in [("protocol", protocol), ("metric", metric), ("label", label)] if v), None):
+            raise UserError(f"--{asked}: goes with a study's folder; {name} holds one number of each curriculum")
+        return from_published(name)
+    raise UserError(f"{name}: neither the folder of a study nor a published table; {nearest(name, TABLES)}")
+
+
+def from_study(
+    results: Results, protocol: str | None = None, metric: str | None = None, label: str | None = None
+) -> Evidence:
+    """What a study's tables hold."""
+    rows = [row for row in leaderboard(results, protocol, metric, label) if row.curriculum not in BASELINES]
+    rows = [row for row in rows if row.values]
+    if not rows:
+        raise UserError(f"{results.folder}: no curriculum has been scored yet")
+    measure = rows[0].measure
+    level = level_seeds([dict(zip(row.seeds, row.values, strict=True)) for row in rows])
+    found: dict[tuple[str, str], list[dict[int, float]]] = defaultdict(list)
+    for row, values in zip(rows, level, strict=True):
+        found[row.curriculum, row.order].append(values)
+    curricula = [Observed(tuple(c.split(ARROW)), together(values), mark) for (c, mark), values in found.items()]
+    proposals = Counter(results.trials["status"].to_pylist())
+    return Evidence(
+        results.study.get("name") or results.folder.name,
+        quantity(measure) + f", {readable(measure.protocol)}",
+        sorted(curricula, key=lambda o: (len(o.tasks), o.tasks)),
+        walks(results, measure),
+        samples(results, measure),
+        dropped(results),
+        dict(proposals),
+        measure.caveats or "",
+    )
+
+
+def level_seeds(scores: Sequence[dict[int, float]]) -> list[dict[int, float]]:
+    """The scores by seed less what their seed is above or below the others, where some lack a seed.
+
+    Else a curriculum that only has the lucky seed would look the better for it.
+    """
+    seeds = {seed for values in scores for seed in values}
+    whole = [values for values in scores if len(values) == len(seeds)]
+    if not whole or len(whole) == len(scores):
+        return list(scores)
+    above = {seed: fmean(values[seed] - fmean(values.values()) for values in whole) for seed in seeds}
+    return [{s: v - above[s] for s, v in values.items()} for values in scores]
+
+
+def together(settings: Sequence[dict[int, float]]) -> dict[int, float]:
+    """A curriculum's score in every seed: the mean over its settings. Where one lacks a seed its mean stands in.
+
+    Else a seed that only the better settings have would look the better for it.
+    """
+    seeds = sorted({seed for values in settings for seed in values})
+    return {seed: fmean(v.get(seed, fmean(v.values())) for v in settings) for seed in seeds}
+
+
+def from_published(name: str) -> Evidence:
+    """A paper's table: one run of each curriculum, in the table's order."""
+    form = table(name)
+    scores = {tuple(c.split(ARROW)): v for c, v in published(name).items() if c not in (*BASELINES, IMAGENET)}
+    single = {tasks[0]: value for tasks, value in scores.items() if len(tasks) == 1}
+    curricula = [Observed(tasks, {0: value}, ordering(list(tasks), single)) for tasks, value in scores.items()]
+    return Evidence(
+        form.title,
+        f"{form.quantity}, {form.data} (%)",
+        curricula,
+        published_walks(scores),
+        published_samples(scores),
+        caveats="the paper gives one run of each curriculum and no spread",
+    )

@@ -1,0 +1,247 @@
+"""Why curricula score as they do: what each task, its place, its neighbours and the order of tasks are worth.
+
+A curriculum is one row: its mean over seeds and settings. docs/explain.md tells how each number is computed.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from statistics import fmean
+
+from dermsearch.results.explain.effects import Effect, Estimate, contrast, holm, over_seeds, ratio, share
+from dermsearch.results.explain.evidence import Evidence, Observed
+from dermsearch.results.explain.importance import importance
+from dermsearch.results.tables.schema import ARROW
+
+FEW_SEEDS = 3  # from so many on, effects are judged over the seeds too
+REVERSED, APART = "the other way round", "not side by side"
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """The tables of an explanation, and what they are made of."""
+
+    evidence: Evidence
+    tasks: list[Effect]
+    places: list[Effect]
+    pairs: list[Effect]
+    shares: list[Effect]
+    settings: list[Effect]
+
+    @property
+    def effects(self) -> list[Effect]:
+        """All of them."""
+        return [*self.shares, *self.tasks, *self.places, *self.pairs, *self.settings]
+
+
+def explain(evidence: Evidence) -> Explanation:
+    """Every effect that the evidence can tell, each table corrected for its number of comparisons."""
+    return Explanation(
+        evidence,
+        holm(task_effects(evidence)),
+        holm(place_effects(evidence)),
+        holm(pair_effects(evidence)),
+        holm(variance_shares(evidence)),
+        importance(evidence.samples),
+    )
+
+
+Row = Callable[[Observed], list[float]]
+
+
+def effect(
+    evidence: Evidence,
+    rows: Sequence[Observed],
+    row: Row,
+    weights: Sequence[float],
+    part: str,
+    name: str,
+    against: str,
+) -> Iterator[Effect]:
+    """One contrast over curricula, nothing where they cannot tell it.
+
+    The interval takes in that over curricula and, from three seeds on, that over seeds: noise that a stage hands
+    on to all that grows from it looks like an effect to the first, not to the second.
+    """
+    design = [row(o) for o in rows]
+    found = contrast(design, [o.score for o in rows], weights)
+    if found is None:
+        return
+    low, high = found.interval
+    p = found.p
+    again = seed_estimate(evidence, rows, row, weights)
+    if again is not None and low is not None and high is not None and p is not None:
+        ends = [end for end in again.interval if end is not None]
+        low, high, p = min(low, *ends), max(high, *ends), max(p, again.p or 0.0)
+    yield Effect(part, name, against, found.value, low, high, len(rows), found.freedom, p)
+
+
+def seed_estimate(evidence: Evidence, rows: Sequence[Observed], row: Row, weights: Sequence[float]) -> Estimate | None:
+    """The contrast in each seed by itself, where there are enough and each can tell it."""
+    if len(evidence.seeds) < FEW_SEEDS:
+        return None
+    found = []
+    for seed in evidence.seeds:
+        inside = [o for o in rows if seed in o.values]
+        one = contrast([row(o) for o in inside], [o.values[seed] for o in inside], weights)
+        if one is None:
+            return None
+        found.append(one)
+    return over_seeds(found)
+
+
+def task_effects(evidence: Evidence) -> Iterator[Effect]:
+    """What a task adds to a curriculum, whatever else is in it; or, where all are as long, against other tasks."""
+    tasks, rows = evidence.tasks, evidence.curricula
+    if len(tasks) < 2:
+        return
+
+    def row(o: Observed) -> list[float]:
+        return [1.0, *(float(o.tasks.count(task)) for task in tasks)]
+
+    one_length = len({len(o.tasks) for o in rows}) == 1
+    for task in tasks:
+        weights = others(tasks, task, [t for t in tasks if t != task] if one_length else [])
+        against = "another task instead" if one_length else "the curriculum without it"
+        yield from effect(evidence, rows, row, [0.0, *weights], part="task", name=task, against=against)
+
+
+def place_effects(evidence: Evidence) -> Iterator[Effect]:
+    """A task in a place against the other tasks there, of the same tasks; and rising against falling.
+
+    Who is last is not first, so what the first task does is what it does beyond the last. In between is the rest.
+    """
+    tasks = evidence.tasks
+    rows = reordered(evidence.chains)
+    kinds = sorted({o.kind for o in rows})
+
+    def last(o: Observed) -> list[float]:
+        return [*one_hot(o.kind, kinds), *one_hot(o.tasks[-1], tasks)]
+
+    def first(o: Observed) -> list[float]:
+        return [*last(o), *one_hot(o.tasks[0], tasks)]
+
+    for place, at, row, before, against in (
+        ("last", -1, last, len(kinds), "another of the same tasks"),
+        ("first", 0, first, len(kinds) + len(tasks), "another, the last task alike"),
+    ):
+        for task in tasks:
+            if compared := rivals(rows, at, task):
+                weights = [0.0] * before + others(tasks, task, compared)
+                yield from effect(evidence, rows, row, weights, part=place, name=task, against=against)
+    marked = [o for o in rows if o.mark in MARKS]
+
+    def marks(o: Observed) -> list[float]:
+        return [*one_hot(o.kind, kinds), *one_hot(o.mark, MARKS)]
+
+    weights = [0.0] * len(kinds) + [1.0, -1.0, 0.0]
+    yield from effect(evidence, marked, marks, weights, part="order", name="rising (C)", against="falling (AC)")
+
+
+MARKS = ("C", "AC", "MC")
+
+
+def pair_effects(evidence: Evidence) -> Iterator[Effect]:
+    """A task right before another, against the other way round and against not side by side, of the same tasks."""
+    for a, b in itertools.combinations(evidence.tasks, 2):
+        rows = reordered([o for o in evidence.chains if a in o.tasks and b in o.tasks])
+        kinds = sorted({o.kind for o in rows})
+
+        def row(o: Observed, a: str = a, b: str = b, kinds: Sequence[tuple[str, ...]] = kinds) -> list[float]:
+            return [*one_hot(o.kind, kinds), adjacent(o, a, b), adjacent(o, b, a)]
+
+        none = [0.0] * len(kinds)
+        forward, backward = f"{a}{ARROW}{b}", f"{b}{ARROW}{a}"
+        for name, against, weights in (
+            (forward, REVERSED, [1.0, -1.0]),
+            (forward, APART, [1.0, 0.0]),
+            (backward, APART, [0.0, 1.0]),
+        ):
+            yield from effect(evidence, rows, row, none + weights, part="pair", name=name, against=against)
+
+
+def variance_shares(evidence: Evidence) -> Iterator[Effect]:
+    """How much of the variance among curricula of two tasks or more each description of them explains."""
+    rows = evidence.chains
+    scores = [o.score for o in rows]
+    if len(rows) < 3:
+        return
+    described = {}
+    for name, of in DESCRIBED.items():
+        known = list(dict.fromkeys(of(o) for o in rows))
+        described[name] = [one_hot(of(o), known) for o in rows]
+    if any(o.mark == "?" for o in rows):  # not every task has a score alone
+        del described["rising or falling"]
+    for name in described:
+        if found := share([[]] * len(rows), described[name], scores):
+            yield replace(found, name=name)
+    for name, base in BEYOND:
+        if name in described and base in described and (found := share(described[base], described[name], scores)):
+            yield replace(found, name=name, against=base)
+    if found := any_order(evidence):
+        yield found
+
+
+DESCRIBED: dict[str, Callable[[Observed], object]] = {
+    "how many tasks": lambda o: len(o.tasks),
+    "which tasks": lambda o: o.kind,
+    "the last task": lambda o: o.tasks[-1],
+    "the first task": lambda o: o.tasks[0],
+    "rising or falling": lambda o: o.mark,
+}
+BEYOND = (
+    ("the last task", "which tasks"),
+    ("rising or falling", "which tasks"),
+    ("the last task", "rising or falling"),
+    ("rising or falling", "the last task"),
+)
+
+
+def any_order(evidence: Evidence) -> Effect | None:
+    """All that order may do beyond which tasks there are, against the noise between seeds; needs two seeds."""
+    seeds = evidence.seeds
+    rows = [o for o in evidence.chains if len(o.values) == len(seeds)]
+    kinds = {o.kind for o in rows}
+    added, freedom = len(rows) - len(kinds), (len(rows) - 1) * (len(seeds) - 1)
+    if len(seeds) < 2 or added < 1:
+        return None
+    mean = {seed: fmean(o.values[seed] for o in rows) for seed in seeds}
+    grand = fmean(mean.values())
+    noise = sum((o.values[s] - o.score - mean[s] + grand) ** 2 for o in rows for s in seeds) / freedom / len(seeds)
+    centre = {kind: fmean(o.score for o in rows if o.kind == kind) for kind in kinds}
+    inside = sum((o.score - centre[o.kind]) ** 2 for o in rows)
+    total = sum((o.score - grand) ** 2 for o in rows)
+    if total < 1e-16 or noise < 1e-16 * total:
+        return None
+    found = ratio(inside / added / noise, added, freedom, inside / total, len(rows), lambda n: n * noise / total)
+    return replace(found, name="order, whichever way", against="which tasks")
+
+
+def reordered(rows: Sequence[Observed]) -> list[Observed]:
+    """Those of which the same tasks were tried in another order: only they tell what order does."""
+    times = Counter(o.kind for o in rows)
+    return [o for o in rows if times[o.kind] > 1]
+
+
+def adjacent(o: Observed, a: str, b: str) -> float:
+    """How often one task stands right before another."""
+    return float(sum(pair == (a, b) for pair in itertools.pairwise(o.tasks)))
+
+
+def one_hot(value: object, known: Sequence[object]) -> list[float]:
+    """A column for each of the known values, 1 in the one that is meant."""
+    return [float(value == other) for other in known]
+
+
+def rivals(rows: Sequence[Observed], place: int, task: str) -> list[str]:
+    """The tasks that come in that place of the same tasks as this one does: a search need not have tried all."""
+    kinds = {o.kind for o in rows if o.tasks[place] == task}
+    return sorted({o.tasks[place] for o in rows if o.kind in kinds} - {task})
+
+
+def others(tasks: Sequence[str], task: str, compared: Sequence[str]) -> list[float]:
+    """The weights of a task, against the mean of those that it is compared with if there are any."""
+    return [1.0 if t == task else -1.0 / len(compared) if t in compared else 0.0 for t in tasks]

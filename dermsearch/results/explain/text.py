@@ -1,0 +1,292 @@
+"""An explanation as words: a few sentences, aligned tables for a terminal, and one CSV file with every number."""
+
+from __future__ import annotations
+
+import csv
+import os
+import textwrap
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dermsearch.errors import UserError
+from dermsearch.results.board.leaderboard import points
+from dermsearch.results.explain.effects import LEVEL, Effect
+from dermsearch.results.explain.evidence import Evidence
+from dermsearch.results.explain.explain import FEW_SEEDS, Explanation
+from dermsearch.results.explain.importance import too_few
+from dermsearch.results.explain.regret import Step, cost_to, progress
+from dermsearch.results.tables.schema import ARROW
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+UNTOLD = "cannot be told"
+LONGEST = 24  # lines of a table of effects
+SHOWN = 12  # curricula without a score; the CSV file has all
+TARGETS = (0.02, 0.01, 0.0)  # behind the best score
+WORDS = ("beyond", "against", "told?", "why")  # headings of columns that hold no number
+PLACE = {"last": "comes last", "first": "comes first"}
+
+
+def interval(effect: Effect, sign: str = "+") -> str:
+    """The value with its interval in percent points; an interval that nothing is left over for is not drawn."""
+    ends = f" [{points(effect.low, sign)}, {points(effect.high, sign)}]" if effect.low is not None else ""
+    return points(effect.value, sign) + ends
+
+
+def chance(p: float | None) -> str:
+    """A p-value as printed."""
+    if p is None or p < 0.001:
+        return "" if p is None else "< 0.001"
+    text = f"{p:.3f}"
+    return text if (float(text) < LEVEL) == (p < LEVEL) else f"{p:.4f}"
+
+
+def verdict(effect: Effect) -> str:
+    """What may be said of an effect."""
+    if not effect.told:
+        return UNTOLD
+    return "yes" if effect.part in ("share", "setting") else "better" if effect.value > 0 else "worse"
+
+
+def findings(found: Explanation) -> list[str]:
+    """The sentences above the tables: what was looked at, and whether the last task or the order explains more."""
+    evidence = found.evidence
+    count = f"{counted(evidence)} of {', '.join(evidence.tasks)}"
+    said = [f"{count}; {plural(len(evidence.seeds), 'seed')}; {evidence.quantity}."]
+    said.append(comparison(found.shares))
+    told = [e for e in (*found.tasks, *found.places, *found.pairs) if e.told]
+    best = sorted(told, key=lambda e: -abs(e.value))[:3]
+    said += [f"{named(e)}: {interval(e)} points against {e.against}." for e in best]
+    return [line for line in said if line]
+
+
+def comparison(shares: Iterable[Effect]) -> str:
+    """Does the last task explain more than the order of single scores, or the other way round? By what each adds."""
+    by = {(e.name, e.against): e for e in shares}
+    last, order = "the last task", "rising or falling"
+    if not all(key in by for key in ((last, ""), (order, ""), (last, order), (order, last))):
+        return ""
+    more, less = (last, order) if by[last, order].told else (order, last)
+    first, second = by[more, less], by[less, more]
+    if first.told and (first.low or 0.0) > (second.high or 0.0):
+        return (
+            f"{more[0].upper()}{more[1:]} explains more of the differences than {less}: "
+            f"{interval(by[more, ''], '')} % against {interval(by[less, ''], '')} %; it adds {interval(first, '')} % "
+            f"to what {less} explains, which adds {interval(second, '')} % to it."
+        )
+    told = [f"{e.name} adds to {e.against}" for e in (first, second) if e.told]
+    why = " and ".join(told) or "neither is told from chance beside the other"
+    return f"Whether the last task or the order (rising or falling) explains more {UNTOLD}: {why}."
+
+
+def named(effect: Effect) -> str:
+    """An effect's name with its place."""
+    return f"{effect.name} {PLACE.get(effect.part, '')}".strip()
+
+
+def counted(evidence: Evidence) -> str:
+    """How many curricula there are."""
+    return "1 curriculum" if len(evidence.curricula) == 1 else f"{len(evidence.curricula)} curricula"
+
+
+def plural(number: int, word: str) -> str:
+    """1 seed, 3 seeds."""
+    return f"{number} {word}{'' if number == 1 else 's'}"
+
+
+def notes(found: Explanation) -> list[str]:
+    """What a reader must know of the numbers."""
+    seeds = len(found.evidence.seeds)
+    both = "over curricula and, where every seed can tell it, over seeds, whichever is wider"
+    over = both if seeds >= FEW_SEEDS else "over curricula"
+    said = [
+        f"[low, high]: 95 % interval {over}; of each number by itself. p: allows for all comparisons of its table "
+        f"(Holm). '{UNTOLD}': p of 0.05 or more, or an interval that reaches 0.",
+        "A curriculum counts once: the mean over its seeds and settings.",
+    ]
+    if seeds < FEW_SEEDS:
+        said.append(
+            f"{plural(seeds, 'seed')}: what a stage hands on by luck to all that grows from it cannot be told from "
+            f"an effect of its task; {FEW_SEEDS} seeds can."
+        )
+    if found.evidence.caveats:
+        said.append(f"Caution: {found.evidence.caveats}")
+    return said
+
+
+def render(found: Explanation) -> Iterator[RenderableType]:
+    """Everything for a terminal, table by table; a table without a line is left out."""
+    evidence = found.evidence
+    yield f"Why: {evidence.title}\n"
+    yield from findings(found)
+    yield from effect_table(
+        "What explains the differences between curricula of several tasks",
+        ["", "beyond", "share, %  [95 %]", "as found", "p", "told?"],
+        [[e.name, e.against, interval(e, ""), points(e.plain), chance(e.adjusted), verdict(e)] for e in found.shares],
+        "share: of the variance of their scores, less what as many groups explain by chance",
+    )
+    for title, effects, note in (
+        ("What a task adds", found.tasks, "points: on average over whatever else is in the curriculum"),
+        (
+            "What its place is worth",
+            found.places,
+            "points: the same tasks in another order; first: beyond what the last task does",
+        ),
+        (
+            "What neighbours are worth",
+            found.pairs,
+            "points: the first right before the second, the same tasks; with what coming last does",
+        ),
+    ):
+        shown = clearest(effects)
+        lines = [[named(e), e.against, interval(e), chance(e.adjusted), verdict(e)] for e in shown]
+        note += f"; the {len(shown)} clearest of {len(effects)}, the CSV file has all" * (len(shown) < len(effects))
+        yield from effect_table(title, ["", "against", "points  [95 %]", "p", "told?"], lines, note)
+    lines = [
+        [e.name, points(e.value), f"{points(e.low)} to {points(e.high)}", chance(e.adjusted), verdict(e)]
+        for e in found.settings
+    ]
+    heads = ["", "importance, %", "by chance (95 %)", "p", "told?"]
+    note = (
+        "Optuna's PED-ANOVA: which choices set the best quarter of proposals apart; the shares sum to 100; "
+        "p: how often shuffled scores make any choice stand out as much"
+    )
+    yield from effect_table("Which choices of the search mattered", heads, lines, note)
+    if why := too_few(evidence.samples):
+        yield why
+    yield from search_table(evidence)
+    yield from dropped_table(evidence)
+    if evidence.proposals:
+        said = ", ".join(f"{count} {status}" for status, count in sorted(evidence.proposals.items()))
+        yield f"Proposals: {said}."
+    yield ""
+    yield from notes(found)
+
+
+def clearest(effects: Sequence[Effect]) -> list[Effect]:
+    """As many as a terminal has room for, those least likely to be chance, in their order."""
+    kept = sorted(effects, key=lambda e: 1.0 if e.p is None else e.p)[:LONGEST]
+    return [e for e in effects if e in kept]
+
+
+def effect_table(
+    title: str, headings: Sequence[str], lines: Sequence[Sequence[str]], note: str
+) -> Iterator[RenderableType]:
+    """One table in the leaderboard's style; what cannot be told is dim."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    if not lines:
+        return
+    table = Table(
+        title=title,
+        caption=note,
+        caption_justify="left",
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+    )
+    for i, heading in enumerate(headings):
+        table.add_column(heading, justify="left" if i == 0 or heading in WORDS else "right")
+    for line in lines:
+        table.add_row(*(Text(cell) for cell in line), style="dim" if line[-1] == UNTOLD else "")
+    yield table
+
+
+def search_table(evidence: Evidence) -> Iterator[RenderableType]:
+    """How many stages it took to come near the best score, with shared beginnings trained once and without."""
+    lines = []
+    shared, whole = progress(evidence.walks), progress(evidence.walks, shared=False)
+    if not shared or max(s.best for s in shared) == float("-inf"):
+        return
+    best = max(s.best for s in shared)
+    for behind in TARGETS:
+        one, other = cost_to(shared, best - behind), cost_to(whole, best - behind)
+        if one and other:
+            name = (
+                f"within {plural(round(100 * behind), 'point')} of the best" if behind else f"the best, {points(best)}"
+            )
+            lines.append(cost_line(name, one, other))
+    lines.append(cost_line("all proposals", shared[-1], whole[-1]))
+    heads = ["until", "stages", "without sharing", "fewer", "hours", "without sharing"]
+    note = "in the order of the proposals (of a paper: of its table); stages found in the store count as trained"
+    if any(step.stages % 1 for step in shared):
+        note += ", and of what was only begun the share of its epochs"
+    yield from effect_table("What the search cost", heads if shared[-1].seconds else heads[:4], lines, note)
+
+
+def cost_line(name: str, one: Step, other: Step) -> list[str]:
+    """One line of the cost table: with shared beginnings and without."""
+    hours = [f"{step.seconds / 3600:.3g}" for step in (one, other)] if other.seconds else []
+    return [name, one.cost, other.cost, f"{other.stages / one.stages:.1f} x", *hours]
+
+
+def dropped_table(evidence: Evidence) -> Iterator[RenderableType]:
+    """What was proposed and has no score, and why."""
+    lines = [[d.curriculum, d.status, textwrap.shorten(d.error, 80)] for d in evidence.dropped[:SHOWN]]
+    more = len(evidence.dropped) - len(lines)
+    note = f"and {more} more; the CSV file has all" if more else ""
+    yield from effect_table("What was tried and dropped", ["curriculum", "", "why"], lines, note)
+
+
+COLUMNS = (
+    "table", "name", "against", "value", "low", "high", "unit", "as_found", "curricula", "freedom", "p", "p_adjusted",
+    "told", "stages", "seconds",
+)  # fmt: skip
+
+
+def numbers(found: Explanation) -> Iterator[dict[str, Any]]:
+    """Every number as a row of the CSV file: scores and differences in percent points, shares in percent."""
+    evidence = found.evidence
+    for o in evidence.curricula:
+        yield {"table": "curriculum", "name": ARROW.join(o.tasks), "value": percent(o.score), "unit": "%"}
+    for e in found.effects:
+        unit = "%" if e.part in ("share", "setting") else "points"
+        yield {
+            "table": e.part,
+            "name": e.name,
+            "against": e.against,
+            "value": percent(e.value),
+            "low": percent(e.low),
+            "high": percent(e.high),
+            "unit": unit,
+            "as_found": percent(e.plain),
+            "curricula": e.curricula,
+            "freedom": e.freedom,
+            "p": e.p,
+            "p_adjusted": e.adjusted,
+            "told": "yes" if e.told else "no",
+        }
+    for name, shared in (("regret", True), ("regret without sharing", False)):
+        steps = progress(evidence.walks, shared)
+        best = max((s.best for s in steps), default=0.0)
+        for s in steps:
+            behind = percent(best - s.best) if s.best > float("-inf") else None
+            yield {"table": name, "value": behind, "unit": "points", "stages": f"{s.stages:g}", "seconds": s.seconds}
+    for status, count in sorted(evidence.proposals.items()):
+        yield {"table": "proposals", "name": status, "value": count, "unit": "proposals"}
+    for d in evidence.dropped:
+        yield {"table": "dropped", "name": d.curriculum, "against": f"{d.status}: {d.error}".removesuffix(": ")}
+
+
+def percent(value: float | None) -> float | None:
+    """A fraction in percent, without the noise of floating point."""
+    return None if value is None else round(100 * value, 6)
+
+
+def write_csv(found: Explanation, path: str | Path) -> None:
+    """All numbers in one file, readers never seeing half of it."""
+    path = Path(path)
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with part.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, COLUMNS)
+            writer.writeheader()
+            writer.writerows(numbers(found))
+        part.replace(path)
+    except OSError as error:
+        raise UserError(f"--csv: '{path}' cannot be written: {error.strerror}") from None

@@ -1,0 +1,1 @@
+"""A paper's tables with a study's numbers beside the printed ones."""

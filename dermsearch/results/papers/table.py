@@ -1,0 +1,294 @@
+"""A paper's table with a study's numbers beside the printed ones. Which tables there are is data: see sm3_tables."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import textwrap
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+from typing import Any
+
+from dermsearch.papers.published import published_rows
+from dermsearch.results.board.leaderboard import Row, interval, leaderboard
+from dermsearch.results.pictures.drawing import chain, readable
+from dermsearch.results.tables.measure import Score
+from dermsearch.results.tables.schema import ARROW, BASELINES, RANDOM_WEIGHTS, Results
+
+# What a line may ask for that is no curriculum: weights that the study gives (such as ImageNet's), random ones, and
+# either, for predictions that look at no image.
+GIVEN, RANDOM, EITHER = "given weights", RANDOM_WEIGHTS, "any weights"
+OTHER = ""  # in Section.takes: curricula that end in a task the paper does not vary
+MARKS = "†‡§¶"
+SPLITS = {"train": "training", "val": "validation", "test": "test"}
+FINDINGS = ("audit: ", "header prints", "caption wrongly")  # how a note begins that finds something wrong
+
+
+@dataclass(frozen=True)
+class Column:
+    """One number of every line: where the paper prints it, and which row of the scores table it is."""
+
+    heading: str
+    printed: str  # the column of the CSV file; "" where the paper has none
+    metric: str
+    label: str
+    cls: str = ""
+    protocol: str = ""  # "": the line's, or else the study's
+    split: str = ""  # "": test where it was judged, else validation
+    scale: float = 100.0
+    digits: int = 1
+    chance: Callable[[int], float] | None = None  # by the number of cases, in the unit of the table
+    cases: int = 0  # that the paper's chance level goes by, where it goes by any
+    axis: str = ""  # of its picture, where the section has none for all columns
+    log: bool = False
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line: its row in the CSV file, and the curriculum that is the same here."""
+
+    title: str
+    printed: str  # "" where the paper has none
+    identity: str  # as identity() spells it, or GIVEN, RANDOM, EITHER
+    protocol: str = ""  # "": the study's
+
+
+@dataclass(frozen=True)
+class Section:
+    """Lines and columns under one heading."""
+
+    title: str
+    quantity: str  # of all columns, with its unit; "" where every column has its own
+    lines: tuple[Line, ...]
+    columns: tuple[Column, ...]
+    takes: tuple[str, ...] = (OTHER,)  # last tasks of curricula that the paper does not have
+
+
+@dataclass(frozen=True)
+class Form:
+    """A table of a paper as data."""
+
+    name: str  # of the CSV file
+    title: str
+    data: str  # that the printed numbers were measured on
+    sections: tuple[Section, ...]
+    telling: Mapping[str, str]  # task -> the setting that tells its variants apart
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Value:
+    """A measured number in the unit of its column."""
+
+    mean: float
+    low: float | None  # 95 % interval
+    high: float | None
+    seeds: int
+    n: int
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A printed number, a measured one, or both."""
+
+    column: Column
+    printed: str  # as printed
+    finding: str  # what is wrong with it
+    value: Value | None
+    protocol: str
+    split: str
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A line with its numbers."""
+
+    title: str
+    cells: tuple[Cell, ...]
+    status: str  # done, or why nothing was measured: failed, not run, ...
+
+    @property
+    def measured(self) -> bool:
+        return any(cell.value for cell in self.cells)
+
+    @property
+    def printed(self) -> bool:
+        return any(cell.printed for cell in self.cells)
+
+
+@dataclass(frozen=True)
+class Filled:
+    """The whole table, ready to be written and drawn."""
+
+    form: Form
+    study: str
+    blocks: tuple[tuple[Section, tuple[Entry, ...]], ...]
+    marks: Mapping[str, str]  # finding -> its mark
+    heads: Mapping[str, str]  # heading -> the finding that all its printed cells share
+    notes: tuple[str, ...]
+
+    def mark(self, cell: Cell) -> str:
+        """The mark of a printed cell; a finding of the whole column is marked in its heading instead."""
+        return "" if self.heads.get(cell.column.heading) == cell.finding else self.marks.get(cell.finding, "")
+
+    def heading(self, column: Column) -> str:
+        """A column's heading, with the mark of a finding that all its printed cells share."""
+        return column.heading + self.marks.get(self.heads.get(column.heading, ""), "")
+
+
+class Measured:
+    """The scores of a study, and which of its stages are which line."""
+
+    def __init__(self, results: Results, telling: Mapping[str, str]) -> None:
+        self.scores: dict[tuple[str, ...], dict[str, Any]] = {}
+        self.splits: dict[str, set[str]] = {}
+        roots: dict[str, list[str]] = {name: [] for name in BASELINES}
+        names = ("stage", "protocol", "split", "label", "class", "metric")
+        for score in results.scores.to_pylist():
+            self.splits.setdefault(score["protocol"], set()).add(score["split"])
+            if score["value"] is not None and math.isfinite(score["value"]):
+                self.scores[tuple(score[name] for name in names)] = score
+            if score["curriculum"] in roots:
+                roots[score["curriculum"]].append(score["stage"])
+        given = bool((results.study.get("encoder") or {}).get("weights"))
+        root, random = (tuple(dict.fromkeys(roots[name])) for name in BASELINES)
+        self.keys = {EITHER: root, GIVEN: root if given else (), RANDOM: random if given else root}
+        self.rows: dict[str, list[Row]] = {}  # best first
+        for row in leaderboard(results):
+            if row.curriculum not in roots:
+                self.rows.setdefault(identity(row, telling), []).append(row)
+        self.keys |= {name: rows[0].keys for name, rows in self.rows.items()}
+        chosen = (results.study.get("objective") or {}).get("protocol")
+        self.protocol = chosen if chosen and chosen != "pairs" else "linear"
+
+    def split(self, protocol: str) -> str:
+        """Where a protocol's numbers are shown: on test cases where there are any, as papers do."""
+        return "test" if "test" in self.splits.get(protocol, ()) else "val"
+
+    def cell(self, column: Column, line: Line, printed: Mapping[tuple[str, str], dict[str, str]]) -> Cell:
+        """What the paper and the study say of one line and column."""
+        paper = printed.get((line.printed, column.printed), {})
+        protocol = column.protocol or line.protocol or self.protocol
+        split = column.split or self.split(protocol)
+        where = (protocol, split, column.label, column.cls, column.metric)
+        found = [self.scores[key, *where] for key in self.keys.get(line.identity, ()) if (key, *where) in self.scores]
+        value = value_of(found, column.scale)
+        return Cell(column, paper.get("value", ""), finding(paper.get("note", "")), value, protocol, split)
+
+    def status(self, line: Line) -> str:
+        """Why a line that was not measured was not."""
+        if self.keys.get(line.identity):
+            return "not judged"
+        return self.rows[line.identity][0].status if line.identity in self.rows else "not run"
+
+
+def identity(row: Row, telling: Mapping[str, str]) -> str:
+    """A curriculum with the settings that tell its variants apart: "paired_contrast=sep_sep > pseudo_labels=tel"."""
+    return ARROW.join(f"{task}={value}" if value else task for task, value in variants(row, telling))
+
+
+def variants(row: Row, telling: Mapping[str, str]) -> list[tuple[str, str]]:
+    """Each task of a curriculum with its telling setting, "" where it has none."""
+    texts = [json.loads(text) for text in row.settings]
+    asked = texts[-1] if texts else {}  # of a curriculum that was never begun: {"pseudo_labels.relation": "tel"}
+    found = []
+    for i, task in enumerate(row.curriculum.split(ARROW)):
+        own = texts[i] if i < len(texts) else {}
+        name = telling.get(task, "")
+        value = own.get("config", own).get(name, asked.get(f"{task}.{name}", ""))
+        found.append((task, str(value)))
+    return found
+
+
+def value_of(found: Sequence[Score], scale: float) -> Value | None:
+    """The mean over the seeds with its interval, in the unit of the column."""
+    if not found:
+        return None
+    values = [score["value"] for score in found]
+    low, high = (None if end is None or not math.isfinite(end) else scale * end for end in interval(found))
+    return Value(scale * fmean(values), low, high, len(values), max(score["n"] or 0 for score in found))
+
+
+def finding(note: str) -> str:
+    """What a check found wrong with a printed cell, out of all that its note says."""
+    start = re.search("|".join(FINDINGS), note)  # what a check found stands at the end, and may have semicolons
+    return note[start.start() :].removeprefix("audit: ") if start else ""
+
+
+def fill(results: Results, form: Form) -> Filled:
+    """The table of a paper with the numbers of a study in it."""
+    printed = {(row["row"], row["column_metric"]): row for row in published_rows(form.name)}
+    measured = Measured(results, form.telling)
+    declared = {line.identity for section in form.sections for line in section.lines}
+    blocks = []
+    for section in form.sections:
+        lines = [*section.lines, *extra(measured, form, section, declared)]
+        entries = []
+        for line in lines:
+            cells = tuple(measured.cell(column, line, printed) for column in section.columns)
+            done = any(cell.value for cell in cells)
+            entries.append(Entry(line.title, cells, "done" if done else measured.status(line)))
+        kept = tuple(entry for entry in entries if entry.printed or entry.measured)
+        if kept:
+            blocks.append((section, kept))
+    faced = [cell for _, entries in blocks for entry in entries for cell in entry.cells if cell.printed]
+    marks = dict(zip(dict.fromkeys(cell.finding for cell in faced if cell.finding), MARKS, strict=False))
+    study = str(results.study.get("name") or results.folder.name)
+    notes = (*general(study, form, blocks), *(f"{mark} paper: {text}." for text, mark in marks.items()))
+    notes += (*form.notes, *remarks(measured, form, results))
+    return Filled(form, study, tuple(blocks), marks, shared(faced), notes)
+
+
+def extra(measured: Measured, form: Form, section: Section, declared: set[str]) -> list[Line]:
+    """Curricula that the study has scored and the paper does not have."""
+    lines = []
+    for name, rows in measured.rows.items():
+        told = variants(rows[0], form.telling)
+        last = told[-1][0] if told[-1][0] in form.telling else OTHER
+        if name not in declared and rows[0].score is not None and last in section.takes:
+            title = chain(rows[0].curriculum, {task: value for task, value in told if value})
+            lines.append(Line(title, "", name))
+    return lines
+
+
+def shared(cells: Iterable[Cell]) -> dict[str, str]:
+    """By heading, the finding that all printed cells under it have."""
+    said: dict[str, set[str]] = {}
+    for cell in cells:
+        said.setdefault(cell.column.heading, set()).add(cell.finding)
+    return {heading: next(iter(texts)) for heading, texts in said.items() if len(texts) == 1 and "" not in texts}
+
+
+def general(study: str, form: Form, blocks: Sequence[tuple[Section, Sequence[Entry]]]) -> list[str]:
+    """What the two kinds of numbers are."""
+    cells = [cell for _, entries in blocks for entry in entries for cell in entry.cells]
+    used: dict[str, list[str]] = {}
+    for protocol, split in dict.fromkeys((c.protocol, c.split) for c in cells if c.value):
+        used.setdefault(split, []).append(readable(protocol))
+    how = "; ".join(f"{', '.join(names)} on {SPLITS[split]} cases" for split, names in used.items())
+    notes = [f"paper: as printed, {form.data}. here: study {study}, {how or 'nothing measured yet'}."]
+    notes.append("Other data, another split or other settings: the two stand beside each other, not against.")
+    stands = dict.fromkeys(f"{c.column.heading}: {c.column.label} {c.column.cls}" for c in cells if c.column.cls)
+    if stands and any(cell.column.metric == "auc" for cell in cells):
+        notes.append("; ".join(stands).replace("_", " ") + "; AVG: mean over the labels.")
+    seeds = {c.value.seeds for c in cells if c.value}
+    kinds = ["one seed: bootstrap over patients"] if 1 in seeds else []
+    if seeds - {1}:
+        kinds.append("several seeds: Student's t over them, bootstrap where all agree; the value is their mean")
+    return notes + ([f"95 % interval of what was measured here; {'; '.join(kinds)}."] if kinds else [])
+
+
+def remarks(measured: Measured, form: Form, results: Results) -> list[str]:
+    """What became of single lines: failed seeds, and the choice among several settings."""
+    said = []
+    for rows in measured.rows.values():
+        name = chain(rows[0].curriculum, {t: v for t, v in variants(rows[0], form.telling) if v})
+        tried = sum(row.score is not None for row in rows)
+        if tried > 1:
+            said.append(f"{name}: the best of {tried} settings by the study's objective.")
+        if rows[0].error:
+            said.append(f"{name}: {textwrap.shorten(rows[0].error, 200)}.")
+    caveats = dict.fromkeys(score["caveats"] for score in results.scores.to_pylist() if score["caveats"])
+    return said + [f"Caution: {text}." for text in caveats]

@@ -1,0 +1,95 @@
+"""What the figures share: names, colours and how a figure is saved."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dermsearch.errors import UserError
+from dermsearch.papers.published import IMAGENET
+from dermsearch.results.tables.measure import Measure
+from dermsearch.results.tables.schema import ARROW, ROOT_CURRICULUM
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+READABLE = {
+    "relative_location": "Rel. loc.",
+    "moco_v2": "MoCo v2",
+    "odc": "ODC",
+    "simclr": "SimCLR",
+    "byol": "BYOL",
+    "swav": "SwAV",
+    "dino": "DINO",
+    "ibot": "iBOT",
+    "rotation": "Rotation",
+    "colorme": "ColorMe",
+    "sm3": "SM3",
+    "slimp": "SLIMP",
+    "auc": "AUC",
+    "macro_f1": "macro F1",
+    "knn": "k-NN",
+    "finetune": "fine-tuning",
+    "linear_handover": "linear with heads handed over",
+    "pairs": "pair matching",
+    "val": "validation",
+    "no_pre_training": ROOT_CURRICULUM,
+    IMAGENET: IMAGENET,
+}
+
+# Okabe and Ito's colours, told apart with any colour vision; a mark has a shape as well, for print in grey.
+BLUE, ORANGE, GREEN, VERMILION, PURPLE = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7"
+INK, GREY, PALE = "#222222", "#8A8A8A", "#DDDDDD"
+ORDERS = {  # ordering mark: colour, marker, what the legend says
+    "C": (GREEN, "o", "C (rising)"),
+    "AC": (VERMILION, "s", "AC (falling)"),
+    "MC": (BLUE, "D", "MC (mixed)"),
+    "": (INK, "^", "single task"),
+    "?": (PURPLE, "v", "order unknown"),
+}
+SIZES = {"o": 5.5, "s": 5.5, "D": 5.2, "^": 6.8, "v": 6.8}  # markers of the same weight to the eye
+
+STYLE: dict[Any, Any] = {
+    "font.size": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "svg.fonttype": "none",  # words stay words: searchable, and in the reader's font
+    "svg.hashsalt": "dermsearch",  # the same tables give the same file
+}
+
+
+def readable(name: str) -> str:
+    """A task, metric or protocol as a reader expects it."""
+    return READABLE.get(name, name.replace("_", " "))
+
+
+def chain(curriculum: str, settings: Mapping[str, str] | None = None) -> str:
+    """A curriculum as a reader expects it, with what must be told of its tasks' settings in brackets."""
+    told = settings or {}
+    tasks = curriculum.split(ARROW)
+    return " → ".join(readable(task) + (f" [{told[task]}]" if task in told else "") for task in tasks)
+
+
+def quantity(measure: Measure) -> str:
+    """The axis of a measure, with its unit."""
+    of = "mean over labels" if measure.label == "mean" else f"of {readable(measure.label)}"
+    joint = ", " if measure.label == "mean" else " "
+    return f"{readable(measure.metric)}{joint}{of}, {readable(measure.split)} (%)"
+
+
+def save(figure: Figure, path: str | Path) -> list[Path]:
+    """Write a figure as PNG and as SVG beside each other, and as PDF too where the path ends so."""
+    path = Path(path)
+    if not path.stem:
+        raise UserError(f"'{path}': must be the name of a file, such as why.png")
+    # Without dates: the same tables give the same file.
+    endings: dict[str, dict[str, Any]] = {".png": {}, ".svg": {"Date": None}, ".pdf": {"CreationDate": None}}
+    paths = {path.with_suffix(e): about for e, about in endings.items() if e != ".pdf" or path.suffix == e}
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        for file, about in paths.items():
+            figure.savefig(file, dpi=150, facecolor="white", metadata=about)
+    except OSError as error:
+        raise UserError(f"'{path}' cannot be written: {error.strerror}") from None
+    return list(paths)

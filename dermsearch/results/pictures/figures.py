@@ -1,0 +1,291 @@
+"""The figures of a study, drawn from its tables alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dermsearch.papers.published import IMAGENET, named_tables, published, table
+from dermsearch.results.board.leaderboard import Row, leaderboard, ordering
+from dermsearch.results.papers.files import write_files
+from dermsearch.results.papers.picture import picture
+from dermsearch.results.papers.sm3 import FORMS
+from dermsearch.results.papers.table import fill
+from dermsearch.results.pictures.drawing import GREY, INK, ORDERS, PALE, SIZES, STYLE, chain, quantity, readable, save
+from dermsearch.results.pictures.tree import tree_figure
+from dermsearch.results.tables.lineages import differences
+from dermsearch.results.tables.schema import ARROW, ROOT_CURRICULUM, Results, load
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+__all__ = ["curriculum_figure", "figures", "tree_figure"]
+
+GROUPS = [ROOT_CURRICULUM, "one task", "two tasks", "three tasks", "four tasks", "five tasks"]
+ROW, HEADING = 0.2, 0.28  # inches
+BOTTOM, RIGHT, BETWEEN = 1.25, 0.2, 0.3
+TOP = {1: 0.35, 2: 0.5}  # room for the titles, by the number of panels
+PANEL = {1: 5.0, 2: 3.5}  # width of a panel by the number of panels
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of the figure: a row of the leaderboard at its height, or a heading over some."""
+
+    y: float  # inches from the first line's top, downwards
+    text: str
+    row: Row | None
+
+
+def figures(folder: str | Path) -> list[Path]:
+    """Draw all figures of the study in a folder into its figures/, as PNG and SVG.
+
+    The tables of papers that the study names go to its tables_of_paper/, as CSV, Markdown, LaTeX, PNG and SVG.
+    """
+    results = load(folder)
+    target = Path(folder) / "figures"
+    drawn = curriculum_figure(results, target / "curriculum") + tree_figure(results, target / "tree")
+    for name in named_tables(results.study, FORMS):
+        if name in FORMS:
+            table = fill(results, FORMS[name])
+            path = Path(folder) / "tables_of_paper" / name
+            drawn += write_files(table, path) + picture(table, path)
+    return drawn
+
+
+def curriculum_figure(results: Results, path: str | Path) -> list[Path]:
+    """The score of every curriculum by its number of tasks, beside a paper's where the study names a table.
+
+    The study names it as `published: aiseeme_table1`, at its top or in its objective.
+    """
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    rows = leaderboard(results)
+    name = next((name for name in named_tables(results.study, FORMS) if name not in FORMS), None)
+    panels = 2 if name else 1
+    lines, tall = layout(rows)
+    left = 0.35 + 0.068 * max(len(line.text) for line in lines)
+    wide = left + panels * PANEL[panels] + (panels - 1) * BETWEEN + RIGHT
+    high = TOP[panels] + tall + BOTTOM
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(wide, high))
+        axes = [
+            figure.add_axes(
+                (
+                    (left + i * (PANEL[panels] + BETWEEN)) / wide,
+                    BOTTOM / high,
+                    PANEL[panels] / wide,
+                    tall / high,
+                )
+            )
+            for i in range(panels)
+        ]
+        frame(axes, lines, tall)
+        draw_measured(axes[0], lines, rows)
+        measure = rows[0].measure
+        study = results.study.get("name") or results.folder.name
+        axes[0].set_title(f"measured: {study} ({readable(measure.protocol)})", fontsize=9.5)
+        axes[0].set_xlabel(quantity(measure))
+        marks = {row.order for row in rows if row.length}
+        if name:
+            marks |= draw_published(axes[1], lines, name)
+        legend(figure, rows, marks, high, bool(name))
+        return save(figure, path)
+
+
+def layout(rows: list[Row]) -> tuple[list[Line], float]:
+    """The lines from top to bottom, grouped by length and sorted in a group, and their height in inches."""
+    told = differences((row.curriculum, row.settings) for row in rows)
+    lines: list[Line] = []
+    y = 0.06
+    for length in sorted({row.length for row in rows}):
+        inside = [row for row in rows if row.length == length]
+        if length:  # a baseline is its own heading
+            y += HEADING
+            title = GROUPS[length] if length < len(GROUPS) else f"{length} tasks"
+            lines.append(Line(y - 0.09, title, None))
+        for row in inside:
+            lines.append(Line(y + ROW / 2, chain(row.curriculum, told[row.curriculum, row.settings]), row))
+            y += ROW
+    return lines, y + 0.06
+
+
+def frame(axes: list[Axes], lines: list[Line], tall: float) -> None:
+    """The lines' names at the left, and faint guides through all panels."""
+    for i, ax in enumerate(axes):
+        ax.set_ylim(tall, 0)
+        ax.set_yticks([])
+        ax.grid(axis="x", color=PALE, linewidth=0.6)
+        ax.set_axisbelow(True)
+        ax.spines["left"].set_visible(False)
+        for line in lines:
+            if line.row is None:
+                ax.axhline(line.y + 0.08, color=INK, linewidth=0.7)
+            else:
+                ax.axhline(line.y, color=PALE, linewidth=0.5, zorder=0)
+            if i:
+                continue
+            weight = "bold" if line.row is None or not line.row.length else "normal"
+            colour = GREY if line.row is not None and line.row.score is None else INK
+            place = ax.get_yaxis_transform()
+            ax.annotate(
+                line.text,
+                (0, line.y),
+                (-8, 0),
+                xycoords=place,
+                textcoords="offset points",
+                ha="right",
+                va="center",
+                fontweight=weight,
+                color=colour,
+                fontsize=8.5,
+            )
+
+
+def draw_measured(ax: Axes, lines: list[Line], rows: list[Row]) -> None:
+    """Mean, interval and single seeds of every curriculum; a word where there is no score."""
+    limits(ax, rows)
+    none = next((row.score for row in rows if row.curriculum == ROOT_CURRICULUM), None)
+    if none is not None:
+        ax.axvline(100 * none, color=GREY, linewidth=1, linestyle="--", zorder=1)
+    for line in lines:
+        row = line.row
+        if row is None:
+            continue
+        if row.score is None:
+            ax.plot([0.015], [line.y], "x", color=GREY, markersize=5, transform=ax.get_yaxis_transform())
+            ax.annotate(
+                row.status,
+                (0.015, line.y),
+                (8, 0),
+                xycoords=ax.get_yaxis_transform(),
+                textcoords="offset points",
+                va="center",
+                color=GREY,
+                fontsize=8,
+                bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.6},
+            )
+            continue
+        colour, marker = mark(row.order, row.length)
+        if row.low is not None and row.high is not None:
+            ax.plot([100 * row.low, 100 * row.high], [line.y] * 2, color=colour, linewidth=1.3, alpha=0.75)
+        if len(row.values) > 1:
+            seeds = [100 * value for value in row.values]
+            ax.plot(seeds, [line.y] * len(seeds), "|", color=colour, markersize=7, markeredgewidth=0.8)
+        ax.plot(
+            [100 * row.score],
+            [line.y],
+            marker,
+            color=colour,
+            markersize=SIZES[marker],
+            markeredgecolor="white",
+            markeredgewidth=0.6,
+            zorder=3,
+        )
+
+
+def limits(ax: Axes, rows: list[Row]) -> None:
+    """Room for all scores and their intervals."""
+    scores = [value for row in rows for value in row.values] or [0.0, 1.0]
+    # The axis holds every interval whole: one cut off by the frame would read as a shorter one.
+    low = min([*scores, *(r.low for r in rows if r.low is not None)])
+    high = max([*scores, *(r.high for r in rows if r.high is not None)])
+    span = max(high - low, 0.01)
+    ax.set_xlim(100 * (low - 0.05 * span), 100 * (high + 0.05 * span))
+
+
+def mark(order: str, length: int) -> tuple[str, str]:
+    """Colour and marker of an ordering mark; no pre-training is neither a task nor an order."""
+    return ORDERS[order][:2] if length else (GREY, "o")
+
+
+def draw_published(ax: Axes, lines: list[Line], name: str) -> set[str]:
+    """A paper's values of the same curricula, hollow, on their own axis. Returns their ordering marks."""
+    scores = published(name)
+    single = {curriculum: score for curriculum, score in scores.items() if ARROW not in curriculum}
+    done: list[float] = []
+    marks = set()
+    for line in lines:
+        if line.row is None or line.row.curriculum not in scores:
+            continue
+        tasks = line.row.curriculum.split(ARROW)
+        order = ordering(tasks, single)
+        if line.row.length:
+            marks.add(order)
+        colour, marker = mark(order, line.row.length)
+        value = 100 * scores[line.row.curriculum]
+        done.append(value)
+        ax.plot(
+            [value],
+            [line.y],
+            marker,
+            color=colour,
+            markersize=SIZES[marker],
+            markerfacecolor="white",
+            markeredgewidth=1.3,
+            zorder=3,
+        )
+    for baseline, style in ((ROOT_CURRICULUM, "--"), (IMAGENET, ":")):
+        if baseline in scores:
+            done.append(100 * scores[baseline])
+            ax.axvline(100 * scores[baseline], color=GREY, linewidth=1, linestyle=style, zorder=1)
+    if done:
+        span = max(max(done) - min(done), 5)
+        ax.set_xlim(min(done) - 0.07 * span, max(done) + 0.07 * span)
+    form = table(name)
+    ax.set_title(f"published: {form.title}\n(other data, own axis)", fontsize=9.5)
+    ax.set_xlabel(f"{form.quantity}, {form.data} (%)")
+    return marks
+
+
+def legend(figure: Figure, rows: list[Row], marks: set[str], high: float, paper: bool) -> None:
+    """The marks that occur, and under them how the intervals were made."""
+    from matplotlib.lines import Line2D
+
+    handles: list[Any] = [
+        Line2D([], [], color=colour, marker=marker, linestyle="", markersize=5.5, label=text)
+        for order, (colour, marker, text) in ORDERS.items()
+        if order in marks
+    ]
+    handles.append(Line2D([], [], color=GREY, linestyle="--", linewidth=1, label=ROOT_CURRICULUM))
+    if paper:
+        handles.append(Line2D([], [], color=GREY, linestyle=":", linewidth=1, label=IMAGENET))
+        handles.append(
+            Line2D(
+                [],
+                [],
+                color=INK,
+                marker="o",
+                markerfacecolor="white",
+                linestyle="",
+                label="published",
+                markersize=SIZES["o"],
+            )
+        )
+    figure.legend(
+        handles=handles,
+        loc="lower center",
+        bbox_to_anchor=(0.5, 0.38 / high),
+        ncols=len(handles),
+        frameon=False,
+        fontsize=8,
+        handletextpad=0.3,
+        columnspacing=1.2,
+    )
+    figure.text(0.5, 0.22 / high, note(rows), ha="center", va="center", fontsize=7.5, color="#555555")
+
+
+def note(rows: list[Row]) -> str:
+    """What the marks mean, and how the intervals of these rows were made."""
+    counts = {len(row.seeds) for row in rows if row.seeds}
+    marks = "C, AC: the scores of the tasks alone rise, fall along the curriculum; MC: neither\n"
+    said = ["one seed: 95 % bootstrap interval over patients"] if 1 in counts else []
+    if counts - {1}:
+        said.append("several seeds (ticks): mean and 95 % t-interval over the seeds")
+    caveats = rows[0].measure.caveats if rows else None
+    if caveats:
+        said.append(f"caution: {caveats}")
+    return (marks if any(row.order for row in rows) else "") + "; ".join(said)

@@ -1,0 +1,142 @@
+"""The stages of a study without their seeds: a lineage is a curriculum with the settings of each task."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from statistics import fmean
+from typing import Any
+
+from dermsearch.results.tables.schema import ARROW, ROOT_CURRICULUM, Results
+
+Key = tuple[str, tuple[str, ...]]  # curriculum, settings of each task
+ROOT: Key = (ROOT_CURRICULUM, ())
+
+
+@dataclass(frozen=True)
+class Lineage:
+    """A curriculum and the settings (JSON, one per task) it was trained with; its seeds are its stages."""
+
+    curriculum: str
+    settings: tuple[str, ...]
+    parent: Key  # ROOT for a first task
+    stages: tuple[dict[str, Any], ...]  # rows of the table, one per seed; none where training never began
+    pruned: str = ""  # why it was ended before it was known which stage it would be
+
+    @property
+    def key(self) -> Key:
+        return self.curriculum, self.settings
+
+    @property
+    def tasks(self) -> list[str]:
+        return self.curriculum.split(ARROW)
+
+    @property
+    def status(self) -> str:
+        """done as soon as one seed is; dropped where an ancestor failed before training began."""
+        if self.pruned:
+            return "pruned"
+        found = {stage["status"] for stage in self.stages}
+        return next((status for status in ("done", "failed", "pruned") if status in found), "dropped")
+
+    @property
+    def reused(self) -> bool:
+        return bool(self.stages) and all(s["reused"] for s in self.stages)
+
+    @property
+    def error(self) -> str:
+        """Why it, or some of its seeds, has no score."""
+        if not self.stages:
+            return self.pruned or "an earlier stage has no encoder"
+        bad = [s for s in self.stages if s["status"] != "done"]
+        where = len(bad) < len(self.stages) or len({(s["status"], s["error"]) for s in bad}) > 1
+        bad = bad if where else bad[:1]  # one reason for all seeds is told once
+        said = [(f"seed {s['seed']} {s['status']}: " if where else "") + (s["error"] or "") for s in bad]
+        return "; ".join(text.removesuffix(": ") for text in said if text)
+
+
+def lineages(results: Results) -> dict[Key, Lineage]:
+    """All lineages of a study by curriculum and settings, those that a failure left untrained included."""
+    stages = results.stages.to_pylist()
+    by_key = {s["key"]: s for s in stages}
+    groups: dict[Key, list[dict[str, Any]]] = {}
+    parents: dict[Key, Key] = {}
+    for stage in stages:
+        chain = ancestry(stage, by_key)
+        key = (stage["curriculum"], tuple(s["settings"] or "{}" for s in chain))
+        groups.setdefault(key, []).append(stage)
+        parents[key] = (chain[-2]["curriculum"], key[1][:-1]) if len(chain) > 1 else ROOT
+    found = {key: Lineage(*key, parents[key], tuple(rows)) for key, rows in groups.items()}
+    return found | dropped(results.trials.to_pylist(), by_key, found)
+
+
+def ancestry(stage: dict[str, Any], by_key: Mapping[str, dict[str, Any]]) -> list[dict[str, Any]]:
+    """The stages from the first task to this one."""
+    chain = [stage]
+    while chain[0]["parent"] in by_key:
+        chain.insert(0, by_key[chain[0]["parent"]])
+    return chain
+
+
+def dropped(
+    trials: Iterable[dict[str, Any]], trained: Mapping[str, Any], found: Mapping[Key, Lineage]
+) -> dict[Key, Lineage]:
+    """Proposed curricula of which no stage was started, hung below the stage that stopped them."""
+    stopped = {line.curriculum for line in found.values() if line.status != "done"}
+    out: dict[Key, Lineage] = {}
+    for trial in sorted(trials, key=lambda t: t["curriculum"].count(ARROW)):
+        keys = trial["keys"] or []
+        if trial["status"] == "done" or any(key in trained for key in keys):
+            continue
+        if not keys and trial["curriculum"] in stopped:
+            continue  # the trial is that stage
+        parent = stopper(trial["curriculum"], [*found.values(), *out.values()])
+        key = (trial["curriculum"], (*(parent.settings if parent else ()), trial["settings"] or "{}"))
+        out[key] = Lineage(*key, parent.key if parent else ROOT, (), trial.get("error") or "")
+    return out
+
+
+def stopper(curriculum: str, known: Iterable[Lineage]) -> Lineage | None:
+    """The longest known beginning of a curriculum, one without an encoder before any other."""
+    above = [line for line in known if curriculum.startswith(line.curriculum + ARROW)]
+    return max(above, key=lambda line: (len(line.tasks), line.status != "done"), default=None)
+
+
+def differences(keys: Iterable[Key]) -> dict[Key, dict[str, str]]:
+    """By task, the settings that tell apart the lineages of one curriculum: {"moco_v2": "lr=0.03"}."""
+    curricula: dict[str, list[Key]] = {}
+    for key in keys:
+        curricula.setdefault(key[0], []).append(key)
+    told: dict[Key, dict[str, str]] = {}
+    for curriculum, same in curricula.items():
+        tasks = curriculum.split(ARROW)
+        told |= {key: {} for key in same}
+        for i, task in enumerate(tasks):
+            flat = {key: flatten(json.loads(key[1][i])) if i < len(key[1]) else {} for key in same}
+            names = dict.fromkeys(name for values in flat.values() for name in values)
+            varied = [n for n in names if len({repr(values.get(n)) for values in flat.values()}) > 1]
+            for key, values in flat.items():
+                if text := ", ".join(f"{n}={values[n]}" for n in varied if n in values):
+                    told[key][task] = text
+    return told
+
+
+def flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings as one level: {"optimizer.lr": 0.03}."""
+    out: dict[str, Any] = {}
+    for name, value in settings.items():
+        inner = flatten(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
+        out |= inner
+    return out
+
+
+def seed_values(line: Lineage, scores: Mapping[str, Mapping[str, Any]]) -> dict[int, float]:
+    """The scores of a lineage by seed."""
+    return {s["seed"]: scores[s["key"]]["value"] for s in line.stages if s["key"] in scores}
+
+
+def mean_difference(values: Mapping[int, float], others: Mapping[int, float]) -> float | None:
+    """Mean over the seeds that both have of the difference; None where they share no seed."""
+    shared = [seed for seed in values if seed in others]
+    return fmean(values[seed] - others[seed] for seed in shared) if shared else None

@@ -1,0 +1,217 @@
+"""What a study will do, without doing it: its tree, what sharing saves, and what it costs."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from dermsearch.data.open import is_made, open_cases
+from dermsearch.errors import UserError
+from dermsearch.models.weights import fingerprint as weights_hash
+from dermsearch.results.tables.schema import ARROW
+from dermsearch.run.check import check, check_cases, check_images, drawn_for_training, training_images
+from dermsearch.run.run import cache_folder
+from dermsearch.search.propose.known import prices
+from dermsearch.search.space.rates import Selection
+from dermsearch.search.space.space import Proposal, Space
+from dermsearch.search.tree.driver import Driver
+from dermsearch.storage.stages import StageStore
+from dermsearch.study.config import Study
+from dermsearch.training.precision import resolve
+
+SHOWN = 40  # lines of the tree
+
+
+@dataclass
+class Plan:
+    """The numbers of a plan; `count` is None where the brain decides as it goes."""
+
+    study: Study
+    proposals: int
+    stages: int  # distinct, over all seeds
+    unshared: int  # if every proposal trained its whole curriculum
+    images: int  # training images
+    passes: float  # images through the backbone, forward and backward, over all stages
+    unshared_passes: float
+    cached: int | None  # stages that the store has; None where that cannot be told
+    exact: bool
+    tree: dict[str, int] = field(default_factory=dict)  # curriculum -> stages of it (settings and seeds)
+    selections: dict[str, Selection] = field(default_factory=dict)  # task -> its rates to choose from
+    choices: dict[str, int] = field(default_factory=dict)  # and how often one is chosen
+    looks: int = 0  # of a pruner at a rung, if it let everything go on
+
+    @property
+    def depths(self) -> list[int]:
+        """How many stages a seed has as a first task, as a second one, and so on."""
+        seeds = len(self.study.search.seeds)
+        longest = max((name.count(ARROW) for name in self.tree), default=-1) + 1
+        return [sum(n for name, n in self.tree.items() if name.count(ARROW) == d) // seeds for d in range(longest)]
+
+
+def make_plan(study: Study) -> tuple[Plan, Space]:
+    """Check the study as `run` does and lay out its tree. Trains nothing, makes no data, starts no Ray."""
+    space = check(study)
+    cases = None
+    folder = Path(study.compute.store).expanduser()
+    known = "://" not in study.compute.store and folder.is_dir()
+    if known or study.data.source == "store":
+        cache = cache_folder(StageStore(study.compute.store)) if known else folder / "data"
+        if is_made(study.data, cache):
+            cases = open_cases(study.data, cache)
+            check_cases(study, space, cases)
+    if cases is not None:
+        images = training_images(study, cases)
+    elif study.data.source == "synthetic":
+        images = drawn_for_training(study.data)
+    else:  # not here yet: the usual share of the number that the study expects
+        images = study.data.cases if study.data.transductive else round(0.7 * study.data.cases)
+        check_images(study, space, images)
+
+    count = space.count()
+    exact, limits = study.search.sampler == "grid", study.search.budget
+    most = [n for n in (study.search.trials, limits.curricula if limits else None) if n]
+    budget = min(most, default=count or 0)
+    if exact and budget > 100_000:
+        raise UserError(f"search: {budget} proposals are too many to lay out")
+    proposals = list(itertools.islice(space.every(), min(budget, count or budget))) if exact else []
+    seeds = len(study.search.seeds)
+    price = prices(space)
+    seen: dict[Proposal, float] = {}
+    unshared_passes, looks = 0.0, 0
+    tree: dict[str, int] = {}
+    choices = dict.fromkeys(space.selections, 0)
+    for proposal in proposals:
+        for depth in range(1, len(proposal.curriculum) + 1):
+            prefix = proposal.prefix(depth)
+            if prefix not in seen:
+                task = prefix.curriculum[-1]
+                epochs = space.settings(task, prefix.settings)["train"]["epochs"]
+                chosen = space.selections.get(task)
+                times = seeds + (0 if chosen is None else chosen.epochs_in_vain / epochs)  # the first seed chooses
+                seen[prefix] = price(prefix) * times * images * len(study.data.modalities)  # over all branches
+                name = ARROW.join(prefix.curriculum)
+                tree[name] = tree.get(name, 0) + seeds
+                looks += len(space.rungs(task, epochs)) * (seeds if study.search.replicates == "all" else 1)
+                if chosen is not None:
+                    choices[task] += 1
+            unshared_passes += seen[prefix]
+    if not exact:  # the brain decides: at most a whole curriculum per proposal
+        longest = study.curriculum.length[1]
+        stages = [n for n in (budget * longest * seeds, limits.stages if limits else None) if n]
+        most_stages = min(stages, default=0)
+        return Plan(study, budget, most_stages, most_stages, images, 0, 0, None, False, {}, space.selections), space
+    cached = None
+    if cases is not None and known and not space.selections:  # which stages there will be depends on what is chosen
+        cached = _cached(study, space, cases.fingerprint, proposals)
+    plan = Plan(
+        study,
+        len(proposals),
+        len(seen) * seeds,
+        sum(len(p.curriculum) for p in proposals) * seeds,
+        images,
+        sum(seen.values()),
+        unshared_passes,
+        cached,
+        True,
+        tree,
+        space.selections,
+        choices,
+        looks,
+    )
+    return plan, space
+
+
+def lines(plan: Plan) -> Iterator[str]:
+    """The plan as text."""
+    study = plan.study
+    data, compute, objective = study.data, study.compute, study.objective
+    encoder = f"{study.encoder.name} at {data.size} px"
+    shortest, longest = study.curriculum.length
+    yield f"Study '{study.name}': {encoder}, {' + '.join(data.modalities)}, {plan.images} training cases"
+    yield f"  tasks      {', '.join(study.curriculum.tasks)}; curricula of {shortest} to {longest}"
+    proposals = f"{plan.proposals} proposals" if plan.proposals else "as many proposals as its budget allows"
+    yield f"  search     {study.search.sampler}: {proposals}, {plural(len(study.search.seeds), 'seed')}"
+    if plan.exact:
+        shares = plan.unshared > plan.stages
+        times = plan.unshared / max(1, plan.stages)
+        saved = f" instead of {plan.unshared}: shared prefixes are trained once ({times:.1f} times fewer)"
+        yield f"  stages     {plan.stages}{saved if shares else '; none is shared'}"
+        if len(plan.depths) > 1:
+            each = f", for each of {plural(len(study.search.seeds), 'seed')}" * (len(study.search.seeds) > 1)
+            yield f"             {' + '.join(str(n) for n in plan.depths)} by depth{each}"
+        instead = f" instead of {amount(plan.unshared_passes)}" if shares else ""
+        yield f"  cost       {amount(plan.passes)} image passes{instead}"
+        yield f"             (an image through {encoder}, forward and backward)"
+    else:
+        most = f"at most {plan.stages}; " if plan.stages else ""
+        yield f"  stages     {most}the sampler decides as it goes; shared prefixes are trained once"
+    for task, chosen in plan.selections.items():
+        told = f"{task}: the best of {len(chosen.rates)} goes on after {plural(chosen.epochs, 'epoch')}, by {chosen.by}"
+        often, vain = plan.choices.get(task), chosen.epochs_in_vain
+        yield f"  rates      {told}" + (
+            f"; {plural(often, 'choice')}, {plural(often * vain, 'epoch')} for the others" if often else ""
+        )
+    if study.search.pruner != "none":
+        rungs = f" after {', '.join(map(str, study.search.rungs))} epochs and" * bool(study.search.rungs)
+        yield f"  pruner     {study.search.pruner}: looks at each stage{rungs} at its end; less may be trained"
+        if plan.looks:
+            yield f"             (up to {plan.looks} judgements more, before a stage's end)"
+    if study.search.budget:
+        given = study.search.budget.model_dump(exclude_none=True)
+        limits = ", ".join(f"{n:g} {name.replace('_', '-')}" for name, n in given.items())
+        yield f"  budget     {limits}: {'the first one reached' if len(given) > 1 else 'which'} ends the run"
+    if study.search.replicates == "leaders" and len(study.search.seeds) > 1:
+        yield "  replicates at most that: seeds behind the first are for what may still be the best"
+    if plan.cached is not None:
+        yield f"  in store   {plan.cached} of {plan.stages} stages are finished and will be reused"
+    gpu = f", {compute.gpus:g} GPU" if compute.gpus else ""
+    workers = f"{plural(compute.workers, 'worker')} of {plural(compute.threads, 'CPU thread')}{gpu}"
+    yield f"  compute    engine {compute.engine}, {workers} per stage; store {compute.store}"
+    yield f"  objective  {objective.metric} of {objective.label} by {objective.protocol}, validation"
+    if plan.tree:
+        yield ""
+        yield from _tree_lines(plan.tree, study)
+
+
+def plural(number: int, word: str) -> str:
+    """1 seed, 3 seeds."""
+    return f"{number} {word}{'s' if number != 1 else ''}"
+
+
+def _tree_lines(tree: dict[str, int], study: Study) -> Iterator[str]:
+    yield "no pre-training"
+    names = sorted(tree, key=lambda n: [list(study.curriculum.tasks).index(t) for t in n.split(ARROW)])
+    for i, name in enumerate(names[:SHOWN]):
+        parts = name.split(ARROW)
+        bars = ""
+        for depth in range(1, len(parts) + 1):
+            prefix = parts[:depth]
+            # Does a sibling of this ancestor follow further down?
+            more = any(
+                n.split(ARROW)[: depth - 1] == prefix[:-1] and len(n.split(ARROW)) == depth for n in names[i + 1 :]
+            )
+            last = depth == len(parts)
+            bars += ("├── " if more else "└── ") if last else ("│   " if more else "    ")
+        times = f"  x {tree[name]}" if tree[name] > 1 else ""
+        yield f"{bars}{parts[-1]}{times}"
+    if len(names) > SHOWN:
+        yield f"... and {len(names) - SHOWN} more"
+
+
+def _cached(study: Study, space: Space, fingerprint: str, proposals: list[Proposal]) -> int:
+    store = StageStore(study.compute.store)
+    precision = resolve(study.train.precision, study.compute.gpus)
+    weights = weights_hash(study.encoder.weights) if study.encoder.weights else ""
+    driver = Driver(study, space, None, store, fingerprint, "", precision, weights=weights)
+    for root in driver.tree.starts():
+        for proposal in proposals:
+            driver.branches.path(proposal, root)
+    driver.look_up(driver.tree.stages())
+    return len(driver.found)
+
+
+def amount(number: float) -> str:
+    """12,300 or 1.2 M."""
+    return f"{number / 1e6:.1f} M" if number >= 1e6 else f"{number:,.0f}"

@@ -1,0 +1,223 @@
+"""What a running study shows: the tree with its states and scores, live on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Container
+from contextlib import nullcontext, suppress
+from typing import Any
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.text import Text
+from rich.tree import Tree as Branch
+
+from dermsearch.results.tables.schema import ARROW
+from dermsearch.run.loggers import Logger
+from dermsearch.search.space.space import Proposal
+from dermsearch.search.tree.driver import Driver
+from dermsearch.search.tree.tree import DONE, DROPPED, FAILED, HELD, PRUNED, RUNNING, WAITING, Node
+from dermsearch.storage.files import first_line
+from dermsearch.storage.place import StoreLost
+
+MARKS = {
+    WAITING: ("·", "dim"),
+    RUNNING: ("●", "cyan"),
+    HELD: ("○", "cyan"),
+    DONE: ("✓", "green"),
+    FAILED: ("✗", "red"),
+    PRUNED: ("–", "dim"),
+    DROPPED: ("–", "dim"),
+}
+EVERY = 0.5  # seconds between two looks at the stages under way
+SAVE, SHARE = 5.0, 0.05  # seconds between two writings of the tables, and the share of the time that they may take
+MOST = 60  # stages that the live tree shows; a larger one shows those under way and the best
+
+
+class Progress:
+    """Follows a driver; `changed` is called at every change of a node, from any thread."""
+
+    def __init__(self, console: Console, loggers: list[Logger], save: Callable[[], None]) -> None:
+        self.console, self.loggers, self.save = console, loggers, save
+        self.driver: Driver | None = None
+        self.started = time.perf_counter()
+        self.epochs: dict[str, int] = {}  # key -> epochs already logged
+        self.finished: set[str] = set()  # keys whose logs are complete
+        self.cuts: set[Proposal] = set()  # that were told of
+        self.stop = threading.Event()
+        self.next_save = 0.0
+        self.estimated, self.left = 0.0, None  # type: float, float | None
+
+    def __enter__(self) -> Progress:
+        self.live: Any = Live(console=self.console, auto_refresh=False) if self.console.is_terminal else nullcontext()
+        self.live.__enter__()
+        self.thread = threading.Thread(target=self._watch, daemon=True)
+        self.thread.start()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self.stop.set()
+        self.thread.join()
+        self._look()
+        self._tell_cuts()
+        self.live.__exit__(*error)
+
+    def changed(self, node: Node) -> None:
+        """A line per finished stage where there is no terminal; the tables follow every few seconds."""
+        assert self.driver is not None
+        self._tell_cuts()
+        if node.status == RUNNING:
+            return
+        if not self.console.is_terminal:
+            name = node.curriculum + part(node, self.driver.space.selections)
+            self._say(name, self._state(node), guess=not node.reused)
+        began = time.perf_counter()
+        if began > self.next_save:
+            self.save()
+            ended = time.perf_counter()
+            self.next_save = ended + max(SAVE, (ended - began) / SHARE)
+
+    def _tell_cuts(self) -> None:
+        """A line per beginning that was pruned since this was last asked, above the tree where there is one."""
+        for cut in list(self.driver.cut.values()) if self.driver else ():
+            if cut.behind not in self.cuts:
+                self.cuts.add(cut.behind)
+                self._say(ARROW.join(cut.behind.curriculum), cut.why)
+
+    def _say(self, name: str, state: str, guess: bool = True) -> None:
+        """A line: how far the run is, what became of whom, and how long the rest may take.
+
+        What comes from the store says nothing of that: more may lie there.
+        """
+        (done, total), left = self._counts(), self._left()
+        line = f"[{done:>3}/{total}] {clock(time.perf_counter() - self.started)}  {name:<48} {state}"
+        if guess and left is not None and done < total:
+            line += f"   about {clock(left)} left"
+        self.console.print(Text(line), highlight=False, soft_wrap=True)
+
+    def _state(self, node: Node) -> str:
+        if node.status == FAILED:
+            return f"failed: {node.error}"
+        if node.status in (PRUNED, DROPPED):
+            return node.error
+        if node.status == DONE:
+            score = "" if node.value is None else f"{100 * node.value:5.1f} %"
+            seconds = node.record.get("seconds") or 0.0
+            how = "from the store" if node.reused else f"{seconds:.1f} s" if node.parent else ""
+            return f"{score}  {how}"
+        where = " in another run" if node.status == HELD else ""
+        if node.status in (RUNNING, HELD) and node.task:
+            total = node.until or node.settings["train"]["epochs"]
+            return f"epoch {self.epochs.get(node.key, 0)}/{total}{where}"
+        return f"judging{where}" if node.status in (RUNNING, HELD) else ""
+
+    def _counts(self) -> tuple[int, int]:
+        assert self.driver is not None
+        return self.driver.tree.settled, self.driver.tree.wanted
+
+    def _left(self) -> float | None:
+        """Seconds until what was let in is finished, or until the time of the budget is up."""
+        assert self.driver is not None
+        budget, now = self.driver.budget, time.perf_counter()
+        if now - self.estimated > EVERY:  # it looks at every stage, and thousands may come from the store at once
+            self.estimated, self.left = now, self.driver.durations.left(self.driver.tree, self.epochs)
+        if self.left is None or "hours" not in budget.limits:
+            return self.left
+        return min(self.left, max(0.0, 3600 * (budget.limits["hours"] - budget.hours)))
+
+    def _watch(self) -> None:
+        while not self.stop.wait(EVERY):
+            self._look()
+
+    def _look(self) -> None:
+        with suppress(StoreLost):  # whoever works with the store will say so
+            self._look_at_all()
+
+    def _look_at_all(self) -> None:
+        if self.driver is None:
+            return
+        nodes = list(self.driver.tree.nodes.values())
+        for node in nodes:
+            if node.task and node.status in (RUNNING, HELD):
+                self._log(node, self.driver.store.progress(node.key))
+            elif not self.loggers:
+                continue  # nobody wants to know; thousands may have come from the store
+            elif node.task and node.status == DONE and not node.until and node.key not in self.finished:
+                self.finished.add(node.key)
+                self._log(node, self.driver.store.history(node.key))
+        if self.console.is_terminal:
+            self.live.update(self._picture(nodes), refresh=True)
+
+    def _log(self, node: Node, history: list[dict[str, Any]]) -> None:
+        written = self.epochs.get(node.key, 0)
+        if len(history) <= written and node.status in (RUNNING, HELD):
+            return
+        name = f"{node.curriculum.replace(ARROW, '.')}-seed{node.seed}-{node.key[:8]}"
+        settings = {"seed": node.seed, "curriculum": node.curriculum, **node.settings}
+        for logger in list(self.loggers) if not node.until else ():  # the stage has its segments' epochs too
+            rows = history[written:] if logger.live else history
+            if not logger.live and (node.status != DONE or node.reused):
+                continue  # what this run trained, when it is finished
+            try:
+                logger.write(name, settings, rows)
+            except Exception as error:  # a full disk, a server that is away: the study itself goes on
+                self.loggers.remove(logger)
+                said = f"{type(logger).__name__} gets no more: {first_line(error)}"
+                self.console.print(said, highlight=False, soft_wrap=True)
+        self.epochs[node.key] = len(history)
+
+    def _picture(self, nodes: list[Node]) -> Group:
+        assert self.driver is not None
+        done, total = self._counts()
+        left = self._left()
+        head = Text(f"{self.driver.study.name}  ", style="bold")
+        head.append(f"{done} of {total} stages, {clock(time.perf_counter() - self.started)}", style="")
+        if left is not None and done < total:
+            head.append(f", about {clock(left)} left", style="dim")
+        roots = [n for n in nodes if n.parent is None]
+        room = min(MOST, max(5, self.console.height - 2 - len(roots)))
+        shown: set[str] = set()
+        for node in sorted(nodes, key=self._interest)[:room]:
+            at: Node | None = node
+            while at is not None and at.key not in shown:  # and all that leads up to it
+                shown.add(at.key)
+                at = at.parent
+        branches = []
+        for root in roots:
+            branch = Branch(self._label(root), guide_style="dim")
+            self._grow(branch, root, shown)
+            branches.append(branch)
+        return Group(head, *branches)
+
+    def _grow(self, branch: Branch, node: Node, shown: set[str]) -> None:
+        for child in node.children:
+            if child.key in shown:
+                self._grow(branch.add(self._label(child)), child, shown)
+
+    @staticmethod
+    def _interest(node: Node) -> tuple[int, float]:
+        order = {RUNNING: 0, HELD: 1, FAILED: 2, DONE: 3, WAITING: 4, PRUNED: 5, DROPPED: 5}
+        return order[node.status], -(node.value or 0.0)
+
+    def _label(self, node: Node) -> Text:
+        mark, style = MARKS[node.status]
+        assert self.driver is not None
+        behind = part(node, self.driver.space.selections)
+        name = node.task + behind if node.task else f"{node.curriculum} (seed {node.seed})"
+        return Text.assemble(
+            (f"{mark} ", style), f"{name}  ", (self._state(node), "dim" if node.status != DONE else "")
+        )
+
+
+def part(node: Node, chosen: Container[str]) -> str:
+    """Behind its name: the rate, where its task has several to choose from, and of a segment where it ends."""
+    rate = f", lr {node.settings['train']['lr']:g}" if node.task in chosen else ""
+    return rate + (f", to epoch {node.until}" if node.until else "")
+
+
+def clock(seconds: float) -> str:
+    """1:05, 2:03:04."""
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

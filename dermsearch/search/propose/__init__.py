@@ -1,0 +1,1 @@
+"""Who proposes curricula, and what it learns of how they came out."""

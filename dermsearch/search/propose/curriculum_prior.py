@@ -1,0 +1,236 @@
+"""The sampler `curriculum_prior`: each task alone first, then orders by a model of what papers found about orders.
+
+A curriculum's last step leads from its prefix's score towards what its last task reaches alone. The model is linear:
+before anything is known the score is half the one plus half the other. What it is worth to step from a weaker task to
+a better one, each last task, each pair of neighbours and the last task's settings are weights as well, learnt as
+scores come in. First goes what promises most improvement per price of its missing stages; a prefix that is there is
+free.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from dermsearch.search.propose.known import Ledger, stages
+from dermsearch.search.propose.samplers import listed
+from dermsearch.search.propose.surrogate import Surrogate, expected_improvement
+from dermsearch.search.space.dimensions import coded, draw
+from dermsearch.search.space.space import Choices, Proposal
+
+ALONE, PREFIX = 0.5, 0.5  # prior means of the weights: a step ends half-way
+DYNAMIC = 4  # features that change with what is known: one, the task alone, the prefix, the rise
+CANDIDATES = 1000  # extensions that are weighed at each depth
+FRESH, DRAWS = 8, 128  # settings of a task that are drawn for every proposal, and remembered
+
+Values = tuple[tuple[str, Any], ...]
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A stage that could be asked for, or one that is there to be built upon. In units of the model."""
+
+    proposal: Proposal
+    mean: float
+    variance: float = 0.0
+    promise: float = 0.0  # expected improvements of the missing stages up to here
+    cost: float = 0.0  # the price of those stages
+
+
+class CurriculumPrior:
+    """Proposes one curriculum at a time, by all that the ledger knows."""
+
+    weighs_cost = True
+
+    def __init__(self, space: Choices, ledger: Ledger, seed: int, together: int) -> None:
+        self.space, self.ledger, self.together = space, ledger, together
+        self.random = np.random.default_rng(seed)
+        self.place = {task: i for i, task in enumerate(space.tasks)}
+        by_name = sorted(space.dimensions, key=lambda d: d.name)  # as proposals have them
+        self.own = {task: [d for d in by_name if d.task == task] for task in space.tasks}
+        self.columns: dict[str, slice] = {}  # of each dimension among the features
+        at = DYNAMIC + len(self.place) * (1 + len(self.place))
+        for d in space.dimensions:
+            self.columns[d.name] = slice(at, at + (len(d.values) if d.kind == "choice" else 2))
+            at = self.columns[d.name].stop
+        self.start = np.zeros(at)
+        self.start[1:3] = ALONE, PREFIX
+        self.unbegun = space.may_follow((), left=space.length[0] - 1)
+        self.draws: dict[str, list[Values]] = {task: [] for task in space.tasks}
+        self.pending: list[Proposal] = []  # stages that were asked for, in that order, and have no score yet
+        self.seen: list[Proposal] = []  # stages that have one
+        self.rest = listed(space)
+        self.following: dict[tuple[str, ...], list[str]] = {}
+
+    def batch(self) -> float:
+        """The tasks alone need no answers from one another."""
+        return max(self.together, len(self.unbegun))
+
+    def propose(self) -> Proposal | None:
+        """A task that nothing has begun with yet, or else what promises most per price."""
+        for task, dimensions in self.own.items():
+            fresh = [
+                tuple((d.name, draw(d, self.random)) for d in dimensions) for _ in range(FRESH if dimensions else 1)
+            ]
+            self.draws[task] = list(dict.fromkeys([*self.draws[task], *fresh]))[-DRAWS:]
+        found = self._begin_with(self.unbegun.pop(0)) if self.unbegun else self._most_promising()
+        if found is None:  # settings that were never drawn
+            found = next(filter(self.ledger.open, self.rest), None)
+        if found is not None:
+            self.pending += [stage for stage in stages(found) if stage not in self.ledger.asked]
+        return found
+
+    def _begin_with(self, task: str) -> Proposal:
+        """The shortest curriculum that starts with a task; what must follow is drawn."""
+        found = extended(Proposal(()), task, self.draws[task][-1])
+        for left in range(self.space.length[0] - 2, -1, -1):
+            following = str(self.random.choice(self.space.may_follow(found.curriculum, left=left)))
+            found = extended(found, following, self.draws[following][-1])
+        return found
+
+    def _most_promising(self) -> Proposal | None:
+        best, highest = None, -1.0
+        for level in self._levels():
+            for c in level:
+                if c.cost > 0 and len(c.proposal.curriculum) >= self.space.length[0] and self.ledger.open(c.proposal):
+                    worth = c.promise / c.cost * (1 + 1e-9 * self.random.random())  # equals: the seed decides
+                    if worth > highest:
+                        best, highest = c.proposal, worth
+        return best
+
+    # The model ---------------------------------------------------------------------------------------------
+
+    def _fit(self) -> None:
+        """Bring the model up to what the ledger knows."""
+        values = self.ledger.values
+        self.seen += itertools.islice(values, len(self.seen), None)
+        lost = self.ledger.failed
+        self.pending = [s for s in self.pending if s not in values and s not in lost and not self.ledger.cut(s)]
+        scores = np.array([*values.values()] or [0.0])
+        singles = [s for s in self.seen if len(s.curriculum) == 1]
+        self.middle = float(np.mean([values[s] for s in singles] or scores))
+        self.unit = float(scores.std()) or 1.0
+        alone: dict[int, list[float]] = {}
+        for stage in singles:
+            alone.setdefault(self.place[stage.curriculum[0]], []).append(self._scaled(values[stage]))
+        self.alone = np.array([max(alone.get(i, [0.0])) for i in range(len(self.place))])
+        self.usual = np.array([np.mean(alone.get(i, [0.0])) for i in range(len(self.place))])
+        rows = [s for s in self.seen if len(s.curriculum) > 1 or self.own[s.curriculum[0]]]
+        y = np.array([self._scaled(values[s]) for s in rows]) - self._offsets(rows)
+        x = self._features(rows, [self._known(s) for s in rows])
+        waiting = self._features(self.pending, [self._known(s) for s in self.pending])
+        self.model = Surrogate(x, y, self.start, waiting)
+
+    def _known(self, stage: Proposal) -> float:
+        """The score that a stage's prefix has, or else what that prefix's last task reaches alone."""
+        if len(stage.curriculum) < 2:
+            return 0.0
+        value = self.ledger.values.get(stage.prefix(len(stage.curriculum) - 1))
+        return float(self.alone[self.place[stage.curriculum[-2]]]) if value is None else self._scaled(value)
+
+    def _scaled(self, value: float) -> float:
+        """A score in units of the model."""
+        return (value - self.middle) / self.unit
+
+    def _offsets(self, rows: list[Proposal]) -> np.ndarray:
+        """A task alone has no step to explain: its settings explain how it differs from its usual score."""
+        return np.array([self.usual[self.place[s.curriculum[0]]] if len(s.curriculum) == 1 else 0.0 for s in rows])
+
+    def _features(self, rows: list[Proposal], before: Iterable[float]) -> np.ndarray:
+        """A row per stage; `before` are the scores of the prefixes."""
+        x = np.zeros((len(rows), len(self.start)))
+        n = len(self.place)
+        for i, (stage, score) in enumerate(zip(rows, before, strict=True)):
+            last = self.place[stage.curriculum[-1]]
+            if len(stage.curriculum) > 1:
+                previous = self.place[stage.curriculum[-2]]
+                rise = np.sign(self.alone[last] - self.alone[previous])
+                x[i, :DYNAMIC] = 1, self.alone[last], score, rise
+                x[i, DYNAMIC + last] = 1
+                x[i, DYNAMIC + n + n * previous + last] = 1
+            for d in self.own[stage.curriculum[-1]]:
+                x[i, self.columns[d.name]] = coded(d, stage.settings[d.name])
+        return x
+
+    # The candidates ----------------------------------------------------------------------------------------
+
+    def _levels(self) -> Iterator[list[Candidate]]:
+        """All stages worth weighing, depth by depth: those that are there, and what could follow them."""
+        self._fit()
+        values = self.ledger.values
+        best = max((v for s, v in values.items() if len(s.curriculum) >= self.space.length[0]), default=self.middle)
+        self.best = self._scaled(best)
+        options = {task: self._options(task) for task in self.space.tasks}
+        there: dict[int, list[Candidate]] = {}
+        for stage, value in values.items():
+            there.setdefault(len(stage.curriculum), []).append(Candidate(stage, self._scaled(value)))
+        parents = [Candidate(Proposal(()), 0.0)]
+        for depth in range(1, self.space.length[1] + 1):
+            grown = there.get(depth, []) + self._grow(parents, options)
+            yield grown
+            room = max(1, CANDIDATES // sum(map(len, options.values())))
+            parents = sorted(grown, key=lambda c: -c.mean - math.sqrt(c.variance))[:room]
+
+    def _options(self, task: str) -> list[Values]:
+        """The settings that a task could take: the best by the model, the best that are new, and the latest drawn."""
+        drawn = self.draws[task]
+        if not self.own[task]:
+            return drawn
+        weights = {d: self.model.weights[self.columns[d.name]] for d in self.own[task]}
+
+        def effect(one: Values) -> float:
+            return float(sum(coded(d, v) @ w for (d, w), (_, v) in zip(weights.items(), one, strict=True)))
+
+        tried = {s.values for s in self.seen if s.curriculum == (task,)}
+        fresh = [one for one in drawn if one not in tried]
+        return list(dict.fromkeys([max(drawn, key=effect), max(fresh, key=effect, default=drawn[-1]), drawn[-1]]))
+
+    def _grow(self, parents: list[Candidate], options: dict[str, list[Values]]) -> list[Candidate]:
+        """What could follow the parents and has no score yet."""
+        found: dict[Proposal, Candidate] = {}  # -> its parent
+        for parent in parents:
+            for task in self._next(parent.proposal.curriculum):
+                for settings in options[task]:
+                    stage = extended(parent.proposal, task, settings)
+                    if stage not in self.ledger.values and stage not in self.ledger.failed:
+                        found[stage] = parent
+        if not found:
+            return []
+        rows, above = list(found), list(found.values())
+        means, variances = self.model.predict(self._features(rows, [p.mean for p in above]))
+        means += self._offsets(rows)
+        variances += self.model.weights[2] ** 2 * np.array([p.variance for p in above])
+        gains = expected_improvement(means, variances, self.best)
+        return [
+            self._candidate(stage, parent, mean, variance, gain)
+            for stage, parent, mean, variance, gain in zip(
+                rows, above, means.tolist(), variances.tolist(), gains.tolist(), strict=True
+            )
+        ]
+
+    def _candidate(self, stage: Proposal, parent: Candidate, mean: float, variance: float, gain: float) -> Candidate:
+        ledger = self.ledger
+        if not ledger.sharing:
+            return Candidate(stage, mean, variance, gain, parent.cost + ledger.price(stage))
+        if stage in ledger.asked:
+            return Candidate(stage, mean, variance, parent.promise, parent.cost)
+        counts = len(stage.curriculum) >= self.space.length[0]
+        return Candidate(stage, mean, variance, parent.promise + gain * counts, parent.cost + ledger.price(stage))
+
+    def _next(self, curriculum: tuple[str, ...]) -> list[str]:
+        if curriculum not in self.following:
+            left = max(0, self.space.length[0] - len(curriculum) - 1)
+            self.following[curriculum] = self.space.may_follow(curriculum, left=left)
+        return self.following[curriculum]
+
+
+def extended(proposal: Proposal, task: str, settings: Values) -> Proposal:
+    """A proposal with one more task; one that comes again keeps its settings."""
+    if task in proposal.curriculum:
+        settings = ()
+    return Proposal((*proposal.curriculum, task), tuple(sorted(proposal.values + settings)))

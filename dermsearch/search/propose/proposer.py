@@ -1,0 +1,145 @@
+"""The brain: asks a sampler for whole curricula, and tells it what they and their prefixes are worth.
+
+Proposals are asked for in rounds and told in order once the whole round is judged, so what is proposed depends
+on the study and its scores alone, never on which stage happened to finish first. A run that was interrupted asks
+again from the start and finds the answers in the stage store.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import optuna
+
+from dermsearch.search.propose.curriculum_prior import CurriculumPrior
+from dermsearch.search.propose.journal import Journal
+from dermsearch.search.propose.known import Ledger, stages
+from dermsearch.search.propose.pruners import Marks
+from dermsearch.search.propose.samplers import KINDS, ROUTINE, ByOptuna, Drawn, Listed, Sampler, optuna_sampler
+from dermsearch.search.space.space import Choices, Proposal
+from dermsearch.study.config import Search
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A proposal under way."""
+
+    number: int
+    proposal: Proposal
+
+
+class Brain:
+    """Asks and tells; no proposal whose score is known, or comes out on another's way, is ever made.
+
+    `price` is what one more stage costs, one by default.
+    """
+
+    def __init__(
+        self,
+        space: Choices,
+        search: Search,
+        journal: Path | None,
+        price: Callable[[Proposal], float] | None = None,
+        sharing: bool = True,
+    ) -> None:
+        self.space, self.search = space, search
+        self.ledger = Ledger(price, sharing)
+        kind = KINDS.get(search.sampler, ROUTINE)
+        sampler, self.marks = optuna_sampler(kind, search.sampler_seed), Marks(search, space.length[1])
+        self.journal = Journal(space, sampler, kind.encoding, journal, self.marks.pruner())
+        self.reported: dict[Proposal, dict[int, float]] = {}  # by step: what a pruner was told of each prefix
+        self.sampler: Sampler
+        if search.sampler == "grid":
+            self.sampler = Listed(space, self.ledger)
+        elif search.sampler == "random":
+            self.sampler = Drawn(space, self.ledger, search.sampler_seed)
+        elif search.sampler == "curriculum_prior":
+            self.sampler = CurriculumPrior(space, self.ledger, search.sampler_seed, search.round)
+        else:
+            self.sampler = ByOptuna(space, self.ledger, self.journal, search.round)
+        self.asked = 0
+        self.journal.write(at_once=True)
+
+    @property
+    def study(self) -> optuna.Study:
+        """The search as an Optuna study."""
+        return self.journal.study
+
+    @property
+    def known(self) -> dict[Proposal, float]:
+        """The score of every proposal that has one, asked for or come out on the way."""
+        return {p: v for p, v in self.ledger.values.items() if self._whole(p)}
+
+    def ask(self) -> list[Asked]:
+        """The next round; empty when the budget or the space is used up."""
+        left = math.inf if self.search.trials is None else self.search.trials - self.asked
+        limit = min(left, self.sampler.batch())
+        if self.search.pruner != "none":  # it learns from what is finished, whoever proposes
+            limit = min(limit, self.search.round)
+        elif limit == math.inf and self.search.sampler != "grid":  # a budget ends it, not a number of proposals
+            limit = self.search.round
+        found: list[Asked] = []
+        while len(found) < limit and (proposal := self._next()) is not None:
+            self.ledger.ask(proposal)
+            self.journal.begin(proposal)
+            found.append(Asked(self.asked, proposal))
+            self.asked += 1
+        self.journal.write()
+        return found
+
+    def report(self, asked: Asked, depth: int, rung: int | None, values: Sequence[float]) -> None:
+        """What a proposal's stage of that depth is worth by each seed, at the end or at a rung of it: to the pruner."""
+        found = self.marks.at(depth, rung, values)
+        self.journal.report(asked.proposal, found)
+        stage = asked.proposal.prefix(depth)
+        before = self.reported.get(asked.proposal.prefix(depth - 1), {}) if depth > 1 else {}
+        self.reported[stage] = {**before, **self.reported.get(stage, {}), **found}
+
+    def should_prune(self, asked: Asked) -> bool:
+        """Is it, by what was reported of it and of all others until now, not worth going on?"""
+        return self.journal.should_prune(asked.proposal)
+
+    def tell(self, asked: Asked, prefixes: list[float | None], pruned: Proposal | None = None) -> None:
+        """The scores of the proposal's stages, the last one its own.
+
+        If that is None the first stage without a score has failed, and the rest with it; if it is not, a prefix
+        without a score was merely not judged. If `pruned` is given nothing failed, but nothing goes on from there.
+        """
+        proposal, failed = asked.proposal, prefixes[-1] is None and pruned is None
+        if pruned is not None:
+            self.ledger.pruned.add(pruned)
+        self.journal.tell(proposal, prefixes, pruned is not None)
+        for stage, value in zip(stages(proposal), prefixes, strict=True):
+            if value is not None:
+                if stage != proposal and stage not in self.ledger.values and self._whole(stage):
+                    self.journal.observe(stage, value, self.reported.get(stage) if self.marks.per_seed else None)
+                self.ledger.tell(stage, value)
+            elif failed:
+                self.ledger.tell(stage, None)
+                break
+
+    def end(self) -> None:
+        """Nothing more is asked or told: let the journal say all of it."""
+        self.journal.write(at_once=True)
+
+    def _whole(self, stage: Proposal) -> bool:
+        """Is it long enough to be a proposal of its own?"""
+        return len(stage.curriculum) >= self.space.length[0]
+
+    def _next(self) -> Proposal | None:
+        """Of several candidates, equally good for all one knows, the cheapest; the others wait for their turn."""
+        waiting = self.ledger.waiting
+        for proposal in [p for p in waiting if not self.ledger.worth_asking(p)]:
+            waiting.remove(proposal)
+            self.journal.drop(self.journal.trials.pop(proposal, None), self.ledger.values.get(proposal))
+        size = 1 if self.sampler.weighs_cost else self.search.candidates
+        while len(waiting) < size and (fresh := self.sampler.propose()) is not None:
+            waiting.append(fresh)
+        if not waiting:
+            return None
+        best = min(waiting, key=self.ledger.cost)
+        waiting.remove(best)
+        return best

@@ -1,0 +1,1 @@
+"""Which stages a search needs, and which of them comes next."""

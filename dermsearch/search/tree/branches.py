@@ -1,0 +1,95 @@
+"""From proposals to nodes of the tree: a stage with the rate chosen for it, behind the segments that it is cut into.
+
+A rate is chosen for a prefix on the study's first seed. The other seeds take it over, so that replicates are of the
+same settings.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from dermsearch.search.space.space import Proposal, Space
+from dermsearch.search.tree.durations import relative_cost
+from dermsearch.search.tree.tree import Node, Tree
+from dermsearch.storage.keys import segment_key, stage_key
+
+Values = tuple[tuple[str, Any], ...]
+
+
+class Branches:
+    """Makes each node once."""
+
+    def __init__(self, space: Space, tree: Tree, precision: str, first_seed: int) -> None:
+        self.space, self.tree, self.precision, self.first_seed = space, tree, precision, first_seed
+        self.all_pruned = space.study.search.replicates == "all"  # seeds that come later are not
+        self.rates: dict[Proposal, float] = {}  # of the last stage of a prefix, where it was chosen
+        self._stages: dict[tuple[str, str, Values], Node] = {}
+        self._settings: dict[tuple[str, Values], tuple[dict[str, Any], float]] = {}
+
+    def path(self, proposal: Proposal, root: Node) -> list[Node]:
+        """The stages of a proposal, up to the first whose rate is still to be chosen."""
+        nodes, at = [], root
+        for depth, task in enumerate(proposal.curriculum, start=1):
+            values = own_values(proposal, task)
+            if task in self.space.selections:
+                rate = self.rates.get(proposal.prefix(depth))
+                if rate is None:
+                    break
+                values = with_rate(values, task, rate)
+            if (at.key, task, values) not in self._stages:
+                self._stages[at.key, task, values] = self._stage(at, task, values)
+            at = self._stages[at.key, task, values]
+            nodes.append(at)
+        return nodes
+
+    def candidates(self, prefix: Proposal, parent: Node) -> list[Node]:
+        """For the last task of a prefix, the segments of which one goes on, from the smallest rate to the largest."""
+        task = prefix.curriculum[-1]
+        chosen = self.space.selections[task]
+        found = []
+        for rate in sorted(chosen.rates):
+            values = with_rate(own_values(prefix, task), task, rate)
+            found.append(self._cut(parent, task, values, [chosen.epochs], chosen.by == "probe"))
+        return found
+
+    def _stage(self, parent: Node, task: str, values: Values) -> Node:
+        settings, cost = self._settings_of(task, values)
+        epochs = settings["train"]["epochs"]
+        at, key = parent, self._key(parent, task, settings)
+        if task in self.space.selections and parent.seed == self.first_seed:
+            chosen = self.space.selections[task]
+            at = self._cut(at, task, values, [chosen.epochs], chosen.by == "probe")
+        if self.all_pruned or parent.seed == self.first_seed:
+            at = self._cut(at, task, values, self.space.rungs(task, epochs))
+        return self.tree.child(at, key, task, settings, cost * (epochs - at.until) / epochs)
+
+    def _cut(self, at: Node, task: str, values: Values, ends: Iterable[int], judged: bool = True) -> Node:
+        """The last of the segments that end with these epochs, begun where `at` ends."""
+        settings, cost = self._settings_of(task, values)
+        stage = self._key(at.origin if at.until else at, task, settings)
+        for end in ends:
+            share = (end - at.until) / settings["train"]["epochs"]
+            about = {"until": end, "stage": stage, "judged": judged}
+            at = self.tree.child(at, segment_key(stage, end), task, settings, cost * share, **about)
+        return at
+
+    def _key(self, parent: Node, task: str, settings: dict[str, Any]) -> str:
+        return stage_key(parent.key, task, self.space.tasks[task].version, settings, self.precision, parent.seed)
+
+    def _settings_of(self, task: str, values: Values) -> tuple[dict[str, Any], float]:
+        """A task's settings, checked once for all of its stages, and what such a stage costs."""
+        if (task, values) not in self._settings:
+            settings = self.space.settings(task, dict(values))
+            self._settings[task, values] = settings, relative_cost(self.space, task, settings)
+        return self._settings[task, values]
+
+
+def own_values(proposal: Proposal, task: str) -> Values:
+    """What the proposal says of a task."""
+    return tuple((name, value) for name, value in proposal.values if name.startswith(f"{task}."))
+
+
+def with_rate(values: Values, task: str, rate: float) -> Values:
+    """The same with a learning rate."""
+    return (*values, (f"{task}.lr", rate))

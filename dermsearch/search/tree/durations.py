@@ -1,0 +1,84 @@
+"""How long stages take: by what stages of the same task took, and before any is measured by the tasks' own cost."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from dermsearch.search.space.space import Space
+from dermsearch.search.tree.tree import HELD, RUNNING, WAITING, Node, Tree
+
+MOVED = 0.02  # relative change of a task's speed after which the tree is ranked anew
+
+
+def relative_cost(space: Space, task: str, settings: dict[str, Any]) -> float:
+    """Passes through the backbone per training image and modality in a stage, over all of its epochs."""
+    cls = space.tasks[task]
+    cost = cls.cost(cls.Config.model_validate(settings["config"]), space.study.data.size)
+    return settings["train"]["epochs"] * cost
+
+
+class Durations:
+    """Seconds per unit of cost, by task: measured by this run, else by whoever put a stage into the store."""
+
+    def __init__(self) -> None:
+        self.own: dict[str, tuple[float, float]] = {}  # task -> (cost, seconds) of the stages that were measured
+        self.others: dict[str, tuple[float, float]] = {}
+
+    @property
+    def known(self) -> bool:
+        """Are expectations in seconds?"""
+        return bool(self.own or self.others)
+
+    def learn(self, node: Node) -> bool:
+        """Take in a finished stage; True if that changes what is to be expected."""
+        seconds = own(node, "seconds")
+        if not seconds or not node.cost:
+            return False
+        before = self.rate(node.task)
+        tally = self.others if node.reused else self.own
+        cost, spent = tally.get(node.task, (0.0, 0.0))
+        tally[node.task] = cost + node.cost, spent + seconds + (node.record.get("judge_seconds") or 0.0)
+        return abs(self.rate(node.task) - before) > MOVED * before
+
+    def rate(self, task: str) -> float:
+        """Seconds per unit of cost: of the task, else of all tasks, else one, so that expectations are costs."""
+        for tally in (self.own, self.others):
+            if task in tally:
+                return tally[task][1] / tally[task][0]
+        for tally in (self.own, self.others):
+            if tally:
+                return sum(s for _, s in tally.values()) / sum(c for c, _ in tally.values())
+        return 1.0
+
+    def expected(self, node: Node) -> float:
+        """What a stage will take."""
+        return node.cost * self.rate(node.task)
+
+    def left(self, tree: Tree, epochs: Mapping[str, int]) -> float | None:
+        """Seconds until all that was granted is finished, given the epochs that stages under way have behind them.
+
+        That is the work left over as many stages as this run has under way at once, but no less than the longest
+        chain that is still to be gone through.
+        """
+        if not self.known:
+            return None
+        work = longest = 0.0
+        for node in tree.trained():
+            if node.status not in (WAITING, RUNNING, HELD) or not node.granted:
+                continue
+            behind = max(0, epochs.get(node.key, 0) - node.begins) / node.epochs * node.expected
+            work += node.expected - behind
+            longest = max(longest, node.ahead - behind)
+        return max(work / tree.most, longest)
+
+
+def own(node: Node, what: str) -> float:
+    """The seconds or epochs of its own; a stage's record tells of all, those of its segments too."""
+    before = node.parent.record.get(what) if node.parent and node.parent.until else 0.0
+    return max(0.0, (node.record.get(what) or 0.0) - (before or 0.0))
+
+
+def total(nodes: Iterable[Node]) -> float:
+    """The seconds that these are expected to take, one after the other."""
+    return sum(node.expected for node in nodes)

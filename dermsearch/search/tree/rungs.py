@@ -1,0 +1,161 @@
+"""A round that goes up level by level, because what is finished decides what comes next.
+
+For every depth: segments of which one rate is chosen, rungs at which a pruner looks at the stages, the stages to their
+end, and the pruner again. A decision waits for its whole level and is taken in the order of the proposals, so that it
+does not depend on which stage was faster.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from dermsearch.results.tables.schema import ARROW, CUT, GOES_ON, NOT_CHOSEN
+from dermsearch.search.propose.proposer import Asked, Brain
+from dermsearch.search.space.rates import choose
+from dermsearch.search.space.space import Proposal
+from dermsearch.search.tree.branches import Branches
+from dermsearch.search.tree.replicates import Paths
+from dermsearch.search.tree.tree import DROPPED, FAILED, LOST, PRUNED, Node
+from dermsearch.storage.stages import StageStore
+from dermsearch.study.config import Study
+
+Level = list[tuple[Asked, list[Node]]]  # proposals, and what of them is let in next
+
+
+@dataclass(frozen=True)
+class Cut:
+    """That a proposal was pruned."""
+
+    behind: Proposal  # nothing goes on from there
+    why: str
+
+
+class Levels:
+    """One round."""
+
+    def __init__(
+        self,
+        study: Study,
+        brain: Brain,
+        branches: Branches,
+        store: StageStore,
+        proposals: list[tuple[Asked, Paths]],
+        roots: list[Node],
+        cut: dict[int, Cut],
+    ) -> None:
+        self.study, self.brain, self.branches, self.store = study.name, brain, branches, store
+        self.search, self.proposals, self.roots = study.search, proposals, roots
+        self.cut = cut  # by number, the proposals that were pruned; more are added
+
+    def climb(self) -> Iterator[Level]:
+        """Level by level; each must be finished before the next is asked for."""
+        for depth in range(1, max((len(a.proposal.curriculum) for a, _ in self.proposals), default=0) + 1):
+            yield from self._choose_rates(depth)
+            for rung, until in enumerate(self.search.rungs):
+                yield self._nodes(depth, until)
+                self._look(depth, rung)
+            yield self._nodes(depth)
+            if self.search.pruner != "none":
+                self._look(depth)
+        self._drop()
+
+    def _alive(self, depth: int) -> list[tuple[Asked, Paths]]:
+        """The proposals that have a stage of that depth and have got there."""
+        return [
+            (a, paths)
+            for a, paths in self.proposals
+            if len(a.proposal.curriculum) >= depth
+            and a.number not in self.cut
+            and not any(n.status in LOST for path in paths for n in path[:depth])
+        ]
+
+    def _nodes(self, depth: int, until: int = 0) -> Level:
+        """The stages of that depth, or their segments up to a rung."""
+        alive = self._alive(depth)
+        return [(a, [n for path in paths for n in self._part(path[depth - 1], until)]) for a, paths in alive]
+
+    def _part(self, stage: Node, until: int) -> list[Node]:
+        """The stage itself, or its segment up to that epoch, if that is one of its rungs."""
+        if not until:
+            return [stage]
+        rungs = self.branches.space.rungs(stage.task, stage.settings["train"]["epochs"])
+        return [n for n in stage.chain if n.until == until and until in rungs]
+
+    def _drop(self) -> None:
+        """What failed with one seed is not gone on with by the others."""
+        for _, paths in self.proposals:
+            for failed in [n for path in paths for n in path if n.status == FAILED]:
+                why = f"dropped: {failed.curriculum} failed with seed {failed.seed}"
+                for path in paths:
+                    self.branches.tree.end(path[failed.depth - 1].chain[0], DROPPED, why)
+
+    # Rates -------------------------------------------------------------------------------------------------
+
+    def _choose_rates(self, depth: int) -> Iterator[Level]:
+        """Where the stages of that depth have several rates to begin with: begin, then go on with one of them."""
+        open_: dict[Proposal, list[Node]] = {}
+        level: Level = []
+        for a, paths in self._alive(depth):
+            prefix = a.proposal.prefix(depth)
+            if prefix.curriculum[-1] in self.branches.space.selections and prefix not in self.branches.rates:
+                parent = paths[0][depth - 2] if depth > 1 else self.roots[0]
+                open_[prefix] = self.branches.candidates(prefix, parent)
+                level.append((a, open_[prefix]))
+        if not level:
+            return
+        yield level
+        for prefix, nodes in open_.items():
+            task = prefix.curriculum[-1]
+            chosen = choose(nodes, self.branches.space.selections[task])
+            self.branches.rates[prefix] = chosen.settings["train"]["lr"]
+            for node in nodes:
+                node.verdict = GOES_ON if node is chosen else NOT_CHOSEN
+                if node is not chosen:
+                    self._forget(node)
+        for a, paths in self.proposals:
+            paths[:] = [self.branches.path(a.proposal, root) for root in self.roots]
+
+    # Pruning -----------------------------------------------------------------------------------------------
+
+    def _look(self, depth: int, rung: int | None = None) -> None:
+        """Let the pruner decide on every prefix of that depth, after it has heard of all of them."""
+        until = 0 if rung is None else self.search.rungs[rung]
+        looked: list[tuple[Asked, Paths, list[float]]] = []
+        for a, paths in self._alive(depth):
+            nodes = [n for path in paths for n in self._part(path[depth - 1], until)]
+            for node in nodes if until else ():
+                node.verdict = GOES_ON
+            values = [n.value for n in nodes if n.value is not None]
+            if nodes and len(values) == len(nodes):
+                self.brain.report(a, depth, rung, values)
+                looked.append((a, paths, values))
+        decided: dict[Proposal, bool] = {}
+        for a, paths, values in looked:
+            prefix = a.proposal.prefix(depth)
+            if until and paths[0][depth - 1].granted:
+                continue  # an earlier round has trained it to its end
+            if prefix not in decided:
+                decided[prefix] = self.brain.should_prune(a)
+            if decided[prefix] and (until or len(a.proposal.curriculum) > depth):
+                self._prune(a, paths, depth, until, sum(values) / len(values))
+
+    def _prune(self, asked: Asked, paths: Paths, depth: int, until: int, value: float) -> None:
+        """Nothing of the proposal is trained from here on."""
+        prefix = asked.proposal.prefix(depth)
+        stage = paths[0][depth - 1]
+        after = f" after {until} of {stage.settings['train']['epochs']} epochs" if until else ""
+        why = f"pruned by {self.search.pruner}: {ARROW.join(prefix.curriculum)} came to {100 * value:.1f} %{after}"
+        self.cut[asked.number] = Cut(prefix, why)
+        for path in paths:
+            self.branches.tree.end(path[depth - 1].chain[0], PRUNED, why)
+            for segment in self._part(path[depth - 1], until) if until else ():
+                segment.verdict = CUT
+                self._forget(*segment.chain)
+
+    def _forget(self, *segments: Node) -> None:
+        """Nothing goes on from them: their states take space for nothing. What another study made is left to it."""
+        for segment in segments:
+            made = self.store.segment(segment.key)
+            if made is None or made["study"] == self.study:
+                self.store.clear_partial(segment.key)

@@ -1,0 +1,249 @@
+"""The stage tree: all proposed curricula merged on their shared prefixes, and what has become of each stage."""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from dermsearch.results.tables.schema import ARROW, ROOT_CURRICULUM
+
+WAITING, RUNNING, HELD, DONE, FAILED = "waiting", "running", "held", "done", "failed"
+PRUNED, DROPPED = "pruned", "dropped"  # by a pruner; because a stage before it failed
+LOST = (FAILED, PRUNED, DROPPED)  # nothing goes on from there
+
+
+@dataclass(eq=False)
+class Node:
+    """A stage, a segment of one, or a root (no task, depth 0) of one seed.
+
+    A segment is the part of a stage up to an epoch. What goes on from it, a longer segment or the stage itself, is
+    its child and has its depth and its name.
+    """
+
+    key: str
+    seed: int
+    parent: Node | None = None
+    task: str = ""
+    settings: dict[str, Any] = field(default_factory=dict)
+    children: list[Node] = field(default_factory=list)
+    status: str = WAITING
+    reused: bool = False
+    error: str = ""
+    record: dict[str, Any] = field(default_factory=dict)  # what its training and judging came to
+    until: int = 0  # of a segment: the epoch after which it ends; 0: a whole stage
+    stage: str = ""  # of a segment: the key of the stage that it is a part of
+    judged: bool = True  # a segment that is compared by its loss needs no protocol
+    verdict: str = ""  # of a segment: what became of it
+    title: str = ROOT_CURRICULUM  # of a root: curricula start from it, or it is a baseline from which none does
+    order: int = 0  # in which it was proposed
+    granted: bool = False  # the budget has room for it; only then does anybody work on it
+    booked: bool = False  # and it takes some of that room
+    value: float | None = None  # its score by the study's objective
+    high: float = float("inf")  # and the upper end of that score's 95 % interval
+    cost: float = 0.0  # of training it, in image passes per training image
+    expected: float = 0.0  # what it will take, in seconds as soon as any stage has been measured
+    ahead: float = 0.0  # the longest chain of expected work that begins with it: nothing is over before that is
+
+    @cached_property
+    def depth(self) -> int:
+        """Tasks behind it; 0 for the root."""
+        return 0 if self.parent is None else self.parent.depth + (not self.parent.until)
+
+    @cached_property
+    def curriculum(self) -> str:
+        """The tasks from the root to here."""
+        if self.parent is None:
+            return self.title
+        if self.parent.until:
+            return self.parent.curriculum
+        return self.task if self.parent.parent is None else self.parent.curriculum + ARROW + self.task
+
+    @cached_property
+    def chain(self) -> list[Node]:
+        """A stage behind the segments that it is cut into; a segment behind those before it."""
+        return [*(self.parent.chain if self.parent and self.parent.until else []), self]
+
+    @property
+    def origin(self) -> Node:
+        """The stage or root that it starts from."""
+        parent = self.chain[0].parent
+        assert parent is not None
+        return parent
+
+    @property
+    def begins(self) -> int:
+        """Epochs of the stage that are behind it when it begins."""
+        return self.parent.until if self.parent else 0
+
+    @property
+    def epochs(self) -> int:
+        """Epochs that are its own."""
+        return int(self.until or self.settings["train"]["epochs"]) - self.begins
+
+    def below(self) -> Iterator[Node]:
+        """All descendants."""
+        for child in self.children:
+            yield child
+            yield from child.below()
+
+
+Rank = Callable[[Node], tuple[float, ...]]  # the smallest goes first
+
+
+def critical_path(node: Node) -> tuple[float, ...]:
+    """What most work has to wait for goes first; of equals what follows the better stage, then the earliest."""
+    before = node.parent.value if node.parent else None
+    return (-node.ahead, -(before or 0.0), node.order)
+
+
+class Tree:
+    """Nodes by key, in the order in which they were proposed, and a heap of those that could start.
+
+    An entry of the heap is not moved when its node's rank changes: the node gets another, and the old one is
+    put right when it comes up.
+    """
+
+    def __init__(self, rank: Rank = critical_path, expect: Callable[[Node], float] = lambda node: node.cost) -> None:
+        self.nodes: dict[str, Node] = {}
+        self.rank, self.expect = rank, expect
+        self.most = 1  # stages that were under way at once
+        self.wanted = self.settled = 0  # stages let in or dropped, and those of them of which nothing more will come
+        self._heap: list[tuple[tuple[float, ...], int, Node]] = []  # (rank, a number of its own, node)
+        self._pushed = itertools.count()
+        self._under_way: dict[str, Node] = {}  # running here, or held by another run
+
+    def root(self, key: str, seed: int, title: str = ROOT_CURRICULUM) -> Node:
+        """A root of a seed, made on first use. Nobody asks a budget for its judging."""
+        if key not in self.nodes:
+            self.nodes[key] = Node(key, seed, title=title, order=len(self.nodes), granted=True)
+            self._push(self.nodes[key])
+        return self.nodes[key]
+
+    def starts(self) -> list[Node]:
+        """The roots that curricula start from, one per seed."""
+        return [n for n in self.nodes.values() if n.parent is None and n.title == ROOT_CURRICULUM]
+
+    def child(
+        self, parent: Node, key: str, task: str, settings: dict[str, Any], cost: float = 1.0, **segment: Any
+    ) -> Node:
+        """The stage (or segment) of that key under `parent`, made on first use; born lost under one that is."""
+        if key in self.nodes:
+            return self.nodes[key]
+        node = Node(key, parent.seed, parent, task, settings, order=len(self.nodes), cost=cost, **segment)
+        self.nodes[key] = node
+        parent.children.append(node)
+        if parent.parent and parent.status in LOST:
+            self._drop(node, parent)
+        return node
+
+    def grant(self, node: Node) -> None:
+        """From here on it will be worked on as soon as its parent is finished."""
+        node.granted = True
+        self.wanted += 1
+        node.expected = node.ahead = self.expect(node)
+        self._push(node)
+        above = node.parent
+        while above is not None and above.ahead < above.expected + node.ahead:
+            above.ahead = above.expected + node.ahead
+            self._push(above)
+            node, above = above, above.parent
+
+    def expect_anew(self) -> None:
+        """Something was learnt of how long stages take: rank all of them again."""
+        for node in reversed(self.nodes.values()):  # children come after their parents
+            node.expected = self.expect(node) if node.parent else 0.0
+            later = (child.ahead for child in node.children if child.granted and child.status not in LOST)
+            node.ahead = node.expected + max(later, default=0.0)
+        self._heap = [(self.rank(n), next(self._pushed), n) for n in self.nodes.values() if startable(n)]
+        heapq.heapify(self._heap)
+
+    def ready(self) -> Node | None:
+        """The first by rank of the nodes that could start now; it stays the first until its status changes."""
+        while self._heap:
+            rank, _, node = self._heap[0]
+            if startable(node) and rank == self.rank(node):
+                return node
+            heapq.heappop(self._heap)
+            self._push(node)
+        return None
+
+    def running(self) -> list[Node]:
+        """The nodes that somebody works on, here or in another run."""
+        return list(self._under_way.values())
+
+    def begin(self, node: Node, status: str = RUNNING) -> None:
+        """Somebody works on it: a worker of this run, or another run (HELD)."""
+        node.status = status
+        self._under_way[node.key] = node
+        self.most = max(self.most, sum(1 for n in self._under_way.values() if n.status == RUNNING))
+
+    def release(self, node: Node) -> None:
+        """Nobody works on it any more, and it is not finished."""
+        self._under_way.pop(node.key, None)
+        node.status = WAITING
+        self._push(node)
+
+    def leave(self, node: Node) -> None:
+        """The budget has no room for it after all."""
+        node.granted = False
+        self.wanted -= 1
+
+    def done(self, node: Node, reused: bool) -> None:
+        """It is finished: what waits for it could start."""
+        self._under_way.pop(node.key, None)
+        node.status, node.reused = DONE, reused
+        self.settled += bool(node.parent)
+        for child in node.children:
+            self._push(child)
+
+    def fail(self, node: Node, error: str) -> list[Node]:
+        """Record a failure and drop what depends on it, which is returned. On a root's judging nothing depends."""
+        self._under_way.pop(node.key, None)
+        node.status, node.error = FAILED, error
+        self.settled += bool(node.parent)
+        lost = list(node.below()) if node.parent else []
+        for each in lost:
+            self._drop(each, node)
+        return lost
+
+    def end(self, node: Node, status: str, why: str) -> None:
+        """What of it, and of what follows, is not trained will not be (PRUNED, DROPPED); what is finished stays."""
+        for each in (node, *node.below()):
+            if each.status == WAITING:
+                self.settled += 1
+                self.wanted += not each.granted
+                each.status, each.error = status, why
+
+    def stages(self) -> list[Node]:
+        """All nodes but the roots and segments."""
+        return [n for n in self.trained() if not n.until]
+
+    def trained(self) -> list[Node]:
+        """All nodes but the roots: what takes time."""
+        return [n for n in list(self.nodes.values()) if n.parent is not None]  # others may add some meanwhile
+
+    def _push(self, node: Node) -> None:
+        if startable(node):
+            heapq.heappush(self._heap, (self.rank(node), next(self._pushed), node))
+
+    def _drop(self, node: Node, because: Node) -> None:
+        self.settled += 1
+        self.wanted += not node.granted
+        if because.until and because.status == FAILED and node.depth == because.depth:  # the same stage goes no further
+            node.status, node.error = FAILED, because.error
+            return
+        if because.status == FAILED:
+            node.status, node.error = DROPPED, f"dropped: {because.curriculum} failed"
+        else:
+            node.status, node.error = because.status, because.error
+
+
+def startable(node: Node) -> bool:
+    """Could somebody begin it now? The root's weights are there before anybody has judged them."""
+    if node.status != WAITING or not node.granted:
+        return False
+    return node.parent is None or node.parent.parent is None or node.parent.status == DONE

@@ -1,0 +1,1 @@
+"""Folders and stage stores on any file system; keys and leases."""

@@ -1,0 +1,1 @@
+"""A study: its settings, and how they are read from a file."""

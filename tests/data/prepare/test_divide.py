@@ -1,0 +1,89 @@
+"""Which split a case goes to: as published, by who belongs together, or by image if that is asked for."""
+
+import numpy as np
+import pytest
+
+from dermsearch.data.prepare.divide import divide, torn, unit_of
+from dermsearch.data.sources.base import Record
+from dermsearch.data.store.splits import Split
+from dermsearch.errors import UserError
+
+
+def records(n: int = 60, patient: int = 0, lesion: int = 0, splits: str = "") -> list[Record]:
+    """Cases of patients and lesions with so many cases each (0: not known), and a published split in turns."""
+    return [
+        Record(
+            f"c{i}",
+            {"derm": f"{i}.jpg"},
+            {"dx": "ab"[i % 2]},
+            lesion=f"l{i // lesion}" if lesion else "",
+            patient=f"p{i // patient}" if patient else "",
+            split=splits.split()[i % len(splits.split())] if splits else None,
+        )
+        for i in range(n)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("rows", "wanted", "by"),
+    [
+        (records(patient=3, lesion=2, splits="train val test"), Split(), "published"),
+        (records(patient=3, lesion=2, splits="train val test"), Split(shares=(0.5, 0.25, 0.25)), "patient"),
+        (records(patient=3, lesion=2, splits="train val test"), Split("lesion"), "lesion"),
+        (records(patient=3, lesion=2), Split(), "patient"),
+        (records(lesion=2), Split(), "lesion"),
+        (records(), Split("image"), "image"),
+    ],
+)
+def test_what_is_dealt_whole(rows: list[Record], wanted: Split, by: str) -> None:
+    assert unit_of(wanted, rows) == by
+    groups, splits, about = divide(rows, "dx", wanted, [])
+    assert about["by"] == by and set(splits) == {"train", "val", "test"}
+    if by == "published":
+        assert splits == [r.split for r in rows]
+    if by in ("patient", "lesion"):
+        key = [getattr(r, by) for r in rows]
+        assert all(len({s for s, k in zip(splits, key, strict=True) if k == word}) == 1 for word in key)
+    if by == "patient":
+        assert all(len({s for s, g in zip(splits, groups, strict=True) if g == group}) == 1 for group in groups)
+
+
+@pytest.mark.parametrize(
+    ("rows", "wanted", "message"),
+    [
+        (records(), Split(), "can only be split by image"),
+        (records(), Split("patient"), "--split-by patient: the release names no patients"),
+        (records(patient=2), Split("lesion"), "the release names no lesions"),
+        (records(patient=2), Split("published"), "the release has no published split"),
+    ],
+)
+def test_what_a_release_does_not_know_cannot_be_dealt_by(rows: list[Record], wanted: Split, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        unit_of(wanted, rows)
+
+
+def test_a_published_split_without_validation_gets_one_from_its_training_cases() -> None:
+    rows = records(90, patient=3, splits="train train test")
+    for i, row in enumerate(rows):  # patients on one side each
+        row.split = "test" if i // 3 % 3 == 2 else "train"
+    groups, splits, about = divide(rows, "dx", Split(), [])
+    assert about["validation"] and not torn(rows, groups, splits)
+    assert all(s == "test" for s, r in zip(splits, rows, strict=True) if r.split == "test")
+    assert 0.1 < splits.count("val") / (splits.count("val") + splits.count("train")) < 0.25
+
+
+def test_cases_with_the_same_image_stay_together_and_torn_groups_are_told() -> None:
+    rows = records(40, lesion=1)
+    groups, splits, _ = divide(rows, "dx", Split(), [(0, 39), (39, 20)])
+    assert groups[0] == groups[20] == groups[39] and splits[0] == splits[20] == splits[39]
+    rows = records(6, patient=2, splits="train val")
+    groups, splits, _ = divide(rows, "dx", Split(), [])
+    told = torn(rows, groups, splits)
+    assert [t["reason"] for t in told] == [f"patient p{i} is in train and val of the published split" for i in range(3)]
+    assert np.unique(groups).size == 3
+
+
+def test_the_seed_decides() -> None:
+    rows = records(120, patient=2)
+    one, two, other = (divide(rows, "dx", Split(seed=s), [])[1] for s in (1, 1, 2))
+    assert one == two != other

@@ -1,0 +1,208 @@
+"""A mix holds the images of its stores as they were kept, and none of a store that is judged on."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from data.inspect.test_check import flip, make, noise, rows
+
+from dermsearch.data.case import SEVEN_POINT
+from dermsearch.data.drawn.skin import synthetic
+from dermsearch.data.inspect.check import check
+from dermsearch.data.prepare.build import write_store
+from dermsearch.data.prepare.duplicates import close
+from dermsearch.data.prepare.mix import mix
+from dermsearch.data.store.case_store import QUARANTINE, CaseStore
+from dermsearch.data.store.splits import Split
+from dermsearch.errors import UserError
+
+
+def clinic(n: int, start: int) -> list[tuple[Any, Any]]:
+    """Cases with a clinical image alone."""
+    return [
+        (replace(r, images={"clinic": r.images["derm"]}, metadata={"site": "back"}, patient=""), {"clinic": x["derm"]})
+        for r, x in rows(n, start)
+    ]
+
+
+def left_out(folder: Path) -> dict[str, str]:
+    notes = pa.ipc.open_file(folder / QUARANTINE).read_all().to_pylist()
+    assert all(n["done"] == "left out" for n in notes)
+    return {n["image"]: n["reason"] for n in notes}
+
+
+def image(store: CaseStore, modality: str, case: str) -> np.ndarray:
+    row = store.strings("case").tolist().index(case)
+    return store.pictures(modality, np.array([row]))[0][0]
+
+
+@pytest.mark.parametrize("encoded", [False, True])
+def test_two_stores_become_one(tmp_path, encoded):
+    a = make(tmp_path / "a", rows(20), encoded=encoded)
+    b = make(tmp_path / "b", clinic(30, 100), encoded=encoded)
+    manifest = mix([a, b], tmp_path / "deep" / "m")
+    store = CaseStore(tmp_path / "deep" / "m")
+    assert manifest["cases"] == len(store) == 50 and store.modalities == ("derm", "clinic")
+    assert store.classes == {"origin": ("a", "b")} and store.label("origin").tolist() == [0] * 20 + [1] * 30
+    assert store.has("derm").tolist() == [True] * 20 + [False] * 30
+    assert store.has("clinic").tolist() == [False] * 20 + [True] * 30
+    assert store.strings("case")[[0, 20]].tolist() == ["a:c0", "b:c100"]
+    assert store.strings("lesion")[[0, 20]].tolist() == ["a:l0", "b:l50"]
+    assert store.strings("patient")[[0, 20]].tolist() == ["a:p0", ""]
+    assert store.metadata("age")[19:21] == [19.0, None] and store.metadata("site")[19:21] == [None, "back"]
+    for number in range(20):
+        one = CaseStore(a).pictures("derm", np.array([number]))[0][0]
+        assert np.array_equal(image(store, "derm", f"a:c{number}"), one)
+    for kept, source, first in (("derm", a, 0), ("clinic", b, 20)):
+        for kind in ("pixel", "file", "look", "original_height"):
+            of_mix = store.index[f"{kind}_{kept}"].to_pylist()[first:]
+            of_source = CaseStore(source).index[f"{kind}_{kept}"].to_pylist()
+            assert (encoded and kind == "look") or of_mix[: len(of_source)] == of_source
+    assert len(store.split("test")) == 0 and 0 < len(store.split("val")) < 10
+    assert not check(tmp_path / "deep" / "m").failed
+    assert [p.name for p in (tmp_path / "deep").iterdir()] == ["m"]
+
+
+def test_a_mix_is_the_same_every_time(tmp_path):
+    a, b = make(tmp_path / "a", rows(20)), make(tmp_path / "b", clinic(10, 100))
+    found = [mix([a, b], tmp_path / name)["fingerprint"] for name in "mn"]
+    assert found[0] == found[1] != mix([b, a], tmp_path / "o")["fingerprint"]
+
+
+def test_images_of_a_store_that_is_judged_on_are_left_out(tmp_path):
+    judged = rows(4, 500)
+    near = judged[3][1]["derm"].copy()
+    near[0, 0] ^= 1
+    cases = rows(12)
+    cases[1] = (replace(cases[1][0], images={"derm": "c500.jpg"}), cases[1][1])  # the file; never mind the pixels
+    cases[4] = (cases[4][0], judged[1][1])
+    cases[7] = (cases[7][0], {"derm": near})
+    a, j = make(tmp_path / "a", cases), make(tmp_path / "j", judged)
+    mix([a], tmp_path / "m", [j])
+    assert left_out(tmp_path / "m") == {
+        "a:c1 (derm)": "is the same file as j:c500 (derm)",
+        "a:c4 (derm)": "has the same pixels as j:c501 (derm)",
+        "a:c7 (derm)": "is nearly the same picture as j:c503 (derm)",
+    }
+    store = CaseStore(tmp_path / "m")
+    assert store.strings("case").tolist() == [f"a:c{i}" for i in range(12) if i not in (1, 4, 7)]
+    assert np.array_equal(image(store, "derm", "a:c11"), cases[11][1]["derm"])
+    assert store.about["settings"]["without"] == [f"j {CaseStore(j).fingerprint}"]
+
+
+def test_the_other_image_of_a_case_stays(tmp_path):
+    cases = [
+        (replace(r, images={"derm": f"{i}d", "clinic": f"{i}c"}), {**x, "clinic": noise(900 + i)})
+        for i, (r, x) in enumerate(rows(6))
+    ]
+    j = make(tmp_path / "j", [(replace(r, images={"derm": "2c"}), x) for r, x in rows(1, 300)])
+    mix([make(tmp_path / "a", cases)], tmp_path / "m", [j])
+    store = CaseStore(tmp_path / "m")
+    assert left_out(tmp_path / "m") == {"a:c2 (clinic)": "is the same file as j:c300 (derm)"}
+    assert len(store) == 6 and store.has("clinic").tolist() == [True, True, False, True, True, True]
+    assert np.array_equal(image(store, "derm", "a:c2"), cases[2][1]["derm"])
+    frames = store.pictures("clinic", np.arange(6))[1]
+    assert frames is not None and frames[2].tolist() == [0, 0, 0, 0]
+
+
+def test_what_the_mixed_stores_share_is_kept_once(tmp_path):
+    again = rows(6, 100)
+    again[2] = (replace(again[2][0], images={"derm": "c3.jpg"}), rows(6)[3][1])
+    mix([make(tmp_path / "a", rows(6)), make(tmp_path / "b", again)], tmp_path / "m")
+    assert left_out(tmp_path / "m") == {"b:c102 (derm)": "is the same file as a:c3 (derm)"}
+    assert len(CaseStore(tmp_path / "m")) == 11
+
+
+def test_drawn_lesions_are_known_again_by_their_pixels(tmp_path):
+    for name, count in (("a", 12), ("b", 20)):
+        write_store(tmp_path / name, synthetic(count, 32, 0), Split("patient"), SEVEN_POINT, {"source": name})
+    mix([tmp_path / "a", tmp_path / "b"], tmp_path / "m")
+    store = CaseStore(tmp_path / "m")
+    assert len(store) == 20 and (store.label("origin") == 1).sum() == 8
+    assert np.array_equal(store.masks(np.arange(12))[0], CaseStore(tmp_path / "a").masks(np.arange(12))[0])
+    mix([tmp_path / "b"], tmp_path / "n", [tmp_path / "a"])
+    assert len(CaseStore(tmp_path / "n")) == 8
+    with pytest.raises(UserError, match="nothing is left to mix"):
+        mix([tmp_path / "a"], tmp_path / "o", [tmp_path / "b"])
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a", "b", "m", "n"]
+
+
+def refused(tmp_path: Path, *stores: Path, without: tuple[Path, ...] = ()) -> str:
+    before = sorted(tmp_path.iterdir())
+    with pytest.raises(UserError) as error:
+        mix(stores, tmp_path / "m", without)
+    assert sorted(tmp_path.iterdir()) == before
+    return str(error.value)
+
+
+def test_stores_that_do_not_fit_together(tmp_path):
+    a = make(tmp_path / "a", rows(4))
+    large = make(tmp_path / "large", rows(4, 50, side=24))
+    assert refused(tmp_path, a, large) == f"{a} has side 16, {large} has side 24; prepare {large} again with --side 16"
+    crop = make(tmp_path / "crop", rows(4, 50), settings={"fit": "crop"})
+    assert refused(tmp_path, a, crop).endswith(
+        "has fit keep, " + f"{crop} has fit crop; prepare {crop} again with --fit keep"
+    )
+    jpeg = make(tmp_path / "jpeg", rows(4, 50), encoded=True)
+    assert refused(tmp_path, a, jpeg).endswith(f"prepare {jpeg} again without --encoded")
+    assert refused(tmp_path, jpeg, a).endswith(f"prepare {a} again with --encoded")
+
+
+def test_what_cannot_be_mixed(tmp_path):
+    a = make(tmp_path / "a", rows(4))
+    assert "at least one" in refused(tmp_path)
+    assert "have one name" in refused(tmp_path, a, make(tmp_path / "deep" / "a", rows(4, 50)))
+    assert "named in --without" in refused(tmp_path, a, without=(a,))
+    assert "is not a case store" in refused(tmp_path, a, tmp_path / "nothing")
+    make(tmp_path / "m", rows(4))
+    assert "is there already" in refused(tmp_path, a)
+    with pytest.raises(UserError, match="this machine"):
+        mix([a], "s3://bucket/m")
+
+
+@pytest.mark.parametrize("how", ["flipped", "missing"])
+def test_a_damaged_store_is_not_mixed(tmp_path, how):
+    a = make(tmp_path / "a", rows(12))
+    shard = a / "images-00001.arrow"
+    if how == "flipped":
+        flip(shard, shard.read_bytes().index(rows(12)[9][1]["derm"].tobytes()))
+        assert "the derm image of c9 is damaged" in refused(tmp_path, a)
+    else:
+        shard.unlink()
+        assert "images-00001.arrow is missing" in refused(tmp_path, a)
+
+
+def test_progress_is_told(tmp_path):
+    told: list[Any] = []
+
+    class Watcher:
+        def start(self, cases: int, done: int) -> None:
+            told.append((cases, done))
+
+        def advance(self, cases: int) -> None:
+            told.append(cases)
+
+        def say(self, text: str) -> None:
+            told.append(text)
+
+    a = make(tmp_path / "a", rows(12))
+    mix([a], tmp_path / "m", [make(tmp_path / "j", rows(2))], Watcher())
+    assert told[0] == (12, 0) and told[1].startswith("a: 2 images are left out") and sum(told[2:]) == 10
+
+
+def test_close_hashes_are_those_that_a_plain_comparison_finds(monkeypatch):
+    rng = np.random.default_rng(0)
+    one = rng.integers(0, 2**64, 300, np.uint64)
+    flips = np.uint64(1) << rng.integers(0, 64, (300, 5)).astype(np.uint64)
+    two = np.concatenate([one[:150], rng.integers(0, 2**64, 50, np.uint64), np.full(40, one[7])])
+    for i in range(150):
+        for bit in flips[i, : i % 6]:
+            two[i] ^= bit
+    plain = np.argwhere(np.bitwise_count(one[:, None] ^ two[None, :]) <= 3)
+    assert np.array_equal(close(one, two), plain) and len(plain) > 100
+    monkeypatch.setattr("dermsearch.data.prepare.duplicates.BLOCK", 7)
+    assert np.array_equal(close(one, two), plain)
+    assert close(one, two[:0]).shape == close(one[:0], two).shape == (0, 2)

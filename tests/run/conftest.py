@@ -1,0 +1,3 @@
+from conftest_search import bench
+
+__all__ = ["bench"]

@@ -1,0 +1,162 @@
+"""The curriculum prior: what it believes at first, how it changes its mind, and how long it thinks."""
+
+from __future__ import annotations
+
+import itertools
+import time
+
+import numpy as np
+import pytest
+
+from dermsearch.search.propose.curriculum_prior import CurriculumPrior
+from dermsearch.search.propose.known import Ledger, stages
+from dermsearch.search.propose.replay import TableSpace
+from dermsearch.search.propose.surrogate import Surrogate, expected_improvement
+from dermsearch.search.space.dimensions import Dimension
+from dermsearch.search.space.space import Proposal
+
+ALONE = {"a": 60.0, "b": 64.0, "c": 70.0}
+
+
+def prior_of(tasks: list[str], longest: int = 2, price: object = None) -> CurriculumPrior:
+    chains = (c for n in range(1, longest + 1) for c in itertools.permutations(tasks, n))
+    space = TableSpace(dict.fromkeys(chains, 0.0), tasks)
+    return CurriculumPrior(space, Ledger(price), seed=0, together=1)  # type: ignore[arg-type]
+
+
+def tell(prior: CurriculumPrior, **scores: float) -> None:
+    for name, value in scores.items():
+        prior.ledger.tell(Proposal(tuple(name.split("_"))), value)
+
+
+def ask(prior: CurriculumPrior) -> tuple[str, ...]:
+    proposal = prior.propose()
+    assert proposal is not None
+    prior.ledger.ask(proposal)
+    return proposal.curriculum
+
+
+def test_tasks_alone_come_first_and_together() -> None:
+    prior = prior_of(list(ALONE))
+    assert prior.batch() == 3
+    assert [ask(prior) for _ in range(3)] == [("a",), ("b",), ("c",)]
+    assert prior.batch() == 1
+
+
+def test_before_any_pair_is_known_the_two_best_tasks_are_paired() -> None:
+    prior = prior_of(list(ALONE))
+    for _ in ALONE:
+        ask(prior)
+    tell(prior, **ALONE)
+    assert set(ask(prior)) == {"b", "c"}
+
+
+def test_it_unlearns_that_good_tasks_should_come_last() -> None:
+    """What is weak alone polishes best here: pairs that end with the strong tasks are worse than those that do not."""
+    prior = prior_of(["a", "b", "c", "d"])
+    alone = {"a": 60.0, "b": 62.0, "c": 66.0, "d": 68.0}
+    for _ in alone:
+        ask(prior)
+    tell(prior, **alone, a_d=55.0, b_d=56.0, c_d=57.0, d_c=66.0, a_c=56.0, b_c=57.0, d_b=72.0)
+    assert ask(prior) == ("d", "a")
+
+
+def test_a_prefix_that_is_there_is_free() -> None:
+    prior = prior_of(list(ALONE), 3)
+    for _ in ALONE:
+        ask(prior)
+    tell(prior, **ALONE, a_b=71.0, b_c=71.0, c_b=71.0)
+    levels = list(prior._levels())
+    cost = {c.proposal.curriculum: c.cost for c in levels[2]}
+    assert cost["a", "b", "c"] == 1 and cost["a", "c", "b"] == 2
+
+
+def test_a_dear_task_waits_for_the_cheap_ones() -> None:
+    found = []
+    for dear in (1.0, 50.0):
+        prior = prior_of(list(ALONE), price=lambda stage, dear=dear: dear if stage.curriculum[-1] == "c" else 1.0)
+        for _ in ALONE:
+            ask(prior)
+        tell(prior, a=60.0, b=64.0, c=64.1)
+        found.append([ask(prior)[-1] for _ in range(6)])
+    assert found[1].index("c") > found[0].index("c")
+    assert found[1][-2:] == ["c", "c"], "the stages with the dear task come last of all"
+
+
+def test_settings_are_searched_where_they_pay() -> None:
+    """The score falls with the distance of a rate from 0.1; later draws gather there."""
+    prior = prior_of(["a", "b"])
+    prior.space.dimensions.append(Dimension("a.lr", "log", (0.001, 10.0)))
+    prior = CurriculumPrior(prior.space, Ledger(), seed=0, together=1)
+    misses = []  # in powers of ten
+    for _ in range(60):
+        proposal = prior.propose()
+        assert proposal is not None
+        prior.ledger.ask(proposal)
+        misses += [abs(np.log10(proposal.settings["a.lr"]) + 1)] if "a" in proposal.curriculum else []
+        for stage in stages(proposal):
+            miss = abs(np.log10(stage.settings["a.lr"]) + 1) if "a" in stage.curriculum else 1.0
+            prior.ledger.tell(stage, 70.0 - 5 * miss**2 + len(stage.curriculum))
+    assert np.mean(misses[-20:]) < 0.5, "by chance it would be 1"
+
+
+def test_settings_that_were_tried_are_known_again_in_whatever_order_the_study_lists_them() -> None:
+    prior = prior_of(["a", "b"])
+    prior.space.dimensions += [Dimension("a.z", "log", (0.01, 1.0)), Dimension("a.b", "log", (0.01, 1.0))]
+    prior = CurriculumPrior(prior.space, Ledger(), seed=0, together=1)
+    ask(prior)
+    *tried, new, latest = prior.draws["a"]
+    for values in (*tried, latest):
+        prior.ledger.tell(Proposal(("a",), tuple(sorted(values))), 60.0)
+    prior._fit()
+    assert new in prior._options("a"), "of all that were drawn only this one is new"
+
+
+def test_the_surrogate_is_a_bayesian_linear_model() -> None:
+    """Against the textbook: the posterior mean solves the ridge problem around the prior mean."""
+    draw = np.random.default_rng(0)
+    x, w = draw.normal(size=(200, 3)), np.array([0.8, 0.3, 0.2])
+    y = x @ w + draw.normal(0, 0.3, 200)
+    model = Surrogate(x, y, np.array([0.5, 0.5, 0.0]), np.zeros((0, 3)))
+    assert model.weights == pytest.approx(w, abs=0.1)
+    assert model.noise == pytest.approx(0.09, rel=0.3)
+    sure, unsure = model.predict(np.array([[0.1, 0, 0], [30.0, 0, 0]]))[1]
+    assert unsure > 3 * sure
+    known = Surrogate(x, y, np.zeros(3), np.array([[30.0, 0, 0]]))
+    assert known.predict(np.array([[30.0, 0, 0]]))[1][0] < unsure, "what will be known by and by is less uncertain"
+
+
+def test_expected_improvement() -> None:
+    draws = np.random.default_rng(0).normal(1.0, 2.0, 400_000)
+    exact = expected_improvement(np.array([1.0]), np.array([4.0]), 1.5)[0]
+    assert exact == pytest.approx(np.maximum(draws - 1.5, 0).mean(), rel=0.02)
+    assert expected_improvement(np.array([-1e6]), np.array([1.0]), 0.0)[0] > 0, "never nothing: something must be best"
+
+
+def test_a_proposal_among_ten_thousand_takes_no_longer_than_a_blink() -> None:
+    """22 tasks in curricula of up to three: 9,724 stages. Bookkeeping alone is timed by random."""
+    from dermsearch.search.propose.proposer import Brain
+    from dermsearch.study.config import Search
+
+    tasks = [f"t{i}" for i in range(22)]
+    chains = {c: 0.0 for n in (1, 2, 3) for c in itertools.permutations(tasks, n)}
+    space = TableSpace(chains, tasks)
+    brain = Brain(space, Search(sampler="random", trials=2000), None)
+    began = time.process_time()
+    asked = brain.ask()
+    for one in asked:
+        brain.tell(one, [0.5] * len(one.proposal.curriculum))
+    assert (time.process_time() - began) / len(asked) < 0.005
+    prior = CurriculumPrior(space, Ledger(), seed=0, together=1)
+    draw = np.random.default_rng(0)
+    taken = []
+    for _ in range(32):
+        began = time.process_time()
+        proposal = prior.propose()
+        taken.append(time.process_time() - began)
+        assert proposal is not None
+        prior.ledger.ask(proposal)
+        for stage in stages(proposal):
+            prior.ledger.tell(stage, float(draw.normal()))
+    assert np.median(taken[22:]) < 0.5
+    print(f"prior: {np.median(taken[22:]) * 1000:.0f} ms")

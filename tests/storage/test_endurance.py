@@ -1,0 +1,449 @@
+"""Whatever dies, and whenever: the same command again ends in the undisturbed tables.
+
+The driver, the worker's code, the store and the tables are the real ones; what trains and judges are stand-ins of a
+millisecond, so that every moment at which something is written can be tried in turn, and not a sample of them.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import random
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow.fs as pafs
+import pytest
+import torch
+from conftest_search import make_study
+
+from dermsearch.data.open import open_cases
+from dermsearch.engines.inline import run_inline
+from dermsearch.errors import UserError
+from dermsearch.results.tables import schema as tables
+from dermsearch.run.record import Recorder
+from dermsearch.run.run import prepare_folder
+from dermsearch.search.propose.proposer import Brain
+from dermsearch.search.space.space import Space
+from dermsearch.search.tree.driver import Driver
+from dermsearch.storage import place
+from dermsearch.storage.place import StoreLost
+from dermsearch.storage.stages import StageStore
+from dermsearch.study.config import Study
+from dermsearch.upkeep.inventory import used_by
+from dermsearch.upkeep.upkeep import repair, unneeded, verify
+from dermsearch.work import worker as work
+
+STUDY = make_study(
+    data={"cases": 40, "size": 32},
+    encoder={"name": "test_resnet"},
+    curriculum={"tasks": {"relative_location": {}, "moco_v2": {}}, "length": [2, 2], "order": "listed"},
+    downstream={"knn": {}},
+    objective={"protocol": "knn"},
+)
+# The same with a choice of two rates for an epoch each, and a pruner that looks after two of three epochs.
+IN_PARTS = make_study(
+    data={"cases": 40, "size": 32},
+    encoder={"name": "test_resnet"},
+    curriculum={
+        "tasks": {"relative_location": {"lr": {"select": [0.01, 0.1], "epochs": 1}}, "moco_v2": {}},
+        "length": [1, 1],
+    },
+    train={"epochs": 3, "batch": 16, "precision": "fp32"},
+    downstream={"knn": {}},
+    objective={"protocol": "knn"},
+    search={"pruner": "halving", "rungs": [2]},
+)
+Strike = Callable[[str, str], None]  # (what is about to be done, to which file)
+
+
+class Killed(BaseException):
+    """What SIGKILL is to a process: nothing in it runs on."""
+
+
+class Shaky(pafs.LocalFileSystem):
+    """A local file system that something may befall before, or half-way through, every operation."""
+
+    strike: Strike = staticmethod(lambda what, path: None)
+
+    def open_output_stream(self, path: str, *args: Any, **more: Any) -> Any:
+        return Half(super().open_output_stream(path, *args, **more), path, self.strike)
+
+    def open_input_file(self, path: str) -> Any:
+        self.strike("read", path)
+        return super().open_input_file(path)
+
+    def move(self, src: str, dest: str) -> None:
+        self.strike("move", dest)
+        super().move(src, dest)
+
+    def delete_dir(self, path: str) -> None:
+        self.strike("delete", path)
+        super().delete_dir(path)
+
+
+class Half:
+    """A file that is being written: when something happens, half of it is there."""
+
+    def __init__(self, out: Any, path: str, strike: Strike) -> None:
+        self.out, self.path, self.strike = out, path, strike
+
+    def __enter__(self) -> Half:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.out.close()
+
+    def write(self, data: bytes) -> None:
+        self.out.write(data[: len(data) // 2])
+        self.out.flush()
+        self.strike("write", self.path)
+        self.out.write(data[len(data) // 2 :])
+
+
+class Encoders(torch.nn.Module):
+    """A few weights, for a run of milliseconds."""
+
+    modalities, handover = ("derm",), None
+
+    def __init__(self, seed: int = 0) -> None:
+        super().__init__()
+        self.w = torch.nn.Parameter(torch.rand(5, generator=torch.Generator().manual_seed(seed)))
+
+    @classmethod
+    def random(cls, *shape: Any, seed: int) -> Encoders:
+        return cls(seed)
+
+    @classmethod
+    def empty(cls, *shape: Any) -> Encoders:
+        return cls()
+
+    def load(self, state: dict[str, Any]) -> Encoders:
+        self.load_state_dict(state)
+        return self
+
+
+EPOCHS: list[tuple[str, str, int]] = []  # trained: in which store, of which stage or segment, and the how manieth
+
+
+def train(recipe: Any, encoders: Any, cases: Any, rows: Any, partial: Any, report: Any, *rest: Any) -> list[dict]:
+    """Epochs that move the weights by what recipe and parent say, and go on from the state of the last."""
+    state = partial.load() or {"weights": encoders.state_dict(), "history": "[]"}
+    weights, history, (*_, until) = state["weights"], json.loads(state["history"]), rest
+    for epoch in range(len(history), until or recipe.train["epochs"]):
+        step = sum(map(ord, recipe.task)) / 1000 + epoch + recipe.train["lr"]
+        weights = {n: w * (1 + step / 100) for n, w in weights.items()}
+        history.append({"epoch": epoch + 1, "loss": step, "parts": {}, "seconds": 0.5})
+        history[-1] |= {"embedding_std": 1.0, "effective_rank": 9.0}
+        EPOCHS.append((partial.store.where, partial.name.split("/")[1], epoch))
+        if epoch + 1 < recipe.train["epochs"]:
+            partial.save({"weights": weights, "history": json.dumps(history)})
+        report(history[-1])
+    encoders.load_state_dict(weights)
+    return history
+
+
+def extract(encoders: Any, *rest: Any) -> Any:
+    """The weights themselves."""
+    return encoders.w.tolist()
+
+
+def judge(features: Any, name: str, *rest: Any) -> list[dict[str, Any]]:
+    """A number that every feature has a part in."""
+    row = {"protocol": name, "split": "val", "label": "diagnosis", "class": "", "metric": "balanced_accuracy"}
+    return [{**row, "value": sum(features), "seed": 0}]
+
+
+class Bench:
+    """Runs the study in a folder, and reads what came of it."""
+
+    def __init__(self, folder: Path, study: Study) -> None:
+        self.folder, self.study = folder, study
+        self.cases = open_cases(study.data, folder / "cases")
+
+    def run(self, name: str) -> None:
+        """As `dermsearch run` does it, without the screen."""
+        work.open_store.cache_clear()
+        folder = self.folder / name
+        store = StageStore(str(folder / "store"))
+        study, space = self.study, Space(self.study)
+        prepare_folder(folder / "out", study)
+        brain = Brain(space, study.search, folder / "journal")
+        driver = Driver(study, space, brain, store, self.cases.fingerprint, str(self.folder / "cases"), "fp32")
+        try:
+            run_inline(driver)
+            if driver.stopped:
+                raise StoreLost(driver.stopped)
+        finally:
+            Recorder(driver, folder / "out").write()
+
+    def tables(self, name: str) -> list[Any]:
+        """All that does not tell the time."""
+        return [
+            [{k: v for k, v in row.items() if k not in TIMES} for row in found.to_pylist()]
+            for found in (tables.read(self.folder / name / "out" / "tables" / f"{t}.arrow") for t in tables.SCHEMAS)
+        ]
+
+    def faults(self, name: str) -> list[str]:
+        """The files that are not as they were written."""
+        return [fault.file for fault in verify(StageStore(str(self.folder / name / "store")))]
+
+
+TIMES = ("seconds", "reused")
+
+
+@pytest.fixture(scope="module")
+def stand_ins() -> Iterator[None]:
+    """What trains, judges and writes, replaced."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(work, "train_stage", train)
+        patch.setattr(work, "Encoders", Encoders)
+        patch.setattr(work, "extract", extract)
+        patch.setattr(work, "judge", judge)
+        patch.setattr(pafs, "LocalFileSystem", Shaky)
+        write = tables.write
+
+        def write_table(table: Any, path: Path) -> None:
+            Shaky.strike("write", str(path))
+            write(table, path)
+
+        patch.setattr(tables, "write", write_table)
+        yield
+        work.open_store.cache_clear()
+
+
+@pytest.fixture(scope="module")
+def bench(stand_ins: None, tmp_path_factory: pytest.TempPathFactory) -> Bench:
+    """The study, run undisturbed once in the folder `whole`."""
+    bench = Bench(tmp_path_factory.mktemp("bench"), STUDY)
+    bench.run("whole")
+    return bench
+
+
+@pytest.fixture
+def befall(monkeypatch: pytest.MonkeyPatch) -> Callable[[Strike], None]:
+    """Let something happen to the file system; until the test is over, or it says otherwise."""
+    return lambda strike: monkeypatch.setattr(Shaky, "strike", staticmethod(strike))
+
+
+def harmless(what: str, path: str) -> None:
+    """Nothing happens."""
+
+
+def moments(bench: Bench, befall: Any, *kinds: str) -> list[str]:
+    """Every operation of those kinds in a run, in order."""
+    seen: list[str] = []
+
+    def note(what: str, path: str) -> None:
+        if what in kinds:
+            seen.append(f"{what} {path}")
+
+    befall(note)
+    bench.run(f"counted-{'-'.join(kinds)}")
+    befall(harmless)
+    return seen
+
+
+def test_the_undisturbed_run_is_whole(bench: Bench) -> None:
+    trials, stages, epochs, scores, _ = bench.tables("whole")
+    assert len(trials) == 1 and len(stages) == 2 and len(epochs) == 4
+    assert len({row["value"] for row in scores}) == 3, "a root and two stages, each with a score of its own"
+    assert bench.faults("whole") == []
+
+
+def is_end(moment: str) -> bool:
+    """Is a file about to take its place or to go? What is half-written has no name that anybody reads."""
+    return moment.startswith(("move", "delete")) or moment.endswith(".arrow")
+
+
+def killed_everywhere(bench: Bench, befall: Any) -> Iterator[tuple[int, str]]:
+    """Run it, dead at each moment in turn, and again in peace; yields the moment's number and name in between."""
+    for at, moment in enumerate([m for m in moments(bench, befall, "write", "move", "delete") if is_end(m)]):
+        left = iter(range(at, -1, -1))
+
+        def strike(what: str, path: str, left: Iterator[int] = left) -> None:
+            if is_end(f"{what} {path}") and next(left, 0) == 0:
+                raise Killed
+
+        befall(strike)
+        with pytest.raises(Killed):
+            bench.run(f"killed-{at}")
+        befall(harmless)
+        assert bench.faults(f"killed-{at}") == [], f"half-written after {moment}"
+        yield at, moment
+        bench.run(f"killed-{at}")
+        assert bench.tables(f"killed-{at}") == bench.tables("whole"), moment
+
+
+def test_killed_at_any_moment_a_run_ends_as_if_nothing_had_been(bench: Bench, befall: Any) -> None:
+    every = [moment for _, moment in killed_everywhere(bench, befall)]
+    files = {moment.rpartition("/")[2] for moment in every}
+    assert {"encoders.safetensors", "history.json", "manifest.json", "scores.arrow"} <= files, "all moments were tried"
+    assert len(every) >= 30
+
+
+def test_killed_between_and_within_segments_none_that_is_finished_is_trained_twice(
+    stand_ins: None, befall: Any, tmp_path: Path
+) -> None:
+    bench = Bench(tmp_path, IN_PARTS)
+    bench.run("whole")
+    verdicts = sorted((row["until"], row["verdict"]) for row in bench.tables("whole")[-1])
+    assert verdicts == [(1, "goes on"), (1, "not chosen"), (2, "goes on"), (2, "pruned")]
+    EPOCHS.clear()
+    finished: dict[str, set[str]] = {}  # by folder: the segments that the kill found finished
+    begun: dict[str, int] = {}  # and how many epochs were trained anywhere by then
+    for at, _ in killed_everywhere(bench, befall):
+        store = tmp_path / f"killed-{at}" / "store"
+        finished[str(store)] = {path.parent.name for path in store.glob("segments/*/manifest.json")}
+        begun[str(store)] = len(EPOCHS)
+    assert {len(found) for found in finished.values()} == {0, 1, 2, 3, 4}
+    needed = sum(store.endswith("move-delete/store") for store, *_ in EPOCHS)
+    for store, found in finished.items():
+        again = [key for where, key, _ in EPOCHS[begun[store] :] if where == store]
+        assert not found & set(again)
+        assert sum(where == store for where, *_ in EPOCHS) <= needed + 1, "but for the epoch that was under way"
+        left = {path.parent.name for path in Path(store).glob("partial/*/state.pt")}
+        gone = {item.key for item in unneeded(StageStore(store), used_by([Path(store).parent / "out"]), 1, 4e9)}
+        assert left <= gone and len(left) < 2, "at most that of the moment, which nothing goes on from"
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.ETIMEDOUT], ids=["disk full", "out of reach"])
+def test_a_store_lost_at_any_moment_is_one_sentence_and_loses_nothing(number: int, bench: Bench, befall: Any) -> None:
+    kinds = ("write",) if number == errno.ENOSPC else ("write", "read")
+    every = [m for m in moments(bench, befall, *kinds) if not m.endswith(".arrow")]
+    for at, moment in list(enumerate(every))[:: 1 if number == errno.ENOSPC else 5]:
+        left = iter(range(at, -1, -1))
+
+        def strike(what: str, path: str, left: Iterator[int] = left) -> None:
+            if what in kinds and not path.endswith(".arrow") and next(left, 0) == 0:
+                raise OSError(number, "as the test wants it")
+
+        name = f"{number}-{at}"
+        befall(strike)
+        with pytest.raises(UserError, match=r"compute\.store: .* as the test wants it") as told:
+            bench.run(name)
+        assert "\n" not in str(told.value)
+        befall(harmless)
+        assert bench.faults(name) == [], moment
+        assert not list((bench.folder / name / "store").rglob("*.part")), "what was half-written would be in the way"
+        bench.run(name)
+        assert bench.tables(name) == bench.tables("whole"), moment
+
+
+def test_clocks_that_jump_change_nothing(bench: Bench, befall: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    draw = random.Random(0)
+    now = time.time
+    monkeypatch.setattr(time, "time", lambda: now() + draw.uniform(-1e8, 1e8))
+    for at in (12, 24, 30):  # killed again and again, and no file is as old as it seems
+        left = iter(range(at, -1, -1))
+
+        def strike(what: str, path: str, left: Iterator[int] = left) -> None:
+            if what != "read" and next(left, 0) == 0:
+                raise Killed
+
+        befall(strike)
+        with pytest.raises(Killed):
+            bench.run("clock")
+        befall(harmless)
+        shake_times(bench.folder / "clock", draw)
+    bench.run("clock")
+    assert bench.tables("clock") == bench.tables("whole")
+
+
+def shake_times(folder: Path, draw: random.Random) -> None:
+    """Years back and forth, file by file."""
+    for path in folder.rglob("*"):
+        when = time.time() + draw.uniform(-1e8, 1e8)
+        os.utime(path, (when, when))
+
+
+def test_a_flipped_bit_in_any_file_is_found_and_mended(bench: Bench) -> None:
+    draw = random.Random(1)
+    whole = bench.folder / "whole" / "store"
+    files = sorted(path.relative_to(whole) for path in whole.rglob("*") if path.is_file())
+    assert len(files) == 1 + 3 * 3 + 3, "the store's mark, root and two stages, a judgement of each"
+    for at, file in enumerate(files):
+        name = f"flipped-{at}"
+        shutil.copytree(bench.folder / "whole", bench.folder / name)
+        path = bench.folder / name / "store" / file
+        data = bytearray(path.read_bytes())
+        data[draw.randrange(len(data))] ^= 1 << draw.randrange(8)
+        path.write_bytes(data)
+        if file.name != "store.json":  # which says nothing that another could not
+            assert bench.faults(name) == [str(file)]
+        bench.run(name)
+        assert bench.faults(name) == [] and bench.tables(name) == bench.tables("whole"), file
+
+
+def test_what_is_moved_away_is_made_again(bench: Bench) -> None:
+    shutil.copytree(bench.folder / "whole", bench.folder / "moved")
+    root = bench.folder / "moved" / "store"
+    for path in (next(root.glob("stages/*/encoders.safetensors")), next(root.glob("scores/*.json"))):
+        path.write_bytes(b"?" + path.read_bytes()[1:])
+    store = StageStore(str(root))
+    faults = verify(store)
+    assert [i.kind for i in repair(store, faults)] == ["judgement", "stage"] and verify(store) == []
+    assert {p.name for p in root.rglob("damaged/**/*") if p.is_file()} >= {"encoders.safetensors", "manifest.json"}
+    bench.run("moved")
+    assert bench.tables("moved") == bench.tables("whole")
+
+
+def test_writers_of_one_key_leave_one_whole_stage(tmp_path: Path, befall: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second writes between any two files of the first."""
+    monkeypatch.setattr(pafs, "LocalFileSystem", Shaky)
+    weights = {"w": torch.arange(6.0)}
+    for at in range(9):
+        one, other = (StageStore(str(tmp_path / str(at))) for _ in range(2))
+        left = iter(range(at, -1, -1))
+
+        def strike(what: str, path: str, left: Iterator[int] = left, other: StageStore = other) -> None:
+            if what != "read" and next(left, 1) == 0:
+                befall(harmless)
+                other.commit("k", weights, [{"epoch": 1, "seconds": 2.0}], {"node": "b"})
+
+        befall(strike)
+        one.commit("k", weights, [{"epoch": 1, "seconds": 1.0}], {"node": "a"})
+        befall(harmless)
+        manifest = one.manifest("k")
+        assert manifest is not None and {"a": 1.0, "b": 2.0}[manifest["node"]] == one.history("k")[0]["seconds"]
+
+
+def test_what_is_read_from_a_broken_disk_counts_as_missing(tmp_path: Path, befall: Any, monkeypatch: Any) -> None:
+    monkeypatch.setattr(pafs, "LocalFileSystem", Shaky)
+    store = StageStore(str(tmp_path))
+    store.commit("k", {"w": torch.ones(1)}, [], {})
+
+    def strike(what: str, path: str) -> None:
+        if what == "read" and path.endswith("history.json"):
+            raise OSError(errno.EIO, "Input/output error")
+
+    befall(strike)
+    assert store.manifest("k") is None
+    with pytest.raises(StoreLost, match=r"history.json of stage k was damaged or deleted under the running study"):
+        store.history("k")
+
+
+def test_a_remote_store_is_waited_for(tmp_path: Path, befall: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pafs, "LocalFileSystem", Shaky)
+    store = StageStore(str(tmp_path))
+    monkeypatch.setattr(StageStore, "local", None)
+    waited: list[float] = []
+    monkeypatch.setattr(place.time, "sleep", waited.append)
+    back = len(place.WAITS)
+
+    def strike(what: str, path: str) -> None:
+        if len(waited) < back:
+            raise OSError("no answer")
+
+    befall(strike)
+    store.write("a", b"1")
+    assert store.read("a") == b"1" and waited == list(place.WAITS)
+    waited.clear()
+    back += 1
+    with pytest.raises(StoreLost, match="can no longer be read: no answer; once it can, the same command continues"):
+        store.read("a")
+    assert store.progress("k") == [], "who only looks does not wait"

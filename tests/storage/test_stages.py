@@ -1,0 +1,64 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from dermsearch.errors import UserError
+from dermsearch.storage.place import MANIFEST
+from dermsearch.storage.stages import ENCODERS, HISTORY, PartialStage, StageStore
+
+WEIGHTS = {"w": torch.arange(6.0).reshape(2, 3), "steps": torch.tensor(3)}
+ABOUT = {"seconds": 1.0}
+
+
+@pytest.fixture(params=["folder", "uri"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> StageStore:
+    """The same store by its path and by its URI."""
+    return StageStore(str(tmp_path / "store") if request.param == "folder" else f"file://{tmp_path}/store")
+
+
+def test_a_committed_stage_comes_back(store: StageStore) -> None:
+    assert store.manifest("k") is None
+    store.commit("k", WEIGHTS, [{"epoch": 1}], ABOUT)
+    assert store.manifest("k")["seconds"] == 1.0  # type: ignore[index]
+    assert all(torch.equal(v, WEIGHTS[n]) for n, v in store.encoders("k").items())
+    assert store.history("k") == [{"epoch": 1}]
+    assert store.address == store.root and StageStore(store.address).manifest("k")
+
+
+@pytest.mark.parametrize("name", [ENCODERS, HISTORY, MANIFEST])
+@pytest.mark.parametrize("damage", ["gone", "cut", "changed"])
+def test_a_damaged_stage_does_not_exist(name: str, damage: str, store: StageStore) -> None:
+    store.commit("k", WEIGHTS, [{"epoch": 1}], ABOUT)
+    path = Path(store.root) / "stages" / "k" / name
+    data = path.read_bytes()
+    if damage == "gone":
+        path.unlink()
+    else:
+        path.write_bytes(data[:-3] if damage == "cut" else data[:5] + bytes([data[5] ^ 1]) + data[6:])
+    assert store.manifest("k") is None
+    store.commit("k", WEIGHTS, [], ABOUT)
+    assert store.manifest("k") is not None
+
+
+def test_the_state_of_a_stage_under_way(store: StageStore) -> None:
+    partial = PartialStage(store, "k")
+    assert partial.load() is None
+    partial.save({"learner": WEIGHTS, "history": "[]"})
+    again = PartialStage(StageStore(store.address), "k").load()
+    assert again is not None and torch.equal(again["learner"]["w"], WEIGHTS["w"])
+    path = Path(store.root) / "partial" / "k" / "state.pt"
+    path.write_bytes(path.read_bytes()[:-10])
+    assert partial.load() is None, "half a state is none"
+    partial.save({"history": "[]"})
+    store.commit("k", WEIGHTS, [], ABOUT)
+    assert not path.exists(), "a finished stage needs no state"
+
+
+def test_a_place_that_cannot_be_written_is_a_message(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for where, said in ((str(tmp_path / "file" / "below"), "written to"), ("nonsense://bucket/x", "opened")):
+        with pytest.raises(UserError, match=rf"compute\.store: .* cannot be {said}"):
+            StageStore(where)

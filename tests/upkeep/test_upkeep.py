@@ -1,0 +1,240 @@
+"""What `dermsearch store list | verify | gc` say of a store and do to it, here and on S3."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from conftest_search import make_study
+from s3 import serving
+from typer.testing import CliRunner
+
+from dermsearch.cli.store import store_app
+from dermsearch.data.open import drop_damaged, open_cases, store_folder
+from dermsearch.errors import UserError
+from dermsearch.results.tables import schema as tables
+from dermsearch.storage.place import sealed
+from dermsearch.storage.stages import PartialStage, StageStore
+from dermsearch.upkeep.inventory import curriculum, items, manifests, used_by
+from dermsearch.upkeep.upkeep import delete, repair, unneeded, verify
+
+HOUR = 3600.0
+WEIGHTS = {"w": torch.arange(6.0)}
+# key -> (parent, task); "lost" was made by a study whose results are gone, "left" was killed under way
+STAGES = {"r": ("", ""), "a": ("r", "odc"), "ab": ("a", "moco_v2"), "r2": ("", ""), "lost": ("r2", "odc")}
+MINE = make_study(data={"cases": 40, "size": 32}).data
+OTHERS = make_study(data={"cases": 44, "size": 32}).data
+
+
+def fill(store: StageStore) -> None:
+    """Two studies' stages and judgements, and what runs leave behind."""
+    for key, (parent, task) in STAGES.items():
+        weights = "used" if key == "r" else "unused" if key == "r2" else ""
+        about = {"task": task, "parent": parent, "seed": 0, "study": "one", "made": "2026-01-02T03:04:05Z"}
+        store.commit(key, WEIGHTS, [{"epoch": 1}], {**about, "weights": weights})
+        store.write_scores(f"s-{key}", [{"protocol": "knn", "value": 0.5}], key)
+    store.write_scores("s-other", [{"protocol": "linear", "value": 0.5}], "a")
+    store.write("scores/s-old.json", b'[{"protocol": "knn", "value": 0.5}]')
+    for key in ("used", "unused"):
+        store.write_weights(key, "resnet10t", WEIGHTS)
+    for key in ("a", "failed", "left"):  # of a finished stage: the kill fell between manifest and tidying up
+        PartialStage(store, key).save({"learner": WEIGHTS})
+        store.write_progress(key, [{"epoch": 1}])
+    store.write("stages/half/encoders.safetensors", b"half")
+    store.write("stages/a/encoders.safetensors.12345678.part", b"half")
+    store.write("tune/one-12/trials/notes.json", b"{}")
+    store.write("claims/ab.json", b'{"run": "gone"}')
+    store.write("notes-of-my-own.txt", b"hands off")
+
+
+def tables_of_a_study(folder: Path, weights: bool = True) -> Path:
+    """Results that name the root, a, ab and a stage that failed."""
+    keys = {"a": "r", "ab": "a", "failed": "ab"}
+    stages = [{"key": key, "parent": parent, "status": "done"} for key, parent in keys.items()]
+    scores = [{"stage": key, "protocol": "knn"} for key in ("r", "a", "ab")]
+    for name, rows in {"stages": stages, "scores": scores, "trials": [], "epochs": []}.items():
+        tables.write(tables.build(name, rows), folder / "tables" / f"{name}.arrow")
+    study = {"name": "one", "data": MINE.model_dump(mode="json")}
+    (folder / "study.yaml").write_text(yaml.safe_dump(study))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator:
+    with serving(tmp_path_factory.mktemp("s3") / "log.txt") as server:
+        yield server
+
+
+@pytest.fixture(params=["folder", "s3"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> StageStore:
+    if request.param == "folder":
+        store = StageStore(str(tmp_path / "store"))
+    else:
+        store = StageStore(request.getfixturevalue("server").uri(f"bucket/{tmp_path.name}"))
+    fill(store)
+    return store
+
+
+def names(found: list) -> set[str]:
+    return {item.name for item in found}
+
+
+def test_without_studies_goes_only_what_none_can_need(store: StageStore) -> None:
+    later = time.time() + 25 * HOUR
+    expected = {"partial/a", "stages/half", "stages/a/encoders.safetensors.12345678.part", "tune/one-12"}
+    assert names(unneeded(store, None, 24, later)) == {*expected, "claims/ab.json"}
+    assert unneeded(store, None, 24) == [], "all of it is fresh: a run may be under way"
+    assert unneeded(store, None, 24, time.time() - 1000 * HOUR) == [], "a clock that was set back makes nothing old"
+
+
+def test_with_studies_what_their_tables_name_stays(store: StageStore, tmp_path: Path) -> None:
+    used = used_by([tables_of_a_study(tmp_path / "results" / "deep" / "one").parents[1]])
+    for data in (MINE, OTHERS) if store.local else ():
+        open_cases(data, store.local / "data")  # type: ignore[operator]
+    later = time.time() + 25 * HOUR
+    gone = unneeded(store, used, 24, later)
+    assert names(gone) == {
+        *("stages/lost", "stages/r2", "stages/half", "scores/s-lost.json", "scores/s-r2.json", "scores/s-other.json"),
+        *("weights/unused-resnet10t", "partial/a", "partial/left", "tune/one-12", "claims/ab.json"),
+        "stages/a/encoders.safetensors.12345678.part",
+        *([f"data/{store_folder(OTHERS, store.local / 'data').name}"] if store.local else []),
+    }
+    before = {item.name: item.bytes for item in items(store)}
+    for item in gone:
+        delete(store, item)
+    delete(store, gone[0])  # two at once
+    assert {item.name: item.bytes for item in items(store)} == {n: b for n, b in before.items() if n not in names(gone)}
+    assert all(store.manifest(key) for key in ("r", "a", "ab")) and PartialStage(store, "failed").load()
+    assert store.weights("used", "resnet10t") and store.scores("s-a") and store.scores("s-old") and verify(store) == []
+    assert unneeded(store, used, 24, later) == []
+
+
+def test_what_a_living_run_works_on_stays_however_old_it_is(tmp_path: Path) -> None:
+    store = StageStore(str(tmp_path / "store"))
+    fill(store)
+    store.write("claims/left.json", b'{"run": "dead"}')
+    store.write("claims/left.1-dead.json", b'{"run": "alive"}')
+    for path in (tmp_path / "store").rglob("*"):
+        os.utime(path, (time.time() - 100 * HOUR,) * 2)
+    store.write("claims/runs/alive.json", b"{}")
+    used = used_by([tables_of_a_study(tmp_path / "results")])
+    gone = names(unneeded(store, used, 24))
+    assert "partial/a" in gone and not any("left" in name or "alive" in name for name in gone)
+
+
+def test_results_that_cannot_be_read_delete_nothing(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="there are no results of a study in"):
+        used_by([tmp_path])
+    folder = tables_of_a_study(tmp_path / "one")
+    whole = (folder / "tables" / "scores.arrow").read_bytes()
+    (folder / "tables" / "scores.arrow").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(UserError, match="so nobody can tell what it needs"):
+        used_by([tmp_path])
+    (folder / "tables" / "scores.arrow").write_bytes(whole)
+    (folder / "study.yaml").unlink()
+    with pytest.raises(UserError, match="so nobody can tell what it needs"):
+        used_by([tmp_path])
+
+
+def test_damage_is_named_and_moved_away(store: StageStore) -> None:
+    assert verify(store) == []
+    store.write("stages/ab/history.json", b"[]")
+    store.remove_file("stages/lost/encoders.safetensors")
+    store.write("scores/s-a.json", (store.read("scores/s-a.json") or b"").replace(b"0.5", b"0.9"))
+    store.write("weights/used-resnet10t/weights.safetensors", b"?")
+    store.write("partial/left/state.pt", b"0" * 100)
+    store.write("stages/r2/manifest.json", b"{}")
+    faults = verify(store)
+    assert {(f.file, f.what) for f in faults} == {
+        ("stages/ab/history.json", "is damaged"),
+        ("stages/lost/encoders.safetensors", "is missing"),
+        ("stages/r2/manifest.json", "is damaged"),
+        ("scores/s-a.json", "is damaged"),
+        ("weights/used-resnet10t/weights.safetensors", "is damaged"),
+        ("partial/left/state.pt", "is damaged"),
+    }
+    assert len(repair(store, faults)) == 6 and verify(store) == []
+    assert store.read("damaged/stages/ab/history.json") == b"[]" and store.read("stages/ab/manifest.json") is None
+    assert store.scores("s-a") is None and PartialStage(store, "left").load() is None
+    assert "damaged/stages" in names(unneeded(store, None, 24, time.time() + 25 * HOUR))
+
+
+def test_a_damaged_case_store_is_found(tmp_path: Path) -> None:
+    store = StageStore(str(tmp_path))
+    folder = open_cases(MINE, tmp_path / "data").folder
+    assert verify(store) == []
+    shard = folder / "images-00000.arrow"
+    data = shard.read_bytes()
+    shard.write_bytes(data[:-99] + bytes([data[-99] ^ 4]) + data[-98:])
+    assert [(f.file, f.what) for f in verify(store)] == [(str(shard.relative_to(tmp_path)), "is damaged")]
+    drop_damaged(MINE, tmp_path / "data")  # as every run does, and `verify --repair`
+    assert not folder.exists() and open_cases(MINE, tmp_path / "data").folder == folder and verify(store) == []
+    drop_damaged(MINE, tmp_path / "data")
+    assert shard.read_bytes() == data, "drawn anew, to the bit"
+    (folder / "index.arrow").unlink()
+    assert [f.what for f in verify(store)] == ["is missing"] and repair(store, verify(store)) and verify(store) == []
+
+
+def test_the_curriculum_of_a_stage_is_read_from_its_ancestors(tmp_path: Path) -> None:
+    store = StageStore(str(tmp_path))
+    fill(store)
+    known = manifests(store, items(store))
+    assert curriculum("ab", known) == "odc > moco_v2" and curriculum("r", known) == "no pre-training"
+    del known["a"]
+    assert curriculum("ab", known) == "? > moco_v2"
+
+
+def test_the_commands(tmp_path: Path) -> None:
+    place, run = str(tmp_path / "store"), CliRunner().invoke
+    store = StageStore(place)
+    fill(store)
+    studies = ["--studies", str(tables_of_a_study(tmp_path / "one"))]
+    said = run(store_app, ["list", place]).output
+    assert "odc > moco_v2" in said and "2026-01-02 03:04:05" in said and "in all" in said
+    assert [line.split()[0] for line in said.splitlines() if line.endswith("B") and "stage  " in line] == ["6"]
+    assert run(store_app, ["gc", place, *studies]).output == "Nothing to delete.\n"
+    for path in (tmp_path / "store").rglob("*"):
+        os.utime(path, (time.time() - 25 * HOUR,) * 2)
+    shown = run(store_app, ["gc", place, *studies]).output
+    assert "stages/lost" in shown and "1.0 days old" in shown and "Nothing was deleted" in shown
+    assert store.manifest("lost")
+    done = run(store_app, ["gc", place, *studies, "--yes"])
+    assert done.exit_code == 0 and "Deleted: " in done.output and not store.manifest("lost") and store.manifest("ab")
+    assert run(store_app, ["verify", place]).output == "Every file is as it was written.\n"
+    store.write("scores/s-a.json", b"{}")
+    assert run(store_app, ["verify", place]).exit_code == 1
+    assert run(store_app, ["verify", place, "--repair"]).exit_code == 0
+    assert run(store_app, ["verify", place]).exit_code == 0
+    nowhere = run(store_app, ["list", str(tmp_path / "typo")])
+    assert isinstance(nowhere.exception, UserError) and "is not a stage store" in str(nowhere.exception)
+    assert not (tmp_path / "typo").exists()
+
+
+def test_a_store_of_another_version(tmp_path: Path) -> None:
+    old = tmp_path / "old"
+    StageStore(str(old)).commit("k", WEIGHTS, [], {})
+    (old / "store.json").unlink()
+    (old / "scores").mkdir()
+    (old / "scores" / "s.json").write_text('[{"value": 0.5}]')
+    assert StageStore(str(old), create=False).scores("s") == [{"value": 0.5}] and not (old / "store.json").exists()
+    assert StageStore(str(old)).manifest("k") and json.loads((old / "store.json").read_text())["format"] == 2
+    (old / "store.json").write_bytes(sealed({"format": 3, "version": "9.1"}))
+    for create in (True, False):
+        with pytest.raises(UserError, match=r"was written by dermsearch 9\.1 in format 3, and this one reads up to 2"):
+            StageStore(str(old), create)
+
+
+def test_the_state_that_another_version_left_is_not_gone_on_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    partial = PartialStage(StageStore(str(tmp_path)), "k")
+    partial.save({"learner": WEIGHTS})
+    assert partial.load() is not None
+    monkeypatch.setattr("dermsearch.storage.stages.__version__", "9.1")
+    assert partial.load() is None
