@@ -27,9 +27,9 @@ from typing import Any
 from rich.console import Console
 from scipy.special import stdtrit
 
+from dermsearch.curriculum import ARROW
 from dermsearch.results import load
 from dermsearch.results.board.leaderboard import leaderboard
-from dermsearch.results.tables.schema import ARROW
 from dermsearch.run.run import run_study
 from dermsearch.search.propose.replay import replay
 from dermsearch.study.config import Search, Study

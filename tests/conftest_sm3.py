@@ -10,9 +10,10 @@ from typing import Any
 
 import yaml
 
+from dermsearch.curriculum import RANDOM_WEIGHTS, ROOT_CURRICULUM
 from dermsearch.data.case import NAMED
 from dermsearch.results import Results, load
-from dermsearch.results.tables.schema import RANDOM_WEIGHTS, ROOT_CURRICULUM, SCHEMAS, build, write
+from dermsearch.results.tables.schema import SCHEMAS, build, write
 
 CONTRAST, BOTH = "paired_contrast", "paired_contrast > pseudo_labels"
 NUMBERS = {"auc": 0.7, "recall": 0.4, "specificity": 0.9, "precision": 0.6}

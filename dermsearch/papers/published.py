@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from dermsearch.curriculum import ARROW, ROOT_CURRICULUM
 from dermsearch.errors import UserError, nearest
-from dermsearch.results.tables.schema import ARROW, ROOT_CURRICULUM
 
 IMAGENET = "ImageNet supervised"
 

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from dermsearch.curriculum import ARROW
 from dermsearch.data.open import is_made, open_cases
 from dermsearch.errors import UserError
 from dermsearch.models.weights import fingerprint as weights_hash
-from dermsearch.results.tables.schema import ARROW
 from dermsearch.run.check import check, check_cases, check_images, drawn_for_training, training_images
 from dermsearch.run.run import cache_folder
 from dermsearch.search.propose.known import prices

@@ -13,7 +13,7 @@ from rich.live import Live
 from rich.text import Text
 from rich.tree import Tree as Branch
 
-from dermsearch.results.tables.schema import ARROW
+from dermsearch.curriculum import ARROW
 from dermsearch.run.loggers import Logger
 from dermsearch.search.space.space import Proposal
 from dermsearch.search.tree.driver import Driver

@@ -11,8 +11,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.fs as pafs
 
+from dermsearch.curriculum import ARROW, ROOT_CURRICULUM
 from dermsearch.errors import UserError
-from dermsearch.results.tables.schema import ARROW, ENDED, ROOT_CURRICULUM, read
+from dermsearch.results.tables.schema import ENDED, read
 from dermsearch.storage.files import first_line
 from dermsearch.storage.place import MANIFEST, READERS
 from dermsearch.storage.stages import STORE, StageStore

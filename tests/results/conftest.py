@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 import yaml
 
+from dermsearch.curriculum import ARROW, ROOT_CURRICULUM
 from dermsearch.papers.published import published
 from dermsearch.results import Results, load
-from dermsearch.results.tables.schema import ARROW, ROOT_CURRICULUM, SCHEMAS, build, write
+from dermsearch.results.tables.schema import SCHEMAS, build, write
 
 TASKS = ("relative_location", "moco_v2", "odc")
 SETTINGS = ({"lr": 0.03},)

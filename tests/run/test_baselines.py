@@ -6,11 +6,11 @@ from pathlib import Path
 
 from conftest_search import Bench, make_study
 
+from dermsearch.curriculum import RANDOM_WEIGHTS, ROOT_CURRICULUM
 from dermsearch.engines.inline import run_inline
 from dermsearch.results import load
 from dermsearch.results.board.leaderboard import footnotes, leaderboard, summary
 from dermsearch.results.pictures.figures import figures
-from dermsearch.results.tables.schema import RANDOM_WEIGHTS, ROOT_CURRICULUM
 from dermsearch.run.record import Recorder
 from dermsearch.run.run import prepare_folder, summarise
 from dermsearch.search.tree.driver import Driver

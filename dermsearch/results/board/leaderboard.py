@@ -10,9 +10,10 @@ from dataclasses import asdict, dataclass, replace
 from statistics import fmean, stdev
 from typing import TYPE_CHECKING, Any
 
+from dermsearch.curriculum import ARROW, BASELINES, RANDOM_WEIGHTS, ROOT_CURRICULUM
 from dermsearch.results.tables.lineages import Key, Lineage, differences, lineages, mean_difference, seed_values
 from dermsearch.results.tables.measure import Measure, Score, choose, read_baseline, read_scores
-from dermsearch.results.tables.schema import ARROW, BASELINES, RANDOM_WEIGHTS, ROOT_CURRICULUM, Results
+from dermsearch.results.tables.schema import Results
 
 if TYPE_CHECKING:
     from rich.table import Table

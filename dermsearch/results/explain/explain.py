@@ -11,10 +11,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
 
+from dermsearch.curriculum import ARROW
 from dermsearch.results.explain.effects import Effect, Estimate, contrast, holm, over_seeds, ratio, share
 from dermsearch.results.explain.evidence import Evidence, Observed
 from dermsearch.results.explain.importance import importance
-from dermsearch.results.tables.schema import ARROW
 
 FEW_SEEDS = 3  # from so many on, effects are judged over the seeds too
 REVERSED, APART = "the other way round", "not side by side"

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from statistics import fmean, pstdev
 from typing import TYPE_CHECKING, Any
 
+from dermsearch.curriculum import ARROW
 from dermsearch.results.explain.effects import Effect
 from dermsearch.results.tables.measure import Measure, read_scores
-from dermsearch.results.tables.schema import ARROW, Results
+from dermsearch.results.tables.schema import Results
 
 if TYPE_CHECKING:
     import optuna

@@ -6,13 +6,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dermsearch.curriculum import ARROW
 from dermsearch.results.board.leaderboard import points
 from dermsearch.results.explain.effects import Effect
 from dermsearch.results.explain.explain import REVERSED, Explanation
 from dermsearch.results.explain.regret import Step, progress
 from dermsearch.results.explain.text import counted, plural
 from dermsearch.results.pictures.drawing import BLUE, GREEN, INK, ORANGE, PALE, STYLE, VERMILION, readable, save
-from dermsearch.results.tables.schema import ARROW
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
+from dermsearch.curriculum import ARROW
 from dermsearch.results.tables.lineages import ROOT, Lineage, lineages, seed_values, stopper
 from dermsearch.results.tables.measure import Measure, read_scores
-from dermsearch.results.tables.schema import ARROW, Results
+from dermsearch.results.tables.schema import Results
 
 DIGITS = 6  # of a number of stages: what is behind them is rounding
 

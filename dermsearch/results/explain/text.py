@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dermsearch.curriculum import ARROW
 from dermsearch.errors import UserError
 from dermsearch.results.board.leaderboard import points
 from dermsearch.results.explain.effects import LEVEL, Effect
@@ -16,7 +17,6 @@ from dermsearch.results.explain.evidence import Evidence
 from dermsearch.results.explain.explain import FEW_SEEDS, Explanation
 from dermsearch.results.explain.importance import too_few
 from dermsearch.results.explain.regret import Step, cost_to, progress
-from dermsearch.results.tables.schema import ARROW
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from dermsearch.curriculum import ARROW
 from dermsearch.results.papers.table import EITHER, GIVEN, OTHER, RANDOM, Column, Form, Line, Section
-from dermsearch.results.tables.schema import ARROW
 
 FUSIONS = ("concat", "sep_shared", "sep_sep")
 RELATIONS = ("no_proj", "proj", "msa", "tel", "te")

@@ -11,11 +11,12 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
+from dermsearch.curriculum import ARROW, BASELINES, RANDOM_WEIGHTS
 from dermsearch.papers.published import published_rows
 from dermsearch.results.board.leaderboard import Row, interval, leaderboard
 from dermsearch.results.pictures.drawing import chain, readable
 from dermsearch.results.tables.measure import Score
-from dermsearch.results.tables.schema import ARROW, BASELINES, RANDOM_WEIGHTS, Results
+from dermsearch.results.tables.schema import Results
 
 # What a line may ask for that is no curriculum: weights that the study gives (such as ImageNet's), random ones, and
 # either, for predictions that look at no image.

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dermsearch.curriculum import ARROW, ROOT_CURRICULUM
 from dermsearch.errors import UserError
 from dermsearch.papers.published import IMAGENET
 from dermsearch.results.tables.measure import Measure
-from dermsearch.results.tables.schema import ARROW, ROOT_CURRICULUM
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

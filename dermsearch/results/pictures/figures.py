@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dermsearch.curriculum import ARROW, ROOT_CURRICULUM
 from dermsearch.papers.published import IMAGENET, named_tables, published, table
 from dermsearch.results.board.leaderboard import Row, leaderboard, ordering
 from dermsearch.results.papers.files import write_files
@@ -15,7 +16,7 @@ from dermsearch.results.papers.table import fill
 from dermsearch.results.pictures.drawing import GREY, INK, ORDERS, PALE, SIZES, STYLE, chain, quantity, readable, save
 from dermsearch.results.pictures.tree import tree_figure
 from dermsearch.results.tables.lineages import differences
-from dermsearch.results.tables.schema import ARROW, ROOT_CURRICULUM, Results, load
+from dermsearch.results.tables.schema import Results, load
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

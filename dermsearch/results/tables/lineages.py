@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
-from dermsearch.results.tables.schema import ARROW, ROOT_CURRICULUM, Results
+from dermsearch.curriculum import ARROW, ROOT_CURRICULUM
+from dermsearch.results.tables.schema import Results
 
 Key = tuple[str, tuple[str, ...]]  # curriculum, settings of each task
 ROOT: Key = (ROOT_CURRICULUM, ())

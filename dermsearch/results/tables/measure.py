@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from dermsearch.curriculum import BASELINES, ROOT_CURRICULUM
 from dermsearch.errors import UserError, nearest
-from dermsearch.results.tables.schema import BASELINES, ROOT_CURRICULUM, Results
+from dermsearch.results.tables.schema import Results
 
 Score = dict[str, Any]  # a row of the scores table
 NAMED = ("protocol", "split", "label", "metric")  # what tells one measure from another

@@ -125,11 +125,6 @@ GOES_ON, NOT_CHOSEN, CUT = "goes on", "not chosen", "pruned"  # what becomes of 
 ENDED = (NOT_CHOSEN, CUT)  # of these nothing is needed but the result
 LATER = ("segments",)  # tables that studies of earlier versions lack: there they are empty
 
-ROOT_CURRICULUM = "no pre-training"
-RANDOM_WEIGHTS = "random weights"  # judged beside the root where that has weights of a file
-BASELINES = (ROOT_CURRICULUM, RANDOM_WEIGHTS)
-ARROW = " > "
-
 
 def build(name: str, rows: Iterable[Mapping[str, Any]]) -> pa.Table:
     """Rows as a table of the named schema; a column that a row lacks is null."""

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 
+from dermsearch.curriculum import ARROW, BASELINES
 from dermsearch.errors import UserError, nearest
 from dermsearch.papers.published import IMAGENET, TABLES, published
 from dermsearch.papers.sheet import need, read_sheet
-from dermsearch.results.tables.schema import ARROW, BASELINES
 from dermsearch.search.propose.known import stages
 from dermsearch.search.propose.proposer import Brain
 from dermsearch.search.space.dimensions import Dimension

@@ -13,8 +13,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from dermsearch.curriculum import ARROW, RANDOM_WEIGHTS
 from dermsearch.evaluate import PROTOCOLS
-from dermsearch.results.tables.schema import ARROW, RANDOM_WEIGHTS
 from dermsearch.search.propose.proposer import Asked, Brain
 from dermsearch.search.space.space import Proposal, Space
 from dermsearch.search.tree.branches import Branches

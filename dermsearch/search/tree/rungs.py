@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from dermsearch.results.tables.schema import ARROW, CUT, GOES_ON, NOT_CHOSEN
+from dermsearch.curriculum import ARROW
+from dermsearch.results.tables.schema import CUT, GOES_ON, NOT_CHOSEN
 from dermsearch.search.propose.proposer import Asked, Brain
 from dermsearch.search.space.rates import choose
 from dermsearch.search.space.space import Proposal

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from dermsearch.results.tables.schema import ARROW, ROOT_CURRICULUM
+from dermsearch.curriculum import ARROW, ROOT_CURRICULUM
 
 WAITING, RUNNING, HELD, DONE, FAILED = "waiting", "running", "held", "done", "failed"
 PRUNED, DROPPED = "pruned", "dropped"  # by a pruner; because a stage before it failed

@@ -8,6 +8,7 @@ from statistics import fmean
 
 import pytest
 
+from dermsearch.curriculum import ARROW
 from dermsearch.errors import UserError
 from dermsearch.papers.published import published
 from dermsearch.results.board.leaderboard import ordering
@@ -23,7 +24,7 @@ from dermsearch.results.explain.explain import (
     variance_shares,
 )
 from dermsearch.results.explain.text import comparison, findings
-from dermsearch.results.tables.schema import ARROW, Results, build
+from dermsearch.results.tables.schema import Results, build
 
 TASKS = ("relative_location", "moco_v2", "odc")
 CURRICULA = [c for length in (1, 2, 3) for c in itertools.permutations(TASKS, length)]

@@ -14,13 +14,13 @@ import pytest
 from conftest_search import Bench, make_study
 from rich.console import Console
 
+from dermsearch.curriculum import ROOT_CURRICULUM
 from dermsearch.engines.inline import run_inline
 from dermsearch.results import load
 from dermsearch.results.board.leaderboard import leaderboard
 from dermsearch.results.explain.regret import progress, walks
 from dermsearch.results.tables.lineages import lineages
 from dermsearch.results.tables.measure import Measure
-from dermsearch.results.tables.schema import ROOT_CURRICULUM
 from dermsearch.run.progress import Progress
 from dermsearch.run.record import Recorder
 from dermsearch.run.run import summarise

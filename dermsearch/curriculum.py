@@ -1,0 +1,63 @@
+"""A curriculum: the pretext tasks that encoders are trained on, in their order. A value with steps, written `a > b`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+ARROW = " > "
+ROOT_CURRICULUM = "no pre-training"
+RANDOM_WEIGHTS = "random weights"  # judged beside the root where that has weights of a file
+BASELINES = (ROOT_CURRICULUM, RANDOM_WEIGHTS)
+
+
+@dataclass(frozen=True)
+class Curriculum:
+    """`tasks` in their order; none of them where encoders are judged as they begin, under the name `baseline`."""
+
+    tasks: tuple[str, ...] = ()
+    baseline: str = ROOT_CURRICULUM  # what one without tasks is called
+
+    @classmethod
+    def parse(cls, text: str) -> Curriculum:
+        """From a cell of a table: 'odc > moco_v2', or the name of a baseline."""
+        if text in BASELINES:
+            return cls(baseline=text)
+        return cls(tuple(task.strip() for task in text.split(ARROW.strip())))
+
+    def __str__(self) -> str:
+        return ARROW.join(self.tasks) or self.baseline
+
+    def __len__(self) -> int:
+        return len(self.tasks)
+
+    def __bool__(self) -> bool:
+        return True  # one without tasks is a curriculum too
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.tasks)
+
+    @property
+    def last(self) -> str:
+        """The task that it ends with; empty where it has none."""
+        return self.tasks[-1] if self.tasks else ""
+
+    def prefix(self, length: int) -> Curriculum:
+        """The shorter curriculum that it begins with."""
+        return Curriculum(self.tasks[:length])
+
+    def then(self, task: str) -> Curriculum:
+        """The longer curriculum that goes on with a task."""
+        return Curriculum((*self.tasks, task))
+
+    def prefixes(self) -> Iterator[Curriculum]:
+        """Everything that it begins with, from its first task alone to itself."""
+        return (self.prefix(length) for length in range(1, len(self) + 1))
+
+    def pairs(self) -> Iterator[tuple[str, str]]:
+        """Each task with the one after it."""
+        return zip(self.tasks, self.tasks[1:], strict=False)
+
+    def starts_with(self, other: Curriculum) -> bool:
+        """Does it begin with all of the other's tasks?"""
+        return self.tasks[: len(other)] == other.tasks
