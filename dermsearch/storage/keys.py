@@ -6,7 +6,7 @@ import hashlib
 import json
 from typing import Any
 
-from dermsearch.study.config import Data, Encoder
+from dermsearch.study.config import Data
 
 
 def digest(*parts: Any) -> str:
@@ -15,22 +15,27 @@ def digest(*parts: Any) -> str:
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
-def root_key(data: Data, fingerprint: str, encoder: Encoder, seed: int, weights: str = "") -> str:
+def view(data: Data, fingerprint: str) -> dict[str, Any]:
+    """What is seen of a data set: its cases, and how they are looked at."""
+    seen = {
+        "cases": fingerprint,
+        "modalities": data.modalities,
+        "size": data.size,
+        "border": data.border,
+        "normalise": data.normalise,
+    }
+    return seen | ({"metadata": data.metadata} if data.metadata else {})
+
+
+def root_key(data: Data, fingerprint: str, encoder: str, branches: str, seed: int, weights: str = "") -> str:
     """The root of a seed's curricula: weights of this architecture, to see these cases.
 
-    `weights` is the content hash of the file that they come from, wherever it lies; they are random if empty.
+    `weights` is the content hash of what they come from, wherever it lies; they are random if empty.
     """
     return digest(
-        "root" if encoder.branches == "shared" else "root, alike in every branch",
-        {
-            "cases": fingerprint,
-            "modalities": data.modalities,
-            "size": data.size,
-            "transductive": data.transductive,
-            "border": data.border,
-            "normalise": data.normalise,
-        },
-        {**encoder.model_dump(mode="json"), "weights": weights},
+        "root" if branches == "shared" else "root, alike in every branch",
+        {**view(data, fingerprint), "transductive": data.transductive},
+        {"name": encoder, "branches": branches, "weights": weights},
         seed,
     )
 
@@ -45,8 +50,32 @@ def segment_key(stage: str, until: int) -> str:
     return digest("segment", stage, until)
 
 
-def score_key(
-    stage: str, protocol: str, version: int, config: dict[str, Any], labelled: str, split: str, precision: str
+def fit_key(
+    artifact: str,
+    name: str,
+    version: int,
+    config: dict[str, Any],
+    seen: dict[str, Any],
+    labelled: str,
+    draw: int,
+    precision: str,
+    seed: int,
 ) -> str:
-    """A judgement of a stage's encoders, by a protocol that learnt from so many labels."""
-    return digest("score", stage, protocol, version, config, labelled, split, precision)
+    """A predictor: what it starts from, and the labelled cases (`view`) that it is trained on."""
+    return digest("fit", artifact, name, version, config, seen, labelled, draw, precision, seed)
+
+
+def judgement_key(
+    of: str,
+    protocol: str,
+    version: int,
+    config: dict[str, Any],
+    seen: dict[str, Any],
+    labelled: str,
+    draw: int,
+    split: str,
+    precision: str,
+    seed: int,
+) -> str:
+    """What a protocol says of an artifact or a predictor, on one split of a data set, from one draw of its labels."""
+    return digest("judgement", of, protocol, version, config, seen, labelled, draw, split, precision, seed)

@@ -1,13 +1,14 @@
 """The stage store: finished stages and judgements by key, on a local path or any pyarrow filesystem.
 
 store.json                                                       the format; an older dermsearch refuses a newer one
-stages/<key>/encoders.safetensors, history.json, manifest.json   the manifest last, with checksums
-stages/<key>/handover.safetensors                                what some stages hand on beside their encoders
-scores/<key>.json                                                what a protocol said of a stage
+stages/<key>/<part>.safetensors, history.json, manifest.json     the manifest last, with checksums; a part is one of
+                                                                 `models.artifact`: encoders, heads; of a fit predictor
+scores/<key>.json                                                what a protocol said of a stage or fit
 partial/<key>/state.pt, progress.json                            a stage under way; gone once it is finished
-segments/<key>/manifest.json                                     that the first epochs of a stage are trained; their
-                                                                 state is in partial/<key>/ while it may go on from it
-weights/<hash>-<backbone>/weights.safetensors, manifest.json     what curricula start with, from a file of that hash
+segments/<key>/manifest.json, <part>.safetensors                 that the first epochs of a stage are trained; their
+                                                                 state is in partial/<key>/ while it may go on from it,
+                                                                 their parts are here where fits are to judge them
+weights/<hash>-<backbone>/<part>.safetensors, manifest.json      what curricula start with, from what has that hash
 
 What is damaged counts as missing and is made again. A store that is full or out of reach is `StoreLost`, never
 mistaken for an empty one.
@@ -18,20 +19,19 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pyarrow.fs as pafs
 
 from dermsearch import __version__
 from dermsearch.errors import UserError
+from dermsearch.models.artifact import ENCODERS, HEADS, Artifact, Part
 from dermsearch.storage.place import MANIFEST, Place, StoreLost, checksum, sealed, unsealed
 
-if TYPE_CHECKING:
-    from dermsearch.models.relations import Handover
-
-ENCODERS, HISTORY, HANDOVER = "encoders.safetensors", "history.json", "handover.safetensors"
-WEIGHTS, STORE = "weights.safetensors", "store.json"
-FORMAT = 2  # of a store; one without store.json is of format 1, whose judgements carry no checksums
+HISTORY, STORE = "history.json", "store.json"
+FORMAT = 3  # of a store; one without store.json is of format 1
+# Up to format 2 manifests did not name their parts.
+BEFORE = {"encoders.safetensors": ENCODERS, "weights.safetensors": ENCODERS, "handover.safetensors": HEADS}
 
 
 class StageStore(Place):
@@ -58,21 +58,15 @@ class StageStore(Place):
 
     # Stages ------------------------------------------------------------------------------------------------
 
-    def commit(
-        self,
-        key: str,
-        encoders: dict[str, Any],
-        history: list[dict[str, Any]],
-        about: dict[str, Any],
-        handover: Handover | None = None,
-    ) -> None:
-        """A stage exists from the moment its manifest is there."""
-        files = {ENCODERS: packed(encoders), HISTORY: json.dumps(history).encode()}
-        if handover is not None:
-            files[HANDOVER] = packed(handover.state)
-            about = {**about, "handover": handover.config}
-        self.commit_files(f"stages/{key}", files, about)
+    def commit(self, key: str, parts: Artifact, history: list[dict[str, Any]], about: dict[str, Any]) -> None:
+        """A stage or fit exists from the moment its manifest is there."""
+        self._commit_parts(f"stages/{key}", parts, about, {HISTORY: json.dumps(history).encode()})
         self.clear_partial(key)
+
+    def _commit_parts(self, folder: str, parts: Artifact, about: dict[str, Any], files: dict[str, bytes]) -> None:
+        tensors = {file_of(kind): packed(part.state) for kind, part in parts.items()}
+        configs = {kind: part.config for kind, part in parts.items()}
+        self.commit_files(folder, tensors | files, {**about, "parts": configs})
 
     def keys(self, kind: str = "stages") -> set[str]:
         """The stages (or segments) that are there, finished or half written."""
@@ -83,41 +77,36 @@ class StageStore(Place):
         """What the stage's maker wrote down, if all of its files are what they were."""
         return self.whole(f"stages/{key}")
 
-    def encoders(self, key: str) -> dict[str, Any]:
-        """The weights that a stage hands on."""
+    def artifact(self, key: str, folder: str = "stages") -> dict[str, Part]:
+        """What a stage, segment or fit hands on."""
         from safetensors.torch import load
 
-        return load(self._of_stage(key, ENCODERS)[0])
-
-    def handover(self, key: str) -> Handover | None:
-        """What a stage hands on beside its encoders."""
-        from safetensors.torch import load
-
-        from dermsearch.models.relations import Handover
-
-        manifest = self.read_sealed(f"stages/{key}/{MANIFEST}")
-        if manifest is None or HANDOVER not in manifest["files"]:
-            return None
-        return Handover(manifest["handover"], load(self._of_stage(key, HANDOVER)[0]))
+        manifest = self.read_sealed(f"{folder}/{key}/{MANIFEST}") or {"files": {}}
+        if "parts" in manifest:
+            parts = [(kind, config, file_of(kind)) for kind, config in manifest["parts"].items()]
+        else:
+            names = [name for name in BEFORE if name in manifest["files"]]
+            parts = [(BEFORE[name], manifest.get("handover") or {}, name) for name in names]
+        return {kind: Part(config, load(self._of(folder, key, name))) for kind, config, name in parts}
 
     def history(self, key: str) -> list[dict[str, Any]]:
         """A row per epoch of a finished stage."""
-        return json.loads(self._of_stage(key, HISTORY)[0])
+        return json.loads(self._of("stages", key, HISTORY))
 
-    def _of_stage(self, key: str, name: str) -> tuple[bytes, dict[str, Any]]:
+    def _of(self, folder: str, key: str, name: str) -> bytes:
         """A file of a stage that somebody found whole before."""
-        manifest = self.read_sealed(f"stages/{key}/{MANIFEST}")
-        data = None if manifest is None else self.checked(f"stages/{key}", name, manifest)
-        if data is None or manifest is None:
-            what = f"{name} of stage {key} was damaged or deleted under the running study"
+        manifest = self.read_sealed(f"{folder}/{key}/{MANIFEST}")
+        data = None if manifest is None else self.checked(f"{folder}/{key}", name, manifest)
+        if data is None:
+            what = f"{name} of {folder.removesuffix('s')} {key} was damaged or deleted under the running study"
             raise StoreLost(f"{self.field}'{self.shown}': {what}; the same command makes it again and continues")
-        return data, manifest
+        return data
 
     # Segments ----------------------------------------------------------------------------------------------
 
-    def commit_segment(self, key: str, about: dict[str, Any]) -> None:
-        """The first epochs of a stage are trained and judged; the state after them stays."""
-        self.commit_files(f"segments/{key}", {}, about)
+    def commit_segment(self, key: str, about: dict[str, Any], parts: Artifact) -> None:
+        """The first epochs of a stage are trained; the state after them stays, and parts that fits will judge."""
+        self._commit_parts(f"segments/{key}", parts, about, {})
         self.remove_file(f"partial/{key}/progress.json")
 
     def segment(self, key: str) -> dict[str, Any] | None:
@@ -126,32 +115,24 @@ class StageStore(Place):
 
     # Judgements --------------------------------------------------------------------------------------------
 
-    def scores(self, key: str) -> list[dict[str, Any]] | None:
-        """The rows of a judgement, or None if there is none yet or it is damaged."""
-        found = self.read_json(f"scores/{key}.json")
-        if isinstance(found, list):  # of format 1
-            return found
-        judged = unsealed(found)
-        return None if judged is None else judged["rows"]
+    def judgement(self, key: str) -> dict[str, Any] | None:
+        """Its rows, counts and seconds; None if there is none yet or it is damaged."""
+        return unsealed(self.read_json(f"scores/{key}.json"))
 
-    def write_scores(self, key: str, rows: list[dict[str, Any]], stage: str = "") -> None:
-        """Keep a judgement, of that stage: it goes where its stage goes."""
-        self.write(f"scores/{key}.json", sealed({"stage": stage, "rows": rows}))
+    def write_judgement(self, key: str, judgement: dict[str, Any], of: str = "") -> None:
+        """Keep a judgement of that stage or fit: it goes where that goes."""
+        self.write(f"scores/{key}.json", sealed({"stage": of, **judgement}))
 
     # Starting weights --------------------------------------------------------------------------------------
 
-    def weights(self, content: str, backbone: str) -> dict[str, Any] | None:
-        """A backbone's weights from a file of that hash, or None if nobody has put them here."""
-        from safetensors.torch import load
+    def weights(self, content: str, backbone: str) -> dict[str, Part] | None:
+        """What curricula start with, from what has that hash; None if nobody has put it here."""
+        folder = f"{content}-{backbone}"
+        return self.artifact(folder, "weights") if self.whole(f"weights/{folder}") is not None else None
 
-        folder = f"weights/{content}-{backbone}"
-        manifest = self.read_sealed(f"{folder}/{MANIFEST}")
-        data = None if manifest is None else self.checked(folder, WEIGHTS, manifest)
-        return None if data is None else load(data)
-
-    def write_weights(self, content: str, backbone: str, weights: dict[str, Any]) -> None:
+    def write_weights(self, content: str, backbone: str, parts: Artifact) -> None:
         """Keep them for every worker, on whatever node."""
-        self.commit_files(f"weights/{content}-{backbone}", {WEIGHTS: packed(weights)}, {"backbone": backbone})
+        self._commit_parts(f"weights/{content}-{backbone}", parts, {"backbone": backbone}, {})
 
     # Stages under way --------------------------------------------------------------------------------------
 
@@ -204,6 +185,11 @@ class PartialStage:
         torch.save({**state, "version": __version__}, buffer)
         data = buffer.getvalue()
         self.store.write(self.name, checksum(data).encode() + data)
+
+
+def file_of(kind: str) -> str:
+    """Where a part lies in its folder."""
+    return f"{kind}.safetensors"
 
 
 def packed(tensors: dict[str, Any]) -> bytes:

@@ -2,18 +2,33 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
-from typing import Annotated, Any, Literal
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Generic, Literal, TypeVar
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
-
-from dermsearch.data.case import MODALITIES, SEVEN_POINT
-from dermsearch.errors import nearest
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 # A folder name, a task name, a label name: nothing that could leave the folder it is meant for.
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
+Key = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
+# A way to judge, and on which of several data sets: linear, or linear@ham.
+EntryName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}(@[A-Za-z0-9][A-Za-z0-9_.-]{0,63})?$")]
+MAIN = "data"  # what a study's only data set is called
 
 
 def _a_path(value: str) -> str:
@@ -71,25 +86,51 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
-class Data(Section):
-    """Which cases, at which size, seen through which modalities."""
+T = TypeVar("T")
 
+
+class Choice(Section, Generic[T]):
+    """Several values of a field, each to be tried."""
+
+    choice: Annotated[tuple[T, ...], Field(strict=False, min_length=1, max_length=100)]
+
+    @field_validator("choice")
+    @classmethod
+    def _each_once(cls, value: tuple[T, ...]) -> tuple[T, ...]:
+        twice = [each for each in value if value.count(each) > 1]
+        if twice:
+            raise ValueError(f"names '{twice[0]}' twice")
+        return value
+
+
+def _kind(value: Any) -> str:
+    """Which form of a field a value has; what stands in brackets is not part of the field's name in a message."""
+    if isinstance(value, Choice) or (isinstance(value, dict) and "choice" in value):
+        return "[choice]"
+    return "[stage]" if isinstance(value, dict | Finished) else "[one]"
+
+
+class Data(Section):
+    """A data set: which cases, at which size, seen through which modalities."""
+
+    domain: Name = "skin"  # what the images are of: decides modalities, labels and what built-in cases look like
     source: Literal["synthetic", "store"] = "synthetic"
     path: Path | None = None  # source: store, a folder or URI that `dermsearch data prepare` made
     cases: int = Field(default=600, ge=40, le=1_000_000)  # store: the number expected, for `plan`
     size: int = Field(default=64, ge=32, le=1024)  # side of a view in pixels; a store may hold larger images
     border: float = Field(default=0.0, ge=0, le=0.4)  # cut from every edge, as a share of the short side
-    normalise: Literal["imagenet", "derm7pt"] = "imagenet"  # the statistics that pixels are normalised by
+    normalise: Name = "imagenet"  # the statistics that pixels are normalised by
     labelled: Labelled = "all"  # the training cases that protocols learn from: all, N of every class, or N%
     seed: Seed = 0
-    modalities: Annotated[tuple[Literal["derm", "clinic", "xray"], ...], Field(strict=False)] = ("derm",)
+    modalities: Annotated[tuple[Name, ...], Field(strict=False)] = ("derm",)
+    metadata: Annotated[tuple[Name, ...], Field(strict=False)] = ()  # columns that tasks, fits and evaluators may read
     transductive: bool = False  # pre-train on validation and test images too; recorded in the tables
 
-    @field_validator("modalities")
+    @field_validator("modalities", "metadata")
     @classmethod
-    def _each_once(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        if not value or len(set(value)) != len(value):
-            raise ValueError(f"must name one or more of {', '.join(MODALITIES)}, each once, not [{', '.join(value)}]")
+    def _each_once(cls, value: tuple[str, ...], info: Any) -> tuple[str, ...]:
+        if len(set(value)) != len(value) or (not value and info.field_name == "modalities"):
+            raise ValueError(f"must name one or more {info.field_name}, each once, not [{', '.join(value)}]")
         return value
 
     @model_validator(mode="after")
@@ -103,12 +144,83 @@ class Data(Section):
         return self
 
 
-class Encoder(Section):
-    """The backbone, by its timm name, and whether the modalities share it."""
+def _one_or_several(value: Any) -> str:
+    named = isinstance(value, Mapping) and value and all(isinstance(each, Mapping | Data) for each in value.values())
+    return "[several]" if named else "[one]"
 
-    name: Name = "resnet18"
+
+DataSets = Annotated[
+    Annotated[Data, Tag("[one]")] | Annotated[dict[Name, Data], Tag("[several]")], Discriminator(_one_or_several)
+]
+
+
+class Finished(Section):
+    """A stage of another study that is in a stage store, with all that it hands on."""
+
+    store: Path
+    key: Key
+
+
+Weights = Annotated[Annotated[Path | None, Tag("[one]")] | Annotated[Finished, Tag("[stage]")], Discriminator(_kind)]
+
+
+@dataclass(frozen=True)
+class Root:
+    """What curricula begin with: an architecture, and its weights."""
+
+    name: str  # of the root where a study has several; else empty
+    encoder: str
+    weights: str | Finished | None  # a file, a finished stage, or random by seed
+
+
+class Encoder(Section):
+    """The backbone, by its timm name, and whether the modalities share it. Of several, each is a root of its own."""
+
+    name: Annotated[Annotated[Name, Tag("[one]")] | Annotated[Choice[Name], Tag("[choice]")], Discriminator(_kind)] = (
+        "resnet18"
+    )
     branches: Literal["shared", "separate"] = "shared"
-    weights: Path | None = None  # a file on this machine that every curriculum starts with; else random
+    # What every curriculum starts with: a file on this machine, a finished stage, or random weights.
+    weights: Annotated[
+        Annotated[Path | None, Tag("[one]")]
+        | Annotated[Finished, Tag("[stage]")]
+        | Annotated[Choice[Weights], Tag("[choice]")],
+        Discriminator(_kind),
+    ] = None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The architectures."""
+        return self.name.choice if isinstance(self.name, Choice) else (self.name,)
+
+    @property
+    def starts(self) -> tuple[str | Finished | None, ...]:
+        """The weights."""
+        return self.weights.choice if isinstance(self.weights, Choice) else (self.weights,)
+
+    @property
+    def roots(self) -> tuple[Root, ...]:
+        """Every architecture with all weights."""
+        found = []
+        for name, weights in itertools.product(self.names, self.starts):
+            told = [name] * (len(self.names) > 1) + [_word(weights)] * (len(self.starts) > 1)
+            found.append(Root(" ".join(told), name, weights))
+        return tuple(found)
+
+    @model_validator(mode="after")
+    def _told_apart(self) -> Encoder:
+        words = [root.name for root in self.roots]
+        twice = [word for word in words if words.count(word) > 1]
+        if twice:
+            raise ValueError(f"weights: two files are called '{_word(self.starts[-1])}'; name them differently")
+        return self
+
+
+def _word(weights: str | Finished | None) -> str:
+    """Weights in a word."""
+    if isinstance(weights, Finished):
+        return weights.key[:8]
+    return "random" if weights is None else weights.rsplit("/", 1)[-1]
 
 
 class Curriculum(Section):
@@ -179,38 +291,10 @@ class Train(Section):
 class Objective(Section):
     """The number that the search maximises, always on the validation split."""
 
-    protocol: Name = "linear"
-    metric: Literal[
-        "balanced_accuracy",
-        "macro_f1",
-        "auc",
-        "named_auc",  # named_*: of the class that papers report of each label, such as MEL; with label: mean
-        "named_recall",
-        "named_specificity",
-        "named_precision",
-        "acc_at_1",  # of protocol pairs, with label: pairs
-        "acc_at_5",
-    ] = "balanced_accuracy"
+    protocol: EntryName = "linear"  # one of downstream, such as knn or finetune@ham
+    metric: Name = "balanced_accuracy"  # one that the protocol gives
     label: Name = "diagnosis"  # or "mean": the mean over all labels
-
-    @model_validator(mode="after")
-    def _goes_together(self) -> Objective:
-        paired, of_pairs = self.protocol == "pairs", self.metric in ("acc_at_1", "acc_at_5")
-        if self.protocol in ("majority", "stratified"):
-            raise ValueError(f"protocol: '{self.protocol}' never looks at an image, so it cannot tell encoders apart")
-        if paired and not of_pairs:
-            raise ValueError(f"metric: must be acc_at_1 or acc_at_5 for protocol 'pairs', not '{self.metric}'")
-        if of_pairs and not paired:
-            raise ValueError(f"metric: '{self.metric}' goes with protocol 'pairs' only, not with '{self.protocol}'")
-        if paired != (self.label == "pairs"):
-            raise ValueError(
-                f"label: must be pairs for protocol 'pairs', not '{self.label}'"
-                if paired
-                else f"label: 'pairs' goes with protocol 'pairs' only, not with '{self.protocol}'"
-            )
-        if self.metric.startswith("named_") and self.label != "mean":
-            raise ValueError(f"label: must be mean for metric '{self.metric}', not '{self.label}'")
-        return self
+    labelled: Labelled | None = None  # where the protocol learns from several numbers of labels: which of them counts
 
 
 class Budget(Section):
@@ -299,17 +383,36 @@ class Compute(Section):
         return self
 
 
+@dataclass(frozen=True)
+class Entry:
+    """One line of `downstream`: a protocol, the data set that it judges on, and from how many labels it learns."""
+
+    name: str  # as the study has it
+    protocol: str
+    data: str
+    labelled: tuple[str, ...]
+    repeats: int  # draws of the few
+    config: dict[str, Any]  # the protocol's own settings
+
+
+class _Draws(Section):
+    """What every protocol may be told beside its own settings."""
+
+    labelled: Annotated[tuple[Labelled, ...], Field(strict=False, min_length=1, max_length=100)]
+    repeats: int = Field(default=1, ge=1, le=1000)
+
+
 class Study(Section):
     """One question, whole."""
 
     name: Name
     description: str = Field(default="", max_length=10_000)
     published: Tables = None  # one or several tables of results/published to show beside the measured scores
-    data: Data = Data()
+    data: DataSets = Data()  # or several by name: stages train on the first
     encoder: Encoder = Encoder()
     curriculum: Curriculum
     train: Train = Train()
-    downstream: dict[Name, dict[str, Any] | None] = Field(default={"knn": {}, "linear": {}}, min_length=1)
+    downstream: dict[EntryName, dict[str, Any] | None] = Field(default={"knn": {}, "linear": {}}, min_length=1)
     objective: Objective = Objective()
     search: Search = Search()
     compute: Compute = Compute()
@@ -322,18 +425,58 @@ class Study(Section):
                 f"objective.protocol: must be one of downstream ({', '.join(self.downstream)}), "
                 f"not '{self.objective.protocol}'"
             )
-        labels = (*SEVEN_POINT, "mean")
-        if self.data.source == "synthetic" and self.objective.label not in (*labels, "pairs"):
+        wanted = self.entries[self.objective.protocol].labelled
+        if self.objective.labelled is None and len(wanted) > 1:
             raise ValueError(
-                f"objective.label: must be one of {', '.join(labels)}, not '{self.objective.label}'; "
-                f"{nearest(self.objective.label, labels)}"
+                f"objective.labelled: is missing: '{self.objective.protocol}' learns from {', '.join(wanted)} labels "
+                "of every class; name the one that counts"
             )
+        if self.objective.labelled not in (None, *wanted):
+            raise ValueError(f"objective.labelled: must be one of {', '.join(wanted)}, not {self.objective.labelled}")
         wrong = uneven(self.train.batch, self.train.accumulate, self.compute.workers)
         if wrong:
             raise ValueError(f"train.batch: {wrong}")
         if self.search.budget and self.search.budget.gpu_hours and not self.compute.gpus:
             raise ValueError("search.budget.gpu_hours: goes with compute.gpus, which is 0; without GPUs give hours")
         return self
+
+    @property
+    def sets(self) -> dict[str, Data]:
+        """The data sets by name."""
+        return self.data if isinstance(self.data, dict) else {MAIN: self.data}
+
+    @property
+    def main(self) -> Data:
+        """The data set that stages train on: the first."""
+        return next(iter(self.sets.values()))
+
+    @property
+    def entries(self) -> dict[str, Entry]:
+        """The lines of `downstream`."""
+        first = next(iter(self.sets))
+        found = {}
+        for name, given in self.downstream.items():
+            protocol, _, data = name.partition("@")
+            if data and data not in self.sets:
+                raise ValueError(f"downstream.{name}: '{data}' is not one of data ({', '.join(self.sets)})")
+            own = dict(given or {})
+            few = own.pop("labelled", self.sets[data or first].labelled)
+            told = {"labelled": few if isinstance(few, list | tuple) else [few]}
+            told |= {"repeats": own.pop("repeats")} if "repeats" in own else {}
+            try:
+                draws = _Draws.model_validate(told)
+            except ValidationError as error:
+                first_error = error.errors()[0]
+                text = str(first_error.get("ctx", {}).get("error", first_error["msg"]))
+                raise ValueError(f"downstream.{name}.{first_error['loc'][0]}: {text}") from None
+            found[name] = Entry(name, protocol, data or first, draws.labelled, draws.repeats, own)
+        return found
+
+    @property
+    def wanted(self) -> tuple[Entry, str]:
+        """The line of `downstream` whose number the search maximises, and the labels that it learns from."""
+        entry = self.entries[self.objective.protocol]
+        return entry, self.objective.labelled or entry.labelled[0]
 
 
 def uneven(batch: int, accumulate: int, workers: int) -> str:

@@ -1,0 +1,94 @@
+"""Fits: a predictor is trained on labelled cases from what a stage hands on, kept, and its predictions are judged."""
+
+from __future__ import annotations
+
+import time
+
+import torch
+
+from dermsearch import world
+from dermsearch.data.store.case_store import CaseStore
+from dermsearch.errors import UserError
+from dermsearch.evaluate.base import Judgement, compare
+from dermsearch.fit.base import predict_fit, train_fit
+from dermsearch.models.artifact import PREDICTOR
+from dermsearch.storage.stages import PartialStage, StageStore
+from dermsearch.work.cases import cases_of, look_of
+from dermsearch.work.features import whole
+from dermsearch.work.job import Job
+from dermsearch.work.judging import attempt, key_of
+from dermsearch.work.record import MADE, Judged, Record
+from dermsearch.work.stages import made, reporter, start
+
+
+def run_fit(job: Job, store: StageStore, device: torch.device) -> Record:
+    """Train the job's predictor unless it is in the store, and judge it."""
+    (judge,) = job.judges
+    manifest, cases = store.manifest(job.key), cases_of(job, judge.data)
+    reused = manifest is not None
+    if manifest is None:
+        manifest = train(job, store, cases, device)
+    key, judged = key_of(job, judge), []
+    if world.rank() == 0:
+        if store.judgement(key) is not None:
+            judged = [Judged(key=key, reused=True)]
+        else:
+            began = time.perf_counter()
+            judged = [attempt(store, key, job.key, str(judge), lambda: judgement(job, store, cases, device), began)]
+    seconds = sum(each.seconds for each in judged)
+    about = {name: manifest.get(name) for name in MADE}
+    return Record(key=job.key, status="done", reused=reused, judged=tuple(judged), judge_seconds=seconds, **about)
+
+
+def train(job: Job, store: StageStore, cases: CaseStore, device: torch.device) -> dict[str, object]:
+    """Train and commit it; returns what its manifest tells."""
+    (judge,) = job.judges
+    started, data = time.perf_counter(), job.sets[judge.data].data
+    encoders, artifact = start(job, store)
+    rows = whole(cases, data.modalities, cases.split(judge.part, draw=(job.seed, judge.draw)))
+    if not len(rows):
+        raise UserError(f"data.modalities: no training case has images of {' and '.join(data.modalities)}")
+    partial = PartialStage(store, job.key)
+    trained = train_fit(
+        job.task,
+        judge.config,
+        judge.seed(job.seed),
+        artifact,
+        encoders,
+        cases,
+        rows,
+        partial,
+        reporter(job, store, partial),
+        device,
+        job.precision,
+        look_of(data),
+        job.compile,
+    )
+    manifest = {
+        "kind": "fit",
+        "task": job.task,
+        "parent": job.parent,
+        "settings": job.settings,
+        "seed": job.seed,
+        "study": job.study,
+        "precision": job.precision,
+        **made(job, trained.history, device),
+        "made": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "took": time.perf_counter() - started,
+    }
+    if world.rank() == 0:
+        store.commit(job.key, trained.parts, trained.history, manifest)
+    return manifest
+
+
+def judgement(job: Job, store: StageStore, cases: CaseStore, device: torch.device) -> Judgement:
+    """What its predictions of the held-out cases are worth."""
+    (judge,) = job.judges
+    data = job.sets[judge.data].data
+    rows = whole(cases, data.modalities, cases.split(judge.split))
+    if not len(rows):
+        raise UserError(f"data.modalities: no {judge.split} case has images of {' and '.join(data.modalities)}")
+    predictor = store.artifact(job.key)[PREDICTOR]
+    predicted = predict_fit(predictor, cases, rows, look_of(data), device, job.precision)
+    truth = {name: cases.label(name)[rows] for name in cases.classes}
+    return compare(truth, cases.classes, cases.groups()[rows], predicted, judge.split)

@@ -1,0 +1,100 @@
+"""A job: all that a worker needs to know of one node of the tree. It travels as JSON and can be read in a log."""
+
+from __future__ import annotations
+
+import zlib
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from dermsearch.storage.keys import judgement_key, view
+from dermsearch.study.config import Data
+
+Kind = Literal["root", "stage", "segment", "fit"]
+
+
+class Message(BaseModel):
+    """What travels between driver and workers: plain values, none missing, none unknown."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Cases(Message):
+    """A data set, and what its cases must be."""
+
+    data: Data
+    fingerprint: str
+
+    @property
+    def view(self) -> dict[str, Any]:
+        """What is seen of it, as keys have it."""
+        return view(self.data, self.fingerprint)
+
+
+class Judge(Message):
+    """Who judges an artifact: a protocol with its settings, on a data set, from one draw of its labels."""
+
+    protocol: str
+    version: int
+    config: dict[str, Any]
+    data: str  # one of the job's data sets
+    labelled: str  # all, 20 of every class, or 10%
+    draw: int
+    split: str = "val"
+
+    @property
+    def part(self) -> str:
+        """The part of the data set's cases that it learns from."""
+        return "train" if self.labelled == "all" else f"train:{self.labelled}"
+
+    def seed(self, seed: int) -> int:
+        """What a protocol of that seed draws random numbers by, for each draw of labels others."""
+        return seed if not self.draw else zlib.crc32(f"{seed}/{self.draw}".encode()) >> 1
+
+    def key(self, of: str, cases: Cases, precision: str, seed: int) -> str:
+        """Of its judgement of a stage or fit."""
+        own = self.protocol, self.version, self.config, cases.view, self.labelled, self.draw, self.split
+        return judgement_key(of, *own, precision, seed)
+
+    def __str__(self) -> str:
+        few = "" if self.labelled == "all" else f" from {self.labelled}"
+        return f"{self.protocol}@{self.data}{few}" + f", draw {self.draw + 1}" * bool(self.draw)
+
+
+class Job(Message):
+    """One node: a root to judge, a stage or segment of one to train and judge, or a predictor to fit and judge."""
+
+    kind: Kind
+    key: str
+    parent: str  # the stage or root that it starts from; of a fit also a segment; empty for a root
+    after: Kind = "root"  # what that is
+    stage: str = ""  # of a segment: the key of the stage that it is a part of
+    until: int = 0  # of a segment: the epoch after which it ends
+    segments: tuple[str, ...] = ()  # of the same stage, the longest first: it may go on from their states
+    keeps: bool = False  # of a segment: fits are to judge it, so it keeps what it hands on
+    task: str  # of a fit its protocol
+    settings: dict[str, Any]
+    curriculum: str
+    study: str
+    seed: int
+    sets: dict[str, Cases]  # by name; stages train on the first
+    encoder: str  # the backbone's timm name
+    branches: Literal["shared", "separate"]
+    weights: str  # content hash of what the root begins with; random if empty
+    precision: Literal["fp32", "bf16"]
+    judges: tuple[Judge, ...]  # of a fit the one that it is for
+    store: str
+    cache: str
+    threads: int
+    gpus: float
+    workers: int
+    retries: int
+    compile: bool
+    knn_every: int
+    label: str  # that kNN watches
+    node: str
+
+    @property
+    def main(self) -> Cases:
+        """The data set that stages train on."""
+        return next(iter(self.sets.values()))

@@ -1,0 +1,179 @@
+"""Stages and their segments: taken from the store, or trained and committed to it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+
+from dermsearch import world
+from dermsearch.errors import UserError
+from dermsearch.evaluate.base import judge
+from dermsearch.models.artifact import ENCODERS, Artifact, Part
+from dermsearch.models.encoders import Encoders
+from dermsearch.models.weights import spread
+from dermsearch.storage.stages import PartialStage, StageStore
+from dermsearch.training.learner import Recipe
+from dermsearch.training.stage import Trained, Watch, train_stage
+from dermsearch.work.cases import cases_of, look_of
+from dermsearch.work.features import look
+from dermsearch.work.job import Job
+from dermsearch.work.record import MADE, Record
+
+LAST = ("loss", "embedding_std", "effective_rank")  # of a segment's last epoch, by which rates can be compared
+Made = tuple[Record, Encoders, Artifact]  # what became of it, and what is to be judged
+
+
+def make_stage(job: Job, store: StageStore, device: torch.device) -> Made:
+    """A root or a stage to its end."""
+    manifest = store.manifest(job.key)
+    reused = manifest is not None
+    if manifest is None:
+        started = time.perf_counter()
+        encoders, artifact = start(job, store)
+        trained = train(job, store, encoders, artifact, device) if job.task else Trained([], dict(artifact))
+        manifest = {
+            "task": job.task,
+            "parent": job.parent,
+            "settings": job.settings,
+            "seed": job.seed,
+            "study": job.study,  # that it was first made for; others may use it
+            "weights": job.weights,
+            "precision": job.precision,
+            **made(job, trained.history, device),
+            "made": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            "took": time.perf_counter() - started,
+        }
+        if world.rank() == 0:
+            store.commit(job.key, {**trained.parts, ENCODERS: encoders_part(encoders)}, trained.history, manifest)
+            for segment in job.segments:
+                store.clear_partial(segment)
+    record = Record(key=job.key, status="done", reused=reused, **{name: manifest.get(name) for name in MADE})
+    if world.rank() != 0 or not job.judges:
+        return record, Encoders.empty(*shape_of(job)), {}
+    artifact = store.artifact(job.key)
+    return record, Encoders.empty(*shape_of(job)).load(artifact[ENCODERS].state), artifact
+
+
+def make_segment(job: Job, store: StageStore, device: torch.device) -> Made:
+    """The first epochs of a stage: judged, and left where the stage can go on from them.
+
+    One that is there and lacks what is asked of it is made again, from its own state if that is still kept.
+    """
+    manifest = store.segment(job.key)
+    keys = [each.key(job.key, job.sets[each.data], job.precision, job.seed) for each in job.judges]
+    kept = manifest is not None and (not job.keeps or ENCODERS in manifest.get("parts", {}))
+    if manifest is not None and kept and all(store.judgement(key) is not None for key in keys):  # another run's
+        about = {name: manifest[name] for name in (*MADE, "last")}
+        return Record(key=job.key, status="done", reused=True, **about), Encoders.empty(*shape_of(job)), {}
+    encoders, artifact = start(job, store)
+    trained = train(job, store, encoders, artifact, device)
+    about = made(job, trained.history, device) | {"last": {name: trained.history[-1][name] for name in LAST}}
+    part = encoders_part(encoders)
+    parts = {**trained.parts, ENCODERS: part}
+    if world.rank() == 0:
+        told = {"stage": job.stage, "until": job.until, "study": job.study}
+        store.commit_segment(job.key, {**about, **told}, parts if job.keeps else {})
+        whole = store.manifest(job.stage) is not None  # trained by another study, which had no use for segments
+        for key in (*job.segments, *([job.key] if whole else [])):  # nothing goes on from those now
+            store.clear_partial(key)
+    judged = Encoders.empty(*shape_of(job)).load(part.state)  # without what ties them to other processes
+    return Record(key=job.key, status="done", **about), judged, parts
+
+
+def start(job: Job, store: StageStore) -> tuple[Encoders, dict[str, Part]]:
+    """What the job's stage begins with: the encoders, and all that was handed on."""
+    if job.after == "root":  # the root's weights are there wherever they are needed: nobody waits for its judging
+        return root_artifact(job, store)
+    artifact = store.artifact(job.parent, "segments" if job.after == "segment" else "stages")
+    return Encoders.empty(*shape_of(job)).load(artifact[ENCODERS].state), artifact
+
+
+def root_artifact(job: Job, store: StageStore) -> tuple[Encoders, dict[str, Part]]:
+    """What curricula start with: random weights by seed, those of a file, or a finished stage's whole artifact."""
+    if not job.weights:
+        return Encoders.random(*shape_of(job), seed=job.seed), {}
+    artifact = store.weights(job.weights, job.encoder)
+    if artifact is None:
+        raise UserError("encoder.weights: are no longer in the stage store; run the same command again")
+    return spread(artifact[ENCODERS].state, Encoders.empty(*shape_of(job))), artifact
+
+
+def train(job: Job, store: StageStore, encoders: Encoders, artifact: Artifact, device: torch.device) -> Trained:
+    """Train them, to the end of the job's stage or segment."""
+    cases, data, settings = cases_of(job, next(iter(job.sets))), job.main.data, job.settings
+    recipe = Recipe(job.task, settings["config"], settings["train"], job.seed, job.precision, look_of(data))
+    rows = np.arange(len(cases)) if data.transductive else cases.split("train")
+    partial = PartialStage(store, job.key, job.segments)
+    return train_stage(
+        recipe,
+        encoders,
+        cases,
+        rows,
+        partial,
+        reporter(job, store, partial),
+        device,
+        heldout=cases.split("val"),
+        watch=knn_watch(job, encoders, device),
+        compiled=job.compile,
+        until=job.until,
+        artifact=artifact,
+    )
+
+
+def reporter(job: Job, store: StageStore, partial: PartialStage) -> Any:
+    """Lets the driver see how far a stage is, after every epoch."""
+    seen: list[dict[str, Any]] = []
+
+    def report(row: dict[str, Any]) -> None:
+        seen.append(row)
+        if world.rank() == 0:
+            store.write_progress(job.key, partial.behind + seen)
+
+    return report
+
+
+def made(job: Job, history: list[dict[str, Any]], device: torch.device) -> dict[str, Any]:
+    """How something came to be, as manifests and tables tell it."""
+    return {
+        "seconds": sum(row["seconds"] for row in history),
+        "epochs": len(history),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+        "node": job.node,
+        "workers": world.size(),
+    }
+
+
+def encoders_part(encoders: Encoders) -> Part:
+    """Encoders as they are handed on."""
+    state = {name: weights.detach().cpu().clone() for name, weights in encoders.state_dict().items()}
+    return Part({"name": encoders.name, "modalities": list(encoders.modalities)}, state)
+
+
+def shape_of(job: Job) -> tuple[str, tuple[str, ...], str]:
+    """What encoders are made by."""
+    return job.encoder, job.main.data.modalities, job.branches
+
+
+def knn_watch(job: Job, encoders: Encoders, device: torch.device) -> Watch | None:
+    """kNN on the validation split every few epochs: shown in the history, seen by nothing that learns or searches."""
+    if not job.knn_every:
+        return None
+    cases, data = cases_of(job, next(iter(job.sets))), job.main.data
+    label = job.label if job.label in cases.classes else "mean"  # the objective may be of no label, as that of `pairs`
+
+    def watch(epoch: int, backbones: Mapping[str, torch.nn.Module]) -> dict[str, float]:
+        if epoch % job.knn_every:
+            return {}
+        shown = encoders.seen_through(backbones)
+        try:
+            looked = look(shown, cases, data, cases.split("train"), "val", device, job.precision)
+            rows = judge(looked.features, "knn", {}, job.seed).rows
+        except ValueError:  # features that are not finite: not for a watcher to end the stage
+            return {}
+        return {"knn": next(r["value"] for r in rows if (r["label"], r["metric"]) == (label, "balanced_accuracy"))}
+
+    return watch
