@@ -72,7 +72,13 @@ def fingerprint(path: str) -> str:
 
 
 def spread(weights: dict[str, Tensor], encoders: Encoders) -> Encoders:
-    """Every branch of the encoders begins with these weights."""
+    """Every branch of the encoders begins with a backbone's weights; or each with its own, from other encoders."""
+    branches = {name.split(".")[1] for name in weights if name.startswith("backbones.")}
+    if len(branches) == 1:
+        (only,) = branches
+        weights = {name.removeprefix(f"backbones.{only}."): tensor for name, tensor in weights.items()}
+    elif branches:
+        return encoders.load({name: tensor.clone() for name, tensor in weights.items()})
     return encoders.load({f"backbones.{b}.{n}": v.clone() for b in encoders.branches for n, v in weights.items()})
 
 

@@ -3,47 +3,42 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import numpy as np
 import torch
 from pydantic import ValidationError
 
 from dermsearch.data.case import NAMED, SEVEN_POINT
+from dermsearch.data.domain import DOMAINS
 from dermsearch.data.drawn.skin import draw_labels, walk_patients
 from dermsearch.data.store.case_store import CaseStore
 from dermsearch.data.store.splits import split_by_group
 from dermsearch.errors import UserError, nearest
-from dermsearch.evaluate import PROTOCOLS
+from dermsearch.evaluate.base import PROTOCOLS, check_objective
 from dermsearch.models.encoders import Encoders, check_encoder
-from dermsearch.models.weights import read_weights
 from dermsearch.run.loggers import check_loggers
+from dermsearch.run.roots import check_weights
 from dermsearch.search.space.space import Space
 from dermsearch.storage.files import first_line
-from dermsearch.study.config import Data, Study
+from dermsearch.study.config import Data, Entry, Study
 from dermsearch.study.reading import problem
 
 
 def check(study: Study) -> Space:
     """Everything that can be wrong with a study beyond its form. Costs no compute, writes nothing."""
     space = Space(study)
-    check_encoder(study.encoder.name)
-    check_size(study)
+    for name, data in study.sets.items():
+        check_data(study, name, data)
+    for root in study.encoder.roots:
+        check_encoder(root.encoder)
+        check_size(root.encoder, study)
+        check_weights(root, study)
     check_labels(study, space)
-    if study.encoder.weights is not None:
-        read_weights(study.encoder.weights, study.encoder.name)
     check_loggers(study.logging)
-    for name, config in study.downstream.items():
-        if name not in PROTOCOLS:
-            raise UserError(f"downstream.{name}: '{name}' is not a protocol; {nearest(name, PROTOCOLS)}")
-        try:
-            PROTOCOLS[name].Config.model_validate(config or {}, strict=True)
-        except ValidationError as error:
-            where, what = problem(dict(error.errors()[0]))
-            if "unknown field" in what:
-                what = f"unknown field; {nearest(where, PROTOCOLS[name].Config.model_fields)}"
-            raise UserError(f"downstream.{name}.{where}: {what}") from None
-    if "pairs" in study.downstream and len(study.data.modalities) != 2:
-        raise UserError("downstream.pairs: needs two modalities, such as data.modalities: [derm, clinic]")
+    for entry in study.entries.values():
+        check_entry(study, entry)
+    check_wanted(study)
     count = space.count()
     if study.search.sampler == "grid" and count is not None and study.search.trials is None and count > 100_000:
         raise UserError(f"search: the grid has {count} proposals; limit it with search.trials or use tpe")
@@ -53,38 +48,101 @@ def check(study: Study) -> Space:
 
         for name in named_tables({"published": study.published}, FORMS):
             published_rows(name)
-    if study.data.source == "synthetic":
-        check_images(study, space, drawn_for_training(study.data))
+    if study.main.source == "synthetic":
+        check_images(study, space, drawn_for_training(study.main))
     return space
+
+
+def place_of(study: Study, name: str) -> str:
+    """The field of a data set."""
+    return f"data.{name}" if isinstance(study.data, dict) else "data"
+
+
+def check_data(study: Study, name: str, data: Data) -> None:
+    """What a data set says must be known to its domain, and be something that the encoders look at."""
+    field, domain = place_of(study, name), DOMAINS.find(data.domain)
+    for modality in data.modalities:
+        if modality not in domain.modalities:
+            raise UserError(
+                f"{field}.modalities: must be of {', '.join(domain.modalities)}, not '{modality}'; "
+                f"{nearest(modality, domain.modalities)}"
+            )
+        if modality not in study.main.modalities:
+            seen = ", ".join(study.main.modalities)
+            raise UserError(f"{field}.modalities: the encoders see {seen} images only, not {modality}")
+    if data.normalise not in STATISTICS:
+        raise UserError(f"{field}.normalise: must be one of {', '.join(STATISTICS)}, not '{data.normalise}'")
+
+
+def check_entry(study: Study, entry: Entry) -> None:
+    """A protocol of the study, with its settings and the data set that it judges on."""
+    if entry.protocol not in PROTOCOLS:
+        raise UserError(
+            f"downstream.{entry.name}: '{entry.protocol}' is not a protocol; "
+            f"{nearest(entry.protocol, PROTOCOLS.names())}"
+        )
+    protocol = PROTOCOLS.find(entry.protocol)
+    try:
+        protocol.Config.model_validate(entry.config, strict=True)
+    except ValidationError as error:
+        where, what = problem(dict(error.errors()[0]))
+        if "unknown field" in what:
+            what = f"unknown field; {nearest(where, [*protocol.Config.model_fields, 'labelled', 'repeats'])}"
+        raise UserError(f"downstream.{entry.name}.{where}: {what}") from None
+    data, few = study.sets[entry.data], [each for each in entry.labelled if each != "all"]
+    if not protocol.nature.learns and (few or entry.repeats > 1) and study.downstream[entry.name]:
+        raise UserError(f"downstream.{entry.name}: learns nothing, so it takes neither labelled nor repeats")
+    if "pairs" in protocol.nature.needs and len(data.modalities) != 2:
+        field = place_of(study, entry.data)
+        raise UserError(
+            f"downstream.{entry.name}: needs two modalities, such as {field}.modalities: [derm, clinic]"
+        )
+
+
+def check_wanted(study: Study) -> None:
+    """The objective is one that its protocol gives, of a label that the cases have."""
+    entry, _ = study.wanted
+    nature, objective, data = PROTOCOLS.find(entry.protocol).nature, study.objective, study.sets[entry.data]
+    check_objective(nature, entry.protocol, objective.metric, objective.label)
+    if data.source == "synthetic" and nature.labels is None:
+        labels = (*DOMAINS.find(data.domain).labels, "mean")
+        if objective.label not in labels:
+            raise UserError(
+                f"objective.label: must be one of {', '.join(labels)}, not '{objective.label}'; "
+                f"{nearest(objective.label, labels)}"
+            )
 
 
 def check_labels(study: Study, space: Space) -> None:
     """A task that reads labels may read those alone that the protocols learn from."""
+    first = next(iter(study.sets))
     for name, task in space.tasks.items():
-        if task.supervised and study.data.transductive:
+        if task.supervised and study.main.transductive:
             raise UserError(
                 f"curriculum.tasks.{name}: goes with data.transductive: false only; it would learn from the labels "
                 "of validation and test cases"
             )
-        if task.supervised and study.data.labelled != "all":
+        few = [each for e in study.entries.values() if e.data == first for each in e.labelled if each != "all"]
+        if task.supervised and few:
             raise UserError(
-                f"curriculum.tasks.{name}: goes with data.labelled: all only, not {study.data.labelled}; "
+                f"curriculum.tasks.{name}: goes with labelled: all only, not {few[0]}; "
                 "it reads the labels of all training cases"
             )
 
 
-def check_size(study: Study) -> None:
-    """Let the backbone look at a picture without pixels: some take one size only."""
-    name, size = study.encoder.name, study.data.size
-    try:
-        encoders = Encoders.empty(name, ("derm",), "shared")
-        encoders(torch.empty(2, 3, size, size, device="meta"), "derm")
-    except NotImplementedError:
-        return  # it cannot be tried without weights
-    except Exception as error:  # of many kinds: every backbone has its own
-        raise UserError(
-            f"encoder.name: '{name}' cannot see images of data.size, {size} px: {first_line(error)}"
-        ) from None
+def check_size(encoder: str, study: Study) -> None:
+    """Let the backbone look at pictures without pixels: some take one size only."""
+    for name, data in study.sets.items():
+        try:
+            encoders = Encoders.empty(encoder, ("any",), "shared")
+            encoders(torch.empty(2, 3, data.size, data.size, device="meta"), "any")
+        except NotImplementedError:
+            return  # it cannot be tried without weights
+        except Exception as error:  # of many kinds: every backbone has its own
+            field = f"{place_of(study, name)}.size"
+            raise UserError(
+                f"encoder.name: '{encoder}' cannot see images of {field}, {data.size} px: {first_line(error)}"
+            ) from None
 
 
 def drawn_for_training(data: Data) -> int:
@@ -101,33 +159,48 @@ def drawn_for_training(data: Data) -> int:
 
 def check_images(study: Study, space: Space, training: int) -> None:
     """What can be wrong with a study that trains its encoders on that many cases."""
-    pooled = len(study.data.modalities) if study.encoder.branches == "shared" else 1
-    known = {name: len(names) for name, names in SEVEN_POINT.items()} if study.data.source == "synthetic" else {}
+    data = study.main
+    pooled = len(data.modalities) if study.encoder.branches == "shared" else 1
+    labels = DOMAINS.find(data.domain).labels if data.source == "synthetic" else {}
+    known = {name: len(classes) for name, classes in labels.items()}
     space.check(training * pooled, known, training)
 
 
-def check_cases(study: Study, space: Space, cases: CaseStore) -> None:
-    """What can be wrong between a study and its cases."""
-    label = study.objective.label
-    if label not in (*cases.classes, "mean", "pairs"):
+def check_cases(study: Study, space: Space, stores: Mapping[str, CaseStore]) -> None:
+    """What can be wrong between a study and the cases of its data sets, those that are here."""
+    for name, cases in stores.items():
+        check_columns(cases, study.sets[name].metadata)
+        if any(entry.data == name for entry in study.entries.values()) and len(cases.split("val")) == 0:
+            raise UserError(
+                f"{place_of(study, name)}: the store at {cases.folder} has no validation cases to select on; "
+                "prepare it with --split"
+            )
+    entry, _ = study.wanted
+    if entry.data in stores and PROTOCOLS.find(entry.protocol).nature.labels is None:
+        check_label(study, stores[entry.data])
+    first = next(iter(study.sets))
+    if first in stores:
+        cases = stores[first]
+        check_pairs(study, space, cases)
+        rows = training_rows(study, cases)
+        some = np.any([cases.has(m)[rows] for m in study.main.modalities], axis=0)
+        classes = {name: len(names) for name, names in cases.classes.items()}
+        space.check(smallest_pool(study, cases), classes, int(some.sum()))
+
+
+def check_label(study: Study, cases: CaseStore) -> None:
+    """The objective's label must be one of the cases, and its metric one that they can give."""
+    label, metric = study.objective.label, study.objective.metric
+    if label not in (*cases.classes, "mean"):
         raise UserError(
             f"objective.label: the cases have no label '{label}'; {nearest(label, [*cases.classes, 'mean'])}"
         )
-    metric, named = study.objective.metric, [k for k, name in NAMED.items() if name in cases.classes.get(k, ())]
+    named = [k for k, name in NAMED.items() if name in cases.classes.get(k, ())]
     if metric.startswith("named_") and not named:
         raise UserError(
             f"objective.metric: '{metric}' needs a label with a class that papers report, such as diagnosis with MEL; "
             "the cases have none"
         )
-    if len(cases.split("val")) == 0:
-        raise UserError(
-            f"data: the store at {cases.folder} has no validation cases to select on; prepare it with --split"
-        )
-    check_pairs(study, space, cases)
-    rows = training_rows(study, cases)
-    some = np.any([cases.has(m)[rows] for m in study.data.modalities], axis=0)
-    classes = {name: len(names) for name, names in cases.classes.items()}
-    space.check(smallest_pool(study, cases), classes, int(some.sum()))
 
 
 def check_pairs(study: Study, space: Space, cases: CaseStore) -> None:
@@ -135,7 +208,7 @@ def check_pairs(study: Study, space: Space, cases: CaseStore) -> None:
     joint = [name for name, task in space.tasks.items() if task.joint]
     if not joint:
         return
-    rows, modalities = training_rows(study, cases), study.data.modalities
+    rows, modalities = training_rows(study, cases), study.main.modalities
     whole = int(np.all([cases.has(m)[rows] for m in modalities], axis=0).sum())
     if whole < 2:
         number = "no training case has" if whole == 0 else "only one training case has"
@@ -152,11 +225,11 @@ def training_images(study: Study, cases: CaseStore) -> int:
 
 def training_rows(study: Study, cases: CaseStore) -> np.ndarray:
     """The cases that the encoders are trained on."""
-    return np.arange(len(cases)) if study.data.transductive else cases.split("train")
+    return np.arange(len(cases)) if study.main.transductive else cases.split("train")
 
 
 def smallest_pool(study: Study, cases: CaseStore) -> int:
     """How many images an encoder is trained on: the fewest, where branches differ."""
     rows = training_rows(study, cases)
-    each = [int(cases.has(m)[rows].sum()) for m in study.data.modalities]
+    each = [int(cases.has(m)[rows].sum()) for m in study.main.modalities]
     return sum(each) if study.encoder.branches == "shared" else min(each)

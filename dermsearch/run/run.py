@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,13 +17,13 @@ from dermsearch.data.open import drop_damaged, is_made, open_cases
 from dermsearch.data.store.case_store import CaseStore
 from dermsearch.engines.ray_cluster import Cluster, run_ray
 from dermsearch.errors import UserError
-from dermsearch.models.weights import fingerprint, read_weights
 from dermsearch.run.check import check, check_cases
 from dermsearch.run.loggers import make_loggers
 from dermsearch.run.progress import Progress
+from dermsearch.run.roots import keep_weights, starts
 from dermsearch.run.record import Recorder, ended_by
 from dermsearch.search.propose.known import prices
-from dermsearch.search.propose.proposer import Brain
+from dermsearch.search.propose.proposer import Proposer
 from dermsearch.search.tree.budget import Budget
 from dermsearch.search.tree.driver import Driver
 from dermsearch.search.tree.durations import own
@@ -30,8 +31,9 @@ from dermsearch.search.tree.tree import DONE, DROPPED, FAILED, PRUNED, Node
 from dermsearch.storage.leases import Claims
 from dermsearch.storage.place import StoreLost
 from dermsearch.storage.stages import StageStore
-from dermsearch.study.config import Study
+from dermsearch.study.config import Data, Study
 from dermsearch.training.precision import resolve
+from dermsearch.work.job import Cases
 
 
 @dataclass(frozen=True)
@@ -51,30 +53,34 @@ def run_study(study: Study, out: Path, address: str | None, console: Console) ->
     """Run a study to its end. What an earlier run finished is taken from the stage store."""
     started = time.perf_counter()
     space = check(study)
-    if study.data.source == "store" and "://" not in (study.data.path or ""):  # before anything is written
-        check_cases(study, space, open_cases(study.data, Path()))
+    here = {name: data for name, data in study.sets.items() if data.source == "store" and "://" not in str(data.path)}
+    check_cases(study, space, {name: open_cases(data, Path()) for name, data in here.items()})  # nothing is written yet
     store = StageStore(study.compute.store)
     prepare_folder(out, study)
     cache = cache_folder(store)
     with Cluster(study.compute, address) as cluster:
-        cases = cases_of(study, cache, cluster, console)
-        check_cases(study, space, cases)
-        console.print(
-            f"Study '{study.name}': {len(cases)} cases from {cases.folder}; results go to {out}",
-            highlight=False,
-            soft_wrap=True,
-        )
-        precision = resolve(study.train.precision, study.compute.gpus)
-        brain = Brain(space, study.search, out / "optuna.journal", prices(space))
-        loggers = make_loggers(study.logging, study.name, out)
-        progress = Progress(console, loggers, lambda: recorder.write())
-        place, changed = str(cache.absolute()), progress.changed
-        weights = keep_weights(study, store)
-        budget, claims = Budget(study.search.budget, out), Claims(store)
+        stores = {name: open_or_draw(data, study, cache, cluster, console) for name, data in study.sets.items()}
+        check_cases(study, space, stores)
+        told = ", ".join(f"{len(cases)} cases from {cases.folder}" for cases in stores.values())
+        console.print(f"Study '{study.name}': {told}; results go to {out}", highlight=False, soft_wrap=True)
+        proposer = Proposer(space, study.search, out / "optuna.journal", prices(space))
+        progress = Progress(console, make_loggers(study.logging, study.name, out), lambda: recorder.write())
+        keep_weights(study, store)
+        claims = Claims(store)
         driver = Driver(
-            study, space, brain, store, cases.fingerprint, place, precision, changed, weights, budget, claims
+            study,
+            space,
+            proposer,
+            store,
+            sets_of(study, stores),
+            starts(study),
+            str(cache.absolute()),
+            resolve(study.train.precision, study.compute.gpus),
+            progress.changed,
+            Budget(study.search.budget, out),
+            claims,
         )
-        recorder = Recorder(driver, out, caveats(study, cases))
+        recorder = Recorder(driver, out, caveats(study, stores))
         progress.driver = driver
         with progress, claims:
             try:
@@ -84,36 +90,41 @@ def run_study(study: Study, out: Path, address: str | None, console: Console) ->
         return summarise(driver, time.perf_counter() - started, out)
 
 
-def keep_weights(study: Study, store: StageStore) -> str:
-    """Put the weights that curricula start with where every worker finds them; returns their file's hash."""
-    path = study.encoder.weights
-    if path is None:
-        return ""
-    weights = fingerprint(path)
-    if store.weights(weights, study.encoder.name) is None:
-        store.write_weights(weights, study.encoder.name, read_weights(path, study.encoder.name))
-    return weights
+def sets_of(study: Study, stores: Mapping[str, CaseStore]) -> dict[str, Cases]:
+    """The study's data sets as jobs name them: their stores are found from any working folder."""
+    return {
+        name: Cases(data=placed(study.sets[name]), fingerprint=cases.fingerprint) for name, cases in stores.items()
+    }
 
 
-def cases_of(study: Study, cache: Path, cluster: Cluster, console: Console) -> CaseStore:
-    """The study's cases. While built-in ones are drawn for the first time, Ray starts: there will be work for it."""
-    drop_damaged(study.data, cache)
-    if study.data.source != "synthetic" or is_made(study.data, cache):
-        return open_cases(study.data, cache)
-    console.print(f"Drawing {study.data.cases} cases of {study.data.size} px ...", highlight=False)
+def placed(data: Data) -> Data:
+    """With a path that holds in any working folder."""
+    if not data.path or "://" in data.path:
+        return data
+    return data.model_copy(update={"path": str(Path(data.path).expanduser().absolute())})
+
+
+def open_or_draw(data: Data, study: Study, cache: Path, cluster: Cluster, console: Console) -> CaseStore:
+    """A data set's cases. While built-in ones are drawn for the first time, Ray starts: there will be work for it."""
+    drop_damaged(data, cache)
+    if data.source != "synthetic" or is_made(data, cache):
+        return open_cases(data, cache)
+    console.print(f"Drawing {data.cases} cases of {data.size} px ...", highlight=False)
     with ThreadPoolExecutor(1) as aside:
-        cases = aside.submit(open_cases, study.data, cache)
+        cases = aside.submit(open_cases, data, cache)
         if study.compute.engine == "ray":
             cluster.open()
         return cases.result()
 
 
-def caveats(study: Study, cases: CaseStore) -> str:
+def caveats(study: Study, stores: Mapping[str, CaseStore]) -> str:
     """What every table must say of its numbers."""
     said = []
-    if cases.split_by == "image":
-        said.append("split by image, so a lesion may be on both sides")
-    if study.data.transductive:
+    for name, cases in stores.items():
+        of = f" of {name}" if len(stores) > 1 else ""
+        if cases.split_by == "image":
+            said.append(f"split{of} by image, so a lesion may be on both sides")
+    if study.main.transductive:
         said.append("pre-trained on validation and test images too")
     return "; ".join(said)
 

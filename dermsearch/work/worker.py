@@ -10,20 +10,19 @@ import torch
 
 from dermsearch import world
 from dermsearch.storage.place import StoreLost
-from dermsearch.storage.stages import StageStore
 from dermsearch.work.cases import open_store
 from dermsearch.work.fits import run_fit
 from dermsearch.work.job import Job
 from dermsearch.work.judging import judge_artifact
 from dermsearch.work.record import Record
-from dermsearch.work.stages import make_segment, make_stage, shape_of
+from dermsearch.work.stages import make_segment, make_stage
 from dermsearch.work.verdicts import verdict
 
 Worker = Callable[[Job], Record]
 
 
 def run_job(job: Job) -> Record:
-    """Train and judge one node of the tree. What is the job's own fault is a record; what is the machine's is raised."""
+    """Train and judge one node of the tree. What is its own fault is a record; what is the machine's is raised."""
     began = time.time()
     try:
         record = _run(job)
