@@ -94,9 +94,7 @@ def check_entry(study: Study, entry: Entry) -> None:
         raise UserError(f"downstream.{entry.name}: learns nothing, so it takes neither labelled nor repeats")
     if "pairs" in protocol.nature.needs and len(data.modalities) != 2:
         field = place_of(study, entry.data)
-        raise UserError(
-            f"downstream.{entry.name}: needs two modalities, such as {field}.modalities: [derm, clinic]"
-        )
+        raise UserError(f"downstream.{entry.name}: needs two modalities, such as {field}.modalities: [derm, clinic]")
 
 
 def check_wanted(study: Study) -> None:

@@ -27,7 +27,7 @@ from dermsearch.search.propose.proposer import Proposer
 from dermsearch.search.tree.budget import Budget
 from dermsearch.search.tree.driver import Driver
 from dermsearch.search.tree.durations import own
-from dermsearch.search.tree.tree import DONE, DROPPED, FAILED, PRUNED, Node
+from dermsearch.search.tree.node import DONE, DROPPED, FAILED, PRUNED, Node
 from dermsearch.storage.leases import Claims
 from dermsearch.storage.place import StoreLost
 from dermsearch.storage.stages import StageStore
@@ -92,9 +92,7 @@ def run_study(study: Study, out: Path, address: str | None, console: Console) ->
 
 def sets_of(study: Study, stores: Mapping[str, CaseStore]) -> dict[str, Cases]:
     """The study's data sets as jobs name them: their stores are found from any working folder."""
-    return {
-        name: Cases(data=placed(study.sets[name]), fingerprint=cases.fingerprint) for name, cases in stores.items()
-    }
+    return {name: Cases(data=placed(study.sets[name]), fingerprint=cases.fingerprint) for name, cases in stores.items()}
 
 
 def placed(data: Data) -> Data:

@@ -18,7 +18,7 @@ from dermsearch.search.propose.proposer import Brain
 from dermsearch.search.space.space import Space
 from dermsearch.search.tree.budget import Budget
 from dermsearch.search.tree.driver import FINISHED, WAIT, Driver
-from dermsearch.search.tree.tree import DONE, Node
+from dermsearch.search.tree.node import DONE, Node
 from dermsearch.storage import leases as module
 from dermsearch.storage.leases import BEAT, POLL, STALE, Claims, born, gone, home
 from dermsearch.storage.stages import StageStore

@@ -9,20 +9,26 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from dermsearch.evaluate.base import PROTOCOLS
 from dermsearch.search.space.space import Proposal, Space
 from dermsearch.search.tree.durations import relative_cost
-from dermsearch.search.tree.tree import Node, Tree
+from dermsearch.search.tree.judges import Judges
+from dermsearch.search.tree.node import Node
+from dermsearch.search.tree.tree import Tree
 from dermsearch.storage.keys import segment_key, stage_key
+from dermsearch.study.config import Search
 
+FEW = 0.1  # of the training images that a fit sees in an epoch, before one has been measured
 Values = tuple[tuple[str, Any], ...]
 
 
 class Branches:
     """Makes each node once."""
 
-    def __init__(self, space: Space, tree: Tree, precision: str, first_seed: int) -> None:
-        self.space, self.tree, self.precision, self.first_seed = space, tree, precision, first_seed
-        self.all_pruned = space.study.search.replicates == "all"  # seeds that come later are not
+    def __init__(self, space: Space, tree: Tree, judges: Judges, precision: str, search: Search) -> None:
+        self.space, self.tree, self.precision, self.first_seed = space, tree, precision, search.seeds[0]
+        self.judges = judges
+        self.all_pruned = search.replicates == "all"  # seeds that come later are not
         self.rates: dict[Proposal, float] = {}  # of the last stage of a prefix, where it was chosen
         self._stages: dict[tuple[str, str, Values], Node] = {}
         self._settings: dict[tuple[str, Values], tuple[dict[str, Any], float]] = {}
@@ -62,7 +68,7 @@ class Branches:
             at = self._cut(at, task, values, [chosen.epochs], chosen.by == "probe")
         if self.all_pruned or parent.seed == self.first_seed:
             at = self._cut(at, task, values, self.space.rungs(task, epochs))
-        return self.tree.child(at, key, task, settings, cost * (epochs - at.until) / epochs)
+        return self.judged_by_fits(self.tree.child(at, key, task, settings, cost * (epochs - at.until) / epochs))
 
     def _cut(self, at: Node, task: str, values: Values, ends: Iterable[int], judged: bool = True) -> Node:
         """The last of the segments that end with these epochs, begun where `at` ends."""
@@ -72,7 +78,19 @@ class Branches:
             share = (end - at.until) / settings["train"]["epochs"]
             about = {"until": end, "stage": stage, "judged": judged}
             at = self.tree.child(at, segment_key(stage, end), task, settings, cost * share, **about)
+            self.judged_by_fits(at)
         return at
+
+    def judged_by_fits(self, node: Node) -> Node:
+        """The same, with a leaf for each predictor that is trained from it."""
+        for judge in self.judges.fits_of(node):
+            fit = PROTOCOLS.find(judge.protocol)
+            train = fit.recipe(fit.Config.model_validate(judge.config))
+            few = {"data": judge.data, "labelled": judge.labelled, "draw": judge.draw}
+            settings = {"config": judge.config, "train": train, **few}
+            cost = train["epochs"] * FEW  # in images that it is not known how many there are
+            self.tree.child(node, self.judges.fit_key(node, judge), judge.protocol, settings, cost, judge=judge)
+        return node
 
     def _key(self, parent: Node, task: str, settings: dict[str, Any]) -> str:
         return stage_key(parent.key, task, self.space.tasks[task].version, settings, self.precision, parent.seed)

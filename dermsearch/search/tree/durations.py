@@ -6,7 +6,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from dermsearch.search.space.space import Space
-from dermsearch.search.tree.tree import HELD, RUNNING, WAITING, Node, Tree
+from dermsearch.search.tree.node import HELD, RUNNING, WAITING, Node
+from dermsearch.search.tree.tree import Tree
 
 MOVED = 0.02  # relative change of a task's speed after which the tree is ranked anew
 
@@ -75,7 +76,7 @@ class Durations:
 
 def own(node: Node, what: str) -> float:
     """The seconds or epochs of its own; a stage's record tells of all, those of its segments too."""
-    before = node.parent.record.get(what) if node.parent and node.parent.until else 0.0
+    before = node.parent.record.get(what) if node.parent and node.parent.until and not node.judge else 0.0
     return max(0.0, (node.record.get(what) or 0.0) - (before or 0.0))
 
 

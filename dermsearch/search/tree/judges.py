@@ -1,38 +1,90 @@
-"""Who judges the stages of a study: its lines of `downstream`, one judge for each draw of labels."""
+"""Who judges the nodes of a study: its lines of `downstream`, one judge for each draw of labels.
+
+An evaluator looks at what a stage hands on, in the stage's own job. A fit trains a predictor from it, as a leaf of
+the tree, and that is judged. A segment is judged only by what decides on it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from dermsearch.evaluate.base import PROTOCOLS
 from dermsearch.fit.base import is_fit
+from dermsearch.search.tree.node import Node
+from dermsearch.storage.keys import fit_key
 from dermsearch.study.config import Entry, Study
-from dermsearch.work.job import Judge
+from dermsearch.work.job import Cases, Judge
+
+Judgement = dict[str, Any]
 
 
 @dataclass(frozen=True)
+class Verdict:
+    """What became of one judgement of a node."""
+
+    judge: Judge
+    judgement: Judgement | None  # its rows and counts
+    reason: str = ""  # why there is none
+    reused: bool = False
+    traceback: str = ""  # of a bug in a protocol
+
+
 class Judges:
-    """Of a study."""
+    """All of a study's."""
 
-    evaluators: tuple[Judge, ...]  # look at what a stage hands on, in the stage's own job
-    fits: tuple[Judge, ...]  # each trains a predictor, as a node of its own
-    wanted: tuple[Judge, ...]  # those of both whose numbers, on the mean over draws, are the objective
-
-    @classmethod
-    def of(cls, study: Study) -> Judges:
-        """All of a study's."""
+    def __init__(self, study: Study, sets: Mapping[str, Cases], precision: str) -> None:
+        self.objective, self.sets, self.precision = study.objective, sets, precision
         entry, few = study.wanted
         judges = [judge for each in study.entries.values() for judge in draws(each)]
-        wanted = [judge for judge in draws(entry) if judge.labelled == few]
-        fits = [judge for judge in judges if is_fit(PROTOCOLS.find(judge.protocol))]
-        return cls(tuple(j for j in judges if j not in fits), tuple(fits), tuple(wanted))
+        self.fits = [judge for judge in judges if is_fit(PROTOCOLS.find(judge.protocol))]
+        self.evaluators = [judge for judge in judges if judge not in self.fits]
+        self.wanted = [judge for judge in draws(entry) if judge.labelled == few]  # the objective is their mean
 
-    @property
-    def deciding(self) -> Judges:
-        """Those alone that a segment is compared by."""
-        evaluators, fits = ([j for j in some if j in self.wanted] for some in (self.evaluators, self.fits))
-        return Judges(tuple(evaluators), tuple(fits), self.wanted)
+    def of(self, node: Node) -> list[Judge]:
+        """Those that judge it in its own job."""
+        if node.judge is not None:
+            return [node.judge]
+        if not node.until:
+            return self.evaluators
+        return [judge for judge in self.evaluators if judge in self.wanted] if node.judged else []
+
+    def fits_of(self, node: Node) -> list[Judge]:
+        """Those that train a predictor from what it hands on."""
+        if not node.until:
+            return self.fits
+        return [judge for judge in self.fits if judge in self.wanted] if node.judged else []
+
+    def key(self, node: Node, judge: Judge) -> str:
+        """Of a judgement of the node."""
+        return judge.key(node.key, self.sets[judge.data], self.precision, node.seed)
+
+    def fit_key(self, node: Node, judge: Judge) -> str:
+        """Of the predictor that is trained from it."""
+        own = judge.protocol, judge.version, judge.config, self.sets[judge.data].view, judge.labelled, judge.draw
+        return fit_key(node.key, *own, self.precision, node.seed)
+
+    def value(self, verdicts: Sequence[Verdict]) -> tuple[float | None, float]:
+        """The objective, on the mean over draws, and how much it may be worth; None if a draw is missing."""
+        values, highs = [], []
+        for verdict in verdicts:
+            if verdict.judge not in self.wanted:
+                continue
+            row = self._row(verdict)
+            if row is None or row["value"] is None:
+                return None, float("inf")
+            values.append(row["value"])
+            highs.append(row.get("ci_high") or float("inf"))
+        if len(values) < len(self.wanted):
+            return None, float("inf")
+        return sum(values) / len(values), sum(highs) / len(highs)
+
+    def _row(self, verdict: Verdict) -> dict[str, Any] | None:
+        o = self.objective
+        wanted = (o.metric, o.label, "", "val")
+        rows = verdict.judgement["rows"] if verdict.judgement else []
+        return next((r for r in rows if (r["metric"], r["label"], r["class"], r["split"]) == wanted), None)
 
 
 def draws(entry: Entry) -> Iterator[Judge]:
@@ -40,8 +92,8 @@ def draws(entry: Entry) -> Iterator[Judge]:
     protocol = PROTOCOLS.find(entry.protocol)
     config = protocol.Config.model_validate(entry.config).model_dump(mode="json")
     for labelled in entry.labelled if protocol.nature.learns else ("all",):
-        repeats = entry.repeats if labelled != "all" or is_fit(protocol) else 1
-        for draw in range(repeats if protocol.nature.learns else 1):
+        repeats = entry.repeats if protocol.nature.learns and (labelled != "all" or is_fit(protocol)) else 1
+        for draw in range(repeats):
             yield Judge(
                 protocol=entry.protocol,
                 version=protocol.version,
