@@ -9,13 +9,15 @@ from typing import Any
 import pytest
 import torch
 
-from dermsearch.evaluate import PROTOCOLS
-from dermsearch.search.propose.proposer import Brain
+from dermsearch.models.artifact import Part
+from dermsearch.search.propose.proposer import Proposer
 from dermsearch.search.space.space import Space
 from dermsearch.search.tree.driver import Driver
-from dermsearch.storage.keys import score_key
+from dermsearch.search.tree.roots import Start
 from dermsearch.storage.stages import StageStore
 from dermsearch.study.config import Study
+from dermsearch.work.job import Cases, Job
+from dermsearch.work.record import Judged, Record
 
 TASKS = {"relative_location": {}, "moco_v2": {"queue": 64}, "odc": {"clusters": 4}}
 
@@ -43,37 +45,47 @@ def make_study(**changes: Any) -> Study:
 class Bench:
     """A driver over a temporary store, and a log of the jobs that its fake worker did."""
 
-    def __init__(self, folder: Path, score: Callable[[dict[str, Any]], float]) -> None:
-        self.folder, self.score, self.jobs = folder, score, []  # type: ignore[var-annotated]
+    def __init__(self, folder: Path, score: Callable[[Job], float]) -> None:
+        self.folder, self.score, self.jobs = folder, score, list[Job]()
         self.fail: set[str] = set()
-        self.breaks: Callable[[dict[str, Any]], bool] = lambda job: False
+        self.breaks: Callable[[Job], bool] = lambda job: False
+        self.misjudges: Callable[[Job], bool] = lambda job: False
 
     def driver(self, study: Study, **more: Any) -> Driver:
-        store, space = StageStore(str(self.folder / "store")), Space(study)
-        self.brain = Brain(space, study.search, self.folder / "journal")
-        return Driver(study, space, self.brain, store, "fingerprint", str(self.folder), "fp32", **more)
+        store, space = StageStore(str(self.folder / "store")), Space.of(study)
+        self.proposer = Proposer(space, study.search, self.folder / "journal")
+        sets = {name: Cases(data=data, fingerprint=f"fingerprint of {name}") for name, data in study.sets.items()}
+        begin = more.pop("starts", [Start(root.name, root.encoder) for root in study.encoder.roots])
+        return Driver(study, space, self.proposer, store, sets, begin, str(self.folder), "fp32", **more)
 
-    def work(self, driver: Driver) -> Callable[[dict[str, Any]], dict[str, Any]]:
-        def worker(job: dict[str, Any]) -> dict[str, Any]:
+    def work(self, driver: Driver) -> Callable[[Job], Record]:
+        def worker(job: Job) -> Record:
             self.jobs.append(job)
-            if job["curriculum"] in self.fail or self.breaks(job):
-                return {"key": job["key"], "status": "failed", "error": "on purpose", "traceback": "Traceback: here"}
-            reused = driver.store.manifest(job["key"]) is not None  # and only to be judged
-            epochs = job["settings"]["train"]["epochs"] if job["task"] else 0
+            if job.curriculum in self.fail or self.breaks(job):
+                return Record(key=job.key, status="failed", error="on purpose", traceback="Traceback: here")
+            reused = driver.store.manifest(job.key) is not None  # and only to be judged
+            epochs = job.until or (job.settings["train"]["epochs"] if job.task else 0)
             about: dict[str, Any] = {"seconds": 1.0, "epochs": epochs, "device": "cpu", "workers": 1}
-            if job["until"]:
-                about |= {"epochs": job["until"], "seconds": 0.5 * job["until"], "study": job["study"]}
+            part = Part({}, {"w": torch.ones(1)})
+            if job.until:
+                about |= {"seconds": 0.5 * job.until}
                 about["last"] = {"loss": 1 - self.score(job), "embedding_std": 1.0, "effective_rank": 9.0}
-                driver.store.commit_segment(job["key"], about)
+                told = about | {"study": job.study}
+                driver.store.commit_segment(job.key, told, {"encoders": part} if job.keeps else {})
             else:
-                driver.store.commit(job["key"], {"w": torch.ones(1)}, [], about)
-            for name, config in job["protocols"].items():
-                row = {"protocol": name, "split": "val", "label": "diagnosis", "class": ""}
-                row |= {"metric": "balanced_accuracy", "value": self.score(job), "seed": job["seed"]}
-                row |= {"ci_low": self.score(job) - 0.05, "ci_high": self.score(job) + 0.05}
-                key = score_key(job["key"], name, PROTOCOLS[name].version, config, "all", "val", "fp32")
-                driver.store.write_scores(key, [row])
-            return {"key": job["key"], "status": "done", "reused": reused, **about}
+                kind = "predictor" if job.kind == "fit" else "encoders"
+                driver.store.commit(job.key, {kind: part}, [], about)
+            judged = []
+            for judge in job.judges:
+                key = judge.key(job.key, job.sets[judge.data], job.precision, job.seed)
+                if self.misjudges(job):
+                    judged.append(Judged(key=key, status="failed", reason="misjudged on purpose"))
+                    continue
+                row = {"split": "val", "label": "diagnosis", "class": "", "metric": "balanced_accuracy"}
+                row |= {"value": self.score(job), "ci_low": self.score(job) - 0.05, "ci_high": self.score(job) + 0.05}
+                driver.store.write_judgement(key, {"rows": [row], "confusions": [], "seconds": 0.0}, job.key)
+                judged.append(Judged(key=key))
+            return Record(key=job.key, status="done", reused=reused, judged=tuple(judged), **about)
 
         return worker
 
@@ -81,4 +93,4 @@ class Bench:
 @pytest.fixture
 def bench(tmp_path: Path) -> Bench:
     """Scores: one per cent per letter of the curriculum, so every one differs."""
-    return Bench(tmp_path, lambda job: len(job["curriculum"]) / 100)
+    return Bench(tmp_path, lambda job: len(job.curriculum) / 100)

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from dermsearch.curriculum import ARROW
 from dermsearch.data.open import is_made, open_cases
+from dermsearch.data.store.case_store import CaseStore
 from dermsearch.errors import UserError
-from dermsearch.models.weights import fingerprint as weights_hash
 from dermsearch.run.check import check, check_cases, check_images, drawn_for_training, training_images
-from dermsearch.run.run import cache_folder
+from dermsearch.run.roots import starts
+from dermsearch.run.run import cache_folder, sets_of
 from dermsearch.search.propose.known import prices
 from dermsearch.search.space.rates import Selection
 from dermsearch.search.space.space import Proposal, Space
@@ -57,20 +58,19 @@ class Plan:
 def make_plan(study: Study) -> tuple[Plan, Space]:
     """Check the study as `run` does and lay out its tree. Trains nothing, makes no data, starts no Ray."""
     space = check(study)
-    cases = None
     folder = Path(study.compute.store).expanduser()
     known = "://" not in study.compute.store and folder.is_dir()
-    if known or study.data.source == "store":
-        cache = cache_folder(StageStore(study.compute.store)) if known else folder / "data"
-        if is_made(study.data, cache):
-            cases = open_cases(study.data, cache)
-            check_cases(study, space, cases)
-    if cases is not None:
-        images = training_images(study, cases)
-    elif study.data.source == "synthetic":
-        images = drawn_for_training(study.data)
+    cache = cache_folder(StageStore(study.compute.store)) if known else folder / "data"
+    may = {name: data for name, data in study.sets.items() if known or data.source == "store"}
+    stores = {name: open_cases(data, cache) for name, data in may.items() if is_made(data, cache)}
+    check_cases(study, space, stores)
+    first, data = next(iter(study.sets.items()))
+    if first in stores:
+        images = training_images(study, stores[first])
+    elif data.source == "synthetic":
+        images = drawn_for_training(data)
     else:  # not here yet: the usual share of the number that the study expects
-        images = study.data.cases if study.data.transductive else round(0.7 * study.data.cases)
+        images = data.cases if data.transductive else round(0.7 * data.cases)
         check_images(study, space, images)
 
     count = space.count()
@@ -94,7 +94,7 @@ def make_plan(study: Study) -> tuple[Plan, Space]:
                 epochs = space.settings(task, prefix.settings)["train"]["epochs"]
                 chosen = space.selections.get(task)
                 times = seeds + (0 if chosen is None else chosen.epochs_in_vain / epochs)  # the first seed chooses
-                seen[prefix] = price(prefix) * times * images * len(study.data.modalities)  # over all branches
+                seen[prefix] = price(prefix) * times * images * len(study.main.modalities)  # over all branches
                 name = ARROW.join(prefix.curriculum)
                 tree[name] = tree.get(name, 0) + seeds
                 looks += len(space.rungs(task, epochs)) * (seeds if study.search.replicates == "all" else 1)
@@ -107,8 +107,8 @@ def make_plan(study: Study) -> tuple[Plan, Space]:
         most_stages = min(stages, default=0)
         return Plan(study, budget, most_stages, most_stages, images, 0, 0, None, False, {}, space.selections), space
     cached = None
-    if cases is not None and known and not space.selections:  # which stages there will be depends on what is chosen
-        cached = _cached(study, space, cases.fingerprint, proposals)
+    if len(stores) == len(study.sets) and known and not space.selections:  # else what is chosen decides on stages
+        cached = _cached(study, space, stores, proposals)
     plan = Plan(
         study,
         len(proposals),
@@ -130,8 +130,8 @@ def make_plan(study: Study) -> tuple[Plan, Space]:
 def lines(plan: Plan) -> Iterator[str]:
     """The plan as text."""
     study = plan.study
-    data, compute, objective = study.data, study.compute, study.objective
-    encoder = f"{study.encoder.name} at {data.size} px"
+    data, compute, objective = study.main, study.compute, study.objective
+    encoder = f"{' and '.join(study.encoder.names)} at {data.size} px"
     shortest, longest = study.curriculum.length
     yield f"Study '{study.name}': {encoder}, {' + '.join(data.modalities)}, {plan.images} training cases"
     yield f"  tasks      {', '.join(study.curriculum.tasks)}; curricula of {shortest} to {longest}"
@@ -173,7 +173,14 @@ def lines(plan: Plan) -> Iterator[str]:
     gpu = f", {compute.gpus:g} GPU" if compute.gpus else ""
     workers = f"{plural(compute.workers, 'worker')} of {plural(compute.threads, 'CPU thread')}{gpu}"
     yield f"  compute    engine {compute.engine}, {workers} per stage; store {compute.store}"
-    yield f"  objective  {objective.metric} of {objective.label} by {objective.protocol}, validation"
+    for entry in study.entries.values():
+        few = [each for each in entry.labelled if each != "all"]
+        draws = f", {plural(entry.repeats, 'draw')}" * (entry.repeats > 1)
+        if few or entry.data != next(iter(study.sets)):
+            yield f"  judged     {entry.name} from {', '.join(entry.labelled)} labels of every class{draws}"
+    entry, few = study.wanted
+    from_few = f" from {few} labels of every class" if few != "all" else ""
+    yield f"  objective  {objective.metric} of {objective.label} by {entry.name}{from_few}, validation"
     if plan.tree:
         yield ""
         yield from _tree_lines(plan.tree, study)
@@ -204,13 +211,12 @@ def _tree_lines(tree: dict[str, int], study: Study) -> Iterator[str]:
         yield f"... and {len(names) - SHOWN} more"
 
 
-def _cached(study: Study, space: Space, fingerprint: str, proposals: list[Proposal]) -> int:
-    store = StageStore(study.compute.store)
+def _cached(study: Study, space: Space, stores: Mapping[str, CaseStore], proposals: list[Proposal]) -> int:
+    store, sets = StageStore(study.compute.store), sets_of(study, stores)
     precision = resolve(study.train.precision, study.compute.gpus)
-    weights = weights_hash(study.encoder.weights) if study.encoder.weights else ""
-    tree = Tree()
-    plant(tree, study, fingerprint, weights)
-    branches, look_up = Branches(space, tree, precision, study.search), LookUp(store, Judges(study, precision))
+    tree, judges = Tree(), Judges(study, sets, precision)
+    plant(tree, study, next(iter(sets.values())), starts(study))
+    branches, look_up = Branches(space, tree, judges, precision, study.search), LookUp(store, judges)
     for root in tree.starts():
         for proposal in proposals:
             branches.path(proposal, root)

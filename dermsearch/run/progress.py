@@ -69,9 +69,13 @@ class Progress:
         self._tell_cuts()
         if node.status == RUNNING:
             return
-        if not self.console.is_terminal:
-            name = node.curriculum + part(node, self.driver.space.selections)
-            self._say(name, self._state(node), guess=not node.reused)
+        told = node if node.judge is None or node.status == FAILED else settled(node)
+        if told is not None and not self.console.is_terminal:
+            name = f"{told.curriculum}{part(told, self.driver.space.selections)}"
+            self._say(name, self._state(told), guess=not node.reused)
+        for verdict in self.driver.verdicts.get(node.key, ()):
+            if verdict.judgement is None and not (node.judge and node.status == FAILED):
+                self._say(f"{node.curriculum}, {verdict.judge}", f"failed: {verdict.reason}")
         began = time.perf_counter()
         if began > self.next_save:
             self.save()
@@ -153,7 +157,8 @@ class Progress:
         written = self.epochs.get(node.key, 0)
         if len(history) <= written and node.status in (RUNNING, HELD):
             return
-        name = f"{node.curriculum.replace(ARROW, '.')}-seed{node.seed}-{node.key[:8]}"
+        fit = f"-{node.judge}".replace(" ", "-").replace(",", "") if node.judge else ""
+        name = f"{str(node.curriculum).replace(ARROW, '.')}{fit}-seed{node.seed}-{node.key[:8]}"
         settings = {"seed": node.seed, "curriculum": node.curriculum, **node.settings}
         for logger in list(self.loggers) if not node.until else ():  # the stage has its segments' epochs too
             rows = history[written:] if logger.live else history
@@ -178,7 +183,7 @@ class Progress:
         roots = [n for n in nodes if n.parent is None]
         room = min(MOST, max(5, self.console.height - 2 - len(roots)))
         shown: set[str] = set()
-        for node in sorted(nodes, key=self._interest)[:room]:
+        for node in sorted((n for n in nodes if self._interest(n)[0] < 6), key=self._interest)[:room]:
             at: Node | None = node
             while at is not None and at.key not in shown:  # and all that leads up to it
                 shown.add(at.key)
@@ -197,6 +202,8 @@ class Progress:
 
     @staticmethod
     def _interest(node: Node) -> tuple[int, float]:
+        if node.judge is not None and node.status not in (RUNNING, HELD, FAILED):
+            return 6, 0.0
         order = {RUNNING: 0, HELD: 1, FAILED: 2, DONE: 3, WAITING: 4, PRUNED: 5, DROPPED: 5}
         return order[node.status], -(node.value or 0.0)
 
@@ -204,14 +211,24 @@ class Progress:
         mark, style = MARKS[node.status]
         assert self.driver is not None
         behind = part(node, self.driver.space.selections)
-        name = node.task + behind if node.task else f"{node.curriculum} (seed {node.seed})"
+        of = f"{node.name}: " if node.name else ""
+        name = f"{node.judge or node.task}{behind}" if node.task else f"{of}{node.curriculum} (seed {node.seed})"
         return Text.assemble(
             (f"{mark} ", style), f"{name}  ", (self._state(node), "dim" if node.status != DONE else "")
         )
 
 
+def settled(fit: Node) -> Node | None:
+    """The stage that a fit is of, when this was the last of its fits to be finished."""
+    of = fit.parent
+    waiting = of is None or any(each.status in (WAITING, RUNNING, HELD) for each in of.fits)
+    return None if waiting or of is None or of.status != DONE else of
+
+
 def part(node: Node, chosen: Container[str]) -> str:
-    """Behind its name: the rate, where its task has several to choose from, and of a segment where it ends."""
+    """Behind its name: of a fit whom it is for, the rate where there are several, of a segment where it ends."""
+    if node.judge is not None:
+        return f", {node.judge}"
     rate = f", lr {node.settings['train']['lr']:g}" if node.task in chosen else ""
     return rate + (f", to epoch {node.until}" if node.until else "")
 
