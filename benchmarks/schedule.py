@@ -30,7 +30,7 @@ from dermsearch.evaluate import PROTOCOLS
 from dermsearch.pretext.base import find_task
 from dermsearch.search.space.space import Proposal, Space
 from dermsearch.search.tree.driver import FINISHED, WAIT, Driver
-from dermsearch.search.tree.tree import Node, Rank, critical_path
+from dermsearch.search.tree.node import Node, Rank, critical_path
 from dermsearch.storage.keys import score_key
 from dermsearch.study.config import Study
 
@@ -188,7 +188,7 @@ def simulate(driver: Driver, workers: int, seconds: Callable[[Node], float]) -> 
 def finish(driver: Driver, key: str, seconds: float) -> None:
     """What a worker leaves in the store, and its word to the driver."""
     store: Any = driver.store
-    config = driver.protocols["linear"]
+    config = driver.judges.configs["linear"]
     row = {"protocol": "linear", "metric": "balanced_accuracy", "label": "diagnosis", "class": "", "split": "val"}
     row |= {"value": random.Random(key).random()}
     about = {"seconds": max(0.0, seconds - JUDGING), "epochs": 20, "device": "", "node": "", "workers": 1}

@@ -59,7 +59,10 @@ def by_trials(folder: Path, overrides: list[str], warm: bool) -> dict[str, Any]:
 
     from dermsearch.data.open import open_cases
     from dermsearch.search.space.space import Space
-    from dermsearch.search.tree.driver import Driver
+    from dermsearch.search.tree.branches import Branches
+    from dermsearch.search.tree.jobs import Jobs
+    from dermsearch.search.tree.judges import Judges
+    from dermsearch.search.tree.tree import Tree
     from dermsearch.storage.keys import root_key
     from dermsearch.storage.stages import StageStore
     from dermsearch.study.reading import load_study
@@ -70,12 +73,14 @@ def by_trials(folder: Path, overrides: list[str], warm: bool) -> dict[str, Any]:
     cases = open_cases(study.data, folder / "data")
     store = StageStore(str(folder / "unused"))
     precision = resolve(study.train.precision, study.compute.gpus)
-    driver = Driver(study, Space(study), None, store, cases.fingerprint, cache, precision)
-    root = driver.tree.root(root_key(study.data, cases.fingerprint, study.encoder, 0), 0)
+    space, tree, judges = Space(study), Tree(), Judges(study, precision)
+    made = Jobs(study, judges, store.address, cache, cases.fingerprint, precision)
+    branches = Branches(space, tree, precision, study.search)
+    root = tree.root(root_key(study.data, cases.fingerprint, study.encoder, 0), 0)
     choices = []
-    for proposal in driver.space.every():
-        nodes = [root, *driver.branches.path(proposal, root)]
-        jobs = [driver.job(n) for n in nodes]
+    for proposal in space.every():
+        nodes = [root, *branches.path(proposal, root)]
+        jobs = [made.of(n) for n in nodes]
         for job in jobs[:-1]:
             job["protocols"] = {}  # only the finished curriculum is judged
         choices.append({"name": "-".join(proposal.curriculum), "jobs": jobs})

@@ -48,10 +48,10 @@ class Bench:
         self.fail: set[str] = set()
         self.breaks: Callable[[dict[str, Any]], bool] = lambda job: False
 
-    def driver(self, study: Study) -> Driver:
+    def driver(self, study: Study, **more: Any) -> Driver:
         store, space = StageStore(str(self.folder / "store")), Space(study)
         self.brain = Brain(space, study.search, self.folder / "journal")
-        return Driver(study, space, self.brain, store, "fingerprint", str(self.folder), "fp32")
+        return Driver(study, space, self.brain, store, "fingerprint", str(self.folder), "fp32", **more)
 
     def work(self, driver: Driver) -> Callable[[dict[str, Any]], dict[str, Any]]:
         def worker(job: dict[str, Any]) -> dict[str, Any]:

@@ -16,7 +16,11 @@ from dermsearch.run.run import cache_folder
 from dermsearch.search.propose.known import prices
 from dermsearch.search.space.rates import Selection
 from dermsearch.search.space.space import Proposal, Space
-from dermsearch.search.tree.driver import Driver
+from dermsearch.search.tree.branches import Branches
+from dermsearch.search.tree.judges import Judges
+from dermsearch.search.tree.look_up import LookUp
+from dermsearch.search.tree.roots import plant
+from dermsearch.search.tree.tree import Tree
 from dermsearch.storage.stages import StageStore
 from dermsearch.study.config import Study
 from dermsearch.training.precision import resolve
@@ -204,12 +208,14 @@ def _cached(study: Study, space: Space, fingerprint: str, proposals: list[Propos
     store = StageStore(study.compute.store)
     precision = resolve(study.train.precision, study.compute.gpus)
     weights = weights_hash(study.encoder.weights) if study.encoder.weights else ""
-    driver = Driver(study, space, None, store, fingerprint, "", precision, weights=weights)
-    for root in driver.tree.starts():
+    tree = Tree()
+    plant(tree, study, fingerprint, weights)
+    branches, look_up = Branches(space, tree, precision, study.search), LookUp(store, Judges(study, precision))
+    for root in tree.starts():
         for proposal in proposals:
-            driver.branches.path(proposal, root)
-    driver.look_up(driver.tree.stages())
-    return len(driver.found)
+            branches.path(proposal, root)
+    look_up.look(tree.stages())
+    return len(look_up.stored)
 
 
 def amount(number: float) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 from dermsearch import __version__
 from dermsearch.results.tables import schema as tables
 from dermsearch.search.tree.driver import KEPT, Driver
-from dermsearch.search.tree.tree import DONE, FAILED, LOST, Node
+from dermsearch.search.tree.node import DONE, FAILED, LOST, Node
 from dermsearch.storage.place import READERS
 
 

@@ -26,7 +26,7 @@ from dermsearch.search.propose.proposer import Brain
 from dermsearch.search.tree.budget import Budget
 from dermsearch.search.tree.driver import Driver
 from dermsearch.search.tree.durations import own
-from dermsearch.search.tree.tree import DONE, DROPPED, FAILED, PRUNED, Node
+from dermsearch.search.tree.node import DONE, DROPPED, FAILED, PRUNED, Node
 from dermsearch.storage.leases import Claims
 from dermsearch.storage.place import StoreLost
 from dermsearch.storage.stages import StageStore

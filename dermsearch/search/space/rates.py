@@ -9,10 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dermsearch.errors import UserError, nearest
-from dermsearch.search.tree.tree import DONE, Node
 from dermsearch.study.reading import say
-
-STD, RANK = 0.05, 2.0  # embeddings of a smaller spread, or of a smaller effective rank, have collapsed
 
 
 @dataclass(frozen=True)
@@ -50,23 +47,3 @@ def selection(field: str, value: dict[str, Any]) -> Selection:
 
 def _rate(value: Any) -> bool:
     return type(value) in (int, float) and 0 < value <= 1e9
-
-
-def choose(candidates: list[Node], by: Selection) -> Node:
-    """The best by the study's objective, or by loss among those that have not collapsed; of equals the largest rate.
-
-    What failed is worst. If all have collapsed, the one of highest rank goes on.
-    """
-
-    def merit(node: Node) -> tuple[float, ...]:
-        rate = node.settings["train"]["lr"]
-        if node.status != DONE:
-            return (0, 0, 0, -rate)
-        if by.by == "probe":
-            return (2, 0, -float("inf") if node.value is None else node.value, rate)
-        last = node.record["last"]
-        if last["embedding_std"] < STD or last["effective_rank"] < RANK:
-            return (1, last["effective_rank"], 0, rate)
-        return (2, 0, -last["loss"], rate)
-
-    return max(candidates, key=merit)

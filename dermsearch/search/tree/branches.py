@@ -11,8 +11,10 @@ from typing import Any
 
 from dermsearch.search.space.space import Proposal, Space
 from dermsearch.search.tree.durations import relative_cost
-from dermsearch.search.tree.tree import Node, Tree
+from dermsearch.search.tree.node import Node
+from dermsearch.search.tree.tree import Tree
 from dermsearch.storage.keys import segment_key, stage_key
+from dermsearch.study.config import Search
 
 Values = tuple[tuple[str, Any], ...]
 
@@ -20,9 +22,9 @@ Values = tuple[tuple[str, Any], ...]
 class Branches:
     """Makes each node once."""
 
-    def __init__(self, space: Space, tree: Tree, precision: str, first_seed: int) -> None:
-        self.space, self.tree, self.precision, self.first_seed = space, tree, precision, first_seed
-        self.all_pruned = space.study.search.replicates == "all"  # seeds that come later are not
+    def __init__(self, space: Space, tree: Tree, precision: str, search: Search) -> None:
+        self.space, self.tree, self.precision, self.first_seed = space, tree, precision, search.seeds[0]
+        self.all_pruned = search.replicates == "all"  # seeds that come later are not
         self.rates: dict[Proposal, float] = {}  # of the last stage of a prefix, where it was chosen
         self._stages: dict[tuple[str, str, Values], Node] = {}
         self._settings: dict[tuple[str, Values], tuple[dict[str, Any], float]] = {}

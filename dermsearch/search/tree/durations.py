@@ -6,7 +6,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from dermsearch.search.space.space import Space
-from dermsearch.search.tree.tree import HELD, RUNNING, WAITING, Node, Tree
+from dermsearch.search.tree.node import HELD, RUNNING, WAITING, Node
+from dermsearch.search.tree.tree import Tree
 
 MOVED = 0.02  # relative change of a task's speed after which the tree is ranked anew
 

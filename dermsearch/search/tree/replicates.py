@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 
-from dermsearch.search.tree.tree import Node
+from dermsearch.search.tree.node import Node
 
 Paths = list[list[Node]]  # of one proposal: a path of nodes per seed that it has so far
 

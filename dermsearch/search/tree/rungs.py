@@ -13,14 +13,15 @@ from dataclasses import dataclass
 from dermsearch.curriculum import ARROW
 from dermsearch.results.tables.schema import CUT, GOES_ON, NOT_CHOSEN
 from dermsearch.search.propose.proposer import Asked, Brain
-from dermsearch.search.space.rates import choose
+from dermsearch.search.space.rates import Selection
 from dermsearch.search.space.space import Proposal
 from dermsearch.search.tree.branches import Branches
+from dermsearch.search.tree.node import DONE, DROPPED, FAILED, LOST, PRUNED, Node
 from dermsearch.search.tree.replicates import Paths
-from dermsearch.search.tree.tree import DROPPED, FAILED, LOST, PRUNED, Node
 from dermsearch.storage.stages import StageStore
 from dermsearch.study.config import Study
 
+STD, RANK = 0.05, 2.0  # embeddings of a smaller spread, or of a smaller effective rank, have collapsed
 Level = list[tuple[Asked, list[Node]]]  # proposals, and what of them is let in next
 
 
@@ -160,3 +161,23 @@ class Levels:
             made = self.store.segment(segment.key)
             if made is None or made["study"] == self.study:
                 self.store.clear_partial(segment.key)
+
+
+def choose(candidates: list[Node], by: Selection) -> Node:
+    """The best by the study's objective, or by loss among those that have not collapsed; of equals the largest rate.
+
+    What failed is worst. If all have collapsed, the one of highest rank goes on.
+    """
+
+    def merit(node: Node) -> tuple[float, ...]:
+        rate = node.settings["train"]["lr"]
+        if node.status != DONE:
+            return (0, 0, 0, -rate)
+        if by.by == "probe":
+            return (2, 0, -float("inf") if node.value is None else node.value, rate)
+        last = node.record["last"]
+        if last["embedding_std"] < STD or last["effective_rank"] < RANK:
+            return (1, last["effective_rank"], 0, rate)
+        return (2, 0, -last["loss"], rate)
+
+    return max(candidates, key=merit)

@@ -28,9 +28,7 @@ def limited(bench: Bench) -> Make:
         study = make_study(search__budget=limits, **changes)
         folder = bench.folder / "out"
         folder.mkdir(exist_ok=True)
-        driver = bench.driver(study)
-        driver.budget = Budget(study.search.budget, folder, clock)
-        return driver
+        return bench.driver(study, budget=Budget(study.search.budget, folder, clock))
 
     return make
 
@@ -73,8 +71,8 @@ def test_what_is_counted_ends_the_run_at_the_same_stages_whatever_the_workers(
     for workers in (1, 3, 16):
         bench = Bench(tmp_path_factory.mktemp("run"), lambda job: len(job["curriculum"]) / 100)
         bench.fail = {"moco_v2 > odc"}  # gives its children's room back
-        driver = bench.driver(make_study(search__budget=limits, search__sampler=sampler, search__round=2))
-        driver.budget = Budget(driver.study.search.budget)
+        study = make_study(search__budget=limits, search__sampler=sampler, search__round=2)
+        driver = bench.driver(study, budget=Budget(study.search.budget))
         run_with(driver, bench.work(driver), workers, seed=workers)
         found.append((sorted(trained(bench)), [(t["curriculum"], t["value"]) for t in driver.trials]))
     assert found[0] == found[1] == found[2]

@@ -24,10 +24,11 @@ from dermsearch.results.tables.measure import Measure
 from dermsearch.run.progress import Progress
 from dermsearch.run.record import Recorder
 from dermsearch.run.run import summarise
-from dermsearch.search.space.rates import Selection, choose
+from dermsearch.search.space.rates import Selection
 from dermsearch.search.tree.budget import Budget
 from dermsearch.search.tree.driver import FINISHED, WAIT, Driver
-from dermsearch.search.tree.tree import DONE, FAILED, Node
+from dermsearch.search.tree.node import DONE, FAILED, Node
+from dermsearch.search.tree.rungs import choose
 from dermsearch.study.config import Study
 
 Job = dict[str, Any]
@@ -54,8 +55,7 @@ def by_rate(job: Job) -> float:
 
 def drive(bench: Bench, study: Study, workers: int = 1, budget: Budget | None = None) -> Driver:
     """The study with so many workers, of which now this and now that one is faster."""
-    driver = bench.driver(study)
-    driver.budget = budget or driver.budget
+    driver = bench.driver(study, budget=budget)
     work, order, busy = bench.work(driver), random.Random(workers), []
     while True:
         job = driver.next_job() if len(busy) < workers else WAIT

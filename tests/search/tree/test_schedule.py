@@ -6,7 +6,7 @@ import pytest
 
 from benchmarks.schedule import ORDERS, SUGGEST, UTILISATION, durations, finish, make_driver, make_study, simulate
 from dermsearch.search.tree.driver import FINISHED
-from dermsearch.search.tree.tree import DONE
+from dermsearch.search.tree.node import DONE
 
 
 @pytest.mark.parametrize("workers", [1, 4, 12])

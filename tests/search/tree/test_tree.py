@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import random
 
-from dermsearch.search.tree.tree import DONE, DROPPED, HELD, LOST, Node, Tree, critical_path, startable
+from dermsearch.search.tree.node import DONE, DROPPED, HELD, LOST, Node, critical_path, startable
+from dermsearch.search.tree.tree import Tree
 
 
 def grown(seed: int, stages: int = 60) -> Tree:

@@ -1,0 +1,87 @@
+"""What the budget has room for: stages are let in as they are proposed, and none begins when the time is up."""
+
+from __future__ import annotations
+
+from collections import deque
+
+from dermsearch.search.propose.proposer import Asked
+from dermsearch.search.tree.budget import Budget
+from dermsearch.search.tree.durations import Durations, own, total
+from dermsearch.search.tree.look_up import LookUp
+from dermsearch.search.tree.node import HELD, RUNNING, WAITING, Node
+from dermsearch.search.tree.rungs import Level
+from dermsearch.search.tree.tree import Tree
+
+
+class Admission:
+    """Books nodes when it lets them in, and puts right what they came to."""
+
+    def __init__(self, tree: Tree, budget: Budget, look_up: LookUp, durations: Durations, gpus: float) -> None:
+        self.tree, self.budget, self.look_up, self.durations = tree, budget, look_up, durations
+        self.gpus = gpus  # that a stage takes
+        self.pending: deque[tuple[Asked, list[Node]]] = deque()  # proposals that there may be no room for
+        self.counted: set[int] = set()  # numbers of the proposals that there was room for
+
+    def propose(self, level: Level) -> None:
+        """Let it in as far as there is room."""
+        self.pending = deque(level)
+        self.look_up.look({n.key: n for _, nodes in level for n in nodes if not n.granted}.values())
+        self.admit()
+
+    def admit(self) -> bool:
+        """Let in what there is room for, in the order proposed; False if that is nothing."""
+        let_in = 0
+        while self.pending:
+            asked, nodes = self.pending[0]
+            if asked.number not in self.counted and not self.budget.book(curricula=1):
+                break
+            self.counted.add(asked.number)
+            for node in nodes:
+                if node.granted or node.status != WAITING:
+                    continue
+                if not self._grant(node):
+                    return let_in > 0
+                let_in += 1
+            self.pending.popleft()
+            let_in += 1
+        return let_in > 0
+
+    def _grant(self, node: Node) -> bool:
+        free = self.look_up.has(node) and node.key not in self.budget.paid
+        if not free and not self.budget.book(stages=not node.until, epochs=node.epochs):
+            return False
+        node.booked = not free
+        self.tree.grant(node)
+        return True
+
+    def unbook(self, node: Node) -> None:
+        """It was let in and will not be trained."""
+        if node.booked:
+            self.budget.correct(stages=-(not node.until), epochs=-node.epochs)
+            node.booked = False
+
+    def settle(self, node: Node) -> None:
+        """It was trained: the hours that it took are spent, and the epochs before which it ended are not."""
+        if node.booked:
+            seconds = own(node, "seconds") + (node.record.get("judge_seconds") or 0.0)
+            early = own(node, "epochs") - node.epochs if node.record.get("epochs") else 0
+            self.budget.correct(gpu_hours=self._gpu_hours(seconds), epochs=early)
+
+    def time_is_up(self) -> bool:
+        """May no further stage begin?"""
+        ahead = total(n for n in self.tree.running() if n.status == RUNNING)  # what others hold, they pay for
+        return self.budget.time_is_up(self._gpu_hours(ahead))
+
+    def turn_away(self) -> bool:
+        """When the time is up, wait no longer for what other runs work on, who may be at it for long; was there any?"""
+        under_way = self.tree.running()
+        if not under_way or not all(n.status == HELD and n.task for n in under_way) or not self.time_is_up():
+            return False
+        for held in under_way:
+            self.tree.release(held)
+            self.tree.leave(held)
+        return True
+
+    def _gpu_hours(self, seconds: float) -> float:
+        """Of so many seconds of stages; nothing while it is not known how long those take."""
+        return seconds * self.gpus / 3600 if self.durations.known else 0.0

@@ -1,0 +1,66 @@
+"""What the stage store has of a study's nodes."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+from dermsearch.search.tree.judges import Judges, Row
+from dermsearch.search.tree.node import Node
+from dermsearch.storage.place import READERS
+from dermsearch.storage.stages import StageStore
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A node that is trained, and judged by every protocol of the study."""
+
+    manifest: dict[str, Any]
+    rows: list[Row]  # of all protocols
+
+
+class LookUp:
+    """Asks for many nodes at a time: files are read whole, and may be far away."""
+
+    def __init__(self, store: StageStore, judges: Judges) -> None:
+        self.store, self.judges = store, judges
+        self.there: set[str] = set()  # keys of what the store had when it was last asked, whole or not
+        self.stored: dict[str, Stored] = {}  # by key, those that were whole, until somebody takes them
+
+    def look(self, nodes: Collection[Node]) -> None:
+        """Find out what there is of these."""
+        self.there = self.store.keys()
+        if any(n.until for n in nodes):
+            self.there |= self.store.keys("segments")
+        some = [n for n in nodes if n.key in self.there]
+        with ThreadPoolExecutor(READERS) as pool:
+            for node, stored in zip(some, pool.map(self._read, some), strict=True):
+                if stored is not None:
+                    self.stored[node.key] = stored
+
+    def has(self, node: Node) -> bool:
+        """Was it there? A segment that lacks a judgement is trained again, so that does not count."""
+        return node.key in (self.stored if node.until else self.there)
+
+    def take(self, node: Node) -> Stored | None:
+        """What is known of it, or else is there by now."""
+        return self.stored.pop(node.key, None) or self._read(node)
+
+    def rows(self, node: Node) -> list[Row] | None:
+        """What all protocols say of it; None where one has not judged it."""
+        said: list[Row] = []
+        for key in self.judges.keys(node):
+            rows = self.store.scores(key)
+            if rows is None:
+                return None
+            said += rows
+        return said
+
+    def _read(self, node: Node) -> Stored | None:
+        rows = self.rows(node)
+        if rows is None:
+            return None
+        manifest = (self.store.segment if node.until else self.store.manifest)(node.key)
+        return None if manifest is None else Stored(manifest, rows)
