@@ -237,7 +237,7 @@ def test_what_a_dead_run_began_is_taken_over(bench: Bench, clock: Clock) -> None
 
 def test_when_the_time_is_up_nobody_waits_for_another_run(bench: Bench, clock: Clock) -> None:
     one, two = drivers(bench, clock)
-    two.budget = Budget(Limits(hours=1), clock=clock)
+    two.budget = two.admission.budget = Budget(Limits(hours=1), clock=clock)
     jobs = [one.next_job() for _ in range(4)]
     assert isinstance(jobs[0], dict) and two.next_job() == WAIT
     one.done(jobs[0]["key"], bench.work(one)(jobs[0]))  # the root
@@ -248,7 +248,7 @@ def test_when_the_time_is_up_nobody_waits_for_another_run(bench: Bench, clock: C
 def test_what_another_run_holds_is_not_paid_for_here(bench: Bench, clock: Clock) -> None:
     """A stage takes a second on a GPU, and there is room for two."""
     one, two = drivers(bench, clock, compute__gpus=1)
-    two.budget = Budget(Limits(gpu_hours=1.5 / 3600), clock=clock)
+    two.budget = two.admission.budget = Budget(Limits(gpu_hours=1.5 / 3600), clock=clock)
     held = [one.next_job() for _ in range(3)]  # the root and two of the three tasks
     found = two.next_job()
     assert isinstance(found, dict) and found["curriculum"] == "odc"
