@@ -28,7 +28,9 @@ from typing import Any
 
 from dermsearch.evaluate import PROTOCOLS
 from dermsearch.pretext.base import find_task
-from dermsearch.search.space.space import Proposal, Space
+from dermsearch.search.space.checks import space_of
+from dermsearch.search.space.proposal import Proposal
+from dermsearch.search.space.space import Space
 from dermsearch.search.tree.driver import FINISHED, WAIT, Driver
 from dermsearch.search.tree.node import Node, Rank, critical_path
 from dermsearch.storage.keys import score_key
@@ -133,7 +135,7 @@ def make_study(tasks: int, longest: int, seeds: int) -> Study:
 
 def make_driver(study: Study, rank: Rank = critical_path) -> Driver:
     """The real driver over a store in memory."""
-    space = Space(study)
+    space = space_of(study)
     brain: Any = Everything(space)
     store: Any = Memory()
     return Driver(study, space, brain, store, "fingerprint", "", "fp32", rank=rank)

@@ -11,7 +11,7 @@ import torch
 
 from dermsearch.evaluate import PROTOCOLS
 from dermsearch.search.propose.proposer import Brain
-from dermsearch.search.space.space import Space
+from dermsearch.search.space.checks import space_of
 from dermsearch.search.tree.driver import Driver
 from dermsearch.storage.keys import score_key
 from dermsearch.storage.stages import StageStore
@@ -49,7 +49,7 @@ class Bench:
         self.breaks: Callable[[dict[str, Any]], bool] = lambda job: False
 
     def driver(self, study: Study, **more: Any) -> Driver:
-        store, space = StageStore(str(self.folder / "store")), Space(study)
+        store, space = StageStore(str(self.folder / "store")), space_of(study)
         self.brain = Brain(space, study.search, self.folder / "journal")
         return Driver(study, space, self.brain, store, "fingerprint", str(self.folder), "fp32", **more)
 

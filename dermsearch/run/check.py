@@ -17,6 +17,7 @@ from dermsearch.evaluate import PROTOCOLS
 from dermsearch.models.encoders import Encoders, check_encoder
 from dermsearch.models.weights import read_weights
 from dermsearch.run.loggers import check_loggers
+from dermsearch.search.space.checks import check_pool, space_of
 from dermsearch.search.space.space import Space
 from dermsearch.storage.files import first_line
 from dermsearch.study.config import Data, Study
@@ -25,7 +26,7 @@ from dermsearch.study.reading import problem
 
 def check(study: Study) -> Space:
     """Everything that can be wrong with a study beyond its form. Costs no compute, writes nothing."""
-    space = Space(study)
+    space = space_of(study)
     check_encoder(study.encoder.name)
     check_size(study)
     check_labels(study, space)
@@ -103,7 +104,7 @@ def check_images(study: Study, space: Space, training: int) -> None:
     """What can be wrong with a study that trains its encoders on that many cases."""
     pooled = len(study.data.modalities) if study.encoder.branches == "shared" else 1
     known = {name: len(names) for name, names in SEVEN_POINT.items()} if study.data.source == "synthetic" else {}
-    space.check(training * pooled, known, training)
+    check_pool(study, space, training * pooled, known, training)
 
 
 def check_cases(study: Study, space: Space, cases: CaseStore) -> None:
@@ -127,7 +128,7 @@ def check_cases(study: Study, space: Space, cases: CaseStore) -> None:
     rows = training_rows(study, cases)
     some = np.any([cases.has(m)[rows] for m in study.data.modalities], axis=0)
     classes = {name: len(names) for name, names in cases.classes.items()}
-    space.check(smallest_pool(study, cases), classes, int(some.sum()))
+    check_pool(study, space, smallest_pool(study, cases), classes, int(some.sum()))
 
 
 def check_pairs(study: Study, space: Space, cases: CaseStore) -> None:

@@ -13,9 +13,10 @@ from dermsearch.errors import UserError
 from dermsearch.models.weights import fingerprint as weights_hash
 from dermsearch.run.check import check, check_cases, check_images, drawn_for_training, training_images
 from dermsearch.run.run import cache_folder
-from dermsearch.search.propose.known import prices
+from dermsearch.search.space.cost import prices
+from dermsearch.search.space.proposal import Proposal
 from dermsearch.search.space.rates import Selection
-from dermsearch.search.space.space import Proposal, Space
+from dermsearch.search.space.space import Space
 from dermsearch.search.tree.branches import Branches
 from dermsearch.search.tree.judges import Judges
 from dermsearch.search.tree.look_up import LookUp

@@ -15,7 +15,7 @@ from e2e.tiny import TWO_TASKS, run, values
 
 from dermsearch.engines.inline import run_inline
 from dermsearch.search.propose.proposer import Brain
-from dermsearch.search.space.space import Space
+from dermsearch.search.space.checks import space_of
 from dermsearch.search.tree.budget import Budget
 from dermsearch.search.tree.driver import FINISHED, WAIT, Driver
 from dermsearch.search.tree.node import DONE, Node
@@ -160,7 +160,7 @@ def drivers(bench: Bench, clock: Clock, **changes: Any) -> tuple[Driver, Driver]
     study = make_study(**changes)
     made = []
     for name in ("one", "two"):
-        space = Space(study)
+        space = space_of(study)
         own = StageStore(str(bench.folder / "store"))
         brain = Brain(space, study.search, bench.folder / name / "journal")
         made.append(Driver(study, space, brain, own, "f", "", "fp32", claims=Claims(own, clock)))

@@ -21,7 +21,7 @@ from dermsearch.search.propose.known import Ledger, stages
 from dermsearch.search.propose.samplers import listed
 from dermsearch.search.propose.surrogate import Surrogate, expected_improvement
 from dermsearch.search.space.dimensions import coded, draw
-from dermsearch.search.space.space import Choices, Proposal
+from dermsearch.search.space.proposal import Choices, Proposal
 
 ALONE, PREFIX = 0.5, 0.5  # prior means of the weights: a step ends half-way
 DYNAMIC = 4  # features that change with what is known: one, the task alone, the prefix, the rise

@@ -19,7 +19,7 @@ from dermsearch.search.propose.journal import Journal
 from dermsearch.search.propose.known import Ledger, stages
 from dermsearch.search.propose.pruners import Marks
 from dermsearch.search.propose.samplers import KINDS, ROUTINE, ByOptuna, Drawn, Listed, Sampler, optuna_sampler
-from dermsearch.search.space.space import Choices, Proposal
+from dermsearch.search.space.proposal import Choices, Proposal
 from dermsearch.study.config import Search
 
 

@@ -17,7 +17,7 @@ from dermsearch.papers.sheet import need, read_sheet
 from dermsearch.search.propose.known import stages
 from dermsearch.search.propose.proposer import Brain
 from dermsearch.search.space.dimensions import Dimension
-from dermsearch.search.space.space import Proposal
+from dermsearch.search.space.proposal import Proposal
 from dermsearch.study.config import Search
 
 Table = Mapping[tuple[str, ...], float]  # the score of each curriculum

@@ -17,7 +17,7 @@ from dermsearch.search.propose.encodings import Codes, Encoding, Slots
 from dermsearch.search.propose.journal import Journal
 from dermsearch.search.propose.known import Ledger
 from dermsearch.search.space.dimensions import draw
-from dermsearch.search.space.space import Choices, Proposal
+from dermsearch.search.space.proposal import Choices, Proposal
 
 PATIENCE = 20  # proposals in a row that are known already, after which the first unknown one is taken
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from dermsearch.search.space.space import Proposal, Space
-from dermsearch.search.tree.durations import relative_cost
+from dermsearch.search.space.cost import relative_cost
+from dermsearch.search.space.proposal import Proposal
+from dermsearch.search.space.space import Space
 from dermsearch.search.tree.node import Node
 from dermsearch.search.tree.tree import Tree
 from dermsearch.storage.keys import segment_key, stage_key

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from dermsearch.search.propose.proposer import Asked, Brain
-from dermsearch.search.space.space import Proposal, Space
+from dermsearch.search.space.proposal import Proposal
+from dermsearch.search.space.space import Space
 from dermsearch.search.tree.admission import Admission
 from dermsearch.search.tree.branches import Branches
 from dermsearch.search.tree.node import FAILED, WAITING, Node

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from dermsearch.curriculum import ARROW
 from dermsearch.results.tables.schema import CUT, GOES_ON, NOT_CHOSEN
 from dermsearch.search.propose.proposer import Asked, Brain
+from dermsearch.search.space.proposal import Proposal
 from dermsearch.search.space.rates import Selection
-from dermsearch.search.space.space import Proposal
 from dermsearch.search.tree.branches import Branches
 from dermsearch.search.tree.node import DONE, DROPPED, FAILED, LOST, PRUNED, Node
 from dermsearch.search.tree.replicates import Paths

@@ -13,7 +13,7 @@ from dermsearch.search.propose.known import Ledger, stages
 from dermsearch.search.propose.replay import TableSpace
 from dermsearch.search.propose.surrogate import Surrogate, expected_improvement
 from dermsearch.search.space.dimensions import Dimension
-from dermsearch.search.space.space import Proposal
+from dermsearch.search.space.proposal import Proposal
 
 ALONE = {"a": 60.0, "b": 64.0, "c": 70.0}
 

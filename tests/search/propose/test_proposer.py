@@ -17,7 +17,9 @@ from dermsearch.errors import UserError
 from dermsearch.search.propose.known import Ledger, stages
 from dermsearch.search.propose.proposer import Brain
 from dermsearch.search.propose.samplers import KINDS
-from dermsearch.search.space.space import Proposal, Space
+from dermsearch.search.space.checks import space_of
+from dermsearch.search.space.proposal import Proposal
+from dermsearch.search.space.space import Space
 from dermsearch.study.config import Search
 
 SAMPLERS = get_args(Search.model_fields["sampler"].annotation)
@@ -33,7 +35,7 @@ CURRICULA: dict[str, dict[str, Any]] = {
     "a reader last": {"tasks": READER, "length": [1, 3]},
     "choices": {"tasks": CHOICES, "length": [1, 2]},
 }
-SPACES = {name: Space(make_study(curriculum=curriculum)) for name, curriculum in CURRICULA.items()}
+SPACES = {name: space_of(make_study(curriculum=curriculum)) for name, curriculum in CURRICULA.items()}
 
 
 def score(stage: Proposal) -> float:
@@ -90,7 +92,7 @@ def test_nothing_is_built_on_a_stage_that_failed(sampler: str) -> None:
 
 @pytest.mark.parametrize("sampler", [s for s in QUICK if s != "grid"])
 def test_ranges_are_kept_and_never_end(sampler: str) -> None:
-    space = Space(make_study(curriculum={"tasks": RANGES, "length": [1, 2]}, search={"sampler": "tpe", "trials": 9}))
+    space = space_of(make_study(curriculum={"tasks": RANGES, "length": [1, 2]}, search={"sampler": "tpe", "trials": 9}))
     proposed = [p for found in drive(brain_of(space, sampler, trials=24)) for p in found]
     assert len(set(proposed)) == 24
     for p in proposed:
