@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from dermsearch.evaluate import PROTOCOLS
-from dermsearch.search.propose.proposer import Brain
+from dermsearch.search.propose.proposer import Proposer
 from dermsearch.search.space.checks import space_of
 from dermsearch.search.tree.driver import Driver
 from dermsearch.storage.keys import score_key
@@ -50,8 +50,8 @@ class Bench:
 
     def driver(self, study: Study, **more: Any) -> Driver:
         store, space = StageStore(str(self.folder / "store")), space_of(study)
-        self.brain = Brain(space, study.search, self.folder / "journal")
-        return Driver(study, space, self.brain, store, "fingerprint", str(self.folder), "fp32", **more)
+        self.proposer = Proposer(space, study.search, self.folder / "journal")
+        return Driver(study, space, self.proposer, store, "fingerprint", str(self.folder), "fp32", **more)
 
     def work(self, driver: Driver) -> Callable[[dict[str, Any]], dict[str, Any]]:
         def worker(job: dict[str, Any]) -> dict[str, Any]:

@@ -31,7 +31,7 @@ SHOWN = 40  # lines of the tree
 
 @dataclass
 class Plan:
-    """The numbers of a plan; `count` is None where the brain decides as it goes."""
+    """The numbers of a plan; `count` is None where the proposer decides as it goes."""
 
     study: Study
     proposals: int
@@ -102,7 +102,7 @@ def make_plan(study: Study) -> tuple[Plan, Space]:
                 if chosen is not None:
                     choices[task] += 1
             unshared_passes += seen[prefix]
-    if not exact:  # the brain decides: at most a whole curriculum per proposal
+    if not exact:  # the proposer decides: at most a whole curriculum per proposal
         longest = study.curriculum.length[1]
         stages = [n for n in (budget * longest * seeds, limits.stages if limits else None) if n]
         most_stages = min(stages, default=0)

@@ -21,7 +21,7 @@ from dermsearch.run.check import check, check_cases
 from dermsearch.run.loggers import make_loggers
 from dermsearch.run.progress import Progress
 from dermsearch.run.record import Recorder, ended_by
-from dermsearch.search.propose.proposer import Brain
+from dermsearch.search.propose.proposer import Proposer
 from dermsearch.search.space.cost import prices
 from dermsearch.search.tree.budget import Budget
 from dermsearch.search.tree.driver import Driver
@@ -65,14 +65,14 @@ def run_study(study: Study, out: Path, address: str | None, console: Console) ->
             soft_wrap=True,
         )
         precision = resolve(study.train.precision, study.compute.gpus)
-        brain = Brain(space, study.search, out / "optuna.journal", prices(space))
+        proposer = Proposer(space, study.search, out / "optuna.journal", prices(space))
         loggers = make_loggers(study.logging, study.name, out)
         progress = Progress(console, loggers, lambda: recorder.write())
         place, changed = str(cache.absolute()), progress.changed
         weights = keep_weights(study, store)
         budget, claims = Budget(study.search.budget, out), Claims(store)
         driver = Driver(
-            study, space, brain, store, cases.fingerprint, place, precision, changed, weights, budget, claims
+            study, space, proposer, store, cases.fingerprint, place, precision, changed, weights, budget, claims
         )
         recorder = Recorder(driver, out, caveats(study, cases))
         progress.driver = driver

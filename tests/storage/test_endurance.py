@@ -27,7 +27,7 @@ from dermsearch.errors import UserError
 from dermsearch.results.tables import schema as tables
 from dermsearch.run.record import Recorder
 from dermsearch.run.run import prepare_folder
-from dermsearch.search.propose.proposer import Brain
+from dermsearch.search.propose.proposer import Proposer
 from dermsearch.search.space.checks import space_of
 from dermsearch.search.tree.driver import Driver
 from dermsearch.storage import place
@@ -172,8 +172,8 @@ class Bench:
         store = StageStore(str(folder / "store"))
         study, space = self.study, space_of(self.study)
         prepare_folder(folder / "out", study)
-        brain = Brain(space, study.search, folder / "journal")
-        driver = Driver(study, space, brain, store, self.cases.fingerprint, str(self.folder / "cases"), "fp32")
+        proposer = Proposer(space, study.search, folder / "journal")
+        driver = Driver(study, space, proposer, store, self.cases.fingerprint, str(self.folder / "cases"), "fp32")
         try:
             run_inline(driver)
             if driver.stopped:

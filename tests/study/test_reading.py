@@ -41,7 +41,7 @@ def dermsearch(*words: str) -> tuple[int, str]:
     with (
         patch.object(sys, "argv", ["dermsearch", *words]),
         patch("dermsearch.run.run.run_engine", side_effect=started),
-        patch("dermsearch.run.run.Brain", side_effect=started),
+        patch("dermsearch.run.run.Proposer", side_effect=started),
         contextlib.redirect_stdout(io.StringIO()),
         contextlib.redirect_stderr(said),
     ):

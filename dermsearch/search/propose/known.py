@@ -7,8 +7,8 @@ from collections.abc import Callable
 from dermsearch.search.space.proposal import Proposal
 
 
-class Ledger:
-    """Shared by the brain, which writes it, and the sampler, which reads it.
+class Known:
+    """Shared by the proposer, which writes it, and the sampler, which reads it.
 
     A stage is named by the proposal that ends with it. Without `sharing` every proposal trains all of its stages
     anew and only its own score comes out: what a search over a list of curricula does, kept for comparison.

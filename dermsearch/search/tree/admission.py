@@ -9,7 +9,7 @@ from dermsearch.search.tree.budget import Budget
 from dermsearch.search.tree.durations import Durations, own, total
 from dermsearch.search.tree.look_up import LookUp
 from dermsearch.search.tree.node import HELD, RUNNING, WAITING, Node
-from dermsearch.search.tree.rungs import Level
+from dermsearch.search.tree.rungs import Rung
 from dermsearch.search.tree.tree import Tree
 
 
@@ -22,10 +22,10 @@ class Admission:
         self.pending: deque[tuple[Asked, list[Node]]] = deque()  # proposals that there may be no room for
         self.counted: set[int] = set()  # numbers of the proposals that there was room for
 
-    def propose(self, level: Level) -> None:
+    def propose(self, rung: Rung) -> None:
         """Let it in as far as there is room."""
-        self.pending = deque(level)
-        self.look_up.look({n.key: n for _, nodes in level for n in nodes if not n.granted}.values())
+        self.pending = deque(rung)
+        self.look_up.look({n.key: n for _, nodes in rung for n in nodes if not n.granted}.values())
         self.admit()
 
     def admit(self) -> bool:

@@ -89,7 +89,7 @@ def test_every_sampler_proposes_the_listed_order_alone_and_all_of_it(
     proposed = [tuple(trial["curriculum"].split(" > ")) for trial in driver.trials]
     tasks = list(TASKS)
     assert all(list(chain) == sorted(chain, key=tasks.index) for chain in proposed)
-    known = {p.curriculum for p, value in bench.brain.known.items() if value is not None}
+    known = {p.curriculum for p, value in bench.proposer.scores.items() if value is not None}
     assert known == set(driver.space.curricula()) and len(known) == number
     assert all(t["status"] == "done" for t in driver.trials)
 
