@@ -23,7 +23,7 @@ from order_family import ADVERSARIAL, STRUCTURED, order_family
 from dermsearch.search.propose.encodings import Codes, Encoding, Slots
 from dermsearch.search.propose.replay import Table, read_table, replay
 from dermsearch.search.propose.samplers import KINDS, Kind
-from dermsearch.search.space.space import Choices
+from dermsearch.search.space.proposal import Choices
 from dermsearch.study.config import Search
 
 SAMPLERS = ("grid", "random", "tpe", "curriculum_prior")

@@ -28,7 +28,9 @@ from typing import Any
 
 from dermsearch.evaluate import PROTOCOLS
 from dermsearch.pretext.base import find_task
-from dermsearch.search.space.space import Proposal, Space
+from dermsearch.search.space.checks import space_of
+from dermsearch.search.space.proposal import Proposal
+from dermsearch.search.space.space import Space
 from dermsearch.search.tree.driver import FINISHED, WAIT, Driver
 from dermsearch.search.tree.node import Node, Rank, critical_path
 from dermsearch.storage.keys import score_key
@@ -49,7 +51,7 @@ class Asked:
 
 
 class Everything:
-    """A brain that asks for the whole space at once."""
+    """A proposer that asks for the whole space at once."""
 
     def __init__(self, space: Space) -> None:
         self.proposals = [Asked(i, p) for i, p in enumerate(space.every())]
@@ -133,10 +135,10 @@ def make_study(tasks: int, longest: int, seeds: int) -> Study:
 
 def make_driver(study: Study, rank: Rank = critical_path) -> Driver:
     """The real driver over a store in memory."""
-    space = Space(study)
-    brain: Any = Everything(space)
+    space = space_of(study)
+    proposer: Any = Everything(space)
     store: Any = Memory()
-    return Driver(study, space, brain, store, "fingerprint", "", "fp32", rank=rank)
+    return Driver(study, space, proposer, store, "fingerprint", "", "fp32", rank=rank)
 
 
 def durations(driver: Driver, seed: int, preempted: bool) -> Callable[[Node], float]:
@@ -268,7 +270,7 @@ def main() -> int:
         f"{later[int(0.99 * len(later))]:.2f} ms, worst {later[-1]:.1f} ms; the first, which lays out the tree, ",
         end="",
     )
-    print(f"{times[0] / 1000:.2f} s, the last, which tells the brain of it, {times[-1] / 1000:.2f} s")
+    print(f"{times[0] / 1000:.2f} s, the last, which tells the proposer of it, {times[-1] / 1000:.2f} s")
     if later[int(0.99 * len(later))] > SUGGEST:
         wrong.append(f"next_job takes {later[int(0.99 * len(later))]:.1f} ms")
     for line in wrong:

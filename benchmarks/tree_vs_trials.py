@@ -58,7 +58,7 @@ def by_trials(folder: Path, overrides: list[str], warm: bool) -> dict[str, Any]:
     from ray import tune
 
     from dermsearch.data.open import open_cases
-    from dermsearch.search.space.space import Space
+    from dermsearch.search.space.checks import space_of
     from dermsearch.search.tree.branches import Branches
     from dermsearch.search.tree.jobs import Jobs
     from dermsearch.search.tree.judges import Judges
@@ -73,7 +73,7 @@ def by_trials(folder: Path, overrides: list[str], warm: bool) -> dict[str, Any]:
     cases = open_cases(study.data, folder / "data")
     store = StageStore(str(folder / "unused"))
     precision = resolve(study.train.precision, study.compute.gpus)
-    space, tree, judges = Space(study), Tree(), Judges(study, precision)
+    space, tree, judges = space_of(study), Tree(), Judges(study, precision)
     made = Jobs(study, judges, store.address, cache, cases.fingerprint, precision)
     branches = Branches(space, tree, precision, study.search)
     root = tree.root(root_key(study.data, cases.fingerprint, study.encoder, 0), 0)

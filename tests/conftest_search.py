@@ -11,7 +11,7 @@ import torch
 
 from dermsearch.models.artifact import Part
 from dermsearch.search.propose.proposer import Proposer
-from dermsearch.search.space.space import Space
+from dermsearch.search.space.checks import space_of
 from dermsearch.search.tree.driver import Driver
 from dermsearch.search.tree.roots import Start
 from dermsearch.storage.stages import StageStore
@@ -52,7 +52,7 @@ class Bench:
         self.misjudges: Callable[[Job], bool] = lambda job: False
 
     def driver(self, study: Study, **more: Any) -> Driver:
-        store, space = StageStore(str(self.folder / "store")), Space.of(study)
+        store, space = StageStore(str(self.folder / "store")), space_of(study)
         self.proposer = Proposer(space, study.search, self.folder / "journal")
         sets = {name: Cases(data=data, fingerprint=f"fingerprint of {name}") for name, data in study.sets.items()}
         begin = more.pop("starts", [Start(root.name, root.encoder) for root in study.encoder.roots])

@@ -19,6 +19,7 @@ from dermsearch.evaluate.base import PROTOCOLS, check_objective
 from dermsearch.models.encoders import Encoders, check_encoder
 from dermsearch.run.loggers import check_loggers
 from dermsearch.run.roots import check_weights
+from dermsearch.search.space.checks import check_pool, space_of
 from dermsearch.search.space.space import Space
 from dermsearch.storage.files import first_line
 from dermsearch.study.config import Data, Entry, Study
@@ -27,7 +28,7 @@ from dermsearch.study.reading import problem
 
 def check(study: Study) -> Space:
     """Everything that can be wrong with a study beyond its form. Costs no compute, writes nothing."""
-    space = Space(study)
+    space = space_of(study)
     for name, data in study.sets.items():
         check_data(study, name, data)
     for root in study.encoder.roots:
@@ -161,7 +162,7 @@ def check_images(study: Study, space: Space, training: int) -> None:
     pooled = len(data.modalities) if study.encoder.branches == "shared" else 1
     labels = DOMAINS.find(data.domain).labels if data.source == "synthetic" else {}
     known = {name: len(classes) for name, classes in labels.items()}
-    space.check(training * pooled, known, training)
+    check_pool(study, space, training * pooled, known, training)
 
 
 def check_cases(study: Study, space: Space, stores: Mapping[str, CaseStore]) -> None:
@@ -183,7 +184,7 @@ def check_cases(study: Study, space: Space, stores: Mapping[str, CaseStore]) -> 
         rows = training_rows(study, cases)
         some = np.any([cases.has(m)[rows] for m in study.main.modalities], axis=0)
         classes = {name: len(names) for name, names in cases.classes.items()}
-        space.check(smallest_pool(study, cases), classes, int(some.sum()))
+        check_pool(study, space, smallest_pool(study, cases), classes, int(some.sum()))
 
 
 def check_label(study: Study, cases: CaseStore) -> None:

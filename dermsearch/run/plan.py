@@ -14,9 +14,10 @@ from dermsearch.errors import UserError
 from dermsearch.run.check import check, check_cases, check_images, drawn_for_training, training_images
 from dermsearch.run.roots import starts
 from dermsearch.run.run import cache_folder, sets_of
-from dermsearch.search.propose.known import prices
+from dermsearch.search.space.cost import prices
+from dermsearch.search.space.proposal import Proposal
 from dermsearch.search.space.rates import Selection
-from dermsearch.search.space.space import Proposal, Space
+from dermsearch.search.space.space import Space
 from dermsearch.search.tree.branches import Branches
 from dermsearch.search.tree.judges import Judges
 from dermsearch.search.tree.look_up import LookUp
@@ -31,7 +32,7 @@ SHOWN = 40  # lines of the tree
 
 @dataclass
 class Plan:
-    """The numbers of a plan; `count` is None where the brain decides as it goes."""
+    """The numbers of a plan; `count` is None where the proposer decides as it goes."""
 
     study: Study
     proposals: int
@@ -101,7 +102,7 @@ def make_plan(study: Study) -> tuple[Plan, Space]:
                 if chosen is not None:
                     choices[task] += 1
             unshared_passes += seen[prefix]
-    if not exact:  # the brain decides: at most a whole curriculum per proposal
+    if not exact:  # the proposer decides: at most a whole curriculum per proposal
         longest = study.curriculum.length[1]
         stages = [n for n in (budget * longest * seeds, limits.stages if limits else None) if n]
         most_stages = min(stages, default=0)

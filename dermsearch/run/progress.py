@@ -15,7 +15,7 @@ from rich.tree import Tree as Branch
 
 from dermsearch.curriculum import ARROW
 from dermsearch.run.loggers import Logger
-from dermsearch.search.space.space import Proposal
+from dermsearch.search.space.proposal import Proposal
 from dermsearch.search.tree.driver import Driver
 from dermsearch.search.tree.node import DONE, DROPPED, FAILED, HELD, PRUNED, RUNNING, WAITING, Node
 from dermsearch.storage.files import first_line

@@ -22,8 +22,8 @@ from dermsearch.run.loggers import make_loggers
 from dermsearch.run.progress import Progress
 from dermsearch.run.roots import keep_weights, starts
 from dermsearch.run.record import Recorder, ended_by
-from dermsearch.search.propose.known import prices
 from dermsearch.search.propose.proposer import Proposer
+from dermsearch.search.space.cost import prices
 from dermsearch.search.tree.budget import Budget
 from dermsearch.search.tree.driver import Driver
 from dermsearch.search.tree.durations import own

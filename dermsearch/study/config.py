@@ -297,7 +297,7 @@ class Objective(Section):
     labelled: Labelled | None = None  # where the protocol learns from several numbers of labels: which of them counts
 
 
-class Budget(Section):
+class Limits(Section):
     """What a study may spend; of several limits the first one reached ends the run. What the store has is free."""
 
     curricula: int | None = Field(default=None, ge=1, le=100_000)  # proposals, as `trials`
@@ -307,9 +307,9 @@ class Budget(Section):
     hours: float | None = Field(default=None, gt=0, le=1e6)  # on the clock, of every run anew
 
     @model_validator(mode="after")
-    def _something(self) -> Budget:
+    def _something(self) -> Limits:
         if not self.model_fields_set:
-            raise ValueError(f"must name one or more of {', '.join(Budget.model_fields)}, such as {{stages: 40}}")
+            raise ValueError(f"must name one or more of {', '.join(Limits.model_fields)}, such as {{stages: 40}}")
         return self
 
 
@@ -321,7 +321,7 @@ class Search(Section):
 
     sampler: Literal["grid", "random", "tpe", "curriculum_prior", "gp", "cmaes", "nsgaii", "nsgaiii", "qmc"] = "grid"
     trials: int | None = Field(default=None, ge=1, le=100_000)  # proposals; grid needs none
-    budget: Budget | None = None
+    budget: Limits | None = None
     seeds: Annotated[tuple[Seed, ...], Field(strict=False, min_length=1, max_length=100)] = (0,)
     replicates: Literal["all", "leaders"] = "all"  # leaders: seeds behind the first only for what may be the best
     sampler_seed: Seed = 0

@@ -20,7 +20,7 @@ SHORT = {"curriculum__length": [1, 1], "search__seeds": [0, 1]}
 
 def driver_of(bench: Bench, weights: str) -> Driver:
     driver = bench.driver(make_study(**SHORT))
-    return Driver(driver.study, driver.space, bench.brain, driver.store, "fingerprint", "", "fp32", weights=weights)
+    return Driver(driver.study, driver.space, bench.proposer, driver.store, "fingerprint", "", "fp32", weights=weights)
 
 
 def worth(job: dict) -> float:

@@ -27,8 +27,8 @@ from dermsearch.errors import UserError
 from dermsearch.results.tables import schema as tables
 from dermsearch.run.record import Recorder
 from dermsearch.run.run import prepare_folder
-from dermsearch.search.propose.proposer import Brain
-from dermsearch.search.space.space import Space
+from dermsearch.search.propose.proposer import Proposer
+from dermsearch.search.space.checks import space_of
 from dermsearch.search.tree.driver import Driver
 from dermsearch.storage import place
 from dermsearch.storage.place import StoreLost
@@ -170,10 +170,10 @@ class Bench:
         work.open_store.cache_clear()
         folder = self.folder / name
         store = StageStore(str(folder / "store"))
-        study, space = self.study, Space(self.study)
+        study, space = self.study, space_of(self.study)
         prepare_folder(folder / "out", study)
-        brain = Brain(space, study.search, folder / "journal")
-        driver = Driver(study, space, brain, store, self.cases.fingerprint, str(self.folder / "cases"), "fp32")
+        proposer = Proposer(space, study.search, folder / "journal")
+        driver = Driver(study, space, proposer, store, self.cases.fingerprint, str(self.folder / "cases"), "fp32")
         try:
             run_inline(driver)
             if driver.stopped:

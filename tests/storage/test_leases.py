@@ -14,15 +14,15 @@ from conftest_search import Bench, make_study
 from e2e.tiny import TWO_TASKS, run, values
 
 from dermsearch.engines.inline import run_inline
-from dermsearch.search.propose.proposer import Brain
-from dermsearch.search.space.space import Space
+from dermsearch.search.propose.proposer import Proposer
+from dermsearch.search.space.checks import space_of
 from dermsearch.search.tree.budget import Budget
 from dermsearch.search.tree.driver import FINISHED, WAIT, Driver
 from dermsearch.search.tree.node import DONE, Node
 from dermsearch.storage import leases as module
 from dermsearch.storage.leases import BEAT, POLL, STALE, Claims, born, gone, home
 from dermsearch.storage.stages import StageStore
-from dermsearch.study.config import Budget as Limits
+from dermsearch.study.config import Limits
 
 
 class Clock:
@@ -160,10 +160,10 @@ def drivers(bench: Bench, clock: Clock, **changes: Any) -> tuple[Driver, Driver]
     study = make_study(**changes)
     made = []
     for name in ("one", "two"):
-        space = Space(study)
+        space = space_of(study)
         own = StageStore(str(bench.folder / "store"))
-        brain = Brain(space, study.search, bench.folder / name / "journal")
-        made.append(Driver(study, space, brain, own, "f", "", "fp32", claims=Claims(own, clock)))
+        proposer = Proposer(space, study.search, bench.folder / name / "journal")
+        made.append(Driver(study, space, proposer, own, "f", "", "fp32", claims=Claims(own, clock)))
     return made[0], made[1]
 
 

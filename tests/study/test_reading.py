@@ -25,7 +25,7 @@ from dermsearch.errors import UserError
 from dermsearch.evaluate import PROTOCOLS
 from dermsearch.pretext.base import find_task, task_names
 from dermsearch.run.run import check
-from dermsearch.search.space.space import Space
+from dermsearch.search.space.checks import space_of
 from dermsearch.study.config import Section, Study, Train
 from dermsearch.study.reading import DEEPEST, LARGEST, find, load_study, shipped_folder
 
@@ -41,7 +41,7 @@ def dermsearch(*words: str) -> tuple[int, str]:
     with (
         patch.object(sys, "argv", ["dermsearch", *words]),
         patch("dermsearch.run.run.run_engine", side_effect=started),
-        patch("dermsearch.run.run.Brain", side_effect=started),
+        patch("dermsearch.run.run.Proposer", side_effect=started),
         contextlib.redirect_stdout(io.StringIO()),
         contextlib.redirect_stderr(said),
     ):
@@ -578,4 +578,4 @@ def test_windows_line_ends_and_a_byte_order_mark_are_no_damage(tmp_path: Path) -
 
 def test_space_alone_refuses_what_its_tasks_refuse() -> None:
     with pytest.raises(UserError, match=r"curriculum\.tasks\.odc\.small: must be at least 1, not 0"):
-        Space(load_study("curriculum.yaml", ["odc.small=0"]))
+        space_of(load_study("curriculum.yaml", ["odc.small=0"]))

@@ -20,7 +20,8 @@ from dermsearch.models.encoders import Encoders
 from dermsearch.run.check import check
 from dermsearch.run.plan import make_plan
 from dermsearch.run.run import run_study
-from dermsearch.search.space.space import Space, complete
+from dermsearch.search.space.checks import space_of
+from dermsearch.search.space.settings import complete
 from dermsearch.storage.keys import root_key
 from dermsearch.storage.stages import StageStore
 from dermsearch.study.config import Study, Train
@@ -49,13 +50,13 @@ def test_the_authors_say_what_the_study_does_not():
 
 
 def test_what_changes_a_result_changes_the_stage_and_what_watches_does_not():
-    plain = Space(simclr()).settings("simclr", {})
-    assert Space(make_study(curriculum=simclr().curriculum.model_dump(), train__knn_every=3)) is not None
+    plain = space_of(simclr()).settings("simclr", {})
+    assert space_of(make_study(curriculum=simclr().curriculum.model_dump(), train__knn_every=3)) is not None
     for changed in ({"accumulate": 2}, {"patience": 3}, {"optimizer": "sgd"}, {"final_lr": 0.5}, {"clip": 1.0},
                     {"weight_decay_end": 0.5}, {"schedule": "step", "milestones": [0.5]}, {"factor": 0.2}):  # fmt: skip
-        assert Space(simclr(**changed)).settings("simclr", {}) != plain, changed
+        assert space_of(simclr(**changed)).settings("simclr", {}) != plain, changed
     watched = simclr().model_dump() | {"train": {"epochs": 2, "batch": 16, "precision": "fp32", "knn_every": 1}}
-    assert Space(Study.model_validate(watched)).settings("simclr", {}) == plain
+    assert space_of(Study.model_validate(watched)).settings("simclr", {}) == plain
 
 
 @pytest.mark.parametrize("given, told", [

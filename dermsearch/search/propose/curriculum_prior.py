@@ -17,11 +17,11 @@ from typing import Any
 
 import numpy as np
 
-from dermsearch.search.propose.known import Ledger, stages
+from dermsearch.search.propose.known import Known, stages
 from dermsearch.search.propose.samplers import listed
 from dermsearch.search.propose.surrogate import Surrogate, expected_improvement
 from dermsearch.search.space.dimensions import coded, draw
-from dermsearch.search.space.space import Choices, Proposal
+from dermsearch.search.space.proposal import Choices, Proposal
 
 ALONE, PREFIX = 0.5, 0.5  # prior means of the weights: a step ends half-way
 DYNAMIC = 4  # features that change with what is known: one, the task alone, the prefix, the rise
@@ -43,12 +43,12 @@ class Candidate:
 
 
 class CurriculumPrior:
-    """Proposes one curriculum at a time, by all that the ledger knows."""
+    """Proposes one curriculum at a time, by all that the known knows."""
 
     weighs_cost = True
 
-    def __init__(self, space: Choices, ledger: Ledger, seed: int, together: int) -> None:
-        self.space, self.ledger, self.together = space, ledger, together
+    def __init__(self, space: Choices, known: Known, seed: int, together: int) -> None:
+        self.space, self.known, self.together = space, known, together
         self.random = np.random.default_rng(seed)
         self.place = {task: i for i, task in enumerate(space.tasks)}
         by_name = sorted(space.dimensions, key=lambda d: d.name)  # as proposals have them
@@ -80,9 +80,9 @@ class CurriculumPrior:
             self.draws[task] = list(dict.fromkeys([*self.draws[task], *fresh]))[-DRAWS:]
         found = self._begin_with(self.unbegun.pop(0)) if self.unbegun else self._most_promising()
         if found is None:  # settings that were never drawn
-            found = next(filter(self.ledger.open, self.rest), None)
+            found = next(filter(self.known.open, self.rest), None)
         if found is not None:
-            self.pending += [stage for stage in stages(found) if stage not in self.ledger.asked]
+            self.pending += [stage for stage in stages(found) if stage not in self.known.asked]
         return found
 
     def _begin_with(self, task: str) -> Proposal:
@@ -97,7 +97,7 @@ class CurriculumPrior:
         best, highest = None, -1.0
         for level in self._levels():
             for c in level:
-                if c.cost > 0 and len(c.proposal.curriculum) >= self.space.length[0] and self.ledger.open(c.proposal):
+                if c.cost > 0 and len(c.proposal.curriculum) >= self.space.length[0] and self.known.open(c.proposal):
                     worth = c.promise / c.cost * (1 + 1e-9 * self.random.random())  # equals: the seed decides
                     if worth > highest:
                         best, highest = c.proposal, worth
@@ -106,11 +106,11 @@ class CurriculumPrior:
     # The model ---------------------------------------------------------------------------------------------
 
     def _fit(self) -> None:
-        """Bring the model up to what the ledger knows."""
-        values = self.ledger.values
+        """Bring the model up to what the known knows."""
+        values = self.known.values
         self.seen += itertools.islice(values, len(self.seen), None)
-        lost = self.ledger.failed
-        self.pending = [s for s in self.pending if s not in values and s not in lost and not self.ledger.cut(s)]
+        lost = self.known.failed
+        self.pending = [s for s in self.pending if s not in values and s not in lost and not self.known.cut(s)]
         scores = np.array([*values.values()] or [0.0])
         singles = [s for s in self.seen if len(s.curriculum) == 1]
         self.middle = float(np.mean([values[s] for s in singles] or scores))
@@ -130,7 +130,7 @@ class CurriculumPrior:
         """The score that a stage's prefix has, or else what that prefix's last task reaches alone."""
         if len(stage.curriculum) < 2:
             return 0.0
-        value = self.ledger.values.get(stage.prefix(len(stage.curriculum) - 1))
+        value = self.known.values.get(stage.prefix(len(stage.curriculum) - 1))
         return float(self.alone[self.place[stage.curriculum[-2]]]) if value is None else self._scaled(value)
 
     def _scaled(self, value: float) -> float:
@@ -162,7 +162,7 @@ class CurriculumPrior:
     def _levels(self) -> Iterator[list[Candidate]]:
         """All stages worth weighing, depth by depth: those that are there, and what could follow them."""
         self._fit()
-        values = self.ledger.values
+        values = self.known.values
         best = max((v for s, v in values.items() if len(s.curriculum) >= self.space.length[0]), default=self.middle)
         self.best = self._scaled(best)
         options = {task: self._options(task) for task in self.space.tasks}
@@ -197,7 +197,7 @@ class CurriculumPrior:
             for task in self._next(parent.proposal.curriculum):
                 for settings in options[task]:
                     stage = extended(parent.proposal, task, settings)
-                    if stage not in self.ledger.values and stage not in self.ledger.failed:
+                    if stage not in self.known.values and stage not in self.known.failed:
                         found[stage] = parent
         if not found:
             return []
@@ -214,13 +214,13 @@ class CurriculumPrior:
         ]
 
     def _candidate(self, stage: Proposal, parent: Candidate, mean: float, variance: float, gain: float) -> Candidate:
-        ledger = self.ledger
-        if not ledger.sharing:
-            return Candidate(stage, mean, variance, gain, parent.cost + ledger.price(stage))
-        if stage in ledger.asked:
+        known = self.known
+        if not known.sharing:
+            return Candidate(stage, mean, variance, gain, parent.cost + known.price(stage))
+        if stage in known.asked:
             return Candidate(stage, mean, variance, parent.promise, parent.cost)
         counts = len(stage.curriculum) >= self.space.length[0]
-        return Candidate(stage, mean, variance, parent.promise + gain * counts, parent.cost + ledger.price(stage))
+        return Candidate(stage, mean, variance, parent.promise + gain * counts, parent.cost + known.price(stage))
 
     def _next(self, curriculum: tuple[str, ...]) -> list[str]:
         if curriculum not in self.following:

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
 
-from dermsearch.search.space.space import Choices
+from dermsearch.search.space.proposal import Choices
 
 
 class Encoding(Protocol):

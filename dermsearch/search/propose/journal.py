@@ -19,7 +19,7 @@ from optuna.trial import TrialState
 
 from dermsearch.search.propose.encodings import Encoding
 from dermsearch.search.space.dimensions import Dimension
-from dermsearch.search.space.space import Choices, Proposal
+from dermsearch.search.space.proposal import Choices, Proposal
 
 SHARE = 20  # the file is written whole, so no oftener than takes one part in so many of the time
 

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 
-from dermsearch.search.space.space import Proposal, Space
-from dermsearch.search.tree.durations import relative_cost
+from dermsearch.search.space.proposal import Proposal
 
 
-class Ledger:
-    """Shared by the brain, which writes it, and the sampler, which reads it.
+class Known:
+    """Shared by the proposer, which writes it, and the sampler, which reads it.
 
     A stage is named by the proposal that ends with it. Without `sharing` every proposal trains all of its stages
     anew and only its own score comes out: what a search over a list of curricula does, kept for comparison.
@@ -60,17 +58,3 @@ class Ledger:
 def stages(proposal: Proposal) -> list[Proposal]:
     """The proposals that end with each stage of this one, itself last."""
     return [*(proposal.prefix(depth) for depth in range(1, len(proposal.curriculum))), proposal]
-
-
-def prices(space: Space) -> Callable[[Proposal], float]:
-    """What the last stage of a proposal costs in passes, reckoned once for each task and its settings."""
-
-    @functools.cache
-    def price(task: str, own: tuple[tuple[str, object], ...]) -> float:
-        return relative_cost(space, task, space.settings(task, dict(own)))
-
-    def of_last(proposal: Proposal) -> float:
-        task = proposal.curriculum[-1]
-        return price(task, tuple(v for v in proposal.values if v[0].partition(".")[0] == task))
-
-    return of_last

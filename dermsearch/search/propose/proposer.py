@@ -1,4 +1,4 @@
-"""The brain: asks a sampler for whole curricula, and tells it what they and their prefixes are worth.
+"""The proposer: asks a sampler for whole curricula, and tells it what they and their prefixes are worth.
 
 Proposals are asked for in rounds and told in order once the whole round is judged, so what is proposed depends
 on the study and its scores alone, never on which stage happened to finish first. A run that was interrupted asks
@@ -16,10 +16,10 @@ import optuna
 
 from dermsearch.search.propose.curriculum_prior import CurriculumPrior
 from dermsearch.search.propose.journal import Journal
-from dermsearch.search.propose.known import Ledger, stages
+from dermsearch.search.propose.known import Known, stages
 from dermsearch.search.propose.pruners import Marks
 from dermsearch.search.propose.samplers import KINDS, ROUTINE, ByOptuna, Drawn, Listed, Sampler, optuna_sampler
-from dermsearch.search.space.space import Choices, Proposal
+from dermsearch.search.space.proposal import Choices, Proposal
 from dermsearch.study.config import Search
 
 
@@ -31,7 +31,7 @@ class Asked:
     proposal: Proposal
 
 
-class Brain:
+class Proposer:
     """Asks and tells; no proposal whose score is known, or comes out on another's way, is ever made.
 
     `price` is what one more stage costs, one by default.
@@ -46,20 +46,20 @@ class Brain:
         sharing: bool = True,
     ) -> None:
         self.space, self.search = space, search
-        self.ledger = Ledger(price, sharing)
+        self.known = Known(price, sharing)
         kind = KINDS.get(search.sampler, ROUTINE)
         sampler, self.marks = optuna_sampler(kind, search.sampler_seed), Marks(search, space.length[1])
         self.journal = Journal(space, sampler, kind.encoding, journal, self.marks.pruner())
         self.reported: dict[Proposal, dict[int, float]] = {}  # by step: what a pruner was told of each prefix
         self.sampler: Sampler
         if search.sampler == "grid":
-            self.sampler = Listed(space, self.ledger)
+            self.sampler = Listed(space, self.known)
         elif search.sampler == "random":
-            self.sampler = Drawn(space, self.ledger, search.sampler_seed)
+            self.sampler = Drawn(space, self.known, search.sampler_seed)
         elif search.sampler == "curriculum_prior":
-            self.sampler = CurriculumPrior(space, self.ledger, search.sampler_seed, search.round)
+            self.sampler = CurriculumPrior(space, self.known, search.sampler_seed, search.round)
         else:
-            self.sampler = ByOptuna(space, self.ledger, self.journal, search.round)
+            self.sampler = ByOptuna(space, self.known, self.journal, search.round)
         self.asked = 0
         self.journal.write(at_once=True)
 
@@ -69,9 +69,9 @@ class Brain:
         return self.journal.study
 
     @property
-    def known(self) -> dict[Proposal, float]:
+    def scores(self) -> dict[Proposal, float]:
         """The score of every proposal that has one, asked for or come out on the way."""
-        return {p: v for p, v in self.ledger.values.items() if self._whole(p)}
+        return {p: v for p, v in self.known.values.items() if self._whole(p)}
 
     def ask(self) -> list[Asked]:
         """The next round; empty when the budget or the space is used up."""
@@ -83,7 +83,7 @@ class Brain:
             limit = self.search.round
         found: list[Asked] = []
         while len(found) < limit and (proposal := self._next()) is not None:
-            self.ledger.ask(proposal)
+            self.known.ask(proposal)
             self.journal.begin(proposal)
             found.append(Asked(self.asked, proposal))
             self.asked += 1
@@ -110,15 +110,15 @@ class Brain:
         """
         proposal, failed = asked.proposal, prefixes[-1] is None and pruned is None
         if pruned is not None:
-            self.ledger.pruned.add(pruned)
+            self.known.pruned.add(pruned)
         self.journal.tell(proposal, prefixes, pruned is not None)
         for stage, value in zip(stages(proposal), prefixes, strict=True):
             if value is not None:
-                if stage != proposal and stage not in self.ledger.values and self._whole(stage):
+                if stage != proposal and stage not in self.known.values and self._whole(stage):
                     self.journal.observe(stage, value, self.reported.get(stage) if self.marks.per_seed else None)
-                self.ledger.tell(stage, value)
+                self.known.tell(stage, value)
             elif failed:
-                self.ledger.tell(stage, None)
+                self.known.tell(stage, None)
                 break
 
     def end(self) -> None:
@@ -131,15 +131,15 @@ class Brain:
 
     def _next(self) -> Proposal | None:
         """Of several candidates, equally good for all one knows, the cheapest; the others wait for their turn."""
-        waiting = self.ledger.waiting
-        for proposal in [p for p in waiting if not self.ledger.worth_asking(p)]:
+        waiting = self.known.waiting
+        for proposal in [p for p in waiting if not self.known.worth_asking(p)]:
             waiting.remove(proposal)
-            self.journal.drop(self.journal.trials.pop(proposal, None), self.ledger.values.get(proposal))
+            self.journal.drop(self.journal.trials.pop(proposal, None), self.known.values.get(proposal))
         size = 1 if self.sampler.weighs_cost else self.search.candidates
         while len(waiting) < size and (fresh := self.sampler.propose()) is not None:
             waiting.append(fresh)
         if not waiting:
             return None
-        best = min(waiting, key=self.ledger.cost)
+        best = min(waiting, key=self.known.cost)
         waiting.remove(best)
         return best

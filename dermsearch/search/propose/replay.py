@@ -15,9 +15,9 @@ from dermsearch.errors import UserError, nearest
 from dermsearch.papers.published import IMAGENET, TABLES, published
 from dermsearch.papers.sheet import need, read_sheet
 from dermsearch.search.propose.known import stages
-from dermsearch.search.propose.proposer import Brain
+from dermsearch.search.propose.proposer import Proposer
 from dermsearch.search.space.dimensions import Dimension
-from dermsearch.search.space.space import Proposal
+from dermsearch.search.space.proposal import Proposal
 from dermsearch.study.config import Search
 
 Table = Mapping[tuple[str, ...], float]  # the score of each curriculum
@@ -73,12 +73,12 @@ def replay(table: Table, search: Search, seed: int, sharing: bool = True, to_the
     """
     tasks = sorted({task for curriculum in table for task in curriculum})
     random.Random(seed).shuffle(tasks)
-    brain = Brain(TableSpace(table, tasks), search.model_copy(update={"sampler_seed": seed}), None, sharing=sharing)
+    proposer = Proposer(TableSpace(table, tasks), search.model_copy(update={"sampler_seed": seed}), None, sharing=sharing)
     goal, best, spent, found = max(table.values()), -math.inf, 0, None
     costs: list[int] = []
     scores: list[float] = []
     trained: set[Proposal] = set()
-    while (found is None or to_the_end) and (asked_now := brain.ask()):
+    while (found is None or to_the_end) and (asked_now := proposer.ask()):
         for asked in asked_now:
             path = stages(asked.proposal)
             for stage in path:
@@ -95,7 +95,7 @@ def replay(table: Table, search: Search, seed: int, sharing: bool = True, to_the
                     found = spent if score == goal else None
             if found is not None and not to_the_end:
                 break
-            brain.tell(asked, [table.get(stage.curriculum) if sharing or stage is path[-1] else None for stage in path])
+            proposer.tell(asked, [table.get(stage.curriculum) if sharing or stage is path[-1] else None for stage in path])
     return Replayed(tuple(costs), tuple(scores), found, spent)
 
 

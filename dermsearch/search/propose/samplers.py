@@ -15,15 +15,15 @@ import optuna
 from dermsearch.errors import UserError
 from dermsearch.search.propose.encodings import Codes, Encoding, Slots
 from dermsearch.search.propose.journal import Journal
-from dermsearch.search.propose.known import Ledger
+from dermsearch.search.propose.known import Known
 from dermsearch.search.space.dimensions import draw
-from dermsearch.search.space.space import Choices, Proposal
+from dermsearch.search.space.proposal import Choices, Proposal
 
 PATIENCE = 20  # proposals in a row that are known already, after which the first unknown one is taken
 
 
 class Sampler(Protocol):
-    """Proposes what is open by the ledger; None once nothing is."""
+    """Proposes what is open by the known; None once nothing is."""
 
     weighs_cost: bool  # does it look at what a proposal costs by itself?
 
@@ -70,8 +70,8 @@ class Listed:
 
     weighs_cost = True
 
-    def __init__(self, space: Choices, ledger: Ledger) -> None:
-        self.ledger, self.left = ledger, space.every()
+    def __init__(self, space: Choices, known: Known) -> None:
+        self.known, self.left = known, space.every()
 
     def batch(self) -> float:
         """The whole list."""
@@ -79,7 +79,7 @@ class Listed:
 
     def propose(self) -> Proposal | None:
         """The next that is not known; behind a stage that failed too, so that tables show what was lost."""
-        return next((p for p in self.left if p not in self.ledger.asked and not self.ledger.cut(p)), None)
+        return next((p for p in self.left if p not in self.known.asked and not self.known.cut(p)), None)
 
 
 class Drawn:
@@ -87,8 +87,8 @@ class Drawn:
 
     weighs_cost = False
 
-    def __init__(self, space: Choices, ledger: Ledger, seed: int) -> None:
-        self.space, self.ledger, self.random = space, ledger, np.random.default_rng(seed)
+    def __init__(self, space: Choices, known: Known, seed: int) -> None:
+        self.space, self.known, self.random = space, known, np.random.default_rng(seed)
         self.rest = listed(space)
 
     def batch(self) -> float:
@@ -104,9 +104,9 @@ class Drawn:
                 curriculum = (*curriculum, allowed[self.random.integers(len(allowed))])
             values = [(d.name, draw(d, self.random)) for d in self.space.dimensions if d.task in curriculum]
             proposal = Proposal(curriculum, tuple(sorted(values)))
-            if self.ledger.open(proposal):
+            if self.known.open(proposal):
                 return proposal
-        return next(filter(self.ledger.open, self.rest), None)
+        return next(filter(self.known.open, self.rest), None)
 
 
 class ByOptuna:
@@ -114,8 +114,8 @@ class ByOptuna:
 
     weighs_cost = False
 
-    def __init__(self, space: Choices, ledger: Ledger, journal: Journal, together: int) -> None:
-        self.space, self.ledger, self.journal, self.together = space, ledger, journal, together
+    def __init__(self, space: Choices, known: Known, journal: Journal, together: int) -> None:
+        self.space, self.known, self.journal, self.together = space, known, journal, together
         self.rest = listed(space)
 
     def batch(self) -> float:
@@ -126,11 +126,11 @@ class ByOptuna:
         """What Optuna draws; if that is all known, the first that is not."""
         for _ in range(PATIENCE):
             trial, proposal = self.journal.ask()
-            if self.ledger.open(proposal):
+            if self.known.open(proposal):
                 self.journal.trials[proposal] = trial
                 return proposal
-            self.journal.drop(trial, self.ledger.values.get(proposal))
-        return next(filter(self.ledger.open, self.rest), None)
+            self.journal.drop(trial, self.known.values.get(proposal))
+        return next(filter(self.known.open, self.rest), None)
 
 
 def listed(space: Choices) -> Iterator[Proposal]:

@@ -9,7 +9,7 @@ from dermsearch.search.tree.budget import Budget
 from dermsearch.search.tree.durations import Durations, own, total
 from dermsearch.search.tree.look_up import LookUp
 from dermsearch.search.tree.node import HELD, RUNNING, WAITING, Node
-from dermsearch.search.tree.rungs import Level
+from dermsearch.search.tree.rungs import Rung
 from dermsearch.search.tree.tree import Tree
 
 
@@ -22,10 +22,10 @@ class Admission:
         self.pending: deque[tuple[Asked, list[Node]]] = deque()  # proposals that there may be no room for
         self.counted: set[int] = set()  # numbers of the proposals that there was room for
 
-    def propose(self, level: Level) -> None:
+    def propose(self, rung: Rung) -> None:
         """Let it in as far as there is room."""
-        self.pending = deque(level)
-        new = [each for _, nodes in level for node in nodes for each in (node, *node.fits) if not each.granted]
+        self.pending = deque(rung)
+        new = [each for _, nodes in rung for node in nodes for each in (node, *node.fits) if not each.granted]
         self.look_up.look({node.key: node for node in new}.values())
         self.admit()
 

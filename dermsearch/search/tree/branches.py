@@ -10,8 +10,9 @@ from collections.abc import Iterable
 from typing import Any
 
 from dermsearch.evaluate.base import PROTOCOLS
-from dermsearch.search.space.space import Proposal, Space
-from dermsearch.search.tree.durations import relative_cost
+from dermsearch.search.space.cost import relative_cost
+from dermsearch.search.space.proposal import Proposal
+from dermsearch.search.space.space import Space
 from dermsearch.search.tree.judges import Judges
 from dermsearch.search.tree.node import Node
 from dermsearch.search.tree.tree import Tree

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from dermsearch.study.config import Budget as Limits
+from dermsearch.study.config import Limits
 
 COUNTED = ("curricula", "stages", "epochs")
 PAID = "paid.txt"  # a key per line

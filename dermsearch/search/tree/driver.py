@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from dermsearch.search.propose.proposer import Brain
+from dermsearch.search.propose.proposer import Proposer
 from dermsearch.search.space.space import Space
 from dermsearch.search.tree.admission import Admission
 from dermsearch.search.tree.branches import Branches
@@ -40,7 +40,7 @@ class Driver:
         self,
         study: Study,
         space: Space,
-        brain: Brain,
+        proposer: Proposer,
         store: StageStore,
         sets: Mapping[str, Cases],
         starts: Sequence[Start],
@@ -51,7 +51,7 @@ class Driver:
         claims: Claims | None = None,
         rank: Rank = critical_path,
     ) -> None:
-        self.study, self.space, self.brain, self.store = study, space, brain, store
+        self.study, self.space, self.proposer, self.store = study, space, proposer, store
         self.on_change, self.claims, self.budget = on_change, claims, budget or Budget()
         self.durations = Durations()
         self.tree = Tree(rank, self.durations.expected)
@@ -65,7 +65,7 @@ class Driver:
         for root in self.tree.roots():
             for fit in branches.judged_by_fits(root).fits:
                 self.tree.grant(fit)  # nobody asks a budget for the judging of a root
-        self.rounds = Rounds(study, space, brain, branches, self.admission, store)
+        self.rounds = Rounds(study, space, proposer, branches, self.admission, store)
         self.verdicts: dict[str, list[Verdict]] = {}  # by node key
         self.over = False
         self.stopped = ""  # why the run cannot go on, though nothing failed
@@ -140,7 +140,7 @@ class Driver:
         """Tell what is complete, and give back what was booked for stages that nobody began."""
         self.over = True
         self.rounds.tell()
-        self.brain.end()
+        self.proposer.end()
         for node in self.tree.trained():
             if node.status == WAITING:
                 self.admission.unbook(node)

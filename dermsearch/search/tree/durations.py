@@ -3,20 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
 
-from dermsearch.search.space.space import Space
 from dermsearch.search.tree.node import HELD, RUNNING, WAITING, Node
 from dermsearch.search.tree.tree import Tree
 
 MOVED = 0.02  # relative change of a task's speed after which the tree is ranked anew
-
-
-def relative_cost(space: Space, task: str, settings: dict[str, Any]) -> float:
-    """Passes through the backbone per training image and modality in a stage, over all of its epochs."""
-    cls = space.tasks[task]
-    cost = cls.cost(cls.Config.model_validate(settings["config"]), space.study.data.size)
-    return settings["train"]["epochs"] * cost
 
 
 class Durations:

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from dermsearch.search.propose.proposer import Asked, Brain
-from dermsearch.search.space.space import Proposal, Space
+from dermsearch.search.propose.proposer import Asked, Proposer
+from dermsearch.search.space.proposal import Proposal
+from dermsearch.search.space.space import Space
 from dermsearch.search.tree.admission import Admission
 from dermsearch.search.tree.branches import Branches
 from dermsearch.search.tree.node import FAILED, WAITING, Node
 from dermsearch.search.tree.replicates import Paths, contenders, highest, mean
-from dermsearch.search.tree.rungs import Cut, Level, Levels
+from dermsearch.search.tree.rungs import Cut, Rung, Rungs
 from dermsearch.search.tree.trials import trial
 from dermsearch.storage.stages import StageStore
 from dermsearch.study.config import Study
@@ -24,15 +25,15 @@ class Rounds:
         self,
         study: Study,
         space: Space,
-        brain: Brain,
+        proposer: Proposer,
         branches: Branches,
         admission: Admission,
         store: StageStore,
     ) -> None:
-        self.study, self.space, self.brain, self.store = study, space, brain, store
+        self.study, self.space, self.proposer, self.store = study, space, proposer, store
         self.branches, self.admission, self.tree = branches, admission, branches.tree
         self.now: list[tuple[Asked, Paths]] = []  # per proposal of this round, a path of nodes per seed
-        self.levels: Iterator[Level] = iter(())  # of it: what may be let in when all that was is finished
+        self.rungs: Iterator[Rung] = iter(())  # of it: what may be let in when all that was is finished
         self.cut: dict[int, Cut] = {}  # numbers of proposals that a pruner ended
         self.seeds: dict[str, list[Node]] = {}  # by the first one's key: a stage's nodes, of the seeds that it has
         self.best: float | None = None  # the highest mean over all seeds
@@ -44,20 +45,20 @@ class Rounds:
             return False
         if self.admission.pending:
             return self.admission.admit()
-        return self._next_level() or self._more_seeds() or self.next()
+        return self._next_rung() or self._more_seeds() or self.next()
 
     def next(self) -> bool:
         """Tell the finished round in order, ask for another and let in what the budget has room for."""
         self.tell()
-        asked_now = self.brain.ask()
+        asked_now = self.proposer.ask()
         roots = self.tree.starts()[: 1 if self.study.search.replicates == "leaders" else None]
         self.now = [(a, [self.branches.path(a.proposal, root) for root in roots]) for a in asked_now]
-        self.levels = self._levels(roots)
-        self._next_level()
+        self.rungs = self._rungs(roots)
+        self._next_rung()
         return bool(self.now)
 
     def tell(self) -> None:
-        """Close the round: what is complete of it goes to the brain and into the table of trials, in order."""
+        """Close the round: what is complete of it goes to the proposer and into the table of trials, in order."""
         for asked, paths in self.now:
             cut = self.cut.get(asked.number)
             if cut is None and not (asked.number in self.admission.counted and whole(paths, asked)):
@@ -65,21 +66,21 @@ class Rounds:
             replicates = [self.seeds.get(nodes[0].key, list(nodes)) for nodes in zip(*paths, strict=True)]
             prefixes = [mean(nodes) for nodes in replicates]
             prefixes += [None] * (len(asked.proposal.curriculum) - len(prefixes))
-            self.brain.tell(asked, prefixes, cut.behind if cut else None)
+            self.proposer.tell(asked, prefixes, cut.behind if cut else None)
             self.trials.append(trial(asked, paths, prefixes[-1], cut))
         self.now = []
 
-    def _levels(self, roots: list[Node]) -> Iterator[Level]:
+    def _rungs(self, roots: list[Node]) -> Iterator[Rung]:
         """The round in parts, each of which must be finished before the next is known: mostly just one."""
         if self.space.selections or self.study.search.pruner != "none":
-            return Levels(self.study, self.brain, self.branches, self.store, self.now, roots, self.cut).climb()
+            return Rungs(self.study, self.proposer, self.branches, self.store, self.now, roots, self.cut).climb()
         return iter([by_depth(self.now)])
 
-    def _next_level(self) -> bool:
+    def _next_rung(self) -> bool:
         """Let in what follows of the round; False at its end, or if the budget has no room for any more."""
-        for level in self.levels:
-            self.admission.propose(level)
-            if self.admission.pending or any(n.status == WAITING for _, nodes in level for n in nodes):
+        for rung in self.rungs:
+            self.admission.propose(rung)
+            if self.admission.pending or any(n.status == WAITING for _, nodes in rung for n in nodes):
                 return True
         return False
 
@@ -112,7 +113,7 @@ class Rounds:
         return bool(more)
 
 
-def by_depth(proposals: list[tuple[Asked, Paths]]) -> Level:
+def by_depth(proposals: list[tuple[Asked, Paths]]) -> Rung:
     """Every seed's first stage, then every seed's second, in case the budget ends in between."""
     return [(a, [n for ns in zip(*paths, strict=True) for node in ns for n in node.chain]) for a, paths in proposals]
 

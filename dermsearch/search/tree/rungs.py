@@ -1,7 +1,7 @@
-"""A round that goes up level by level, because what is finished decides what comes next.
+"""A round that goes up rung by rung, because what is finished decides what comes next.
 
 For every depth: segments of which one rate is chosen, rungs at which a pruner looks at the stages, the stages to their
-end, and the pruner again. A decision waits for its whole level and is taken in the order of the proposals, so that it
+end, and the pruner again. A decision waits for its whole rung and is taken in the order of the proposals, so that it
 does not depend on which stage was faster.
 """
 
@@ -12,9 +12,9 @@ from dataclasses import dataclass
 
 from dermsearch.curriculum import ARROW
 from dermsearch.results.tables.schema import CUT, GOES_ON, NOT_CHOSEN
-from dermsearch.search.propose.proposer import Asked, Brain
+from dermsearch.search.propose.proposer import Asked, Proposer
+from dermsearch.search.space.proposal import Proposal
 from dermsearch.search.space.rates import Selection
-from dermsearch.search.space.space import Proposal
 from dermsearch.search.tree.branches import Branches
 from dermsearch.search.tree.node import DONE, DROPPED, FAILED, LOST, PRUNED, Node
 from dermsearch.search.tree.replicates import Paths
@@ -22,7 +22,7 @@ from dermsearch.storage.stages import StageStore
 from dermsearch.study.config import Study
 
 STD, RANK = 0.05, 2.0  # embeddings of a smaller spread, or of a smaller effective rank, have collapsed
-Level = list[tuple[Asked, list[Node]]]  # proposals, and what of them is let in next
+Rung = list[tuple[Asked, list[Node]]]  # proposals, and what of them is let in next
 
 
 @dataclass(frozen=True)
@@ -33,25 +33,25 @@ class Cut:
     why: str
 
 
-class Levels:
+class Rungs:
     """One round."""
 
     def __init__(
         self,
         study: Study,
-        brain: Brain,
+        proposer: Proposer,
         branches: Branches,
         store: StageStore,
         proposals: list[tuple[Asked, Paths]],
         roots: list[Node],
         cut: dict[int, Cut],
     ) -> None:
-        self.study, self.brain, self.branches, self.store = study.name, brain, branches, store
+        self.study, self.proposer, self.branches, self.store = study.name, proposer, branches, store
         self.search, self.proposals, self.roots = study.search, proposals, roots
         self.cut = cut  # by number, the proposals that were pruned; more are added
 
-    def climb(self) -> Iterator[Level]:
-        """Level by level; each must be finished before the next is asked for."""
+    def climb(self) -> Iterator[Rung]:
+        """Rung by rung; each must be finished before the next is asked for."""
         for depth in range(1, max((len(a.proposal.curriculum) for a, _ in self.proposals), default=0) + 1):
             yield from self._choose_rates(depth)
             for rung, until in enumerate(self.search.rungs):
@@ -72,7 +72,7 @@ class Levels:
             and not any(n.status in LOST for path in paths for n in path[:depth])
         ]
 
-    def _nodes(self, depth: int, until: int = 0) -> Level:
+    def _nodes(self, depth: int, until: int = 0) -> Rung:
         """The stages of that depth, or their segments up to a rung."""
         alive = self._alive(depth)
         return [(a, [n for path in paths for n in self._part(path[depth - 1], until)]) for a, paths in alive]
@@ -94,19 +94,19 @@ class Levels:
 
     # Rates -------------------------------------------------------------------------------------------------
 
-    def _choose_rates(self, depth: int) -> Iterator[Level]:
+    def _choose_rates(self, depth: int) -> Iterator[Rung]:
         """Where the stages of that depth have several rates to begin with: begin, then go on with one of them."""
         open_: dict[Proposal, list[Node]] = {}
-        level: Level = []
+        rung: Rung = []
         for a, paths in self._alive(depth):
             prefix = a.proposal.prefix(depth)
             if prefix.curriculum[-1] in self.branches.space.selections and prefix not in self.branches.rates:
                 parent = paths[0][depth - 2] if depth > 1 else self.roots[0]
                 open_[prefix] = self.branches.candidates(prefix, parent)
-                level.append((a, open_[prefix]))
-        if not level:
+                rung.append((a, open_[prefix]))
+        if not rung:
             return
-        yield level
+        yield rung
         for prefix, nodes in open_.items():
             task = prefix.curriculum[-1]
             chosen = choose(nodes, self.branches.space.selections[task])
@@ -130,7 +130,7 @@ class Levels:
                 node.verdict = GOES_ON
             values = [n.value for n in nodes if n.value is not None]
             if nodes and len(values) == len(nodes):
-                self.brain.report(a, depth, rung, values)
+                self.proposer.report(a, depth, rung, values)
                 looked.append((a, paths, values))
         decided: dict[Proposal, bool] = {}
         for a, paths, values in looked:
@@ -138,7 +138,7 @@ class Levels:
             if until and paths[0][depth - 1].granted:
                 continue  # an earlier round has trained it to its end
             if prefix not in decided:
-                decided[prefix] = self.brain.should_prune(a)
+                decided[prefix] = self.proposer.should_prune(a)
             if decided[prefix] and (until or len(a.proposal.curriculum) > depth):
                 self._prune(a, paths, depth, until, sum(values) / len(values))
 

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from dermsearch.search.propose.curriculum_prior import CurriculumPrior
-from dermsearch.search.propose.known import Ledger, stages
+from dermsearch.search.propose.known import Known, stages
 from dermsearch.search.propose.replay import TableSpace
 from dermsearch.search.propose.surrogate import Surrogate, expected_improvement
 from dermsearch.search.space.dimensions import Dimension
-from dermsearch.search.space.space import Proposal
+from dermsearch.search.space.proposal import Proposal
 
 ALONE = {"a": 60.0, "b": 64.0, "c": 70.0}
 
@@ -21,18 +21,18 @@ ALONE = {"a": 60.0, "b": 64.0, "c": 70.0}
 def prior_of(tasks: list[str], longest: int = 2, price: object = None) -> CurriculumPrior:
     chains = (c for n in range(1, longest + 1) for c in itertools.permutations(tasks, n))
     space = TableSpace(dict.fromkeys(chains, 0.0), tasks)
-    return CurriculumPrior(space, Ledger(price), seed=0, together=1)  # type: ignore[arg-type]
+    return CurriculumPrior(space, Known(price), seed=0, together=1)  # type: ignore[arg-type]
 
 
 def tell(prior: CurriculumPrior, **scores: float) -> None:
     for name, value in scores.items():
-        prior.ledger.tell(Proposal(tuple(name.split("_"))), value)
+        prior.known.tell(Proposal(tuple(name.split("_"))), value)
 
 
 def ask(prior: CurriculumPrior) -> tuple[str, ...]:
     proposal = prior.propose()
     assert proposal is not None
-    prior.ledger.ask(proposal)
+    prior.known.ask(proposal)
     return proposal.curriculum
 
 
@@ -87,27 +87,27 @@ def test_settings_are_searched_where_they_pay() -> None:
     """The score falls with the distance of a rate from 0.1; later draws gather there."""
     prior = prior_of(["a", "b"])
     prior.space.dimensions.append(Dimension("a.lr", "log", (0.001, 10.0)))
-    prior = CurriculumPrior(prior.space, Ledger(), seed=0, together=1)
+    prior = CurriculumPrior(prior.space, Known(), seed=0, together=1)
     misses = []  # in powers of ten
     for _ in range(60):
         proposal = prior.propose()
         assert proposal is not None
-        prior.ledger.ask(proposal)
+        prior.known.ask(proposal)
         misses += [abs(np.log10(proposal.settings["a.lr"]) + 1)] if "a" in proposal.curriculum else []
         for stage in stages(proposal):
             miss = abs(np.log10(stage.settings["a.lr"]) + 1) if "a" in stage.curriculum else 1.0
-            prior.ledger.tell(stage, 70.0 - 5 * miss**2 + len(stage.curriculum))
+            prior.known.tell(stage, 70.0 - 5 * miss**2 + len(stage.curriculum))
     assert np.mean(misses[-20:]) < 0.5, "by chance it would be 1"
 
 
 def test_settings_that_were_tried_are_known_again_in_whatever_order_the_study_lists_them() -> None:
     prior = prior_of(["a", "b"])
     prior.space.dimensions += [Dimension("a.z", "log", (0.01, 1.0)), Dimension("a.b", "log", (0.01, 1.0))]
-    prior = CurriculumPrior(prior.space, Ledger(), seed=0, together=1)
+    prior = CurriculumPrior(prior.space, Known(), seed=0, together=1)
     ask(prior)
     *tried, new, latest = prior.draws["a"]
     for values in (*tried, latest):
-        prior.ledger.tell(Proposal(("a",), tuple(sorted(values))), 60.0)
+        prior.known.tell(Proposal(("a",), tuple(sorted(values))), 60.0)
     prior._fit()
     assert new in prior._options("a"), "of all that were drawn only this one is new"
 
@@ -135,19 +135,19 @@ def test_expected_improvement() -> None:
 
 def test_a_proposal_among_ten_thousand_takes_no_longer_than_a_blink() -> None:
     """22 tasks in curricula of up to three: 9,724 stages. Bookkeeping alone is timed by random."""
-    from dermsearch.search.propose.proposer import Brain
+    from dermsearch.search.propose.proposer import Proposer
     from dermsearch.study.config import Search
 
     tasks = [f"t{i}" for i in range(22)]
     chains = {c: 0.0 for n in (1, 2, 3) for c in itertools.permutations(tasks, n)}
     space = TableSpace(chains, tasks)
-    brain = Brain(space, Search(sampler="random", trials=2000), None)
+    proposer = Proposer(space, Search(sampler="random", trials=2000), None)
     began = time.process_time()
-    asked = brain.ask()
+    asked = proposer.ask()
     for one in asked:
-        brain.tell(one, [0.5] * len(one.proposal.curriculum))
+        proposer.tell(one, [0.5] * len(one.proposal.curriculum))
     assert (time.process_time() - began) / len(asked) < 0.005
-    prior = CurriculumPrior(space, Ledger(), seed=0, together=1)
+    prior = CurriculumPrior(space, Known(), seed=0, together=1)
     draw = np.random.default_rng(0)
     taken = []
     for _ in range(32):
@@ -155,8 +155,8 @@ def test_a_proposal_among_ten_thousand_takes_no_longer_than_a_blink() -> None:
         proposal = prior.propose()
         taken.append(time.process_time() - began)
         assert proposal is not None
-        prior.ledger.ask(proposal)
+        prior.known.ask(proposal)
         for stage in stages(proposal):
-            prior.ledger.tell(stage, float(draw.normal()))
+            prior.known.tell(stage, float(draw.normal()))
     assert np.median(taken[22:]) < 0.5
     print(f"prior: {np.median(taken[22:]) * 1000:.0f} ms")

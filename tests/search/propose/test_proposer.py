@@ -14,10 +14,12 @@ import pytest
 from conftest_search import TASKS, make_study
 
 from dermsearch.errors import UserError
-from dermsearch.search.propose.known import Ledger, stages
-from dermsearch.search.propose.proposer import Brain
+from dermsearch.search.propose.known import Known, stages
+from dermsearch.search.propose.proposer import Proposer
 from dermsearch.search.propose.samplers import KINDS
-from dermsearch.search.space.space import Proposal, Space
+from dermsearch.search.space.checks import space_of
+from dermsearch.search.space.proposal import Proposal
+from dermsearch.search.space.space import Space
 from dermsearch.study.config import Search
 
 SAMPLERS = get_args(Search.model_fields["sampler"].annotation)
@@ -33,7 +35,7 @@ CURRICULA: dict[str, dict[str, Any]] = {
     "a reader last": {"tasks": READER, "length": [1, 3]},
     "choices": {"tasks": CHOICES, "length": [1, 2]},
 }
-SPACES = {name: Space(make_study(curriculum=curriculum)) for name, curriculum in CURRICULA.items()}
+SPACES = {name: space_of(make_study(curriculum=curriculum)) for name, curriculum in CURRICULA.items()}
 
 
 def score(stage: Proposal) -> float:
@@ -41,23 +43,23 @@ def score(stage: Proposal) -> float:
     return zlib.crc32(repr((stage.curriculum, stage.values)).encode()) / 2**32
 
 
-def brain_of(space: Space, sampler: str, journal: Path | None = None, **search: Any) -> Brain:
+def proposer_of(space: Space, sampler: str, journal: Path | None = None, **search: Any) -> Proposer:
     search = {"sampler": sampler, "trials": 300, "round": 3, **search}
-    return Brain(space, Search.model_validate(search), journal)
+    return Proposer(space, Search.model_validate(search), journal)
 
 
-def drive(brain: Brain, fails: Any = lambda stage: False) -> list[list[Proposal]]:
+def drive(proposer: Proposer, fails: Any = lambda stage: False) -> list[list[Proposal]]:
     """Run a search to its end; returns what it proposed, round by round."""
     rounds = []
-    while asked_now := brain.ask():
+    while asked_now := proposer.ask():
         rounds.append([asked.proposal for asked in asked_now])
         for asked in asked_now:
             values: list[float | None] = []
             for stage in stages(asked.proposal):
                 lost = fails(stage) or (bool(values) and values[-1] is None)
                 values.append(None if lost else score(stage))
-            brain.tell(asked, values)
-    brain.end()
+            proposer.tell(asked, values)
+    proposer.end()
     return rounds
 
 
@@ -65,22 +67,22 @@ def drive(brain: Brain, fails: Any = lambda stage: False) -> list[list[Proposal]
 @pytest.mark.parametrize("sampler", QUICK)
 def test_a_sampler_proposes_what_is_allowed_once_and_comes_to_all_of_it(sampler: str, name: str) -> None:
     space = SPACES[name]
-    rounds = drive(brain := brain_of(space, sampler))
+    rounds = drive(proposer := proposer_of(space, sampler))
     proposed = [p for found in rounds for p in found]
     everything = set(space.every())
     assert set(proposed) <= everything and len(set(proposed)) == len(proposed)
-    assert brain.known == {p: score(p) for p in everything}, "what was not proposed came out on another's way"
-    assert rounds == drive(brain_of(space, sampler)), "the same study proposes the same"
+    assert proposer.scores == {p: score(p) for p in everything}, "what was not proposed came out on another's way"
+    assert rounds == drive(proposer_of(space, sampler)), "the same study proposes the same"
 
 
 @pytest.mark.parametrize("sampler", QUICK)
 def test_nothing_is_built_on_a_stage_that_failed(sampler: str) -> None:
     space = SPACES["any order"]
     lost = ("odc", "moco_v2")
-    brain = brain_of(space, sampler)
-    rounds = drive(brain, lambda stage: stage.curriculum == lost)
+    proposer = proposer_of(space, sampler)
+    rounds = drive(proposer, lambda stage: stage.curriculum == lost)
     left = {c for c in space.curricula() if c[:2] != lost}
-    assert {p.curriculum for p in brain.known} == left
+    assert {p.curriculum for p in proposer.scores} == left
     told = False
     for found in rounds:
         if sampler != "grid":  # which lists everything at once
@@ -90,8 +92,8 @@ def test_nothing_is_built_on_a_stage_that_failed(sampler: str) -> None:
 
 @pytest.mark.parametrize("sampler", [s for s in QUICK if s != "grid"])
 def test_ranges_are_kept_and_never_end(sampler: str) -> None:
-    space = Space(make_study(curriculum={"tasks": RANGES, "length": [1, 2]}, search={"sampler": "tpe", "trials": 9}))
-    proposed = [p for found in drive(brain_of(space, sampler, trials=24)) for p in found]
+    space = space_of(make_study(curriculum={"tasks": RANGES, "length": [1, 2]}, search={"sampler": "tpe", "trials": 9}))
+    proposed = [p for found in drive(proposer_of(space, sampler, trials=24)) for p in found]
     assert len(set(proposed)) == 24
     for p in proposed:
         assert set(p.settings) == {{"moco_v2": "moco_v2.lr", "odc": "odc.clusters"}[task] for task in p.curriculum}
@@ -103,13 +105,13 @@ def test_ranges_are_kept_and_never_end(sampler: str) -> None:
 
 def test_a_gaussian_process_proposes_what_is_allowed_once() -> None:
     space = SPACES["repeats"]
-    proposed = [p for found in drive(brain_of(space, "gp", trials=8, candidates=1, round=8)) for p in found]
+    proposed = [p for found in drive(proposer_of(space, "gp", trials=8, candidates=1, round=8)) for p in found]
     assert 0 < len(set(proposed)) == len(proposed) <= 8 and set(proposed) <= set(space.every())
 
 
 def test_other_seeds_propose_otherwise() -> None:
     for sampler in ("random", "curriculum_prior"):
-        found = [drive(brain_of(SPACES["any order"], sampler, sampler_seed=seed)) for seed in range(4)]
+        found = [drive(proposer_of(SPACES["any order"], sampler, sampler_seed=seed)) for seed in range(4)]
         assert any(other != found[0] for other in found[1:]), sampler
 
 
@@ -117,56 +119,56 @@ def test_the_cheapest_candidate_goes_first_and_the_others_are_kept() -> None:
     space = SPACES["any order"]
 
     def prices(candidates: int) -> list[float]:
-        brain = brain_of(space, "random", candidates=candidates, trials=5)
-        ledger = Ledger()
+        proposer = proposer_of(space, "random", candidates=candidates, trials=5)
+        known = Known()
         found = []
-        for asked in brain.ask():
-            found.append(ledger.cost(asked.proposal))
-            ledger.ask(asked.proposal)
+        for asked in proposer.ask():
+            found.append(known.cost(asked.proposal))
+            known.ask(asked.proposal)
         return found
 
     assert all(price == 1 for price in prices(100)), "with all to choose from, every proposal adds one stage"
     assert max(prices(1)) > 1
-    brain = brain_of(space, "tpe", candidates=6, trials=6, round=1)
-    first = brain.ask()
-    waiting = list(brain.ledger.waiting)
+    proposer = proposer_of(space, "tpe", candidates=6, trials=6, round=1)
+    first = proposer.ask()
+    waiting = list(proposer.known.waiting)
     assert len(first) == 1 and len(waiting) == 5
-    brain.tell(first[0], [score(s) for s in stages(first[0].proposal)])
-    second = brain.ask()[0].proposal
+    proposer.tell(first[0], [score(s) for s in stages(first[0].proposal)])
+    second = proposer.ask()[0].proposal
     assert second in waiting, "what waited is as cheap as anything new, and came before it"
 
 
 def test_what_waits_for_its_turn_is_not_proposed_again_when_little_is_left() -> None:
     """The sampler draws what is known by now, takes the first of the list that is not, and then draws that one."""
     for seed in range(12):
-        brain = brain_of(SPACES["no singles"], "tpe", candidates=4, round=2, pruner="median", sampler_seed=seed)
-        while asked_now := brain.ask():
-            assert len(set(brain.ledger.waiting)) == len(brain.ledger.waiting)
+        proposer = proposer_of(SPACES["no singles"], "tpe", candidates=4, round=2, pruner="median", sampler_seed=seed)
+        while asked_now := proposer.ask():
+            assert len(set(proposer.known.waiting)) == len(proposer.known.waiting)
             for asked in asked_now:
                 values = [score(stage) for stage in stages(asked.proposal)]
                 for depth, value in enumerate(values, start=1):
-                    brain.report(asked, depth, None, [value])
-                brain.tell(asked, values)  # type: ignore[arg-type]
-        told = [t.user_attrs["curriculum"] for t in brain.study.trials if "curriculum" in t.user_attrs]
+                    proposer.report(asked, depth, None, [value])
+                proposer.tell(asked, values)  # type: ignore[arg-type]
+        told = [t.user_attrs["curriculum"] for t in proposer.study.trials if "curriculum" in t.user_attrs]
         assert len(set(told)) == len(told)
 
 
 def test_a_price_decides_what_is_cheap() -> None:
     space = SPACES["any order"]
     search = Search(sampler="random", trials=3, candidates=100)
-    brain = Brain(space, search, None, price=lambda stage: 10.0 if stage.curriculum[-1] == "odc" else 1.0)
-    assert not any("odc" in asked.proposal.curriculum for asked in brain.ask())
+    proposer = Proposer(space, search, None, price=lambda stage: 10.0 if stage.curriculum[-1] == "odc" else 1.0)
+    assert not any("odc" in asked.proposal.curriculum for asked in proposer.ask())
 
 
-def test_two_brains_may_write_one_journal(tmp_path: Path) -> None:
+def test_two_proposers_may_write_one_journal(tmp_path: Path) -> None:
     path = tmp_path / "optuna.journal"
-    one, two = (brain_of(SPACES["any order"], "tpe", path, trials=6) for _ in range(2))
+    one, two = (proposer_of(SPACES["any order"], "tpe", path, trials=6) for _ in range(2))
     rounds = drive(one)
     assert drive(two) == rounds
     backend = optuna.storages.journal.JournalFileBackend(str(path))
     study = optuna.load_study(study_name="test", storage=optuna.storages.JournalStorage(backend))
     told = {t.user_attrs["curriculum"]: t.value for t in study.trials if "curriculum" in t.user_attrs}
-    assert told == {" > ".join(p.curriculum): value for p, value in one.known.items()}
+    assert told == {" > ".join(p.curriculum): value for p, value in one.scores.items()}
     assert all(json.loads(t.user_attrs["settings"]) == {} for t in study.trials if "settings" in t.user_attrs)
     assert [p.name for p in tmp_path.iterdir()] == ["optuna.journal"]
 
@@ -174,7 +176,7 @@ def test_two_brains_may_write_one_journal(tmp_path: Path) -> None:
 def test_a_sampler_that_needs_a_package_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"search\.sampler: needs the package cmaes"):
-        brain_of(SPACES["any order"], "cmaes")
+        proposer_of(SPACES["any order"], "cmaes")
 
 
 def test_every_sampler_of_optuna_is_one_that_a_study_may_name() -> None:
@@ -183,7 +185,7 @@ def test_every_sampler_of_optuna_is_one_that_a_study_may_name() -> None:
 
 def test_draws_are_spread_over_lengths_and_tasks() -> None:
     first = [
-        brain_of(SPACES["any order"], "random", sampler_seed=s, candidates=1).ask()[0].proposal for s in range(300)
+        proposer_of(SPACES["any order"], "random", sampler_seed=s, candidates=1).ask()[0].proposal for s in range(300)
     ]
     lengths = np.bincount([len(p.curriculum) for p in first])[1:]
     assert (lengths > 70).all(), "a third each"

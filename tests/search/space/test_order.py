@@ -10,7 +10,9 @@ from conftest_search import TASKS, Bench, make_study
 
 from dermsearch.engines.inline import run_inline
 from dermsearch.errors import UserError
+from dermsearch.search.space.checks import space_of
 from dermsearch.search.space.space import Space
+from dermsearch.study.config import Curriculum, Train
 
 READER = {"joint_supervised": {"label": "diagnosis"}}
 SETS: dict[str, dict[str, Any]] = {
@@ -23,7 +25,7 @@ SETS: dict[str, dict[str, Any]] = {
 
 def space(tasks: dict[str, Any], order: str, repeats: bool = False, length: tuple[int, int] = (1, 2)) -> Space:
     curriculum = {"tasks": tasks, "order": order, "repeats": repeats, "length": list(length)}
-    return Space(make_study(curriculum=curriculum))
+    return space_of(make_study(curriculum=curriculum))
 
 
 def allowed(chain: tuple[str, ...], tasks: list[str], order: str, repeats: bool) -> bool:
@@ -87,7 +89,7 @@ def test_every_sampler_proposes_the_listed_order_alone_and_all_of_it(
     proposed = [tuple(trial["curriculum"].split(" > ")) for trial in driver.trials]
     tasks = list(TASKS)
     assert all(list(chain) == sorted(chain, key=tasks.index) for chain in proposed)
-    known = {p.curriculum for p, value in bench.brain.known.items() if value is not None}
+    known = {p.curriculum for p, value in bench.proposer.scores.items() if value is not None}
     assert known == set(driver.space.curricula()) and len(known) == number
     assert all(t["status"] == "done" for t in driver.trials)
 
@@ -112,3 +114,12 @@ def test_a_misspelt_order(bench: Bench) -> None:
         "curriculum.order",
         "must be one of any, listed, not 'lsted'; did you mean 'listed'?",
     )
+
+
+def test_a_space_needs_no_study() -> None:
+    rules = Curriculum.model_validate(
+        {"tasks": {"rotation": {"lr": {"choice": [0.1, 0.2]}}, "odc": {}}, "length": [2, 2]}
+    )
+    own = Space(rules, Train(epochs=3))
+    assert own.count() == len(list(own.every())) == 4
+    assert own.settings("rotation", {"rotation.lr": 0.2})["train"]["epochs"] == 3

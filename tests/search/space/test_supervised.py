@@ -12,7 +12,7 @@ from dermsearch.engines.inline import run_inline
 from dermsearch.errors import UserError
 from dermsearch.run.check import check
 from dermsearch.search.propose.encodings import Slots
-from dermsearch.search.space.space import Space
+from dermsearch.search.space.checks import space_of
 from dermsearch.study.config import Study
 
 READER = "joint_supervised"
@@ -26,7 +26,7 @@ def study(**changes: Any) -> Study:
 
 @pytest.mark.parametrize("repeats", [False, True])
 def test_grid_holds_every_curriculum_in_which_it_comes_last_and_no_other(repeats: bool) -> None:
-    found = list(Space(study(curriculum__repeats=repeats)).curricula())
+    found = list(space_of(study(curriculum__repeats=repeats)).curricula())
     every = [c for n in (1, 2, 3) for c in (itertools.product(TASKS, repeat=n))]
     wanted = [c for c in every if READER not in c[:-1] and (repeats or len(set(c)) == len(c))]
     assert len(found) == len(set(found)) and set(found) == set(wanted)
@@ -58,12 +58,12 @@ def test_stages_that_are_trained_end_with_it(sampler: str, bench: Bench) -> None
 
 def test_lengths_that_none_can_have_are_refused() -> None:
     two = {READER: {}, "odc": {"clusters": 4}}
-    Space(study(curriculum__tasks=two, curriculum__length=[1, 2]))
-    Space(study(curriculum__tasks=two, curriculum__length=[1, 3], curriculum__repeats=True))
+    space_of(study(curriculum__tasks=two, curriculum__length=[1, 2]))
+    space_of(study(curriculum__tasks=two, curriculum__length=[1, 3], curriculum__repeats=True))
     message = r"curriculum.length: must be at most 1, not 2: what reads labels \(joint_supervised\) may only come last"
     with pytest.raises(UserError, match=message):
         alone = {"curriculum__tasks": {READER: {}}, "curriculum__repeats": True, "curriculum__length": [1, 2]}
-        Space(study(**alone))
+        space_of(study(**alone))
 
 
 def test_labels_that_are_not_for_training_are_not_read() -> None:

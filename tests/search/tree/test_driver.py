@@ -79,7 +79,7 @@ def test_a_failed_stage_drops_its_subtree_and_nothing_else(bench: Bench) -> None
     assert lost.error == "dropped: odc failed"
 
 
-def test_seeds_are_replicates_and_the_brain_is_told_their_mean(bench: Bench) -> None:
+def test_seeds_are_replicates_and_the_proposer_is_told_their_mean(bench: Bench) -> None:
     bench.score = lambda job: 0.1 * job["seed"]
     driver = bench.driver(make_study(search__seeds=[1, 2, 6]))
     run_inline(driver, bench.work(driver))
@@ -121,7 +121,7 @@ def test_proposals_do_not_depend_on_who_finishes_first(sampler: str, tmp_path_fa
 def test_prefixes_are_told_as_observations_and_intermediate_values(bench: Bench) -> None:
     driver = bench.driver(make_study(search__sampler="tpe", search__trials=4))
     run_inline(driver, bench.work(driver))
-    trials = bench.brain.study.get_trials(deepcopy=False)
+    trials = bench.proposer.study.get_trials(deepcopy=False)
     proposed = [t for t in trials if "curriculum" in t.user_attrs and not t.user_attrs.get("prefix")]
     assert len(proposed) == 4
     for trial in proposed:

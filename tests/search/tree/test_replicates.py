@@ -76,7 +76,7 @@ def test_rounds_remember_the_best_of_those_before(bench: Bench) -> None:
 
 @pytest.mark.parametrize("sampler", ["grid", "random", "tpe", "curriculum_prior"])
 def test_no_curriculum_with_one_seed_could_have_been_the_best(sampler: str, bench: Bench) -> None:
-    """Not those either that came out on the way of a longer one; and the brain knows the mean over all there is."""
+    """Not those either that came out on the way of a longer one; and the proposer knows the mean over all there is."""
     bench.score = lambda job: 0.4 + 0.2 * zlib.crc32(f"{job['curriculum']} {job['seed']}".encode()) / 2**32
     search = {"sampler": sampler, "trials": 9, "round": 3, "replicates": "leaders", "seeds": [0, 1, 2]}
     driver = bench.driver(make_study(search=search, curriculum__length=[1, 2]))
@@ -90,5 +90,5 @@ def test_no_curriculum_with_one_seed_could_have_been_the_best(sampler: str, benc
     best = max(fmean(values) for values in found.values() if len(values) == 3)
     assert {len(values) for values in found.values()} == {1, 3}
     assert all(high[name] < best for name, values in found.items() if len(values) == 1)
-    told = {" > ".join(p.curriculum): value for p, value in bench.brain.known.items()}
+    told = {" > ".join(p.curriculum): value for p, value in bench.proposer.scores.items()}
     assert told == pytest.approx({name: fmean(values) for name, values in found.items()})

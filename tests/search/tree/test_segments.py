@@ -20,7 +20,7 @@ from dermsearch.results.board.leaderboard import leaderboard
 from dermsearch.results.tables import schema as tables
 from dermsearch.run.plan import lines, make_plan
 from dermsearch.run.run import Outcome, run_study
-from dermsearch.search.space.space import Space
+from dermsearch.search.space.checks import space_of
 from dermsearch.storage.keys import segment_key
 from dermsearch.storage.stages import PartialStage, StageStore
 from dermsearch.study.config import Study
@@ -234,7 +234,7 @@ TASK = "curriculum.tasks.simclr.lr"
 )
 def test_a_choice_of_rates_that_cannot_be_is_refused_in_words(tmp_path: Path, lr: Any, told: str) -> None:
     with pytest.raises(UserError) as error:
-        Space(small(tmp_path, {"simclr": {"lr": lr}}))
+        space_of(small(tmp_path, {"simclr": {"lr": lr}}))
     assert str(error.value).startswith(told) and "\n" not in str(error.value)
 
 
@@ -253,7 +253,7 @@ def test_a_choice_of_rates_that_cannot_be_is_refused_in_words(tmp_path: Path, lr
 )
 def test_a_pruner_that_cannot_be_is_refused_in_words(tmp_path: Path, search: Any, told: str) -> None:
     with pytest.raises((UserError, ValueError)) as error:
-        Space(small(tmp_path, {"simclr": {}}, search=search))
+        space_of(small(tmp_path, {"simclr": {}}, search=search))
     assert told in str(error.value)
 
 

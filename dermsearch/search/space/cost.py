@@ -1,0 +1,30 @@
+"""What stages cost before any was measured: passes through the backbone."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+from dermsearch.search.space.proposal import Proposal
+from dermsearch.search.space.space import Space
+
+
+def relative_cost(space: Space, task: str, settings: dict[str, Any]) -> float:
+    """Passes through the backbone per training image and modality in a stage, over all of its epochs."""
+    cls = space.tasks[task]
+    return settings["train"]["epochs"] * cls.cost(cls.Config.model_validate(settings["config"]), space.size)
+
+
+def prices(space: Space) -> Callable[[Proposal], float]:
+    """What the last stage of a proposal costs in passes, reckoned once for each task and its settings."""
+
+    @functools.cache
+    def price(task: str, own: tuple[tuple[str, object], ...]) -> float:
+        return relative_cost(space, task, space.settings(task, dict(own)))
+
+    def of_last(proposal: Proposal) -> float:
+        task = proposal.curriculum[-1]
+        return price(task, tuple(v for v in proposal.values if v[0].partition(".")[0] == task))
+
+    return of_last

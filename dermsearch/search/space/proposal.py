@@ -1,0 +1,57 @@
+"""A proposal, and what whoever makes one must know of a space."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from dermsearch.search.space.dimensions import Dimension
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """A curriculum with a value for every dimension of its tasks."""
+
+    curriculum: tuple[str, ...]
+    values: tuple[tuple[str, Any], ...] = ()  # sorted by name
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The values by dimension."""
+        return dict(self.values)
+
+    def prefix(self, length: int) -> Proposal:
+        """The shorter curriculum that this one begins with."""
+        tasks = self.curriculum[:length]
+        return Proposal(tasks, tuple((n, v) for n, v in self.values if n.partition(".")[0] in tasks))
+
+
+class Choices(Protocol):
+    """What a sampler must know of a space."""
+
+    @property
+    def tasks(self) -> Mapping[str, Any]:
+        """The tasks by name."""
+
+    @property
+    def dimensions(self) -> list[Dimension]:
+        """What is searched beside the order."""
+
+    @property
+    def name(self) -> str:
+        """Of the study."""
+
+    @property
+    def repeats(self) -> bool:
+        """May a task come again?"""
+
+    @property
+    def length(self) -> tuple[int, int]:
+        """The shortest and the longest curriculum."""
+
+    def may_follow(self, before: Sequence[str], left: int = 0) -> list[str]:
+        """The tasks that may come after these with `left` more behind them."""
+
+    def every(self) -> Iterator[Proposal]:
+        """All proposals of a finite space, short curricula first."""
