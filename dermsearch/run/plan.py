@@ -218,9 +218,9 @@ def _cached(study: Study, space: Space, stores: Mapping[str, CaseStore], proposa
     tree, judges = Tree(), Judges(study, sets, precision)
     plant(tree, study, next(iter(sets.values())), starts(study))
     branches, look_up = Branches(space, tree, judges, precision, study.search), LookUp(store, judges)
-    for root in tree.starts():
+    for seed in study.search.seeds:
         for proposal in proposals:
-            branches.path(proposal, root)
+            branches.path(proposal, seed)
     look_up.look(tree.stages())
     return len(look_up.stored)
 

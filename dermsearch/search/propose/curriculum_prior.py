@@ -20,7 +20,7 @@ import numpy as np
 from dermsearch.search.propose.known import Known, stages
 from dermsearch.search.propose.samplers import listed
 from dermsearch.search.propose.surrogate import Surrogate, expected_improvement
-from dermsearch.search.space.dimensions import coded, draw
+from dermsearch.search.space.dimensions import ROOT, coded, draw
 from dermsearch.search.space.proposal import Choices, Proposal
 
 ALONE, PREFIX = 0.5, 0.5  # prior means of the weights: a step ends half-way
@@ -60,7 +60,10 @@ class CurriculumPrior:
             at = self.columns[d.name].stop
         self.start = np.zeros(at)
         self.start[1:3] = ALONE, PREFIX
-        self.unbegun = space.may_follow((), left=space.length[0] - 1)
+        self.roots = [d for d in by_name if d.name == ROOT]
+        self.starts = [Proposal((), ((ROOT, root),)) for d in self.roots for root in d.values] or [Proposal(())]
+        first = space.may_follow((), left=space.length[0] - 1)
+        self.unbegun = [(start, task) for task in first for start in self.starts]
         self.draws: dict[str, list[Values]] = {task: [] for task in space.tasks}
         self.pending: list[Proposal] = []  # stages that were asked for, in that order, and have no score yet
         self.seen: list[Proposal] = []  # stages that have one
@@ -78,16 +81,16 @@ class CurriculumPrior:
                 tuple((d.name, draw(d, self.random)) for d in dimensions) for _ in range(FRESH if dimensions else 1)
             ]
             self.draws[task] = list(dict.fromkeys([*self.draws[task], *fresh]))[-DRAWS:]
-        found = self._begin_with(self.unbegun.pop(0)) if self.unbegun else self._most_promising()
+        found = self._begin_with(*self.unbegun.pop(0)) if self.unbegun else self._most_promising()
         if found is None:  # settings that were never drawn
             found = next(filter(self.known.open, self.rest), None)
         if found is not None:
             self.pending += [stage for stage in stages(found) if stage not in self.known.asked]
         return found
 
-    def _begin_with(self, task: str) -> Proposal:
+    def _begin_with(self, start: Proposal, task: str) -> Proposal:
         """The shortest curriculum that starts with a task; what must follow is drawn."""
-        found = extended(Proposal(()), task, self.draws[task][-1])
+        found = extended(start, task, self.draws[task][-1])
         for left in range(self.space.length[0] - 2, -1, -1):
             following = str(self.random.choice(self.space.may_follow(found.curriculum, left=left)))
             found = extended(found, following, self.draws[following][-1])
@@ -120,7 +123,7 @@ class CurriculumPrior:
             alone.setdefault(self.place[stage.curriculum[0]], []).append(self._scaled(values[stage]))
         self.alone = np.array([max(alone.get(i, [0.0])) for i in range(len(self.place))])
         self.usual = np.array([np.mean(alone.get(i, [0.0])) for i in range(len(self.place))])
-        rows = [s for s in self.seen if len(s.curriculum) > 1 or self.own[s.curriculum[0]]]
+        rows = [s for s in self.seen if len(s.curriculum) > 1 or self.own[s.curriculum[0]] or self.roots]
         y = np.array([self._scaled(values[s]) for s in rows]) - self._offsets(rows)
         x = self._features(rows, [self._known(s) for s in rows])
         waiting = self._features(self.pending, [self._known(s) for s in self.pending])
@@ -153,7 +156,7 @@ class CurriculumPrior:
                 x[i, :DYNAMIC] = 1, self.alone[last], score, rise
                 x[i, DYNAMIC + last] = 1
                 x[i, DYNAMIC + n + n * previous + last] = 1
-            for d in self.own[stage.curriculum[-1]]:
+            for d in (*self.roots, *self.own[stage.curriculum[-1]]):
                 x[i, self.columns[d.name]] = coded(d, stage.settings[d.name])
         return x
 
@@ -169,7 +172,7 @@ class CurriculumPrior:
         there: dict[int, list[Candidate]] = {}
         for stage, value in values.items():
             there.setdefault(len(stage.curriculum), []).append(Candidate(stage, self._scaled(value)))
-        parents = [Candidate(Proposal(()), 0.0)]
+        parents = [Candidate(start, 0.0) for start in self.starts]
         for depth in range(1, self.space.length[1] + 1):
             grown = there.get(depth, []) + self._grow(parents, options)
             yield grown
@@ -186,7 +189,7 @@ class CurriculumPrior:
         def effect(one: Values) -> float:
             return float(sum(coded(d, v) @ w for (d, w), (_, v) in zip(weights.items(), one, strict=True)))
 
-        tried = {s.values for s in self.seen if s.curriculum == (task,)}
+        tried = {tuple(v for v in s.values if v[0] != ROOT) for s in self.seen if s.curriculum == (task,)}
         fresh = [one for one in drawn if one not in tried]
         return list(dict.fromkeys([max(drawn, key=effect), max(fresh, key=effect, default=drawn[-1]), drawn[-1]]))
 

@@ -73,7 +73,7 @@ class Journal:
         """What Optuna's sampler proposes."""
         trial = self.study.ask(self.order)
         curriculum = self.encoding.read(self.space, trial.params)
-        values = [(d.name, suggest(trial, d)) for d in self.space.dimensions if d.task in curriculum]
+        values = [(d.name, suggest(trial, d)) for d in self.space.dimensions if d.of(curriculum)]
         return trial, Proposal(curriculum, tuple(sorted(values)))
 
     def begin(self, proposal: Proposal) -> None:

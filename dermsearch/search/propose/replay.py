@@ -73,7 +73,9 @@ def replay(table: Table, search: Search, seed: int, sharing: bool = True, to_the
     """
     tasks = sorted({task for curriculum in table for task in curriculum})
     random.Random(seed).shuffle(tasks)
-    proposer = Proposer(TableSpace(table, tasks), search.model_copy(update={"sampler_seed": seed}), None, sharing=sharing)
+    proposer = Proposer(
+        TableSpace(table, tasks), search.model_copy(update={"sampler_seed": seed}), None, sharing=sharing
+    )
     goal, best, spent, found = max(table.values()), -math.inf, 0, None
     costs: list[int] = []
     scores: list[float] = []
@@ -95,7 +97,9 @@ def replay(table: Table, search: Search, seed: int, sharing: bool = True, to_the
                     found = spent if score == goal else None
             if found is not None and not to_the_end:
                 break
-            proposer.tell(asked, [table.get(stage.curriculum) if sharing or stage is path[-1] else None for stage in path])
+            proposer.tell(
+                asked, [table.get(stage.curriculum) if sharing or stage is path[-1] else None for stage in path]
+            )
     return Replayed(tuple(costs), tuple(scores), found, spent)
 
 

@@ -102,7 +102,7 @@ class Drawn:
             for left in reversed(range(self.random.integers(self.space.length[0], self.space.length[1] + 1))):
                 allowed = self.space.may_follow(curriculum, left=left)
                 curriculum = (*curriculum, allowed[self.random.integers(len(allowed))])
-            values = [(d.name, draw(d, self.random)) for d in self.space.dimensions if d.task in curriculum]
+            values = [(d.name, draw(d, self.random)) for d in self.space.dimensions if d.of(curriculum)]
             proposal = Proposal(curriculum, tuple(sorted(values)))
             if self.known.open(proposal):
                 return proposal

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,9 +13,12 @@ from dermsearch.errors import UserError
 from dermsearch.study.reading import say
 
 
+ROOT = "encoder"  # the dimension that says what a curriculum begins with, where a study has several roots
+
+
 @dataclass(frozen=True)
 class Dimension:
-    """One scalar of one task that the search varies."""
+    """One scalar of one task that the search varies, or the root."""
 
     name: str  # "moco_v2.lr"
     kind: str  # choice | log | range
@@ -24,6 +28,10 @@ class Dimension:
     def task(self) -> str:
         """The task that it belongs to."""
         return self.name.partition(".")[0]
+
+    def of(self, curriculum: Iterable[str]) -> bool:
+        """Does a proposal of that curriculum have a value for it?"""
+        return self.name == ROOT or self.task in curriculum
 
     @property
     def probes(self) -> tuple[Any, ...]:

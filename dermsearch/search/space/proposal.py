@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from dermsearch.search.space.dimensions import Dimension
+from dermsearch.search.space.dimensions import ROOT, Dimension
 
 
 @dataclass(frozen=True)
@@ -21,10 +21,15 @@ class Proposal:
         """The values by dimension."""
         return dict(self.values)
 
+    @property
+    def root(self) -> str:
+        """The name of what it begins with; empty where a study has one root only."""
+        return self.settings.get(ROOT, "")
+
     def prefix(self, length: int) -> Proposal:
         """The shorter curriculum that this one begins with."""
         tasks = self.curriculum[:length]
-        return Proposal(tasks, tuple((n, v) for n, v in self.values if n.partition(".")[0] in tasks))
+        return Proposal(tasks, tuple((n, v) for n, v in self.values if n.partition(".")[0] in (ROOT, *tasks)))
 
 
 class Choices(Protocol):

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from dermsearch.errors import UserError
+from dermsearch.search.space.dimensions import ROOT, Dimension
 from dermsearch.search.space.proposal import Proposal
 from dermsearch.search.space.settings import read_task
 from dermsearch.study.config import Curriculum, Train
@@ -25,14 +26,19 @@ class Space:
         looks: Sequence[int] = (),
         size: int = 64,
         name: str = "space",
+        roots: Sequence[str] = ("",),
     ) -> None:
-        """Tasks that are trained by `train`, looked at after so many epochs, on images of so many pixels a side."""
+        """Tasks that are trained by `train`, looked at after so many epochs, on images of so many pixels a side.
+
+        Of several roots every curriculum may begin with each.
+        """
         self.name, self.size, self.looks = name, size, looks
         self.length, self.order, self.repeats = curriculum.length, curriculum.order, curriculum.repeats
         self.given = {task: read_task(task, given, train) for task, given in curriculum.tasks.items()}
         self.tasks = {task: given.task for task, given in self.given.items()}
         self.selections = {task: given.selection for task, given in self.given.items() if given.selection}
-        self.dimensions = [d for given in self.given.values() for d in given.dimensions]
+        self.dimensions = [Dimension(ROOT, "choice", tuple(roots))] * (len(roots) > 1)
+        self.dimensions += [d for given in self.given.values() for d in given.dimensions]
 
     def settings(self, task: str, values: dict[str, Any]) -> dict[str, Any]:
         """Everything that trains one stage of `task`: {"config": ..., "train": ...}, nothing left open."""
@@ -88,7 +94,7 @@ class Space:
             return None
         total = 0
         for curriculum in self.curricula():
-            total += math.prod(len(d.values) for d in self.dimensions if d.task in curriculum)
+            total += math.prod(len(d.values) for d in self.dimensions if d.of(curriculum))
             if total > LARGEST:
                 raise UserError(f"curriculum: has more than {LARGEST:,} proposals; search fewer tasks or lengths")
         return total
@@ -96,6 +102,6 @@ class Space:
     def every(self) -> Iterator[Proposal]:
         """All proposals of a finite space, short curricula first."""
         for curriculum in self.curricula():
-            own = [d for d in self.dimensions if d.task in curriculum]
+            own = [d for d in self.dimensions if d.of(curriculum)]
             for values in itertools.product(*(d.values for d in own)):
                 yield Proposal(curriculum, tuple(sorted((d.name, v) for d, v in zip(own, values, strict=True))))

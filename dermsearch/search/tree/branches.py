@@ -34,9 +34,9 @@ class Branches:
         self._stages: dict[tuple[str, str, Values], Node] = {}
         self._settings: dict[tuple[str, Values], tuple[dict[str, Any], float]] = {}
 
-    def path(self, proposal: Proposal, root: Node) -> list[Node]:
-        """The stages of a proposal, up to the first whose rate is still to be chosen."""
-        nodes, at = [], root
+    def path(self, proposal: Proposal, seed: int) -> list[Node]:
+        """The stages of a proposal with that seed, up to the first whose rate is still to be chosen."""
+        nodes, at = [], self.tree.start(seed, proposal.root)
         for depth, task in enumerate(proposal.curriculum, start=1):
             values = own_values(proposal, task)
             if task in self.space.selections:

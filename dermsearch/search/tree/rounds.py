@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from dermsearch.search.propose.proposer import Asked, Proposer
@@ -51,9 +51,9 @@ class Rounds:
         """Tell the finished round in order, ask for another and let in what the budget has room for."""
         self.tell()
         asked_now = self.proposer.ask()
-        roots = self.tree.starts()[: 1 if self.study.search.replicates == "leaders" else None]
-        self.now = [(a, [self.branches.path(a.proposal, root) for root in roots]) for a in asked_now]
-        self.rungs = self._rungs(roots)
+        seeds = self.study.search.seeds[: 1 if self.study.search.replicates == "leaders" else None]
+        self.now = [(a, [self.branches.path(a.proposal, seed) for seed in seeds]) for a in asked_now]
+        self.rungs = self._rungs(seeds)
         self._next_rung()
         return bool(self.now)
 
@@ -70,10 +70,10 @@ class Rounds:
             self.trials.append(trial(asked, paths, prefixes[-1], cut))
         self.now = []
 
-    def _rungs(self, roots: list[Node]) -> Iterator[Rung]:
+    def _rungs(self, seeds: Sequence[int]) -> Iterator[Rung]:
         """The round in parts, each of which must be finished before the next is known: mostly just one."""
         if self.space.selections or self.study.search.pruner != "none":
-            return Rungs(self.study, self.proposer, self.branches, self.store, self.now, roots, self.cut).climb()
+            return Rungs(self.study, self.proposer, self.branches, self.store, self.now, seeds, self.cut).climb()
         return iter([by_depth(self.now)])
 
     def _next_rung(self) -> bool:
@@ -89,8 +89,8 @@ class Rounds:
 
         A shorter curriculum that came out on a proposal's way may be the best as well.
         """
-        roots = self.tree.starts()
-        if self.study.search.replicates == "all" or len(roots) == 1:
+        seeds = self.study.search.seeds
+        if self.study.search.replicates == "all" or len(seeds) == 1:
             return False
         standing: dict[str, tuple[Asked, Paths, Proposal]] = {}
         for asked, paths in self.now:
@@ -103,7 +103,7 @@ class Rounds:
         more: list[tuple[Asked, Paths]] = []
         for first in contenders(stages, self.best):
             asked, paths, stage = standing[first.key]
-            replicates = [self.branches.path(stage, root) for root in roots]
+            replicates = [self.branches.path(stage, seed) for seed in seeds]
             for nodes in zip(*replicates, strict=True):
                 self.seeds[nodes[0].key] = list(nodes)
             if stage == asked.proposal:

@@ -7,7 +7,7 @@ does not depend on which stage was faster.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from dermsearch.curriculum import ARROW
@@ -43,11 +43,11 @@ class Rungs:
         branches: Branches,
         store: StageStore,
         proposals: list[tuple[Asked, Paths]],
-        roots: list[Node],
+        seeds: Sequence[int],
         cut: dict[int, Cut],
     ) -> None:
         self.study, self.proposer, self.branches, self.store = study.name, proposer, branches, store
-        self.search, self.proposals, self.roots = study.search, proposals, roots
+        self.search, self.proposals, self.seeds = study.search, proposals, seeds
         self.cut = cut  # by number, the proposals that were pruned; more are added
 
     def climb(self) -> Iterator[Rung]:
@@ -101,7 +101,8 @@ class Rungs:
         for a, paths in self._alive(depth):
             prefix = a.proposal.prefix(depth)
             if prefix.curriculum[-1] in self.branches.space.selections and prefix not in self.branches.rates:
-                parent = paths[0][depth - 2] if depth > 1 else self.roots[0]
+                start = self.branches.tree.start(self.seeds[0], prefix.root)
+                parent = paths[0][depth - 2] if depth > 1 else start
                 open_[prefix] = self.branches.candidates(prefix, parent)
                 rung.append((a, open_[prefix]))
         if not rung:
@@ -116,7 +117,7 @@ class Rungs:
                 if node is not chosen:
                     self._forget(node)
         for a, paths in self.proposals:
-            paths[:] = [self.branches.path(a.proposal, root) for root in self.roots]
+            paths[:] = [self.branches.path(a.proposal, seed) for seed in self.seeds]
 
     # Pruning -----------------------------------------------------------------------------------------------
 

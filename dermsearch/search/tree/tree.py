@@ -45,9 +45,9 @@ class Tree:
             self._push(self.nodes[key])
         return self.nodes[key]
 
-    def starts(self) -> list[Node]:
-        """The roots that curricula start from, one per seed for each of the study's."""
-        return [n for n in self.roots() if n.title == ROOT_CURRICULUM]
+    def start(self, seed: int, name: str = "") -> Node:
+        """The root that curricula of that seed start from; of several, the one of that name."""
+        return next(n for n in self.roots() if (n.seed, n.name, n.title) == (seed, name, ROOT_CURRICULUM))
 
     def roots(self) -> list[Node]:
         """All roots, those of baselines too."""
