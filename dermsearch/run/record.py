@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from dermsearch import __version__
-from dermsearch.results.tables import schema as tables
-from dermsearch.search.tree.driver import KEPT, Driver
+from dermsearch.results.tables.schema import FIT, PRETEXT
+from dermsearch.results.tables.writer import WHOLE, Writer
+from dermsearch.search.tree.driver import Driver
 from dermsearch.search.tree.node import DONE, FAILED, LOST, Node
 from dermsearch.storage.place import READERS
+from dermsearch.work.record import MADE
 
 
 class Recorder:
@@ -23,72 +25,95 @@ class Recorder:
     def __init__(self, driver: Driver, folder: Path, caveats: str = "") -> None:
         self.driver, self.folder, self.caveats = driver, folder, caveats
         self.provenance = {"study": driver.study.name, "version": __version__, "commit": commit()}
-        self.histories: dict[str, list[dict[str, Any]]] = {}  # by stage key
-
-    def _read_histories(self, stages: Iterable[Node]) -> None:
-        """The epochs of finished stages, each read once: thousands may have come from the store together."""
-        new = [n.key for n in stages if n.key not in self.histories]
-        with ThreadPoolExecutor(READERS) as pool:
-            self.histories.update(zip(new, pool.map(self.driver.store.history, new), strict=True))
+        self.tables = Writer(folder / "tables")
 
     def write(self) -> None:
-        """All tables, each whole."""
+        """All tables, each whole; only rows of what has finished since the last time are new."""
         tree = self.driver.tree
         provenance = {**self.provenance, "caveats": "; ".join(filter(None, [self.caveats, ended_by(self.driver)]))}
-        over = [n for n in tree.stages() if n.status in (DONE, *LOST)]
-        judged = [n for n in tree.nodes.values() if n.status == DONE and not n.until]
-        self._read_histories(n for n in judged if n.parent)
-        rows: dict[str, list[dict[str, Any]]] = {
-            "trials": self.driver.trials,
-            "stages": [self._stage(n) for n in over],
-            "segments": [self._segment(n) for n in tree.trained() if n.until and n.status in (DONE, FAILED)],
-            "epochs": [self._epoch(n, row) for n in judged if n.parent for row in self.histories[n.key]],
-            "scores": [
-                {"stage": n.key, "curriculum": n.curriculum, **row, "seed": n.seed}
-                for n in judged
-                for row in self.driver.scores[n.key]
-            ],
-        }
+        nodes = list(tree.nodes.values())
+        self._add_histories(n for n in nodes if n.status == DONE and n.task and not n.until)
+        for node in nodes:
+            if node.key in self.driver.verdicts and not node.until and not self.tables.has("judgements", node.key):
+                self._add_judgements(node)
+        over = [n for n in nodes if n.kind in ("stage", "fit") and n.status in (DONE, *LOST)]
+        segments = [n for n in nodes if n.until and n.status in (DONE, FAILED)]
+        self.tables.put("trials", WHOLE, self.driver.trials)
+        self.tables.put("stages", WHOLE, [self._stage(n) for n in over])
+        self.tables.put("segments", WHOLE, [self._segment(n) for n in segments])
         for node in over:
-            if "traceback" in node.record:  # a bug, not a setting: its author will want all of it
-                path = self.folder / "errors" / f"{node.key}.txt"
-                path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_text(f"{node.curriculum}, seed {node.seed}\n\n{node.record['traceback']}")
-        for name, found in rows.items():
-            table = tables.build(name, [{**row, **provenance} for row in found])
-            tables.write(table, self.folder / "tables" / f"{name}.arrow")
+            self._tell_of_bug(node, node.record.get("traceback", ""))
+        self.tables.save(tree.nodes, provenance)
+
+    def _add_histories(self, nodes: Iterable[Node]) -> None:
+        """The epochs of what is finished, each read once: thousands may have come from the store together."""
+        new = [node for node in nodes if not self.tables.has("epochs", node.key)]
+        with ThreadPoolExecutor(READERS) as pool:
+            for node, history in zip(new, pool.map(lambda n: self.driver.store.history(n.key), new), strict=True):
+                own = {**self._of(node), "task": node.task}
+                rows = [{**own, **row, "parts": json.dumps(row["parts"])} for row in history]
+                self.tables.put("epochs", node.key, rows)
+
+    def _add_judgements(self, node: Node) -> None:
+        """What was said of a node, or why it was not. A fit's belong to the stage that it is of."""
+        of = node.parent if node.kind == "fit" and node.parent else node
+        scores, confusions, judgements = [], [], []
+        for verdict in self.driver.verdicts[node.key]:
+            judge, judgement = verdict.judge, verdict.judgement
+            own = {**self._of(of), **judge.model_dump(include={"protocol", "data", "labelled", "draw", "split"})}
+            judgements.append(
+                {
+                    **own,
+                    "status": "done" if judgement else "failed",
+                    "reused": verdict.reused,
+                    "seconds": judgement["seconds"] if judgement else None,
+                    "reason": verdict.reason,
+                }
+            )
+            scores += [{**own, **row} for row in judgement["rows"]] if judgement else []
+            confusions += [{**own, **row} for row in judgement["confusions"]] if judgement else []
+            self._tell_of_bug(node, verdict.traceback, f", {judge}")
+        for name, rows in (("scores", scores), ("confusions", confusions), ("judgements", judgements)):
+            self.tables.put(name, node.key, rows)
 
     @staticmethod
-    def _stage(node: Node) -> dict[str, Any]:
+    def _of(node: Node) -> dict[str, Any]:
+        """Whose a row is."""
+        return {"stage": node.key, "curriculum": str(node.curriculum), "root": node.root.name, "seed": node.seed}
+
+    def _stage(self, node: Node) -> dict[str, Any]:
         return {
+            **self._of(node),
             "key": node.key,
+            "kind": FIT if node.kind == "fit" else PRETEXT,
             "parent": node.origin.key,  # not of a segment of its own
             "depth": node.depth,
-            "curriculum": node.curriculum,
             "task": node.task,
             "settings": json.dumps(node.settings, sort_keys=True),
-            "seed": node.seed,
             "status": node.status,
             "reused": node.reused,
             "error": node.error,
-            **{k: node.record.get(k) for k in KEPT},
+            **{name: node.record.get(name) for name in MADE},
         }
 
-    @staticmethod
-    def _segment(node: Node) -> dict[str, Any]:
-        own = ("key", "stage", "curriculum", "task", "seed", "until", "status", "verdict", "value", "reused", "error")
+    def _segment(self, node: Node) -> dict[str, Any]:
+        own = ("key", "stage", "task", "until", "status", "verdict", "value", "reused", "error")
         return {
+            **self._of(node),
             **{name: getattr(node, name) for name in own},
             "parent": node.origin.key,
             "settings": json.dumps(node.settings, sort_keys=True),
-            **{k: node.record.get(k) for k in ("seconds", "epochs")},
+            **{name: node.record.get(name) for name in ("seconds", "epochs")},
             **(node.record.get("last") or {}),
         }
 
-    @staticmethod
-    def _epoch(node: Node, row: dict[str, Any]) -> dict[str, Any]:
-        own = {"stage": node.key, "curriculum": node.curriculum, "task": node.task, "seed": node.seed}
-        return {**own, **row, "parts": json.dumps(row["parts"])}
+    def _tell_of_bug(self, node: Node, traceback: str, judge: str = "") -> None:
+        """A bug, not a setting: its author will want all of it."""
+        if not traceback:
+            return
+        path = self.folder / "errors" / f"{node.key}.txt"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"{node.curriculum}, seed {node.seed}{judge}\n\n{traceback}")
 
 
 def ended_by(driver: Driver) -> str:

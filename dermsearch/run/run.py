@@ -20,8 +20,8 @@ from dermsearch.errors import UserError
 from dermsearch.run.check import check, check_cases
 from dermsearch.run.loggers import make_loggers
 from dermsearch.run.progress import Progress
-from dermsearch.run.roots import keep_weights, starts
 from dermsearch.run.record import Recorder, ended_by
+from dermsearch.run.roots import keep_weights, starts
 from dermsearch.search.propose.proposer import Proposer
 from dermsearch.search.space.cost import prices
 from dermsearch.search.tree.budget import Budget

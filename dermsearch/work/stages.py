@@ -34,7 +34,8 @@ def make_stage(job: Job, store: StageStore, device: torch.device) -> Made:
     if manifest is None:
         started = time.perf_counter()
         encoders, artifact = start(job, store)
-        trained = train(job, store, encoders, artifact, device) if job.task else Trained([], dict(artifact))
+        root = Trained([], {**artifact, ENCODERS: encoders.part()})
+        trained = train(job, store, encoders, artifact, device) if job.task else root
         manifest = {
             "task": job.task,
             "parent": job.parent,
@@ -48,7 +49,7 @@ def make_stage(job: Job, store: StageStore, device: torch.device) -> Made:
             "took": time.perf_counter() - started,
         }
         if world.rank() == 0:
-            store.commit(job.key, {**trained.parts, ENCODERS: encoders_part(encoders)}, trained.history, manifest)
+            store.commit(job.key, trained.parts, trained.history, manifest)
             for segment in job.segments:
                 store.clear_partial(segment)
     record = Record(key=job.key, status="done", reused=reused, **{name: manifest.get(name) for name in MADE})
@@ -72,16 +73,15 @@ def make_segment(job: Job, store: StageStore, device: torch.device) -> Made:
     encoders, artifact = start(job, store)
     trained = train(job, store, encoders, artifact, device)
     about = made(job, trained.history, device) | {"last": {name: trained.history[-1][name] for name in LAST}}
-    part = encoders_part(encoders)
-    parts = {**trained.parts, ENCODERS: part}
     if world.rank() == 0:
         told = {"stage": job.stage, "until": job.until, "study": job.study}
-        store.commit_segment(job.key, {**about, **told}, parts if job.keeps else {})
+        store.commit_segment(job.key, {**about, **told}, trained.parts if job.keeps else {})
         whole = store.manifest(job.stage) is not None  # trained by another study, which had no use for segments
         for key in (*job.segments, *([job.key] if whole else [])):  # nothing goes on from those now
             store.clear_partial(key)
-    judged = Encoders.empty(*shape_of(job)).load(part.state)  # without what ties them to other processes
-    return Record(key=job.key, status="done", **about), judged, parts
+    # Without what ties them to other processes.
+    judged = Encoders.empty(*shape_of(job)).load(trained.parts[ENCODERS].state)
+    return Record(key=job.key, status="done", **about), judged, trained.parts
 
 
 def start(job: Job, store: StageStore) -> tuple[Encoders, dict[str, Part]]:
@@ -145,12 +145,6 @@ def made(job: Job, history: list[dict[str, Any]], device: torch.device) -> dict[
         "node": job.node,
         "workers": world.size(),
     }
-
-
-def encoders_part(encoders: Encoders) -> Part:
-    """Encoders as they are handed on."""
-    state = {name: weights.detach().cpu().clone() for name, weights in encoders.state_dict().items()}
-    return Part({"name": encoders.name, "modalities": list(encoders.modalities)}, state)
 
 
 def shape_of(job: Job) -> tuple[str, tuple[str, ...], str]:

@@ -12,7 +12,6 @@ import numpy as np
 from dermsearch.errors import UserError
 from dermsearch.study.reading import say
 
-
 ROOT = "encoder"  # the dimension that says what a curriculum begins with, where a study has several roots
 
 

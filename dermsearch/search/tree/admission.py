@@ -37,7 +37,7 @@ class Admission:
             if asked.number not in self.counted and not self.budget.book(curricula=1):
                 break
             self.counted.add(asked.number)
-            for node in [each for node in nodes for each in (node, *node.fits)]:
+            for node in [each for stage in nodes for each in (stage, *stage.fits)]:
                 if node.granted or node.status != WAITING:
                     continue
                 if not self._grant(node):
