@@ -156,25 +156,37 @@ def prepare_folder(out: Path, study: Study) -> None:
 
 
 def summarise(driver: Driver, seconds: float, out: Path) -> Outcome:
-    """Counts and the best curriculum."""
-    stages = driver.tree.stages()
-    done_here = [n for n in driver.tree.trained() if n.status == DONE and not n.reused]  # segments among them
+    """Counts, and whatever failed."""
+    stages, fits = driver.tree.stages(), driver.tree.fits()
+    here = [n for n in driver.tree.trained() if n.status == DONE and not n.reused]  # segments among them
     # A root's judging among them; a segment's failure is that of its stage, or of a rate that another one beats.
-    failed = [n for n in driver.tree.nodes.values() if n.status == FAILED and not n.until]
-    counts = {
-        "proposed": len(stages),
-        "trained": sum(not n.until for n in done_here),
-        "reused": sum(n.status == DONE and n.reused for n in stages),
-        "failed": sum(n.status == FAILED for n in stages),
-        "pruned": sum(n.status == PRUNED for n in stages),
-        "dropped": sum(n.status == DROPPED for n in stages),
-    }
+    failures = [(n, n.error) for n in driver.tree.nodes.values() if n.status == FAILED and not n.until and not n.judge]
+    unjudged = [
+        (driver.tree.nodes[key], f"{verdict.judge}: {verdict.reason}")
+        for key, verdicts in driver.verdicts.items()
+        for verdict in verdicts
+        if verdict.judgement is None
+    ]
+
+    def count(nodes: list[Node], status: str, reused: bool | None = None) -> int:
+        return sum(n.status == status and reused in (None, n.reused) for n in nodes)
+
+    failed = [{"curriculum": str(n.curriculum), "seed": n.seed, "error": error} for n, error in failures + unjudged]
     summary = {
         "study": driver.study.name,
         "results": str(out),
         "store": driver.store.where,
         "trials": len(driver.trials),
-        "stages": counts,
+        "stages": {
+            "proposed": len(stages),
+            "trained": count(stages, DONE, False),
+            "reused": count(stages, DONE, True),
+            "failed": count(stages, FAILED),
+            "pruned": count(stages, PRUNED),
+            "dropped": count(stages, DROPPED),
+        },
+        "fits": {"trained": count(fits, DONE, False), "reused": count(fits, DONE, True)},
+        "judgements": {"failed": len(unjudged)},
         "budget": {
             "ended_by": driver.budget.ended,
             "said": ended_by(driver),
@@ -182,12 +194,12 @@ def summarise(driver: Driver, seconds: float, out: Path) -> Outcome:
             "left": len(driver.left()),
         },
         "seconds": round(seconds, 2),
-        "training_seconds": round(sum(own(n, "seconds") for n in done_here), 2),
-        "judging_seconds": round(sum(n.record.get("judge_seconds") or 0.0 for n in done_here), 2),
-        "overhead_seconds": overhead(done_here),
-        "failures": [{"curriculum": n.curriculum, "seed": n.seed, "error": n.error} for n in failed],
+        "training_seconds": round(sum(own(n, "seconds") for n in here), 2),
+        "judging_seconds": round(sum(n.record.get("judge_seconds") or 0.0 for n in here), 2),
+        "overhead_seconds": overhead(here),
+        "failures": failed,
     }
-    return Outcome(summary, [(n.curriculum, n.error) for n in failed])
+    return Outcome(summary, [(each["curriculum"], each["error"]) for each in failed])
 
 
 def overhead(trained: list[Node]) -> dict[str, float]:

@@ -17,14 +17,13 @@ def digest(*parts: Any) -> str:
 
 def view(data: Data, fingerprint: str) -> dict[str, Any]:
     """What is seen of a data set: its cases, and how they are looked at."""
-    seen = {
+    return {
         "cases": fingerprint,
         "modalities": data.modalities,
         "size": data.size,
         "border": data.border,
         "normalise": data.normalise,
     }
-    return seen | ({"metadata": data.metadata} if data.metadata else {})
 
 
 def root_key(data: Data, fingerprint: str, encoder: str, branches: str, seed: int, weights: str = "") -> str:

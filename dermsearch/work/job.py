@@ -40,6 +40,7 @@ class Judge(Message):
     data: str  # one of the job's data sets
     labelled: str  # all, 20 of every class, or 10%
     draw: int
+    metadata: tuple[str, ...] = ()  # columns that it reads
     split: str = "val"
 
     @property
@@ -53,8 +54,12 @@ class Judge(Message):
 
     def key(self, of: str, cases: Cases, precision: str, seed: int) -> str:
         """Of its judgement of a stage or fit."""
-        own = self.protocol, self.version, self.config, cases.view, self.labelled, self.draw, self.split
+        own = self.protocol, self.version, self.config, self.view(cases), self.labelled, self.draw, self.split
         return judgement_key(of, *own, precision, seed)
+
+    def view(self, cases: Cases) -> dict[str, Any]:
+        """What it sees of its data set, as keys have it."""
+        return cases.view | ({"metadata": self.metadata} if self.metadata else {})
 
     def __str__(self) -> str:
         few = "" if self.labelled == "all" else f" from {self.labelled}"

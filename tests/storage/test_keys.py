@@ -50,12 +50,12 @@ FIELDS: dict[str, tuple[Any, set[str]]] = {
     "data.ours.modalities": (["clinic"], ALL),
     "data.ours.transductive": (True, ALL),
     "data.ours.labelled": ("20", {"judgement"}),
-    "data.ours.metadata": (["age"], ALL),
+    "data.ours.metadata": (["age"], NONE),  # of what reads tables, below
     "data.theirs.size": (48, JUDGED),
     "data.theirs.border": (0.1, JUDGED),
     "data.theirs.normalise": ("derm7pt", JUDGED),
     "data.theirs.labelled": ("20", NONE),  # its only protocol says it for itself
-    "data.theirs.metadata": (["age"], JUDGED),
+    "data.theirs.metadata": (["age"], NONE),
     "encoder.name": ("resnet18", ALL),
     "encoder.branches": ("separate", ALL),
     "encoder.weights": (None, NONE),  # by their content, below
@@ -194,6 +194,19 @@ def test_versions_are_in_keys(monkeypatch: pytest.MonkeyPatch) -> None:
             patch.setattr(of, "version", of.version + 1)
             after = keys(RAW)
         assert {kind for kind in KINDS if after[kind] != BEFORE[kind]} == expected
+
+
+def test_columns_are_in_the_keys_of_what_reads_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    from dataclasses import replace
+
+    from dermsearch.evaluate.base import PROTOCOLS
+    from dermsearch.pretext.base import find_task
+
+    knn = PROTOCOLS.find("knn")
+    monkeypatch.setattr(find_task("moco_v2"), "tables", True)
+    monkeypatch.setattr(knn, "nature", replace(knn.nature, needs=frozenset({"features", "tables"})))
+    before, after = keys(RAW), keys(changed("data.ours.metadata", ["age"]))
+    assert all(after[kind] != before[kind] for kind in TRAINED) and after["root"] == before["root"]
 
 
 def test_draws_and_splits_have_judgements_of_their_own() -> None:

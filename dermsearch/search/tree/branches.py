@@ -100,6 +100,8 @@ class Branches:
         """A task's settings, checked once for all of its stages, and what such a stage costs."""
         if (task, values) not in self._settings:
             settings = self.space.settings(task, dict(values))
+            if self.space.tasks[task].tables:
+                settings["metadata"] = list(self.judges.main.data.metadata)
             self._settings[task, values] = settings, relative_cost(self.space, task, settings)
         return self._settings[task, values]
 

@@ -37,10 +37,15 @@ class Judges:
     def __init__(self, study: Study, sets: Mapping[str, Cases], precision: str) -> None:
         self.objective, self.sets, self.precision = study.objective, sets, precision
         entry, few = study.wanted
-        judges = [judge for each in study.entries.values() for judge in draws(each)]
+        judges = [judge for each in study.entries.values() for judge in draws(each, study)]
         self.fits = [judge for judge in judges if is_fit(PROTOCOLS.find(judge.protocol))]
         self.evaluators = [judge for judge in judges if judge not in self.fits]
-        self.wanted = [judge for judge in draws(entry) if judge.labelled == few]  # the objective is their mean
+        self.wanted = [judge for judge in draws(entry, study) if judge.labelled == few]  # the objective is their mean
+
+    @property
+    def main(self) -> Cases:
+        """The data set that stages train on."""
+        return next(iter(self.sets.values()))
 
     def of(self, node: Node) -> list[Judge]:
         """Those that judge it in its own job."""
@@ -62,7 +67,7 @@ class Judges:
 
     def fit_key(self, node: Node, judge: Judge) -> str:
         """Of the predictor that is trained from it."""
-        own = judge.protocol, judge.version, judge.config, self.sets[judge.data].view, judge.labelled, judge.draw
+        own = judge.protocol, judge.version, judge.config, judge.view(self.sets[judge.data]), judge.labelled, judge.draw
         return fit_key(node.key, *own, self.precision, node.seed)
 
     def value(self, verdicts: Sequence[Verdict]) -> tuple[float | None, float]:
@@ -87,7 +92,7 @@ class Judges:
         return next((r for r in rows if (r["metric"], r["label"], r["class"], r["split"]) == wanted), None)
 
 
-def draws(entry: Entry) -> Iterator[Judge]:
+def draws(entry: Entry, study: Study) -> Iterator[Judge]:
     """One for each number of labels and each draw of so many. All labels are drawn once, unless a fit is repeated."""
     protocol = PROTOCOLS.find(entry.protocol)
     config = protocol.Config.model_validate(entry.config).model_dump(mode="json")
@@ -101,4 +106,5 @@ def draws(entry: Entry) -> Iterator[Judge]:
                 data=entry.data,
                 labelled=labelled,
                 draw=draw,
+                metadata=study.sets[entry.data].metadata if "tables" in protocol.nature.needs else (),
             )
