@@ -13,7 +13,6 @@ from rich.live import Live
 from rich.text import Text
 from rich.tree import Tree as Branch
 
-from dermsearch.curriculum import ARROW
 from dermsearch.run.loggers import Logger
 from dermsearch.search.space.proposal import Proposal
 from dermsearch.search.tree.driver import Driver
@@ -70,7 +69,7 @@ class Progress:
         if node.status == RUNNING:
             return
         if not self.console.is_terminal:
-            name = node.curriculum + part(node, self.driver.space.selections)
+            name = f"{node.curriculum}{part(node, self.driver.space.selections)}"
             self._say(name, self._state(node), guess=not node.reused)
         began = time.perf_counter()
         if began > self.next_save:
@@ -83,7 +82,7 @@ class Progress:
         for cut in list(self.driver.cut.values()) if self.driver else ():
             if cut.behind not in self.cuts:
                 self.cuts.add(cut.behind)
-                self._say(ARROW.join(cut.behind.curriculum), cut.why)
+                self._say(str(cut.behind.curriculum), cut.why)
 
     def _say(self, name: str, state: str, guess: bool = True) -> None:
         """A line: how far the run is, what became of whom, and how long the rest may take.
@@ -153,8 +152,8 @@ class Progress:
         written = self.epochs.get(node.key, 0)
         if len(history) <= written and node.status in (RUNNING, HELD):
             return
-        name = f"{node.curriculum.replace(ARROW, '.')}-seed{node.seed}-{node.key[:8]}"
-        settings = {"seed": node.seed, "curriculum": node.curriculum, **node.settings}
+        name = f"{'.'.join(node.curriculum)}-seed{node.seed}-{node.key[:8]}"
+        settings = {"seed": node.seed, "curriculum": str(node.curriculum), **node.settings}
         for logger in list(self.loggers) if not node.until else ():  # the stage has its segments' epochs too
             rows = history[written:] if logger.live else history
             if not logger.live and (node.status != DONE or node.reused):

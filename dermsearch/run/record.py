@@ -44,7 +44,7 @@ class Recorder:
             "segments": [self._segment(n) for n in tree.trained() if n.until and n.status in (DONE, FAILED)],
             "epochs": [self._epoch(n, row) for n in judged if n.parent for row in self.histories[n.key]],
             "scores": [
-                {"stage": n.key, "curriculum": n.curriculum, **row, "seed": n.seed}
+                {"stage": n.key, "curriculum": str(n.curriculum), **row, "seed": n.seed}
                 for n in judged
                 for row in self.driver.scores[n.key]
             ],
@@ -64,7 +64,7 @@ class Recorder:
             "key": node.key,
             "parent": node.origin.key,  # not of a segment of its own
             "depth": node.depth,
-            "curriculum": node.curriculum,
+            "curriculum": str(node.curriculum),
             "task": node.task,
             "settings": json.dumps(node.settings, sort_keys=True),
             "seed": node.seed,
@@ -76,9 +76,10 @@ class Recorder:
 
     @staticmethod
     def _segment(node: Node) -> dict[str, Any]:
-        own = ("key", "stage", "curriculum", "task", "seed", "until", "status", "verdict", "value", "reused", "error")
+        own = ("key", "stage", "task", "seed", "until", "status", "verdict", "value", "reused", "error")
         return {
             **{name: getattr(node, name) for name in own},
+            "curriculum": str(node.curriculum),
             "parent": node.origin.key,
             "settings": json.dumps(node.settings, sort_keys=True),
             **{k: node.record.get(k) for k in ("seconds", "epochs")},
@@ -87,7 +88,7 @@ class Recorder:
 
     @staticmethod
     def _epoch(node: Node, row: dict[str, Any]) -> dict[str, Any]:
-        own = {"stage": node.key, "curriculum": node.curriculum, "task": node.task, "seed": node.seed}
+        own = {"stage": node.key, "curriculum": str(node.curriculum), "task": node.task, "seed": node.seed}
         return {**own, **row, "parts": json.dumps(row["parts"])}
 
 

@@ -176,9 +176,9 @@ def summarise(driver: Driver, seconds: float, out: Path) -> Outcome:
         "training_seconds": round(sum(own(n, "seconds") for n in done_here), 2),
         "judging_seconds": round(sum(n.record.get("judge_seconds") or 0.0 for n in done_here), 2),
         "overhead_seconds": overhead(done_here),
-        "failures": [{"curriculum": n.curriculum, "seed": n.seed, "error": n.error} for n in failed],
+        "failures": [{"curriculum": str(n.curriculum), "seed": n.seed, "error": n.error} for n in failed],
     }
-    return Outcome(summary, [(n.curriculum, n.error) for n in failed])
+    return Outcome(summary, [(str(n.curriculum), n.error) for n in failed])
 
 
 def overhead(trained: list[Node]) -> dict[str, float]:

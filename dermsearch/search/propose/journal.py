@@ -73,7 +73,7 @@ class Journal:
         """What Optuna's sampler proposes."""
         trial = self.study.ask(self.order)
         curriculum = self.encoding.read(self.space, trial.params)
-        values = [(d.name, suggest(trial, d)) for d in self.space.dimensions if d.task in curriculum]
+        values = [(d.name, suggest(trial, d)) for d in self.space.dimensions if d.task in curriculum.tasks]
         return trial, Proposal(curriculum, tuple(sorted(values)))
 
     def begin(self, proposal: Proposal) -> None:
@@ -164,7 +164,7 @@ class Journal:
 
 def about(proposal: Proposal) -> dict[str, str]:
     """What a trial says of itself in words."""
-    return {"curriculum": " > ".join(proposal.curriculum), "settings": json.dumps(proposal.settings)}
+    return {"curriculum": str(proposal.curriculum), "settings": json.dumps(proposal.settings)}
 
 
 def distribution(d: Dimension) -> BaseDistribution:

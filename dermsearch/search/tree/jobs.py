@@ -36,7 +36,7 @@ class Jobs:
             "segments": [n.key for n in reversed(node.chain[:-1])],  # of the same stage: it may go on from their states
             "depth": node.depth,
             "task": node.task,
-            "curriculum": node.curriculum,
+            "curriculum": str(node.curriculum),
             "study": self.study.name,
             "settings": node.settings,
             "seed": node.seed,

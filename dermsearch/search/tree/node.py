@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from dermsearch.curriculum import ARROW, ROOT_CURRICULUM
+from dermsearch.curriculum import ROOT_CURRICULUM, Curriculum
 
 WAITING, RUNNING, HELD, DONE, FAILED = "waiting", "running", "held", "done", "failed"
 PRUNED, DROPPED = "pruned", "dropped"  # by a pruner; because a stage before it failed
@@ -52,13 +52,11 @@ class Node:
         return 0 if self.parent is None else self.parent.depth + (not self.parent.until)
 
     @cached_property
-    def curriculum(self) -> str:
+    def curriculum(self) -> Curriculum:
         """The tasks from the root to here."""
         if self.parent is None:
-            return self.title
-        if self.parent.until:
-            return self.parent.curriculum
-        return self.task if self.parent.parent is None else self.parent.curriculum + ARROW + self.task
+            return Curriculum(baseline=self.title)
+        return self.parent.curriculum if self.parent.until else self.parent.curriculum.then(self.task)
 
     @cached_property
     def chain(self) -> list[Node]:
