@@ -18,13 +18,15 @@ import itertools
 
 import numpy as np
 
+from dermsearch.curriculum import Curriculum
+
 STRUCTURED = ("overwriting", "groundwork", "crosstalk")
 ADVERSARIAL = ("any_order", "reversed", "noise")
 SKILLS = 6
 LUCK = 0.7  # points: the spread of the score of one and the same curriculum over seeds
 
 
-def order_family(kind: str, tasks: int, longest: int, seed: int) -> dict[tuple[str, ...], float]:
+def order_family(kind: str, tasks: int, longest: int, seed: int) -> dict[Curriculum, float]:
     """The score of every curriculum of up to `longest` of so many tasks."""
     draw = np.random.default_rng([(*STRUCTURED, *ADVERSARIAL).index(kind), tasks, longest, seed])
     teaches = draw.gamma(0.6, size=(tasks, SKILLS))
@@ -44,7 +46,7 @@ def order_family(kind: str, tasks: int, longest: int, seed: int) -> dict[tuple[s
                 score = 65 + level[chain[0]] + sum(polish[t] - 0.5 * level[t] for t in chain[1:]) / 2
             else:
                 score = 50 + 60 * value(kind, chain, teaches * strength[:, None], worth, rate, needs, undoes)
-            scores[tuple(f"task{t}" for t in chain)] = float(score + draw.normal(0, LUCK))
+            scores[Curriculum(tuple(f"task{t}" for t in chain))] = float(score + draw.normal(0, LUCK))
     return scores
 
 

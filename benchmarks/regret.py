@@ -27,7 +27,7 @@ from typing import Any
 from rich.console import Console
 from scipy.special import stdtrit
 
-from dermsearch.curriculum import ARROW
+from dermsearch.curriculum import Curriculum
 from dermsearch.results import load
 from dermsearch.results.board.leaderboard import leaderboard
 from dermsearch.run.run import run_study
@@ -104,7 +104,7 @@ def compare(given: argparse.Namespace) -> int:
     print(f"  one curriculum over its seeds: standard deviation {100 * luck:.2f} points")
     print(f"  regret of a curriculum by chance: {interval(regrets(truth, goal, list(truth)))} points")
     budget = len(truth) // 3
-    table = {tuple(curriculum.split(ARROW)): mean for curriculum, mean in means.items()}
+    table = {Curriculum.parse(curriculum): mean for curriculum, mean in means.items()}
     known = {mean: curriculum for curriculum, mean in means.items()}
     print(f"\n{given.searches} searches of {budget * given.seeds} stages, {budget} curricula with all seeds")
     for sampler, together in WAYS:

@@ -20,6 +20,7 @@ from collections.abc import Callable
 import numpy as np
 from order_family import ADVERSARIAL, STRUCTURED, order_family
 
+from dermsearch.curriculum import Curriculum
 from dermsearch.search.propose.encodings import Codes, Encoding, Slots
 from dermsearch.search.propose.replay import Table, read_table, replay
 from dermsearch.search.propose.samplers import KINDS, Kind
@@ -39,14 +40,14 @@ class Keys:
 
         return {f"key_{task}": FloatDistribution(0, 1) for task in space.tasks}
 
-    def read(self, space: Choices, params: dict) -> tuple[str, ...]:
-        found: tuple[str, ...] = ()
+    def read(self, space: Choices, params: dict) -> Curriculum:
+        curriculum = Curriculum()
         for left in reversed(range(params["length"])):
-            allowed = [t for t in space.may_follow(found, left=left) if t not in found]
-            found = (*found, max(allowed, key=lambda t: params[f"key_{t}"]))
-        return found
+            allowed = [t for t in space.may_follow(curriculum, left=left) if t not in curriculum]
+            curriculum = curriculum.then(max(allowed, key=lambda t: params[f"key_{t}"]))
+        return curriculum
 
-    def write(self, space: Choices, curriculum: tuple[str, ...]) -> dict:
+    def write(self, space: Choices, curriculum: Curriculum) -> dict:
         order = [*curriculum, *(t for t in space.tasks if t not in curriculum)]
         return {f"key_{task}": 1 - (i + 0.5) / len(order) for i, task in enumerate(order)}
 

@@ -80,7 +80,7 @@ def replay(
     found = {which: cost(scores, of) for which, of in runs.items()}
     first = next(iter(found.values()))
     best = max(scores, key=lambda c: scores[c])
-    title = f"{table}: stages until {' > '.join(best)} is found, the best of {len(scores)} curricula"
+    title = f"{table}: stages until {best} is found, the best of {len(scores)} curricula"
     note = (
         f"median and 90th percentile of {repeats} searches; fewer: than the {first.exhaustive} stages of "
         "every curriculum trained whole\n"

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from dermsearch.curriculum import ARROW
+from dermsearch.curriculum import Curriculum
 from dermsearch.data.open import is_made, open_cases
 from dermsearch.data.store.case_store import CaseStore
 from dermsearch.errors import UserError
@@ -43,7 +43,7 @@ class Plan:
     unshared_passes: float
     cached: int | None  # stages that the store has; None where that cannot be told
     exact: bool
-    tree: dict[str, int] = field(default_factory=dict)  # curriculum -> stages of it (settings and seeds)
+    tree: dict[Curriculum, int] = field(default_factory=dict)  # curriculum -> stages of it (settings and seeds)
     selections: dict[str, Selection] = field(default_factory=dict)  # task -> its rates to choose from
     choices: dict[str, int] = field(default_factory=dict)  # and how often one is chosen
     looks: int = 0  # of a pruner at a rung, if it let everything go on
@@ -52,8 +52,8 @@ class Plan:
     def depths(self) -> list[int]:
         """How many stages a seed has as a first task, as a second one, and so on."""
         seeds = len(self.study.search.seeds)
-        longest = max((name.count(ARROW) for name in self.tree), default=-1) + 1
-        return [sum(n for name, n in self.tree.items() if name.count(ARROW) == d) // seeds for d in range(longest)]
+        longest = max(map(len, self.tree), default=0)
+        return [sum(n for c, n in self.tree.items() if len(c) == d) // seeds for d in range(1, longest + 1)]
 
 
 def make_plan(study: Study) -> tuple[Plan, Space]:
@@ -85,19 +85,18 @@ def make_plan(study: Study) -> tuple[Plan, Space]:
     price = prices(space)
     seen: dict[Proposal, float] = {}
     unshared_passes, looks = 0.0, 0
-    tree: dict[str, int] = {}
+    tree: dict[Curriculum, int] = {}
     choices = dict.fromkeys(space.selections, 0)
     for proposal in proposals:
         for depth in range(1, len(proposal.curriculum) + 1):
             prefix = proposal.prefix(depth)
             if prefix not in seen:
-                task = prefix.curriculum[-1]
+                task = prefix.curriculum.last
                 epochs = space.settings(task, prefix.settings)["train"]["epochs"]
                 chosen = space.selections.get(task)
                 times = seeds + (0 if chosen is None else chosen.epochs_in_vain / epochs)  # the first seed chooses
                 seen[prefix] = price(prefix) * times * images * len(study.main.modalities)  # over all branches
-                name = ARROW.join(prefix.curriculum)
-                tree[name] = tree.get(name, 0) + seeds
+                tree[prefix.curriculum] = tree.get(prefix.curriculum, 0) + seeds
                 looks += len(space.rungs(task, epochs)) * (seeds if study.search.replicates == "all" else 1)
                 if chosen is not None:
                     choices[task] += 1
@@ -192,24 +191,21 @@ def plural(number: int, word: str) -> str:
     return f"{number} {word}{'s' if number != 1 else ''}"
 
 
-def _tree_lines(tree: dict[str, int], study: Study) -> Iterator[str]:
+def _tree_lines(tree: dict[Curriculum, int], study: Study) -> Iterator[str]:
     yield "no pre-training"
-    names = sorted(tree, key=lambda n: [list(study.curriculum.tasks).index(t) for t in n.split(ARROW)])
-    for i, name in enumerate(names[:SHOWN]):
-        parts = name.split(ARROW)
+    curricula = sorted(tree, key=lambda c: [list(study.curriculum.tasks).index(task) for task in c])
+    for i, curriculum in enumerate(curricula[:SHOWN]):
         bars = ""
-        for depth in range(1, len(parts) + 1):
-            prefix = parts[:depth]
+        for depth in range(1, len(curriculum) + 1):
             # Does a sibling of this ancestor follow further down?
-            more = any(
-                n.split(ARROW)[: depth - 1] == prefix[:-1] and len(n.split(ARROW)) == depth for n in names[i + 1 :]
-            )
-            last = depth == len(parts)
+            before, later = curriculum.prefix(depth - 1), curricula[i + 1 :]
+            more = any(len(c) == depth and c.starts_with(before) for c in later)
+            last = depth == len(curriculum)
             bars += ("├── " if more else "└── ") if last else ("│   " if more else "    ")
-        times = f"  x {tree[name]}" if tree[name] > 1 else ""
-        yield f"{bars}{parts[-1]}{times}"
-    if len(names) > SHOWN:
-        yield f"... and {len(names) - SHOWN} more"
+        times = f"  x {tree[curriculum]}" if tree[curriculum] > 1 else ""
+        yield f"{bars}{curriculum.last}{times}"
+    if len(curricula) > SHOWN:
+        yield f"... and {len(curricula) - SHOWN} more"
 
 
 def _cached(study: Study, space: Space, stores: Mapping[str, CaseStore], proposals: list[Proposal]) -> int:

@@ -13,7 +13,6 @@ from rich.live import Live
 from rich.text import Text
 from rich.tree import Tree as Branch
 
-from dermsearch.curriculum import ARROW
 from dermsearch.run.loggers import Logger
 from dermsearch.search.space.proposal import Proposal
 from dermsearch.search.tree.driver import Driver
@@ -87,7 +86,7 @@ class Progress:
         for cut in list(self.driver.cut.values()) if self.driver else ():
             if cut.behind not in self.cuts:
                 self.cuts.add(cut.behind)
-                self._say(ARROW.join(cut.behind.curriculum), cut.why)
+                self._say(str(cut.behind.curriculum), cut.why)
 
     def _say(self, name: str, state: str, guess: bool = True) -> None:
         """A line: how far the run is, what became of whom, and how long the rest may take.
@@ -158,8 +157,8 @@ class Progress:
         if len(history) <= written and node.status in (RUNNING, HELD):
             return
         fit = f"-{node.judge}".replace(" ", "-").replace(",", "") if node.judge else ""
-        name = f"{str(node.curriculum).replace(ARROW, '.')}{fit}-seed{node.seed}-{node.key[:8]}"
-        settings = {"seed": node.seed, "curriculum": node.curriculum, **node.settings}
+        name = f"{'.'.join(node.curriculum)}{fit}-seed{node.seed}-{node.key[:8]}"
+        settings = {"seed": node.seed, "curriculum": str(node.curriculum), **node.settings}
         for logger in list(self.loggers) if not node.until else ():  # the stage has its segments' epochs too
             rows = history[written:] if logger.live else history
             if not logger.live and (node.status != DONE or node.reused):

@@ -101,6 +101,7 @@ class Recorder:
         return {
             **self._of(node),
             **{name: getattr(node, name) for name in own},
+            "curriculum": str(node.curriculum),
             "parent": node.origin.key,
             "settings": json.dumps(node.settings, sort_keys=True),
             **{name: node.record.get(name) for name in ("seconds", "epochs")},

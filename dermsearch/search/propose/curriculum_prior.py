@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from dermsearch.curriculum import Curriculum
 from dermsearch.search.propose.known import Known, stages
 from dermsearch.search.propose.samplers import listed
 from dermsearch.search.propose.surrogate import Surrogate, expected_improvement
@@ -29,6 +30,7 @@ CANDIDATES = 1000  # extensions that are weighed at each depth
 FRESH, DRAWS = 8, 128  # settings of a task that are drawn for every proposal, and remembered
 
 Values = tuple[tuple[str, Any], ...]
+START = Proposal(Curriculum())
 
 
 @dataclass(frozen=True)
@@ -61,14 +63,14 @@ class CurriculumPrior:
         self.start = np.zeros(at)
         self.start[1:3] = ALONE, PREFIX
         self.roots = [d for d in by_name if d.name == ROOT]
-        self.starts = [Proposal((), ((ROOT, root),)) for d in self.roots for root in d.values] or [Proposal(())]
-        first = space.may_follow((), left=space.length[0] - 1)
+        self.starts = [Proposal(Curriculum(), ((ROOT, root),)) for d in self.roots for root in d.values] or [START]
+        first = space.may_follow(Curriculum(), left=space.length[0] - 1)
         self.unbegun = [(start, task) for task in first for start in self.starts]
         self.draws: dict[str, list[Values]] = {task: [] for task in space.tasks}
         self.pending: list[Proposal] = []  # stages that were asked for, in that order, and have no score yet
         self.seen: list[Proposal] = []  # stages that have one
         self.rest = listed(space)
-        self.following: dict[tuple[str, ...], list[str]] = {}
+        self.following: dict[Curriculum, list[str]] = {}
 
     def batch(self) -> float:
         """The tasks alone need no answers from one another."""
@@ -120,10 +122,10 @@ class CurriculumPrior:
         self.unit = float(scores.std()) or 1.0
         alone: dict[int, list[float]] = {}
         for stage in singles:
-            alone.setdefault(self.place[stage.curriculum[0]], []).append(self._scaled(values[stage]))
+            alone.setdefault(self.place[stage.curriculum.tasks[0]], []).append(self._scaled(values[stage]))
         self.alone = np.array([max(alone.get(i, [0.0])) for i in range(len(self.place))])
         self.usual = np.array([np.mean(alone.get(i, [0.0])) for i in range(len(self.place))])
-        rows = [s for s in self.seen if len(s.curriculum) > 1 or self.own[s.curriculum[0]] or self.roots]
+        rows = [s for s in self.seen if len(s.curriculum) > 1 or self.own[s.curriculum.tasks[0]] or self.roots]
         y = np.array([self._scaled(values[s]) for s in rows]) - self._offsets(rows)
         x = self._features(rows, [self._known(s) for s in rows])
         waiting = self._features(self.pending, [self._known(s) for s in self.pending])
@@ -134,7 +136,7 @@ class CurriculumPrior:
         if len(stage.curriculum) < 2:
             return 0.0
         value = self.known.values.get(stage.prefix(len(stage.curriculum) - 1))
-        return float(self.alone[self.place[stage.curriculum[-2]]]) if value is None else self._scaled(value)
+        return float(self.alone[self.place[stage.curriculum.tasks[-2]]]) if value is None else self._scaled(value)
 
     def _scaled(self, value: float) -> float:
         """A score in units of the model."""
@@ -142,21 +144,23 @@ class CurriculumPrior:
 
     def _offsets(self, rows: list[Proposal]) -> np.ndarray:
         """A task alone has no step to explain: its settings explain how it differs from its usual score."""
-        return np.array([self.usual[self.place[s.curriculum[0]]] if len(s.curriculum) == 1 else 0.0 for s in rows])
+        return np.array(
+            [self.usual[self.place[s.curriculum.tasks[0]]] if len(s.curriculum) == 1 else 0.0 for s in rows]
+        )
 
     def _features(self, rows: list[Proposal], before: Iterable[float]) -> np.ndarray:
         """A row per stage; `before` are the scores of the prefixes."""
         x = np.zeros((len(rows), len(self.start)))
         n = len(self.place)
         for i, (stage, score) in enumerate(zip(rows, before, strict=True)):
-            last = self.place[stage.curriculum[-1]]
+            last = self.place[stage.curriculum.last]
             if len(stage.curriculum) > 1:
-                previous = self.place[stage.curriculum[-2]]
+                previous = self.place[stage.curriculum.tasks[-2]]
                 rise = np.sign(self.alone[last] - self.alone[previous])
                 x[i, :DYNAMIC] = 1, self.alone[last], score, rise
                 x[i, DYNAMIC + last] = 1
                 x[i, DYNAMIC + n + n * previous + last] = 1
-            for d in (*self.roots, *self.own[stage.curriculum[-1]]):
+            for d in (*self.roots, *self.own[stage.curriculum.last]):
                 x[i, self.columns[d.name]] = coded(d, stage.settings[d.name])
         return x
 
@@ -189,7 +193,7 @@ class CurriculumPrior:
         def effect(one: Values) -> float:
             return float(sum(coded(d, v) @ w for (d, w), (_, v) in zip(weights.items(), one, strict=True)))
 
-        tried = {tuple(v for v in s.values if v[0] != ROOT) for s in self.seen if s.curriculum == (task,)}
+        tried = {tuple(v for v in s.values if v[0] != ROOT) for s in self.seen if s.curriculum.tasks == (task,)}
         fresh = [one for one in drawn if one not in tried]
         return list(dict.fromkeys([max(drawn, key=effect), max(fresh, key=effect, default=drawn[-1]), drawn[-1]]))
 
@@ -225,7 +229,7 @@ class CurriculumPrior:
         counts = len(stage.curriculum) >= self.space.length[0]
         return Candidate(stage, mean, variance, parent.promise + gain * counts, parent.cost + known.price(stage))
 
-    def _next(self, curriculum: tuple[str, ...]) -> list[str]:
+    def _next(self, curriculum: Curriculum) -> list[str]:
         if curriculum not in self.following:
             left = max(0, self.space.length[0] - len(curriculum) - 1)
             self.following[curriculum] = self.space.may_follow(curriculum, left=left)
@@ -234,6 +238,6 @@ class CurriculumPrior:
 
 def extended(proposal: Proposal, task: str, settings: Values) -> Proposal:
     """A proposal with one more task; one that comes again keeps its settings."""
-    if task in proposal.curriculum:
+    if task in proposal.curriculum.tasks:
         settings = ()
-    return Proposal((*proposal.curriculum, task), tuple(sorted(proposal.values + settings)))
+    return Proposal(proposal.curriculum.then(task), tuple(sorted(proposal.values + settings)))

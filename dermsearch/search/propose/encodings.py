@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
 
+from dermsearch.curriculum import Curriculum
 from dermsearch.search.space.proposal import Choices
 
 
@@ -21,10 +22,10 @@ class Encoding(Protocol):
     def distributions(self, space: Choices) -> dict[str, BaseDistribution]:
         """The parameters beside the length."""
 
-    def read(self, space: Choices, params: Mapping[str, Any]) -> tuple[str, ...]:
+    def read(self, space: Choices, params: Mapping[str, Any]) -> Curriculum:
         """The curriculum that parameters stand for."""
 
-    def write(self, space: Choices, curriculum: tuple[str, ...]) -> dict[str, Any]:
+    def write(self, space: Choices, curriculum: Curriculum) -> dict[str, Any]:
         """Parameters that stand for a curriculum."""
 
 
@@ -35,16 +36,16 @@ class Slots:
         """A choice among all tasks for each place."""
         return {f"slot_{i}": CategoricalDistribution(list(space.tasks)) for i in range(space.length[1])}
 
-    def read(self, space: Choices, params: Mapping[str, Any]) -> tuple[str, ...]:
+    def read(self, space: Choices, params: Mapping[str, Any]) -> Curriculum:
         """Repair place by place."""
         tasks, length = list(space.tasks), params["length"]
-        found: tuple[str, ...] = ()
+        curriculum = Curriculum()
         for i in range(length):
-            allowed, at = space.may_follow(found, left=length - 1 - i), tasks.index(params[f"slot_{i}"])
-            found = (*found, next(t for t in tasks[at:] + tasks[:at] if t in allowed))
-        return found
+            allowed, at = space.may_follow(curriculum, left=length - 1 - i), tasks.index(params[f"slot_{i}"])
+            curriculum = curriculum.then(next(t for t in tasks[at:] + tasks[:at] if t in allowed))
+        return curriculum
 
-    def write(self, space: Choices, curriculum: tuple[str, ...]) -> dict[str, Any]:
+    def write(self, space: Choices, curriculum: Curriculum) -> dict[str, Any]:
         """Places behind the end keep the first task."""
         empty = [next(iter(space.tasks))] * (space.length[1] - len(curriculum))
         return {f"slot_{i}": name for i, name in enumerate([*curriculum, *empty])}
@@ -57,19 +58,19 @@ class Codes:
         """Whole numbers, the fewer the further behind where tasks do not come again."""
         return {f"code_{i}": IntDistribution(0, self._most(space, i) - 1) for i in range(space.length[1])}
 
-    def read(self, space: Choices, params: Mapping[str, Any]) -> tuple[str, ...]:
+    def read(self, space: Choices, params: Mapping[str, Any]) -> Curriculum:
         """Where fewer tasks may come, several numbers mean the same one."""
-        found: tuple[str, ...] = ()
+        curriculum = Curriculum()
         for i in range(params["length"]):
-            allowed = space.may_follow(found, left=params["length"] - 1 - i)
-            found = (*found, allowed[params[f"code_{i}"] * len(allowed) // self._most(space, i)])
-        return found
+            allowed = space.may_follow(curriculum, left=params["length"] - 1 - i)
+            curriculum = curriculum.then(allowed[params[f"code_{i}"] * len(allowed) // self._most(space, i)])
+        return curriculum
 
-    def write(self, space: Choices, curriculum: tuple[str, ...]) -> dict[str, Any]:
+    def write(self, space: Choices, curriculum: Curriculum) -> dict[str, Any]:
         """The smallest number that means the task; places behind the end keep 0."""
         codes = [0] * space.length[1]
         for i, name in enumerate(curriculum):
-            allowed = space.may_follow(curriculum[:i], left=len(curriculum) - 1 - i)
+            allowed = space.may_follow(curriculum.prefix(i), left=len(curriculum) - 1 - i)
             codes[i] = -(-allowed.index(name) * self._most(space, i) // len(allowed))
         return {f"code_{i}": code for i, code in enumerate(codes)}
 

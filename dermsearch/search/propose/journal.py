@@ -164,7 +164,7 @@ class Journal:
 
 def about(proposal: Proposal) -> dict[str, str]:
     """What a trial says of itself in words."""
-    return {"curriculum": " > ".join(proposal.curriculum), "settings": json.dumps(proposal.settings)}
+    return {"curriculum": str(proposal.curriculum), "settings": json.dumps(proposal.settings)}
 
 
 def distribution(d: Dimension) -> BaseDistribution:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 
-from dermsearch.curriculum import ARROW, BASELINES
+from dermsearch.curriculum import Curriculum
 from dermsearch.errors import UserError, nearest
 from dermsearch.papers.published import IMAGENET, TABLES, published
 from dermsearch.papers.sheet import need, read_sheet
@@ -20,7 +20,7 @@ from dermsearch.search.space.dimensions import Dimension
 from dermsearch.search.space.proposal import Proposal
 from dermsearch.study.config import Search
 
-Table = Mapping[tuple[str, ...], float]  # the score of each curriculum
+Table = Mapping[Curriculum, float]  # the score of each curriculum
 
 
 class TableSpace:
@@ -32,19 +32,18 @@ class TableSpace:
         self.repeats = any(len(set(c)) < len(c) for c in table)
         self.length = 1, max(map(len, table))
         place = {task: i for i, task in enumerate(tasks)}
-        self.curricula = sorted(table, key=lambda c: (len(c), [place[t] for t in c]))
-        self.room: dict[tuple[str, ...], int] = {}  # curriculum -> how many tasks can follow it
+        self.curricula = sorted(table, key=lambda c: (len(c), [place[t] for t in c.tasks]))
+        self.room: dict[Curriculum, int] = {}  # how many tasks can follow it
         for curriculum in reversed(self.curricula):  # long ones first
             self.room.setdefault(curriculum, 0)
-            before = curriculum[:-1]
-            if before not in table and before:
-                missing, whole = ARROW.join(before), ARROW.join(curriculum)
-                raise UserError(f"a replay needs a score of every stage: '{whole}' has one, but not '{missing}'")
+            before = curriculum.prefix(len(curriculum) - 1)
+            if before not in table and before.tasks:
+                raise UserError(f"a replay needs a score of every stage: '{curriculum}' has one, but not '{before}'")
             self.room[before] = max(self.room.get(before, 0), self.room[curriculum] + 1)
 
-    def may_follow(self, before: Sequence[str], left: int = 0) -> list[str]:
+    def may_follow(self, before: Curriculum, left: int = 0) -> list[str]:
         """The tasks after which the table goes on for `left` more at least."""
-        return [task for task in self.tasks if self.room.get((*before, task), -1) >= left]
+        return [task for task in self.tasks if self.room.get(before.then(task), -1) >= left]
 
     def every(self) -> Iterator[Proposal]:
         """The table, short curricula first."""
@@ -103,7 +102,7 @@ def replay(table: Table, search: Search, seed: int, sharing: bool = True, to_the
     return Replayed(tuple(costs), tuple(scores), found, spent)
 
 
-def read_table(name: str) -> dict[tuple[str, ...], float]:
+def read_table(name: str) -> dict[Curriculum, float]:
     """A published table by its name, a CSV file with columns curriculum and score, or a study's results folder.
 
     Of a study, a curriculum's score is the mean over its seeds, with the best of its settings.
@@ -124,14 +123,14 @@ def read_table(name: str) -> dict[tuple[str, ...], float]:
         raise UserError(
             f"'{name}' is neither a results folder nor a CSV file nor a published table; {nearest(name, TABLES)}"
         )
-    found: dict[tuple[str, ...], float] = {}
-    for curriculum, score in scored:
-        tasks = tuple(task.strip() for task in curriculum.split(ARROW.strip()))
-        if curriculum not in (*BASELINES, IMAGENET):
-            found[tasks] = max(score, found.get(tasks, -math.inf))
-    if len(found) < 2:
-        raise UserError(f"{name}: has {len(found)} curricula with a score; a search needs two at least")
-    return found
+    scores: dict[Curriculum, float] = {}
+    for text, score in scored:
+        curriculum = Curriculum.parse(text)
+        if curriculum.tasks and text != IMAGENET:
+            scores[curriculum] = max(score, scores.get(curriculum, -math.inf))
+    if len(scores) < 2:
+        raise UserError(f"{name}: has {len(scores)} curricula with a score; a search needs two at least")
+    return scores
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 import optuna
 
+from dermsearch.curriculum import Curriculum
 from dermsearch.errors import UserError
 from dermsearch.search.propose.encodings import Codes, Encoding, Slots
 from dermsearch.search.propose.journal import Journal
@@ -98,10 +99,10 @@ class Drawn:
     def propose(self) -> Proposal | None:
         """Draw until it is new; if that takes long, the first of the list that is."""
         for _ in range(PATIENCE):
-            curriculum: tuple[str, ...] = ()
+            curriculum = Curriculum()
             for left in reversed(range(self.random.integers(self.space.length[0], self.space.length[1] + 1))):
                 allowed = self.space.may_follow(curriculum, left=left)
-                curriculum = (*curriculum, allowed[self.random.integers(len(allowed))])
+                curriculum = curriculum.then(allowed[self.random.integers(len(allowed))])
             values = [(d.name, draw(d, self.random)) for d in self.space.dimensions if d.of(curriculum)]
             proposal = Proposal(curriculum, tuple(sorted(values)))
             if self.known.open(proposal):

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from dermsearch.curriculum import Curriculum
 from dermsearch.errors import UserError
 from dermsearch.pretext.base import Setting
 from dermsearch.search.space.settings import TaskSettings
@@ -67,7 +68,7 @@ def check_training(study: Study, task: TaskSettings, train: dict[str, Any]) -> N
 
 def check_length(space: Space) -> None:
     """Refuse curricula longer than any can be."""
-    longest = space.room(())
+    longest = space.room(Curriculum())
     if space.length[1] > longest:
         readers = ", ".join(name for name, task in space.tasks.items() if task.supervised)
         raise UserError(

@@ -24,7 +24,7 @@ def prices(space: Space) -> Callable[[Proposal], float]:
         return relative_cost(space, task, space.settings(task, dict(own)))
 
     def of_last(proposal: Proposal) -> float:
-        task = proposal.curriculum[-1]
+        task = proposal.curriculum.last
         return price(task, tuple(v for v in proposal.values if v[0].partition(".")[0] == task))
 
     return of_last

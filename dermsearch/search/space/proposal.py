@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from dermsearch.curriculum import Curriculum
 from dermsearch.search.space.dimensions import ROOT, Dimension
 
 
@@ -13,7 +14,7 @@ from dermsearch.search.space.dimensions import ROOT, Dimension
 class Proposal:
     """A curriculum with a value for every dimension of its tasks."""
 
-    curriculum: tuple[str, ...]
+    curriculum: Curriculum
     values: tuple[tuple[str, Any], ...] = ()  # sorted by name
 
     @property
@@ -28,8 +29,9 @@ class Proposal:
 
     def prefix(self, length: int) -> Proposal:
         """The shorter curriculum that this one begins with."""
-        tasks = self.curriculum[:length]
-        return Proposal(tasks, tuple((n, v) for n, v in self.values if n.partition(".")[0] in (ROOT, *tasks)))
+        shorter = self.curriculum.prefix(length)
+        own = tuple((n, v) for n, v in self.values if n.partition(".")[0] in (ROOT, *shorter))
+        return Proposal(shorter, own)
 
 
 class Choices(Protocol):
@@ -55,7 +57,7 @@ class Choices(Protocol):
     def length(self) -> tuple[int, int]:
         """The shortest and the longest curriculum."""
 
-    def may_follow(self, before: Sequence[str], left: int = 0) -> list[str]:
+    def may_follow(self, before: Curriculum, left: int = 0) -> list[str]:
         """The tasks that may come after these with `left` more behind them."""
 
     def every(self) -> Iterator[Proposal]:

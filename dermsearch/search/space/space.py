@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
+from dermsearch.curriculum import Curriculum
 from dermsearch.errors import UserError
 from dermsearch.search.space.dimensions import ROOT, Dimension
 from dermsearch.search.space.proposal import Proposal
 from dermsearch.search.space.settings import read_task
-from dermsearch.study.config import Curriculum, Train
+from dermsearch.study import config
 
 LARGEST = 10**7  # proposals of a finite space
 
@@ -21,8 +22,8 @@ class Space:
 
     def __init__(
         self,
-        curriculum: Curriculum,
-        train: Train,
+        curriculum: config.Curriculum,
+        train: config.Train,
         looks: Sequence[int] = (),
         size: int = 64,
         name: str = "space",
@@ -49,15 +50,15 @@ class Space:
         after = self.selections[task].epochs if task in self.selections else 0
         return [rung for rung in self.looks if after < rung < epochs]
 
-    def may_follow(self, before: Sequence[str], left: int = 0) -> list[str]:
+    def may_follow(self, before: Curriculum, left: int = 0) -> list[str]:
         """The tasks that may come after these with `left` more behind them."""
-        if before and self.tasks[before[-1]].supervised:
+        if before.tasks and self.tasks[before.last].supervised:
             return []
-        return [name for name in self._next(before) if self.room((*before, name)) >= left]
+        return [name for name in self._next(before) if self.room(before.then(name)) >= left]
 
-    def room(self, before: Sequence[str]) -> int:
+    def room(self, before: Curriculum) -> int:
         """How many more tasks can follow these; one that reads labels comes last or not at all."""
-        if before and self.tasks[before[-1]].supervised:
+        if before.tasks and self.tasks[before.last].supervised:
             return 0
         following = self._next(before)
         free = [name for name in following if not self.tasks[name].supervised]
@@ -69,24 +70,24 @@ class Space:
         ahead = following[: following.index(readers[-1])]  # listed before the last reader: it may come before it
         return max(len(free), sum(name in free for name in ahead) + 1)
 
-    def _next(self, before: Sequence[str]) -> list[str]:
+    def _next(self, before: Curriculum) -> list[str]:
         """The tasks that repeats and order leave after these, as the study lists them."""
         names = list(self.tasks)
-        if before and self.order == "listed":
-            names = names[names.index(before[-1]) + (not self.repeats) :]
-        return [name for name in names if self.repeats or name not in before]
+        if before.tasks and self.order == "listed":
+            names = names[names.index(before.last) + (not self.repeats) :]
+        return [name for name in names if self.repeats or name not in before.tasks]
 
-    def curricula(self) -> Iterator[tuple[str, ...]]:
+    def curricula(self) -> Iterator[Curriculum]:
         """Every order of tasks within the lengths, short ones first; a task that reads labels comes last."""
         names, repeats = list(self.tasks), self.repeats
         for length in range(self.length[0], self.length[1] + 1):
-            orders: Iterable[tuple[str, ...]]
+            orders: Iterator[tuple[str, ...]]
             if self.order == "listed":
                 choose = itertools.combinations_with_replacement if repeats else itertools.combinations
                 orders = choose(names, length)
             else:
                 orders = itertools.product(names, repeat=length) if repeats else itertools.permutations(names, length)
-            yield from (c for c in orders if not any(self.tasks[name].supervised for name in c[:-1]))
+            yield from (Curriculum(c) for c in orders if not any(self.tasks[name].supervised for name in c[:-1]))
 
     def count(self) -> int | None:
         """How many proposals there are; None where a dimension is continuous."""

@@ -52,7 +52,7 @@ class Branches:
 
     def candidates(self, prefix: Proposal, parent: Node) -> list[Node]:
         """For the last task of a prefix, the segments of which one goes on, from the smallest rate to the largest."""
-        task = prefix.curriculum[-1]
+        task = prefix.curriculum.last
         chosen = self.space.selections[task]
         found = []
         for rate in sorted(chosen.rates):

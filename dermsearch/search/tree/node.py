@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal
 
-from dermsearch.curriculum import ARROW, ROOT_CURRICULUM
+from dermsearch.curriculum import ROOT_CURRICULUM, Curriculum
 from dermsearch.work.job import Judge
 
 WAITING, RUNNING, HELD, DONE, FAILED = "waiting", "running", "held", "done", "failed"
@@ -75,13 +75,13 @@ class Node:
         return self.parent.depth + (self.judge is None and not self.parent.until)
 
     @cached_property
-    def curriculum(self) -> str:
+    def curriculum(self) -> Curriculum:
         """The tasks from the root to here."""
         if self.parent is None:
-            return self.title
+            return Curriculum(baseline=self.title)
         if self.parent.until or self.judge is not None:
             return self.parent.curriculum
-        return self.task if self.parent.parent is None else self.parent.curriculum + ARROW + self.task
+        return self.parent.curriculum.then(self.task)
 
     @cached_property
     def chain(self) -> list[Node]:

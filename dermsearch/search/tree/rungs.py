@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from dermsearch.curriculum import ARROW
 from dermsearch.results.tables.schema import CUT, GOES_ON, NOT_CHOSEN
 from dermsearch.search.propose.proposer import Asked, Proposer
 from dermsearch.search.space.proposal import Proposal
@@ -97,19 +96,19 @@ class Rungs:
     def _choose_rates(self, depth: int) -> Iterator[Rung]:
         """Where the stages of that depth have several rates to begin with: begin, then go on with one of them."""
         open_: dict[Proposal, list[Node]] = {}
-        rung: Rung = []
+        begun: Rung = []
         for a, paths in self._alive(depth):
             prefix = a.proposal.prefix(depth)
-            if prefix.curriculum[-1] in self.branches.space.selections and prefix not in self.branches.rates:
+            if prefix.curriculum.last in self.branches.space.selections and prefix not in self.branches.rates:
                 start = self.branches.tree.start(self.seeds[0], prefix.root)
                 parent = paths[0][depth - 2] if depth > 1 else start
                 open_[prefix] = self.branches.candidates(prefix, parent)
-                rung.append((a, open_[prefix]))
-        if not rung:
+                begun.append((a, open_[prefix]))
+        if not begun:
             return
-        yield rung
+        yield begun
         for prefix, nodes in open_.items():
-            task = prefix.curriculum[-1]
+            task = prefix.curriculum.last
             chosen = choose(nodes, self.branches.space.selections[task])
             self.branches.rates[prefix] = chosen.settings["train"]["lr"]
             for node in nodes:
@@ -148,7 +147,7 @@ class Rungs:
         prefix = asked.proposal.prefix(depth)
         stage = paths[0][depth - 1]
         after = f" after {until} of {stage.settings['train']['epochs']} epochs" if until else ""
-        why = f"pruned by {self.search.pruner}: {ARROW.join(prefix.curriculum)} came to {100 * value:.1f} %{after}"
+        why = f"pruned by {self.search.pruner}: {prefix.curriculum} came to {100 * value:.1f} %{after}"
         self.cut[asked.number] = Cut(prefix, why)
         for path in paths:
             self.branches.tree.end(path[depth - 1].chain[0], PRUNED, why)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from dermsearch.curriculum import ARROW
 from dermsearch.search.propose.proposer import Asked
 from dermsearch.search.tree.durations import own
 from dermsearch.search.tree.node import DONE, FAILED
@@ -27,7 +26,7 @@ def trial(asked: Asked, paths: Paths, value: float | None, cut: Cut | None) -> d
     failed = bool(lost) or any(n.status == FAILED for n in last)
     return {
         "trial": asked.number,
-        "curriculum": ARROW.join(asked.proposal.curriculum),
+        "curriculum": str(asked.proposal.curriculum),
         "settings": json.dumps(asked.proposal.settings),
         "keys": [n.key for n in last if n.depth == len(asked.proposal.curriculum)],
         "status": "done" if value is not None else "failed" if failed else "pruned" if cut else "dropped",

@@ -8,6 +8,7 @@ import time
 import numpy as np
 import pytest
 
+from dermsearch.curriculum import Curriculum
 from dermsearch.search.propose.curriculum_prior import CurriculumPrior
 from dermsearch.search.propose.known import Known, stages
 from dermsearch.search.propose.replay import TableSpace
@@ -19,21 +20,21 @@ ALONE = {"a": 60.0, "b": 64.0, "c": 70.0}
 
 
 def prior_of(tasks: list[str], longest: int = 2, price: object = None) -> CurriculumPrior:
-    chains = (c for n in range(1, longest + 1) for c in itertools.permutations(tasks, n))
+    chains = (Curriculum(c) for n in range(1, longest + 1) for c in itertools.permutations(tasks, n))
     space = TableSpace(dict.fromkeys(chains, 0.0), tasks)
     return CurriculumPrior(space, Known(price), seed=0, together=1)  # type: ignore[arg-type]
 
 
 def tell(prior: CurriculumPrior, **scores: float) -> None:
     for name, value in scores.items():
-        prior.known.tell(Proposal(tuple(name.split("_"))), value)
+        prior.known.tell(Proposal(Curriculum(tuple(name.split("_")))), value)
 
 
 def ask(prior: CurriculumPrior) -> tuple[str, ...]:
     proposal = prior.propose()
     assert proposal is not None
     prior.known.ask(proposal)
-    return proposal.curriculum
+    return proposal.curriculum.tasks
 
 
 def test_tasks_alone_come_first_and_together() -> None:
@@ -67,14 +68,14 @@ def test_a_prefix_that_is_there_is_free() -> None:
         ask(prior)
     tell(prior, **ALONE, a_b=71.0, b_c=71.0, c_b=71.0)
     levels = list(prior._levels())
-    cost = {c.proposal.curriculum: c.cost for c in levels[2]}
+    cost = {c.proposal.curriculum.tasks: c.cost for c in levels[2]}
     assert cost["a", "b", "c"] == 1 and cost["a", "c", "b"] == 2
 
 
 def test_a_dear_task_waits_for_the_cheap_ones() -> None:
     found = []
     for dear in (1.0, 50.0):
-        prior = prior_of(list(ALONE), price=lambda stage, dear=dear: dear if stage.curriculum[-1] == "c" else 1.0)
+        prior = prior_of(list(ALONE), price=lambda stage, dear=dear: dear if stage.curriculum.last == "c" else 1.0)
         for _ in ALONE:
             ask(prior)
         tell(prior, a=60.0, b=64.0, c=64.1)
@@ -107,7 +108,7 @@ def test_settings_that_were_tried_are_known_again_in_whatever_order_the_study_li
     ask(prior)
     *tried, new, latest = prior.draws["a"]
     for values in (*tried, latest):
-        prior.known.tell(Proposal(("a",), tuple(sorted(values))), 60.0)
+        prior.known.tell(Proposal(Curriculum(("a",)), tuple(sorted(values))), 60.0)
     prior._fit()
     assert new in prior._options("a"), "of all that were drawn only this one is new"
 
@@ -139,7 +140,7 @@ def test_a_proposal_among_ten_thousand_takes_no_longer_than_a_blink() -> None:
     from dermsearch.study.config import Search
 
     tasks = [f"t{i}" for i in range(22)]
-    chains = {c: 0.0 for n in (1, 2, 3) for c in itertools.permutations(tasks, n)}
+    chains = {Curriculum(c): 0.0 for n in (1, 2, 3) for c in itertools.permutations(tasks, n)}
     space = TableSpace(chains, tasks)
     proposer = Proposer(space, Search(sampler="random", trials=2000), None)
     began = time.process_time()

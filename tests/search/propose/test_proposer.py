@@ -13,6 +13,7 @@ import optuna
 import pytest
 from conftest_search import TASKS, make_study
 
+from dermsearch.curriculum import Curriculum
 from dermsearch.errors import UserError
 from dermsearch.search.propose.known import Known, stages
 from dermsearch.search.propose.proposer import Proposer
@@ -40,7 +41,7 @@ SPACES = {name: space_of(make_study(curriculum=curriculum)) for name, curriculum
 
 def score(stage: Proposal) -> float:
     """A number that only the stage decides."""
-    return zlib.crc32(repr((stage.curriculum, stage.values)).encode()) / 2**32
+    return zlib.crc32(repr((stage.curriculum.tasks, stage.values)).encode()) / 2**32
 
 
 def proposer_of(space: Space, sampler: str, journal: Path | None = None, **search: Any) -> Proposer:
@@ -78,16 +79,16 @@ def test_a_sampler_proposes_what_is_allowed_once_and_comes_to_all_of_it(sampler:
 @pytest.mark.parametrize("sampler", QUICK)
 def test_nothing_is_built_on_a_stage_that_failed(sampler: str) -> None:
     space = SPACES["any order"]
-    lost = ("odc", "moco_v2")
+    lost = Curriculum(("odc", "moco_v2"))
     proposer = proposer_of(space, sampler)
     rounds = drive(proposer, lambda stage: stage.curriculum == lost)
-    left = {c for c in space.curricula() if c[:2] != lost}
+    left = {c for c in space.curricula() if not c.starts_with(lost)}
     assert {p.curriculum for p in proposer.scores} == left
     told = False
     for found in rounds:
         if sampler != "grid":  # which lists everything at once
-            assert not told or not any(p.curriculum[:2] == lost for p in found)
-        told = told or any(p.curriculum[:2] == lost for p in found)
+            assert not told or not any(p.curriculum.starts_with(lost) for p in found)
+        told = told or any(p.curriculum.starts_with(lost) for p in found)
 
 
 @pytest.mark.parametrize("sampler", [s for s in QUICK if s != "grid"])
@@ -156,7 +157,7 @@ def test_what_waits_for_its_turn_is_not_proposed_again_when_little_is_left() -> 
 def test_a_price_decides_what_is_cheap() -> None:
     space = SPACES["any order"]
     search = Search(sampler="random", trials=3, candidates=100)
-    proposer = Proposer(space, search, None, price=lambda stage: 10.0 if stage.curriculum[-1] == "odc" else 1.0)
+    proposer = Proposer(space, search, None, price=lambda stage: 10.0 if stage.curriculum.last == "odc" else 1.0)
     assert not any("odc" in asked.proposal.curriculum for asked in proposer.ask())
 
 
@@ -168,7 +169,7 @@ def test_two_proposers_may_write_one_journal(tmp_path: Path) -> None:
     backend = optuna.storages.journal.JournalFileBackend(str(path))
     study = optuna.load_study(study_name="test", storage=optuna.storages.JournalStorage(backend))
     told = {t.user_attrs["curriculum"]: t.value for t in study.trials if "curriculum" in t.user_attrs}
-    assert told == {" > ".join(p.curriculum): value for p, value in one.scores.items()}
+    assert told == {str(p.curriculum): value for p, value in one.scores.items()}
     assert all(json.loads(t.user_attrs["settings"]) == {} for t in study.trials if "settings" in t.user_attrs)
     assert [p.name for p in tmp_path.iterdir()] == ["optuna.journal"]
 

@@ -11,6 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from dermsearch.cli.main import app
+from dermsearch.curriculum import Curriculum
 from dermsearch.errors import UserError
 from dermsearch.search.propose.replay import Replayed, TableSpace, cost, read_table, replay
 from dermsearch.search.propose.replay_picture import regrets
@@ -27,7 +28,7 @@ def setting(sampler: str, together: int = 1) -> Search:
 def test_the_published_tables_are_whole() -> None:
     assert (len(TABLE1), sum(map(len, TABLE1))) == (15, 33)
     assert (len(TABLE2), sum(map(len, TABLE2))) == (22, 46)
-    assert max(TABLE2, key=lambda c: TABLE2[c]) == ("moco_v2", "swav", "rotation")
+    assert max(TABLE2, key=lambda c: TABLE2[c]) == Curriculum(("moco_v2", "swav", "rotation"))
 
 
 def test_a_space_has_what_the_table_has_and_nothing_else() -> None:
@@ -35,11 +36,11 @@ def test_a_space_has_what_the_table_has_and_nothing_else() -> None:
     walked = {
         chain
         for length in (1, 2, 3)
-        for chain in itertools.product(space.tasks, repeat=length)
-        if all(t in space.may_follow(chain[:i], left=length - 1 - i) for i, t in enumerate(chain))
+        for chain in map(Curriculum, itertools.product(space.tasks, repeat=length))
+        if all(t in space.may_follow(chain.prefix(i), left=length - 1 - i) for i, t in enumerate(chain))
     }
     assert walked == set(TABLE2) == {p.curriculum for p in space.every()}
-    assert space.may_follow((), left=2) == ["moco_v2"], "the only first task of curricula of three"
+    assert space.may_follow(Curriculum(), left=2) == ["moco_v2"], "the only first task of curricula of three"
 
 
 @pytest.mark.parametrize("sampler", NAMED)
@@ -63,7 +64,7 @@ def test_the_prior_finds_the_best_of_table_1_in_a_fifth_of_the_stages() -> None:
 
 
 def test_costs_are_summed_up_and_a_search_without_the_best_is_endless() -> None:
-    table = {("a",): 1.0, ("b",): 2.0, ("a", "b"): 3.0}
+    table = {Curriculum.parse(c): s for c, s in {"a": 1.0, "b": 2.0, "a > b": 3.0}.items()}
     runs = [Replayed((1, 2), (1.0, 3.0), 2, 3), Replayed((1, 3), (2.0, 3.0), 3, 3), Replayed((1,), (1.0,), None, 1)]
     found = cost(table, runs)
     assert (found.found, found.median, found.exhaustive) == (2, 3, 4)
@@ -75,7 +76,7 @@ def test_a_table_of_ones_own(tmp_path: Path) -> None:
     path = tmp_path / "own.csv"
     path.write_text("curriculum,score\na,0.5\nb,0.6\na > b,0.8\nb>a,0.7\nno pre-training,0.4\n")
     table = read_table(str(path))
-    assert table == {("a",): 0.5, ("b",): 0.6, ("a", "b"): 0.8, ("b", "a"): 0.7}
+    assert {str(c): s for c, s in table.items()} == {"a": 0.5, "b": 0.6, "a > b": 0.8, "b > a": 0.7}
     path.write_text("curriculum,score\na,0.5\na > b,0.8\nb > a,0.7\n")
     with pytest.raises(UserError, match="'b > a' has one, but not 'b'"):
         replay(read_table(str(path)), setting("grid"), 0)
@@ -117,7 +118,7 @@ def test_the_figure_says_what_it_shows(tmp_path: Path) -> None:
 
 
 def test_regret_over_stages_is_that_of_the_searches() -> None:
-    table = {("a",): 0.5, ("b",): 0.6, ("a", "b"): 0.8}
+    table = {Curriculum.parse(c): s for c, s in {"a": 0.5, "b": 0.6, "a > b": 0.8}.items()}
     runs = [Replayed((1, 2), (0.5, 0.8), 2, 3), Replayed((2, 3), (0.6, 0.8), 3, 3)]
     assert [runs[1].best(spent) for spent in (1, 2, 3)] == [float("-inf"), 0.6, 0.8]
     found = regrets(table, runs)

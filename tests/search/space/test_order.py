@@ -8,11 +8,12 @@ from typing import Any
 import pytest
 from conftest_search import TASKS, Bench, make_study
 
+from dermsearch.curriculum import Curriculum
 from dermsearch.engines.inline import run_inline
 from dermsearch.errors import UserError
 from dermsearch.search.space.checks import space_of
 from dermsearch.search.space.space import Space
-from dermsearch.study.config import Curriculum, Train
+from dermsearch.study import config
 
 READER = {"joint_supervised": {"label": "diagnosis"}}
 SETS: dict[str, dict[str, Any]] = {
@@ -54,13 +55,13 @@ def test_list_count_and_question_agree_with_the_rules(name: str, order: str, rep
         }
         room = max(map(len, expected))
         if not repeats:
-            assert min(found.room(()), longest) == room
+            assert min(found.room(Curriculum()), longest) == room
         if room < longest:
             with pytest.raises(UserError, match=r"curriculum\.length: must be at most 2, not 3"):
                 space(SETS[name], order, repeats, (1, longest))
             continue
         found = space(SETS[name], order, repeats, (1, longest))
-        chains = list(found.curricula())
+        chains = [c.tasks for c in found.curricula()]
         assert set(chains) == expected and len(chains) == len(expected) == found.count()
         assert set(walked(found, longest)) == expected
 
@@ -69,12 +70,12 @@ def walked(space: Space, longest: int) -> list[tuple[str, ...]]:
     """Every chain that asking `may_follow` slot by slot can come to; it never comes to a dead end."""
     found = []
     for length in range(1, longest + 1):
-        chains: list[tuple[str, ...]] = [()]
+        chains = [Curriculum()]
         for slot in range(length):
             follow = {chain: space.may_follow(chain, left=length - 1 - slot) for chain in chains}
             assert all(follow.values()), "a dead end"
-            chains = [(*chain, name) for chain, names in follow.items() for name in names]
-        found += chains
+            chains = [chain.then(name) for chain, names in follow.items() for name in names]
+        found += [chain.tasks for chain in chains]
     return found
 
 
@@ -99,7 +100,7 @@ def test_the_order_is_in_no_key(bench: Bench) -> None:
     for order in ("any", "listed"):
         driver = bench.driver(make_study(curriculum={"tasks": TASKS, "order": order, "length": [1, 2]}))
         run_inline(driver, bench.work(driver))
-        keys[order] = {n.curriculum: n.key for n in driver.tree.stages()}
+        keys[order] = {str(n.curriculum): n.key for n in driver.tree.stages()}
     assert len(keys["listed"]) == 6 and keys["listed"].items() <= keys["any"].items()
 
 
@@ -117,9 +118,9 @@ def test_a_misspelt_order(bench: Bench) -> None:
 
 
 def test_a_space_needs_no_study() -> None:
-    rules = Curriculum.model_validate(
+    rules = config.Curriculum.model_validate(
         {"tasks": {"rotation": {"lr": {"choice": [0.1, 0.2]}}, "odc": {}}, "length": [2, 2]}
     )
-    own = Space(rules, Train(epochs=3))
+    own = Space(rules, config.Train(epochs=3))
     assert own.count() == len(list(own.every())) == 4
     assert own.settings("rotation", {"rotation.lr": 0.2})["train"]["epochs"] == 3

@@ -100,7 +100,7 @@ def test_a_prefix_behind_the_median_takes_its_subtree_with_it(tmp_path: Path) ->
     assert not outcome.failed and outcome.summary["stages"]["pruned"] == sum(
         n.status == "pruned" for n in driver.tree.stages()
     )
-    stages = {n.curriculum: n for n in driver.tree.stages()}
+    stages = {str(n.curriculum): n for n in driver.tree.stages()}
     assert stages[cut[0]["curriculum"]].status == "pruned" and stages[cut[0]["curriculum"]].error == cut[0]["error"]
     Recorder(driver, tmp_path / "out").write()
     measure = Measure("linear", "balanced_accuracy", "diagnosis", "val")
@@ -204,7 +204,9 @@ def test_rates_are_chosen_after_each_parent_on_the_first_seed_and_cost_their_epo
     tasks = {"simclr": {"lr": {"select": [0.01, 0.03, 0.1], "epochs": 2}}, "rotation": {}}
     bench = Bench(tmp_path, score)
     driver = drive(bench, study_of(tasks, seeds=[0, 1]), 3)
-    rates = {(n.curriculum, n.seed): rate({"settings": n.settings}) for n in driver.tree.stages() if n.task == "simclr"}
+    rates = {
+        (str(n.curriculum), n.seed): rate({"settings": n.settings}) for n in driver.tree.stages() if n.task == "simclr"
+    }
     assert rates == {("simclr", s): 0.01 for s in (0, 1)} | {("rotation > simclr", s): 0.1 for s in (0, 1)}
     segments = [n for n in driver.tree.trained() if n.until]
     assert len(segments) == 6 and {n.seed for n in segments} == {0} and all(n.status == DONE for n in segments)
@@ -213,9 +215,9 @@ def test_rates_are_chosen_after_each_parent_on_the_first_seed_and_cost_their_epo
     assert len(stages) == 8 and driver.budget.spent["stages"] == 8
     assert driver.budget.spent["epochs"] == 8 * 6 + 2 * 2 * 2, "two rates of two epochs each came to nothing, twice"
     jobs = {job["key"]: job for job in bench.jobs}
-    later = next(jobs[n.key] for n in stages if n.curriculum == "rotation > simclr" and n.seed == 0)
+    later = next(jobs[n.key] for n in stages if str(n.curriculum) == "rotation > simclr" and n.seed == 0)
     assert later["segments"] == [n.key for n in segments if n.stage == later["key"]]
-    assert later["parent"] == next(n.key for n in stages if n.curriculum == "rotation" and n.seed == 0)
+    assert later["parent"] == next(n.key for n in stages if str(n.curriculum) == "rotation" and n.seed == 0)
     assert (later["depth"], jobs[later["segments"][0]]["until"]) == (2, 2)
     Recorder(driver, tmp_path / "out").write()
     lines = lineages(load(tmp_path / "out"))
@@ -249,7 +251,7 @@ def test_a_stage_that_breaks_at_a_rung_has_failed_and_was_not_pruned(tmp_path: P
     bench = Bench(tmp_path, merit)
     bench.breaks = lambda job: job["task"] == "simclr" and job["until"] == 3
     driver = drive(bench, study_of(TASKS[:3], pruner="halving", rungs=[1, 3], round=3), 2)
-    stage = next(n for n in driver.tree.stages() if n.curriculum == "simclr")
+    stage = next(n for n in driver.tree.stages() if str(n.curriculum) == "simclr")
     assert (stage.status, stage.error) == ("failed", "on purpose")
     assert {t["curriculum"]: t["status"] for t in driver.trials}["simclr"] == "failed"
     begun = [n for n in driver.tree.trained() if n.record]
