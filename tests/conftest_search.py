@@ -71,7 +71,7 @@ class Bench:
                 row = {"protocol": name, "split": "val", "label": "diagnosis", "class": ""}
                 row |= {"metric": "balanced_accuracy", "value": self.score(job), "seed": job["seed"]}
                 row |= {"ci_low": self.score(job) - 0.05, "ci_high": self.score(job) + 0.05}
-                key = score_key(job["key"], name, PROTOCOLS[name].version, config, "all", "val", "fp32")
+                key = score_key(job["key"], name, PROTOCOLS.find(name).version, config, "all", "val", "fp32")
                 driver.store.write_scores(key, [row])
             return {"key": job["key"], "status": "done", "reused": reused, **about}
 

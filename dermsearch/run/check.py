@@ -13,7 +13,7 @@ from dermsearch.data.drawn.skin import draw_labels, walk_patients
 from dermsearch.data.store.case_store import CaseStore
 from dermsearch.data.store.splits import split_by_group
 from dermsearch.errors import UserError, nearest
-from dermsearch.evaluate import PROTOCOLS
+from dermsearch.evaluate import PROTOCOLS, check_objective
 from dermsearch.models.encoders import Encoders, check_encoder
 from dermsearch.models.weights import read_weights
 from dermsearch.run.loggers import check_loggers
@@ -34,16 +34,20 @@ def check(study: Study) -> Space:
     check_loggers(study.logging)
     for name, config in study.downstream.items():
         if name not in PROTOCOLS:
-            raise UserError(f"downstream.{name}: '{name}' is not a protocol; {nearest(name, PROTOCOLS)}")
+            raise UserError(f"downstream.{name}: '{name}' is not a protocol; {nearest(name, PROTOCOLS.names())}")
+        protocol = PROTOCOLS.find(name)
         try:
-            PROTOCOLS[name].Config.model_validate(config or {}, strict=True)
+            protocol.Config.model_validate(config or {}, strict=True)
         except ValidationError as error:
             where, what = problem(dict(error.errors()[0]))
             if "unknown field" in what:
-                what = f"unknown field; {nearest(where, PROTOCOLS[name].Config.model_fields)}"
+                what = f"unknown field; {nearest(where, protocol.Config.model_fields)}"
             raise UserError(f"downstream.{name}.{where}: {what}") from None
-    if "pairs" in study.downstream and len(study.data.modalities) != 2:
-        raise UserError("downstream.pairs: needs two modalities, such as data.modalities: [derm, clinic]")
+        if "pairs" in protocol.nature.needs and len(study.data.modalities) != 2:
+            raise UserError(f"downstream.{name}: needs two modalities, such as data.modalities: [derm, clinic]")
+    objective = study.objective
+    nature = PROTOCOLS.find(objective.protocol).nature
+    check_objective(nature, objective.protocol, objective.metric, objective.label)
     count = space.count()
     if study.search.sampler == "grid" and count is not None and study.search.trials is None and count > 100_000:
         raise UserError(f"search: the grid has {count} proposals; limit it with search.trials or use tpe")

@@ -25,6 +25,7 @@ from dermsearch.data.views.augment import plain
 from dermsearch.errors import UserError
 from dermsearch.evaluate import PROTOCOLS, judge
 from dermsearch.evaluate.base import Features, Images
+from dermsearch.models.artifact import HEADS
 from dermsearch.models.encoders import Encoders
 from dermsearch.models.relations import Handover
 from dermsearch.models.weights import spread
@@ -92,8 +93,11 @@ def _judge(job: Job, store: StageStore, cases: CaseStore, encoders: Encoders, ha
     for name, config in job["protocols"].items():
         key = judgement(job, name, config)
         if store.scores(key) is None:
-            settings = PROTOCOLS[name].Config(**config)
-            store.write_scores(key, judge(features, name, settings, job["seed"], handover, images), job["key"])
+            settings = PROTOCOLS.find(name).Config(**config)
+            artifact: Any = {HEADS: handover} if handover is not None else {}
+            judgement_ = judge(features, name, settings, job["seed"], artifact, images)
+            identity = {"protocol": name, "seed": job["seed"]}
+            store.write_scores(key, [{**identity, **row} for row in judgement_.rows], job["key"])
     return time.perf_counter() - judging
 
 
@@ -195,7 +199,7 @@ def knn_watch(job: Job, encoders: Encoders, cases: CaseStore, device: torch.devi
     every, label = job["knn_every"], job["label"]
     if not every:
         return None
-    knn, data = PROTOCOLS["knn"], Data(**job["data"])
+    knn, data = PROTOCOLS.find("knn"), Data(**job["data"])
     label = label if label in cases.classes else "mean"  # the objective may be of no label, as that of `pairs`
 
     def watch(epoch: int, backbones: Mapping[str, torch.nn.Module]) -> dict[str, float]:
@@ -203,7 +207,7 @@ def knn_watch(job: Job, encoders: Encoders, cases: CaseStore, device: torch.devi
             return {}
         shown = encoders.seen_through(backbones)
         try:
-            rows = judge(extract(shown, cases, data, device, job["precision"]), "knn", knn.Config(), job["seed"])
+            rows = judge(extract(shown, cases, data, device, job["precision"]), "knn", knn.Config(), job["seed"]).rows
         except ValueError:  # features that are not finite: not for a watcher to end the stage
             return {}
         return {"knn": next(r["value"] for r in rows if (r["label"], r["metric"]) == (label, "balanced_accuracy"))}
@@ -214,7 +218,7 @@ def knn_watch(job: Job, encoders: Encoders, cases: CaseStore, device: torch.devi
 def judgement(job: Job, name: str, config: dict[str, Any]) -> str:
     """The key of what a protocol says of the job's stage."""
     labelled = job["data"]["labelled"]
-    return score_key(job["key"], name, PROTOCOLS[name].version, config, labelled, "val", job["precision"])
+    return score_key(job["key"], name, PROTOCOLS.find(name).version, config, labelled, "val", job["precision"])
 
 
 @torch.no_grad()

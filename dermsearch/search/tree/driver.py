@@ -58,7 +58,7 @@ class Driver:
         self.on_change = on_change
         self.weights = weights  # content hash of the file that curricula start with; empty: random
         self.protocols = {
-            n: PROTOCOLS[n].Config(**(c or {})).model_dump(mode="json") for n, c in study.downstream.items()
+            n: PROTOCOLS.find(n).Config(**(c or {})).model_dump(mode="json") for n, c in study.downstream.items()
         }
         self.budget, self.claims, self.durations = budget or Budget(), claims, Durations()
         self.tree = Tree(rank, self.durations.expected)
@@ -266,7 +266,9 @@ class Driver:
 
     def _score_keys(self, node: Node) -> list[str]:
         return [
-            score_key(node.key, name, PROTOCOLS[name].version, config, self.study.data.labelled, "val", self.precision)
+            score_key(
+                node.key, name, PROTOCOLS.find(name).version, config, self.study.data.labelled, "val", self.precision
+            )
             for name, config in self._protocols(node).items()
         ]
 
