@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from dermsearch import __version__
-from dermsearch.results.tables import schema as tables
+from dermsearch.results.tables.writer import WHOLE, Writer
 from dermsearch.search.tree.driver import KEPT, Driver
 from dermsearch.search.tree.tree import DONE, FAILED, LOST, Node
 from dermsearch.storage.place import READERS
@@ -23,40 +23,36 @@ class Recorder:
     def __init__(self, driver: Driver, folder: Path, caveats: str = "") -> None:
         self.driver, self.folder, self.caveats = driver, folder, caveats
         self.provenance = {"study": driver.study.name, "version": __version__, "commit": commit()}
-        self.histories: dict[str, list[dict[str, Any]]] = {}  # by stage key
+        self.tables = Writer(folder / "tables")
 
-    def _read_histories(self, stages: Iterable[Node]) -> None:
+    def _add_histories(self, stages: Iterable[Node]) -> None:
         """The epochs of finished stages, each read once: thousands may have come from the store together."""
-        new = [n.key for n in stages if n.key not in self.histories]
+        new = [node for node in stages if not self.tables.has("epochs", node.key)]
         with ThreadPoolExecutor(READERS) as pool:
-            self.histories.update(zip(new, pool.map(self.driver.store.history, new), strict=True))
+            for node, history in zip(new, pool.map(lambda n: self.driver.store.history(n.key), new), strict=True):
+                self.tables.put("epochs", node.key, [self._epoch(node, row) for row in history])
 
     def write(self) -> None:
-        """All tables, each whole."""
+        """All tables, each whole; only rows of what has finished since the last time are new."""
         tree = self.driver.tree
         provenance = {**self.provenance, "caveats": "; ".join(filter(None, [self.caveats, ended_by(self.driver)]))}
         over = [n for n in tree.stages() if n.status in (DONE, *LOST)]
         judged = [n for n in tree.nodes.values() if n.status == DONE and not n.until]
-        self._read_histories(n for n in judged if n.parent)
-        rows: dict[str, list[dict[str, Any]]] = {
-            "trials": self.driver.trials,
-            "stages": [self._stage(n) for n in over],
-            "segments": [self._segment(n) for n in tree.trained() if n.until and n.status in (DONE, FAILED)],
-            "epochs": [self._epoch(n, row) for n in judged if n.parent for row in self.histories[n.key]],
-            "scores": [
-                {"stage": n.key, "curriculum": n.curriculum, **row, "seed": n.seed}
-                for n in judged
-                for row in self.driver.scores[n.key]
-            ],
-        }
+        self._add_histories(n for n in judged if n.parent)
+        for node in judged:
+            if not self.tables.has("scores", node.key):
+                own = {"stage": node.key, "curriculum": node.curriculum, "seed": node.seed}
+                self.tables.put("scores", node.key, [{**row, **own} for row in self.driver.scores[node.key]])
+        self.tables.put("trials", WHOLE, self.driver.trials)
+        self.tables.put("stages", WHOLE, [self._stage(n) for n in over])
+        segments = [n for n in tree.trained() if n.until and n.status in (DONE, FAILED)]
+        self.tables.put("segments", WHOLE, [self._segment(n) for n in segments])
         for node in over:
             if "traceback" in node.record:  # a bug, not a setting: its author will want all of it
                 path = self.folder / "errors" / f"{node.key}.txt"
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_text(f"{node.curriculum}, seed {node.seed}\n\n{node.record['traceback']}")
-        for name, found in rows.items():
-            table = tables.build(name, [{**row, **provenance} for row in found])
-            tables.write(table, self.folder / "tables" / f"{name}.arrow")
+        self.tables.save(tree.nodes, provenance)
 
     @staticmethod
     def _stage(node: Node) -> dict[str, Any]:
