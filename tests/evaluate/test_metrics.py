@@ -227,7 +227,7 @@ def test_cluster_intervals_are_wider_when_cases_of_a_patient_are_alike() -> None
 def slowly(truth: np.ndarray, probabilities: np.ndarray, classes: int, weights: np.ndarray) -> dict:
     """Every number again from whole confusion matrices and from all pairs of cases, replicate by replicate."""
     predicted, found = probabilities.argmax(axis=1), {}
-    for r, w in enumerate(weights.T.astype(float)):
+    for w in weights.T.astype(float):
         matrix = np.zeros((classes, classes))
         np.add.at(matrix, (truth, predicted), w)
         hits, true, taken = np.diagonal(matrix), matrix.sum(axis=1), matrix.sum(axis=0)
