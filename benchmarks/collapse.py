@@ -90,7 +90,7 @@ class Bench:
     def knn(self, encoders: Encoders) -> list[float]:
         """Balanced accuracy in percent, and the ends of its interval."""
         features = extract(encoders, self.cases, self.data, self.device, self.precision)
-        for row in judge(features, "knn", seed=self.given.seed):
+        for row in judge(features, "knn", seed=self.given.seed).rows:
             if (row["label"], row["class"], row["metric"]) == (self.label, "", "balanced_accuracy"):
                 return [100 * row[column] for column in ("value", "ci_low", "ci_high")]
         raise UserError(f"--label: must be one of {', '.join(self.cases.classes)}, not {self.label}")

@@ -195,7 +195,7 @@ def finish(driver: Driver, key: str, seconds: float) -> None:
     row |= {"value": random.Random(key).random()}
     about = {"seconds": max(0.0, seconds - JUDGING), "epochs": 20, "device": "", "node": "", "workers": 1}
     store.stages[key] = about
-    store.judged[score_key(key, "linear", PROTOCOLS["linear"].version, config, "all", "val", "fp32")] = [row]
+    store.judged[score_key(key, "linear", PROTOCOLS.find("linear").version, config, "all", "val", "fp32")] = [row]
     driver.done(key, {"status": "done", "reused": False, **about, "judge_seconds": JUDGING})
 
 

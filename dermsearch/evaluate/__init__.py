@@ -1,22 +1,25 @@
-"""Protocols judge an encoder by what its features tell. Importing this is cheap: no scikit-learn, no torch."""
+"""Evaluators judge what a stage hands on. Importing this is cheap: no scikit-learn, no torch."""
 
-from dermsearch.evaluate.base import PROTOCOLS, Classifier, Features, Given, Images, Ruler, configure, find, judge
-from dermsearch.evaluate.guess import Majority, Stratified
-from dermsearch.evaluate.handover import LinearHandover
-from dermsearch.evaluate.knn import Knn
-from dermsearch.evaluate.linear import Linear
-from dermsearch.evaluate.pairs import Pairs
-from dermsearch.fit.finetune import Finetune
-
-_ALL: tuple[Classifier | Ruler, ...] = (
-    Knn(),
-    Linear(),
-    LinearHandover(),
-    Finetune(),
-    Pairs(),
-    Majority(),
-    Stratified(),
+from dermsearch.evaluate.base import (
+    PROTOCOLS,
+    Features,
+    Given,
+    Images,
+    Judgement,
+    check_objective,
+    compare,
+    configure,
+    judge,
 )
-PROTOCOLS.update({protocol.name: protocol for protocol in _ALL})
 
-__all__ = ["PROTOCOLS", "Features", "Given", "Images", "configure", "find", "judge"]
+__all__ = [
+    "PROTOCOLS",
+    "Features",
+    "Given",
+    "Images",
+    "Judgement",
+    "check_objective",
+    "compare",
+    "configure",
+    "judge",
+]

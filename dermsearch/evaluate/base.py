@@ -1,20 +1,25 @@
-"""What a protocol is, and how its predictions become rows of the `scores` table."""
+"""What an evaluator is, and how what it says becomes rows of the tables `scores` and `confusions`."""
 
 from __future__ import annotations
 
 import dataclasses
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from dermsearch.data.case import NAMED
 from dermsearch.errors import UserError, nearest
 from dermsearch.evaluate import metrics
 from dermsearch.evaluate.metrics import Measure
+from dermsearch.models.artifact import Artifact
+from dermsearch.nature import Nature
+from dermsearch.registry import Registry
 
 if TYPE_CHECKING:  # importing this file stays cheap
     import torch
@@ -22,20 +27,32 @@ if TYPE_CHECKING:  # importing this file stays cheap
     from dermsearch.data.store.case_store import CaseStore
     from dermsearch.data.store.pool import Look
     from dermsearch.models.encoders import Encoders
-    from dermsearch.models.relations import Handover
 
 UNKNOWN = -1
+PROTOCOLS = Registry(
+    "protocol",
+    "dermsearch.protocols",
+    {
+        "knn": "dermsearch.evaluate.knn:Knn",
+        "linear": "dermsearch.evaluate.linear:Linear",
+        "linear_handover": "dermsearch.evaluate.handover:LinearHandover",
+        "finetune": "dermsearch.fit.finetune:Finetune",  # a fit: its predictions are judged by `compare`
+        "pairs": "dermsearch.evaluate.pairs:Pairs",
+        "majority": "dermsearch.evaluate.guess:Majority",
+        "stratified": "dermsearch.evaluate.guess:Stratified",
+    },
+)
 
 
 class Settings(BaseModel):
-    """Base of every protocol's `Config`: unknown keys are refused, values never change."""
+    """Base of every evaluator's `Config`: unknown keys are refused, values never change."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 @dataclass(frozen=True)
 class Features:
-    """What a frozen encoder says of the cases: extracted once, read by every protocol."""
+    """What a frozen encoder says of the cases: extracted once, read by every evaluator."""
 
     train: np.ndarray  # (n_train, d) float32
     heldout: np.ndarray  # (n_heldout, d)
@@ -46,6 +63,7 @@ class Features:
     split: str  # "val" or "test"
     columns: Mapping[str, slice] = field(default_factory=dict)  # by modality, where they lie side by side
     train_groups: np.ndarray | None = None  # patient of each training case; None: each its own
+    named: Mapping[str, str] = field(default_factory=lambda: NAMED)  # the class of a label that papers report
 
     def __post_init__(self) -> None:
         sides = ((self.train, self.train_labels), (self.heldout, self.heldout_labels))
@@ -71,13 +89,13 @@ class Features:
         return self.train[keep].astype(np.float64), truth[keep]
 
     def blind(self) -> Features:
-        """The same without the held-out truth: what a protocol gets to see."""
+        """The same without the held-out truth: what an evaluator gets to see."""
         return dataclasses.replace(self, heldout_labels={})
 
 
 @dataclass(frozen=True)
 class Images:
-    """Where the features come from, for a protocol that trains on images: what is given here must not be changed."""
+    """Where the features come from, for an evaluator that looks at images: what is given here must not be changed."""
 
     encoders: Encoders
     cases: CaseStore
@@ -90,54 +108,52 @@ class Images:
 
 @dataclass(frozen=True)
 class Given:
-    """All that a protocol may look at."""
+    """All that an evaluator may look at."""
 
     features: Features
-    handover: Handover | None = None  # heads that the stage hands on beside its encoders
+    artifact: Artifact = field(default_factory=dict)  # what the stage hands on
     images: Images | None = None
 
 
-class Protocol(typing.Protocol):
-    """A way to judge encoders: a `Classifier`, or a `Ruler` with measures of its own."""
+@dataclass(frozen=True)
+class Judgement:
+    """What one evaluator says of one artifact; who was judged, on what and from which labels, its reader knows."""
+
+    rows: list[dict[str, Any]]  # split, label, class, metric, value, ci_low, ci_high, n
+    confusions: list[dict[str, Any]]  # split, label, truth, predicted, count, where that is not 0
+
+
+class Evaluator(typing.Protocol):
+    """A way to judge artifacts: a `Classifier`, or a `Ruler` with measures of its own. Made without arguments."""
 
     name: str
     version: int  # raised when the same settings give other numbers or rows, so that stored scores are not reused
+    nature: Nature
 
     @property
     def Config(self) -> type[BaseModel]:
-        """The protocol's settings: a frozen pydantic model that refuses unknown keys."""
+        """The evaluator's settings: a frozen pydantic model that refuses unknown keys."""
 
 
 @typing.runtime_checkable
-class Classifier(Protocol, typing.Protocol):
+class Classifier(Evaluator, typing.Protocol):
     """Learns labels from the training cases and says what the held-out cases are."""
 
-    def predict(self, given: Given, config: Any, seed: int) -> dict[str, np.ndarray]:
+    def predict(self, given: Given, config: Any, seed: int) -> Mapping[str, np.ndarray]:
         """Class probabilities (n_heldout, n_classes) of every label; the held-out truth is not among the given."""
 
 
 @typing.runtime_checkable
-class Ruler(Protocol, typing.Protocol):
+class Ruler(Evaluator, typing.Protocol):
     """Measures the features themselves, without labels."""
 
-    def measure(self, given: Given, config: Any, seed: int) -> dict[str, list[Measure]]:
-        """What it finds, by split."""
-
-
-# By name. A protocol is one file of this package and one line in its `__init__`.
-PROTOCOLS: dict[str, Classifier | Ruler] = {}
-
-
-def find(name: str) -> Classifier | Ruler:
-    """The protocol of that name."""
-    if name not in PROTOCOLS:
-        raise UserError(f"no protocol '{name}': {nearest(name, PROTOCOLS)}")
-    return PROTOCOLS[name]
+    def measure(self, given: Given, config: Any, seed: int) -> Iterable[tuple[str, Measure]]:
+        """What it finds, each with the split that it is of."""
 
 
 def configure(name: str, config: Mapping[str, Any] | BaseModel | None = None) -> BaseModel:
     """A protocol's checked settings, defaults filled in."""
-    allowed = find(name).Config
+    allowed = PROTOCOLS.find(name).Config
     try:
         return allowed.model_validate({} if config is None else config)
     except ValidationError as error:
@@ -154,37 +170,64 @@ def judge(
     name: str,
     config: Mapping[str, Any] | BaseModel | None = None,
     seed: int = 0,
-    handover: Handover | None = None,
+    artifact: Artifact = MappingProxyType({}),
     images: Images | None = None,
-) -> list[dict[str, Any]]:
-    """The `scores` rows of one encoder under one protocol, without stage, curriculum and provenance."""
-    protocol, settings = find(name), configure(name, config)
-    given = Given(features.blind(), handover, images)
-    if isinstance(protocol, Classifier):
-        found = {features.split: compare(features, protocol.predict(given, settings, seed))}
-    else:
-        found = protocol.measure(given, settings, seed)
-    return [_row(m, name, split, seed) for split, measures in found.items() for m in measures]
+) -> Judgement:
+    """What an evaluator says of encoders by their features, of what is handed on beside them, or of its images."""
+    evaluator, settings = PROTOCOLS.find(name)(), configure(name, config)
+    given = Given(features.blind(), artifact, images)
+    if isinstance(evaluator, Ruler):
+        return Judgement([_row(split, m) for split, m in evaluator.measure(given, settings, seed)], [])
+    predicted = evaluator.predict(given, settings, seed)
+    truth, groups = features.heldout_labels, features.heldout_groups
+    return compare(truth, features.classes, groups, predicted, features.split, features.named)
 
 
-def compare(features: Features, predicted: Mapping[str, np.ndarray]) -> list[Measure]:
-    """What probabilities of the held-out cases are worth, label by label and on the mean."""
-    weights, found = metrics.case_weights(features.heldout_groups), list[Measure]()
-    judged = np.zeros(len(features.heldout), dtype=bool)
-    for label, classes in features.classes.items():
+def compare(
+    truth: Mapping[str, np.ndarray],
+    classes: Mapping[str, Sequence[str]],
+    groups: np.ndarray,
+    predicted: Mapping[str, np.ndarray],
+    split: str,
+    named: Mapping[str, str] = NAMED,
+) -> Judgement:
+    """What predicted probabilities are worth, label by label and on the mean. All but `split` is by label.
+
+    `groups` are the cases' patients, and `named` the classes whose numbers are averaged over the labels.
+    """
+    rows = [_row(split, m) for m in _measures(truth, classes, groups, predicted, named)]  # one by one: each is large
+    confusions = [
+        {"split": split, "label": label, "truth": names[true], "predicted": names[taken], "count": count}
+        for label, names in classes.items()
+        for true, taken, count in metrics.confusion(truth[label], predicted[label])
+    ]
+    return Judgement(rows, confusions)
+
+
+def _measures(
+    truth: Mapping[str, np.ndarray],
+    classes: Mapping[str, Sequence[str]],
+    groups: np.ndarray,
+    predicted: Mapping[str, np.ndarray],
+    named: Mapping[str, str],
+) -> Iterator[Measure]:
+    weights, averaged = metrics.case_weights(groups), list[Measure]()
+    judged = np.zeros(len(groups), dtype=bool)
+    for label, names in classes.items():
         probabilities = predicted[label]
-        if probabilities.shape != (len(judged), len(classes)) or not np.isfinite(probabilities).all():
+        if probabilities.shape != (len(groups), len(names)) or not np.isfinite(probabilities).all():
             raise ValueError(f"{label}: not probabilities of shape (cases, classes)")
-        truth = features.heldout_labels[label]
-        judged |= truth != UNKNOWN
-        found += metrics.measure(label, truth, probabilities, classes, weights)
-    return found + metrics.mean_over_labels(found, int(judged.sum()))
+        judged |= truth[label] != UNKNOWN
+        for m in metrics.measure(label, truth[label], probabilities, names, weights):
+            if m.cls in ("", named.get(label)):
+                averaged.append(m)
+            yield m
+    yield from metrics.mean_over_labels(averaged, int(judged.sum()), named)
 
 
-def _row(measure: Measure, protocol: str, split: str, seed: int) -> dict[str, Any]:
+def _row(split: str, measure: Measure) -> dict[str, Any]:
     value, low, high = metrics.summary(measure.values)
     return {
-        "protocol": protocol,
         "split": split,
         "label": measure.label,
         "class": measure.cls,
@@ -193,5 +236,34 @@ def _row(measure: Measure, protocol: str, split: str, seed: int) -> dict[str, An
         "ci_low": low,
         "ci_high": high,
         "n": measure.n,
-        "seed": seed,
     }
+
+
+def check_objective(nature: Nature, protocol: str, metric: str, label: str) -> None:
+    """Refuse an objective that a protocol of this nature cannot have; `protocol` is what the message calls it."""
+    if not nature.objective:
+        raise UserError(f"objective.protocol: '{protocol}' never looks at an image, so it cannot tell encoders apart")
+    own = nature.metrics or metrics.OF_PREDICTIONS
+    if metric not in own:
+        others = [] if nature.metrics else _others("metrics", metric)
+        wrong = f"must be {_any_of(own)} for protocol '{protocol}', not '{metric}'"
+        if others:
+            wrong = f"'{metric}' goes with protocol {_any_of(others)} only, not with '{protocol}'"
+        raise UserError(f"objective.metric: {wrong}")
+    if nature.labels is not None and label not in nature.labels:
+        raise UserError(f"objective.label: must be {_any_of(nature.labels)} for protocol '{protocol}', not '{label}'")
+    others = [] if nature.labels else _others("labels", label)
+    if others:
+        raise UserError(f"objective.label: '{label}' goes with protocol {_any_of(others)} only, not with '{protocol}'")
+    if metric.startswith("named_") and label != metrics.MEAN_LABEL:
+        raise UserError(f"objective.label: must be {metrics.MEAN_LABEL} for metric '{metric}', not '{label}'")
+
+
+def _others(field: str, value: str) -> list[str]:
+    """The protocols that have a metric or a label of their own, in quotes."""
+    return [f"'{name}'" for name in PROTOCOLS.names() if value in (getattr(PROTOCOLS.find(name).nature, field) or ())]
+
+
+def _any_of(names: Sequence[str]) -> str:
+    """As a message lists them: a; a or b; one of a, b, c."""
+    return " or ".join(names) if len(names) < 3 else f"one of {', '.join(names)}"

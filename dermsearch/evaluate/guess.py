@@ -1,18 +1,22 @@
-"""Predictions that never look at an image: what a protocol's numbers have to beat."""
+"""Predictions that never look at an image: what other evaluators' numbers have to beat."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from dermsearch.evaluate.base import UNKNOWN, Features, Given, Settings
+from dermsearch.nature import Nature
 from dermsearch.numbers import uniforms
+
+BLIND = Nature(frozenset(), objective=False)
 
 
 class Majority:
     """The same for every case: each class as probable as it is frequent among the training cases."""
 
     name = "majority"
-    version = 1
+    version = 2
+    nature = BLIND
     Config = Settings
 
     def predict(self, given: Given, config: Settings, seed: int) -> dict[str, np.ndarray]:
@@ -25,7 +29,8 @@ class Stratified:
     """A class drawn for every case, each as often as it comes among the training cases."""
 
     name = "stratified"
-    version = 1
+    version = 2
+    nature = BLIND
     Config = Settings
 
     def predict(self, given: Given, config: Settings, seed: int) -> dict[str, np.ndarray]:

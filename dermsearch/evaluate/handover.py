@@ -6,6 +6,8 @@ import numpy as np
 from pydantic import Field
 
 from dermsearch.evaluate.base import Given, Settings
+from dermsearch.models.artifact import HEADS
+from dermsearch.nature import Nature
 
 
 class Training(Settings):
@@ -24,7 +26,8 @@ class LinearHandover:
     """
 
     name = "linear_handover"
-    version = 1
+    version = 2
+    nature = Nature(frozenset({"features", "heads"}))
     Config = Training
 
     def predict(self, given: Given, config: Training, seed: int) -> dict[str, np.ndarray]:
@@ -38,7 +41,7 @@ class LinearHandover:
         rows, truth = known_truth(features)
         sizes = [len(names) for names in features.classes.values()]
         with own_randomness(seed, device, threads=1):
-            heads = Heads(features.train.shape[1], sizes, truth, given.handover, seed).to(device)
+            heads = Heads(features.train.shape[1], sizes, truth, given.artifact.get(HEADS), seed).to(device)
             train = torch.from_numpy(features.train[rows]).to(device)
             fit(heads, lambda cases, epoch: heads(train[cases]), truth, config, seed, self.name)
             with torch.no_grad():

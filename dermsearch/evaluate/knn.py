@@ -6,10 +6,11 @@ import numpy as np
 from pydantic import Field
 
 from dermsearch.evaluate.base import UNKNOWN, Features, Given, Settings
+from dermsearch.nature import Nature
 
 
 class KnnConfig(Settings):
-    """Settings of the kNN protocol."""
+    """Settings of kNN."""
 
     k: int = Field(20, ge=1, le=1_000_000, description="neighbours; at most as many as there are training cases")
     temperature: float = Field(0.07, gt=0, le=1e6, description="a neighbour votes exp(cosine / temperature)")
@@ -20,7 +21,8 @@ class Knn:
     """Cosine kNN with softmax-weighted votes, as self-supervised encoders are usually judged."""
 
     name = "knn"
-    version = 3
+    version = 4
+    nature = Nature()
     Config = KnnConfig
 
     def predict(self, given: Given, config: KnnConfig, seed: int) -> dict[str, np.ndarray]:

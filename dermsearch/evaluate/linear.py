@@ -8,6 +8,7 @@ import numpy as np
 from pydantic import Field
 
 from dermsearch.evaluate.base import Features, Given, Settings
+from dermsearch.nature import Nature
 
 
 class LinearConfig(Settings):
@@ -22,7 +23,8 @@ class Linear:
     """Multinomial logistic regression, fitted by L-BFGS from zero."""
 
     name = "linear"
-    version = 3
+    version = 4
+    nature = Nature()
     Config = LinearConfig
 
     def predict(self, given: Given, config: LinearConfig, seed: int) -> dict[str, np.ndarray]:

@@ -1,12 +1,13 @@
 """Metrics with cluster-bootstrap intervals.
 
-Everything is a function of case weights of shape (replicates, cases): a row of ones is the number itself,
-a row of counts is a bootstrap resample. So the point estimate and its interval share one implementation.
+Everything is a function of case weights of shape (cases, replicates): a column of ones is the number itself, a column
+of counts is a bootstrap resample. So the point estimate and its interval share one implementation. Its cost grows with
+cases x classes x replicates: a class's own numbers are sums of weights over cases, and nothing is kept of every pair.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,6 +19,9 @@ MEAN_LABEL = "mean"
 AVERAGED = ("balanced_accuracy", "macro_f1", "auc")
 # What is known of each class, and averaged over the labels' named classes as papers on the seven points do.
 OF_A_CLASS = ("auc", "recall", "specificity", "precision")
+# Of predictions, what may be asked for as objective.
+OF_PREDICTIONS = (*AVERAGED, *(f"named_{metric}" for metric in OF_A_CLASS))
+LEVEL = 0.95
 REPLICATES = 1000
 # One seed for every stage and protocol: two encoders judged on the same cases see the same resamples.
 BOOTSTRAP_SEED = 0
@@ -35,129 +39,133 @@ class Measure:
 
 
 def case_weights(groups: np.ndarray, replicates: int = REPLICATES, seed: int = BOOTSTRAP_SEED) -> np.ndarray:
-    """Weights (1 + replicates, cases): ones, then how often each case's group is drawn with replacement.
+    """Weights (cases, 1 + replicates): ones, then how often each case's group is drawn with replacement.
 
     Groups (patients) are drawn rather than cases, since lesions of one patient are not independent.
     """
     names, member = np.unique(groups, return_inverse=True)
     if len(names) < 2:  # nothing to resample: no interval
-        return np.ones((1, len(member)))
+        return np.ones((len(member), 1), np.float32)
     rng = np.random.default_rng(seed)
     counts = rng.multinomial(len(names), np.full(len(names), 1 / len(names)), size=replicates)
-    return np.vstack([np.ones(len(member)), counts[:, member]])
+    weights = np.empty((len(member), 1 + replicates), np.float32)  # sums of them are exact below 2^24
+    weights[:, 0] = 1
+    weights[:, 1:] = counts.astype(np.float32).T[member]
+    return weights
 
 
-def confusion(truth: np.ndarray, predicted: np.ndarray, classes: int, weights: np.ndarray) -> np.ndarray:
-    """Weighted confusion matrices (replicates, true class, predicted class)."""
-    cells = np.eye(classes * classes)[truth * classes + predicted]
-    return (weights @ cells).reshape(len(weights), classes, classes)
+def totals(slots: np.ndarray, count: int, weights: np.ndarray) -> np.ndarray:
+    """The weight in each of `count` slots (slots, replicates), where `slots` says which one a case is in, or -1."""
+    from scipy.sparse import csr_array  # imported here: whoever only lists protocols need not wait
+
+    cases = np.argsort(slots, kind="stable")[np.count_nonzero(slots < 0) :]
+    ends = np.bincount(slots[cases], minlength=count).cumsum()
+    ones = np.ones(len(cases), weights.dtype)
+    return csr_array((ones, cases, np.r_[0, ends]), shape=(count, len(slots))) @ weights
 
 
-def recalls(matrices: np.ndarray) -> np.ndarray:
-    """Recall of each class (replicates, classes); NaN where the class has no case."""
-    return _ratio(np.diagonal(matrices, axis1=1, axis2=2), matrices.sum(axis=2))
+class Counts:
+    """What the predicted classes come to: of every class (classes, replicates) hits, cases and predictions."""
 
+    def __init__(self, truth: np.ndarray, predicted: np.ndarray, classes: int, weights: np.ndarray) -> None:
+        right = np.where(truth == predicted, truth, -1)
+        self.hits, self.true, self.taken = (
+            totals(slots, classes, weights).astype(float) for slots in (right, truth, predicted)
+        )
+        self.all = self.true.sum(axis=0)  # cases (replicates,)
 
-def specificities(matrices: np.ndarray) -> np.ndarray:
-    """Share of the other classes' cases not taken for each class (replicates, classes); NaN where there are none."""
-    others = matrices.sum(axis=(1, 2))[:, None] - matrices.sum(axis=2)
-    taken = matrices.sum(axis=1) - np.diagonal(matrices, axis1=1, axis2=2)
-    return _ratio(others - taken, others)
+    def recall(self) -> np.ndarray:
+        """NaN where the class has no case."""
+        return _ratio(self.hits, self.true)
 
+    def specificity(self) -> np.ndarray:
+        """Share of the other classes' cases not taken for the class; NaN where there are none."""
+        others = self.all - self.true
+        return _ratio(others - (self.taken - self.hits), others)
 
-def precisions(matrices: np.ndarray) -> np.ndarray:
-    """Share of each class's predictions that are right (replicates, classes): 0 where it is never predicted."""
-    hits = np.diagonal(matrices, axis1=1, axis2=2)
-    found = _ratio(hits, matrices.sum(axis=1))
-    return np.where(np.isnan(found) & (matrices.sum(axis=(1, 2)) > 0)[:, None], 0.0, found)
+    def precision(self) -> np.ndarray:
+        """Share of the class's predictions that are right: 0 where it is never predicted."""
+        share = _ratio(self.hits, self.taken)
+        return np.where(np.isnan(share) & (self.all > 0), 0.0, share)
 
+    def balanced_accuracy(self) -> np.ndarray:
+        """Mean recall over the classes present in the truth."""
+        return _mean(self.recall())
 
-def balanced_accuracy(matrices: np.ndarray) -> np.ndarray:
-    """Mean recall over the classes present in the truth."""
-    return _mean(recalls(matrices))
-
-
-def macro_f1(matrices: np.ndarray) -> np.ndarray:
-    """Mean F1 over the classes present in the truth or in the prediction, as scikit-learn averages."""
-    hits = np.diagonal(matrices, axis1=1, axis2=2)
-    return _mean(_ratio(2 * hits, matrices.sum(axis=1) + matrices.sum(axis=2)))
+    def macro_f1(self) -> np.ndarray:
+        """Mean F1 over the classes present in the truth or in the prediction, as scikit-learn averages."""
+        return _mean(_ratio(2 * self.hits, self.taken + self.true))
 
 
 def auc(positive: np.ndarray, scores: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Area under the ROC curve per replicate, a tie counting half; NaN unless both outcomes have weight."""
-    if len(scores) == 0:
-        return np.full(len(weights), np.nan)
-    order = np.argsort(scores, kind="stable")
-    ranked, outcome = weights[:, order], positive[order].astype(float)
-    starts = np.flatnonzero(np.r_[True, np.diff(scores[order]) > 0])
-    if len(starts) < len(order):  # equal scores form one group
-        up = np.add.reduceat(ranked * outcome, starts, axis=1)
-        down = np.add.reduceat(ranked * (1 - outcome), starts, axis=1)
-    else:
-        up, down = ranked * outcome, ranked * (1 - outcome)
-    below = np.cumsum(down, axis=1)
-    won = np.einsum("rg,rg->r", up, below - down / 2)
-    return _ratio(won, up.sum(axis=1) * below[:, -1])
+    """Area under the ROC curve per replicate, a tie counting half; NaN unless both outcomes have weight.
+
+    The positives' scores cut the line into pieces; the weight in each is all that the area needs.
+    """
+    marks = np.unique(scores[positive])
+    at = np.searchsorted(marks, scores)
+    tied = np.isin(scores, marks)
+    # By three: the negatives below a mark and above the one before, the negatives at it, the positives at it.
+    pieces = totals(3 * at + tied + positive, 3 * (len(marks) + 1), weights).reshape(len(marks) + 1, 3, -1)
+    up, level = pieces[:, 2], pieces[:, 1]
+    below = np.cumsum(pieces[:, 0] + level, axis=0)
+    won = np.einsum("mr,mr->r", up, below - level / 2, dtype=float)
+    return _ratio(won, up.sum(axis=0, dtype=float) * below[-1])
 
 
 def measure(
     label: str, truth: np.ndarray, probabilities: np.ndarray, classes: Sequence[str], weights: np.ndarray
-) -> list[Measure]:
+) -> Iterator[Measure]:
     """Every metric of one label. `truth` holds class indices, -1 for unknown; those cases are left out.
 
     The macro mean of the AUC is over the classes with both outcomes present, in each replicate its own.
     """
     known = truth >= 0
-    truth, probabilities, weights = truth[known], probabilities[known], weights[:, known]
-    predicted = probabilities.argmax(axis=1)
-    matrices = confusion(truth, predicted, len(classes), weights)
-    positive = truth[:, None] == np.arange(len(classes))
-    areas = [auc(positive[:, c], probabilities[:, c], weights) for c in range(len(classes))]
-    n = len(truth)
-    found = [
-        Measure(label, "", "balanced_accuracy", n, balanced_accuracy(matrices)),
-        Measure(label, "", "macro_f1", n, macro_f1(matrices)),
-        Measure(label, "", "auc", n, _mean(np.stack(areas, axis=1))),
-    ]
-    counts = confusion(truth, predicted, len(classes), np.ones((1, n)))[0].astype(int)
-    by_class = zip(recalls(matrices).T, specificities(matrices).T, precisions(matrices).T, strict=True)
-    for c, (name, (recall, specificity, precision)) in enumerate(zip(classes, by_class, strict=True)):
-        positives = int(counts[c].sum())
-        found += [
-            Measure(label, name, "auc", n, areas[c]),
-            Measure(label, name, "recall", positives, recall),
-            Measure(label, name, "specificity", n - positives, specificity),
-            Measure(label, name, "precision", int(counts[:, c].sum()), precision),
-        ]
-        # The confusion matrix, from which every other number of the arg-max can be worked out: counts, no interval.
-        found += [
-            Measure(label, name, f"as:{other}", positives, np.array([float(counts[c, d])]))
-            for d, other in enumerate(classes)
-        ]
-    return found
+    if not known.all():
+        truth, probabilities, weights = truth[known], probabilities[known], weights[known]
+    predicted, n = probabilities.argmax(axis=1), len(truth)
+    counts = Counts(truth, predicted, len(classes), weights)
+    areas = np.stack([auc(truth == c, probabilities[:, c], weights) for c in range(len(classes))])
+    yield Measure(label, "", "balanced_accuracy", n, counts.balanced_accuracy())
+    yield Measure(label, "", "macro_f1", n, counts.macro_f1())
+    yield Measure(label, "", "auc", n, _mean(areas))
+    true, taken = (np.bincount(which, minlength=len(classes)).tolist() for which in (truth, predicted))
+    of_classes = zip(classes, areas, counts.recall(), counts.specificity(), counts.precision(), strict=True)
+    for c, (name, area, recall, specificity, precision) in enumerate(of_classes):
+        yield Measure(label, name, "auc", n, area)
+        yield Measure(label, name, "recall", true[c], recall)
+        yield Measure(label, name, "specificity", n - true[c], specificity)
+        yield Measure(label, name, "precision", taken[c], precision)
 
 
-def mean_over_labels(measures: Iterable[Measure], n: int) -> list[Measure]:
+def confusion(truth: np.ndarray, probabilities: np.ndarray) -> Iterator[tuple[int, int, int]]:
+    """True class, predicted class and how many cases: the cells of the confusion matrix that are not empty."""
+    known = truth >= 0
+    pairs = np.stack([truth[known], probabilities[known].argmax(axis=1)], axis=1)
+    cells, cases = np.unique(pairs, axis=0, return_counts=True)
+    for (true, predicted), count in zip(cells.tolist(), cases.tolist(), strict=True):
+        yield true, predicted, count
+
+
+def mean_over_labels(measures: Iterable[Measure], n: int, named: Mapping[str, str] = NAMED) -> Iterator[Measure]:
     """Whole-label metrics, and those of each label's named class, averaged over the labels.
 
     Replicate by replicate, since labels share their resamples.
     """
     measures = list(measures)
-    means = []
     for metric in AVERAGED:
         stack = [m.values for m in measures if m.metric == metric and not m.cls]
         # A label without a value of its own (no AUC where the held-out cases show one class) is left out of
         # the value and of every resample alike, since resampling adds no class.
         if stack:
-            means.append(Measure(MEAN_LABEL, "", metric, n, _mean(np.stack(stack, axis=1))))
+            yield Measure(MEAN_LABEL, "", metric, n, _mean(np.stack(stack)))
     for metric in OF_A_CLASS:
-        stack = [m.values for m in measures if m.metric == metric and m.cls and m.cls == NAMED.get(m.label)]
+        stack = [m.values for m in measures if m.metric == metric and m.cls and m.cls == named.get(m.label)]
         if stack:
-            means.append(Measure(MEAN_LABEL, "", f"named_{metric}", n, _mean(np.stack(stack, axis=1))))
-    return means
+            yield Measure(MEAN_LABEL, "", f"named_{metric}", n, _mean(np.stack(stack)))
 
 
-def summary(values: np.ndarray, level: float = 0.95) -> tuple[float | None, float | None, float | None]:
+def summary(values: np.ndarray, level: float = LEVEL) -> tuple[float | None, float | None, float | None]:
     """A measure's value and its percentile interval; None where it is not defined."""
     point, drawn = float(values[0]), values[1:][np.isfinite(values[1:])]
     if not np.isfinite(point):
@@ -174,6 +182,6 @@ def _ratio(above: np.ndarray, below: np.ndarray) -> np.ndarray:
 
 
 def _mean(values: np.ndarray) -> np.ndarray:
-    """Mean over the last axis of what is not NaN; NaN where nothing is (without numpy's warning)."""
+    """Mean over the first axis of what is not NaN; NaN where nothing is (without numpy's warning)."""
     present = ~np.isnan(values)
-    return _ratio(np.where(present, values, 0.0).sum(axis=-1), present.sum(axis=-1).astype(float))
+    return _ratio(np.where(present, values, 0.0).sum(axis=0), present.sum(axis=0).astype(float))

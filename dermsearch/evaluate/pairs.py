@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 
 from dermsearch.evaluate.base import Given, Settings
 from dermsearch.evaluate.knn import unit
 from dermsearch.evaluate.metrics import Measure, case_weights
+from dermsearch.nature import Nature
 
 LABEL = "pairs"
 
@@ -18,18 +19,21 @@ class Pairs:
 
     name = "pairs"
     version = 1
+    nature = Nature(frozenset({"features", "pairs"}), ("acc_at_1", "acc_at_5"), (LABEL,), learns=False)
     Config = Settings
 
-    def measure(self, given: Given, config: Settings, seed: int) -> dict[str, list[Measure]]:
+    def measure(self, given: Given, config: Settings, seed: int) -> Iterator[tuple[str, Measure]]:
         """Mean rank and accuracy of both directions, and their mean. Deterministic: `seed` is not used."""
         features = given.features
         if len(features.columns) != 2:
             raise ValueError(f"pairs: needs the columns of two modalities, not of {len(features.columns)}")
         groups = np.arange(len(features.train)) if features.train_groups is None else features.train_groups
-        return {
-            "train": _measures(features.train, features.columns, groups),
-            features.split: _measures(features.heldout, features.columns, features.heldout_groups),
-        }
+        for split, rows, patients in (
+            ("train", features.train, groups),
+            (features.split, features.heldout, features.heldout_groups),
+        ):
+            for measure in _measures(rows, features.columns, patients):
+                yield split, measure
 
 
 def positions(similarity: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -38,7 +42,7 @@ def positions(similarity: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return (similarity > own).sum(axis=1), (similarity == own).sum(axis=1) - 1
 
 
-def _measures(rows: np.ndarray, columns: Mapping[str, slice], groups: np.ndarray) -> list[Measure]:
+def _measures(rows: np.ndarray, columns: Mapping[str, slice], groups: np.ndarray) -> Iterator[Measure]:
     from threadpoolctl import threadpool_limits
 
     first, second = columns
@@ -47,20 +51,19 @@ def _measures(rows: np.ndarray, columns: Mapping[str, slice], groups: np.ndarray
         cosine = (unit(rows[:, columns[first]]) @ unit(rows[:, columns[second]]).T).round(9)
     # Patients are drawn anew among those who ask; the images that are asked for stay all.
     weights = case_weights(groups)
-    found = {}
+    found: dict[str, list[np.ndarray]] = {}
     for direction, similarity in ((f"{first} to {second}", cosine), (f"{second} to {first}", cosine.T)):
         better, ties = positions(similarity)
         # Among ties the own partner may be anywhere: half of them are before it, and the k-th place is shared.
         hits = {f"acc_at_{k}": np.clip((k - better) / (ties + 1), 0, 1) for k in (1, 5)}
         for metric, value in {"mean_rank": 1 + better + ties / 2, **hits}.items():
-            found[direction, metric] = _mean(value, weights)
-    measures = [Measure(LABEL, direction, metric, len(rows), values) for (direction, metric), values in found.items()]
-    for metric in dict.fromkeys(metric for _, metric in found):
-        both = [values for (_, name), values in found.items() if name == metric]
-        measures.append(Measure(LABEL, "", metric, len(rows), np.mean(both, axis=0)))
-    return measures
+            values = _mean(value, weights)
+            found.setdefault(metric, []).append(values)
+            yield Measure(LABEL, direction, metric, len(rows), values)
+    for metric, both in found.items():
+        yield Measure(LABEL, "", metric, len(rows), np.mean(both, axis=0))
 
 
 def _mean(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """Mean over the cases of each replicate; NaN without a case."""
-    return weights @ values / weights.sum(axis=1) if len(values) else np.full(1, np.nan)
+    return values @ weights / weights.sum(axis=0) if len(values) else np.full(1, np.nan)

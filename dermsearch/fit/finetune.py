@@ -9,6 +9,8 @@ from pydantic import Field
 
 from dermsearch.evaluate.base import Given
 from dermsearch.evaluate.handover import Training
+from dermsearch.models.artifact import HEADS
+from dermsearch.nature import Nature
 
 BATCH = 256  # held-out images at once
 
@@ -26,7 +28,8 @@ class Finetune:
     """A copy of the encoders with heads for all labels, those handed on where there are; every weight learns."""
 
     name = "finetune"
-    version = 1
+    version = 2
+    nature = Nature(frozenset({"images", "heads"}))
     Config = FinetuneConfig
 
     def predict(self, given: Given, config: FinetuneConfig, seed: int) -> dict[str, np.ndarray]:
@@ -51,7 +54,7 @@ class Finetune:
         with own_randomness(seed, device, torch.get_num_threads()):
             encoders = copy.deepcopy(images.encoders).requires_grad_(True)
             modalities = encoders.modalities
-            heads = Heads(encoders.dim * len(modalities), sizes, truth, given.handover, seed).to(device)
+            heads = Heads(encoders.dim * len(modalities), sizes, truth, given.artifact.get(HEADS), seed).to(device)
 
             def features_of(views: dict[str, Tensor]) -> Tensor:
                 with images.cast():

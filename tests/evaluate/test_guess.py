@@ -18,7 +18,7 @@ def test_majority_predicts_the_most_frequent_class_of_the_training_cases() -> No
     np.testing.assert_allclose(found, np.tile([1 / 3, 0, 2 / 3], (60, 1)))
     dummy = DummyClassifier().fit(np.zeros(60), np.repeat([2, 0], [40, 20]))
     np.testing.assert_array_equal(found.argmax(axis=1), dummy.predict(np.zeros(60)))
-    rows = {(r["label"], r["metric"]): r["value"] for r in judge(given, "majority") if not r["class"]}
+    rows = {(r["label"], r["metric"]): r["value"] for r in judge(given, "majority").rows if not r["class"]}
     assert rows["diagnosis", "auc"] == 0.5 and rows["diagnosis", "balanced_accuracy"] == pytest.approx(1 / 3)
 
 

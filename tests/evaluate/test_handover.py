@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,9 +14,10 @@ from torch.nn import functional as F
 
 from dermsearch.data.case import SEVEN_POINT
 from dermsearch.errors import UserError
-from dermsearch.evaluate import Given, configure, find, judge
+from dermsearch.evaluate import PROTOCOLS, Given, configure, judge
 from dermsearch.evaluate.base import Classifier, Features
 from dermsearch.fit.heads import Heads, fit, mean_loss
+from dermsearch.models.artifact import HEADS
 from dermsearch.models.relations import Handover, LabelHeads
 
 SIZES = [len(names) for names in SEVEN_POINT.values()]
@@ -30,9 +32,10 @@ def handed(relation: str = "tel", width: int = 16, dim: int = 16, **config: obje
 
 
 def predict(given: Features, handover: Handover | None, seed: int = 0, **config: object) -> dict[str, np.ndarray]:
-    protocol = find("linear_handover")
+    protocol = PROTOCOLS.find("linear_handover")()
     assert isinstance(protocol, Classifier)
-    return protocol.predict(Given(given, handover), configure("linear_handover", config), seed)
+    artifact: Any = {} if handover is None else {HEADS: handover}
+    return protocol.predict(Given(given, artifact), configure("linear_handover", config), seed)
 
 
 def parameters(heads: nn.Module) -> int:
@@ -104,7 +107,8 @@ def test_every_case_is_seen_in_every_epoch_and_no_batch_is_small() -> None:
 @pytest.mark.parametrize("relation", ["no_proj", "proj", "msa", "tel", "te"])
 def test_every_relation_learns(relation: str) -> None:
     given = features(separation=4.0)
-    rows = judge(given, "linear_handover", handover=handed(relation), config={"epochs": 150, "lr": 0.01})
+    artifact: Any = {HEADS: handed(relation)}
+    rows = judge(given, "linear_handover", {"epochs": 150, "lr": 0.01}, artifact=artifact).rows
     value = next(r["value"] for r in rows if (r["label"], r["metric"]) == ("mean", "balanced_accuracy"))
     assert value > 0.85
 

@@ -28,7 +28,7 @@ def paired(noise: float, train: int = 40, heldout: int = 30) -> Features:
 
 
 def rows(given: Features) -> dict[tuple[str, str, str], dict[str, Any]]:
-    found = judge(given, "pairs")
+    found = judge(given, "pairs").rows
     assert all(r["label"] == "pairs" for r in found)
     return {(r["split"], r["class"], r["metric"]): r for r in found}
 

@@ -10,14 +10,15 @@ import numpy as np
 import pytest
 
 from dermsearch.errors import UserError
-from dermsearch.evaluate import PROTOCOLS, Features, Given, configure, judge
+from dermsearch.evaluate import PROTOCOLS, Features, Given, check_objective, configure, judge
 from dermsearch.evaluate.base import Classifier
+from dermsearch.nature import Nature
 from dermsearch.results.tables import schema as tables
 
 CLASSES = {"diagnosis": ("nevus", "melanoma", "other"), "veil": ("absent", "present")}
-EVERY = sorted(name for name, p in PROTOCOLS.items() if isinstance(p, Classifier) and name != "finetune")
-BLIND = {"majority", "stratified"}  # never look at an image
-LOOKING = sorted({*EVERY} - BLIND)
+NATURES = {name: PROTOCOLS.find(name).nature for name in PROTOCOLS.names()}
+EVERY = sorted(n for n, nature in NATURES.items() if nature.learns and "images" not in nature.needs)
+LOOKING = sorted(n for n in EVERY if NATURES[n].objective)
 
 
 def features(separation: float = 3.0, train: int = 90, heldout: int = 60, width: int = 16) -> Features:
@@ -50,7 +51,7 @@ def predict(name: str, given: Features, label: str = "diagnosis", seed: int = 0,
 
 
 def everything(name: str, given: Features, seed: int = 0, **config: object) -> dict[str, np.ndarray]:
-    protocol = PROTOCOLS[name]
+    protocol = PROTOCOLS.find(name)()
     assert isinstance(protocol, Classifier)
     return protocol.predict(Given(given), configure(name, config), seed)
 
@@ -102,7 +103,7 @@ def test_deterministic_to_the_bit(name: str) -> None:
 
 @pytest.mark.parametrize("name", LOOKING)
 def test_separable_data_is_separated(name: str) -> None:
-    rows = judge(features(separation=6.0), name)
+    rows = judge(features(separation=6.0), name).rows
     means = {row["metric"]: row["value"] for row in rows if row["label"] == "mean"}
     assert means.keys() == {"balanced_accuracy", "macro_f1", "auc"} and min(means.values()) > 0.9
 
@@ -110,7 +111,7 @@ def test_separable_data_is_separated(name: str) -> None:
 @pytest.mark.parametrize("name", EVERY)
 def test_features_without_the_label_score_at_chance(name: str) -> None:
     given = features(separation=0.0, train=400, heldout=400)
-    mean = next(r for r in judge(given, name) if r["label"] == "mean" and r["metric"] == "auc")
+    mean = next(r for r in judge(given, name).rows if r["label"] == "mean" and r["metric"] == "auc")
     assert mean["value"] == pytest.approx(0.5, abs=0.06)
 
 
@@ -154,19 +155,22 @@ def test_rows_fit_the_scores_table(name: str) -> None:
     hidden = given.heldout_labels["veil"].copy()
     hidden[:10] = -1
     given = dataclasses.replace(given, heldout_labels={**given.heldout_labels, "veil": hidden})
-    rows = judge(given, name, seed=4)
-    assert tables.build("scores", rows).num_rows == len(rows) == 3 + (3 + 3 * (4 + 3)) + (3 + 2 * (4 + 2))
+    rows, confusions = (said := judge(given, name, seed=4)).rows, said.confusions
+    assert tables.build("scores", rows).num_rows == len(rows) == 3 + (3 + 3 * 4) + (3 + 2 * 4)
     assert len({(r["label"], r["class"], r["metric"]) for r in rows}) == len(rows)
     for row in rows:
-        assert (row["protocol"], row["split"], row["seed"]) == (name, "val", 4)
-        if row["metric"].startswith("as:"):
-            assert row["value"] == int(row["value"]) and row["ci_low"] is None
-        else:
-            assert 0 <= row["ci_low"] <= row["value"] <= row["ci_high"] <= 1
-    cells = [r for r in rows if r["label"] == "veil" and r["metric"].startswith("as:")]
-    assert sum(r["value"] for r in cells) == 50
+        assert [*row] == ["split", "label", "class", "metric", "value", "ci_low", "ci_high", "n"]
+        assert row["split"] == "val" and 0 <= row["ci_low"] <= row["value"] <= row["ci_high"] <= 1
     assert {r["n"] for r in rows if r["label"] == "veil" and r["metric"] == "auc"} == {50}
     assert sum(r["n"] for r in rows if r["label"] == "veil" and r["metric"] == "recall") == 50
+    assert tables.build("confusions", confusions).num_rows == len(confusions) > 0
+    assert all(cell["count"] > 0 and cell["split"] == "val" for cell in confusions)
+    assert len({(c["label"], c["truth"], c["predicted"]) for c in confusions}) == len(confusions)
+    assert sum(cell["count"] for cell in confusions if cell["label"] == "veil") == 50
+    hits = {c["truth"]: c["count"] for c in confusions if c["label"] == "veil" and c["truth"] == c["predicted"]}
+    for row in rows:
+        if (row["label"], row["metric"]) == ("veil", "recall"):
+            assert row["value"] * row["n"] == pytest.approx(hits.get(row["class"], 0))
 
 
 @pytest.mark.parametrize("name", EVERY)
@@ -185,7 +189,7 @@ def test_labels_do_not_change_each_other(name: str) -> None:
         np.testing.assert_array_equal(predict(name, given, label), predict(name, alone, label))
 
 
-# What version 2 said of these features, whose rows version 3 only adds to.
+# What version 2 said of these features.
 BEFORE = {
     ("knn", "balanced_accuracy"): (0.5508910003395298, 0.4597625218983915, 0.646728208806298),
     ("knn", "auc"): (0.6700600156229386, 0.5876657746792451, 0.7483278266540642),
@@ -198,7 +202,7 @@ BEFORE = {
 def test_numbers_are_those_of_the_version_before(name: str, metric: str) -> None:
     given = features(separation=1.0)
     given = relabel(given, veil=np.where(np.arange(90) % 4, given.train_labels["veil"], -1))
-    row = next(r for r in judge(given, name) if (r["label"], r["metric"]) == ("mean", metric))
+    row = next(r for r in judge(given, name).rows if (r["label"], r["metric"]) == ("mean", metric))
     assert (row["value"], row["ci_low"], row["ci_high"]) == pytest.approx(BEFORE[name, metric], abs=1e-12)
 
 
@@ -208,7 +212,10 @@ def test_unknown_protocol_names_the_nearest() -> None:
 
 
 def test_registry_names() -> None:
-    assert all(name == protocol.name and protocol.version >= 1 for name, protocol in PROTOCOLS.items())
+    assert PROTOCOLS.names() == sorted(PROTOCOLS.shipped)
+    for name in PROTOCOLS.names():
+        protocol = PROTOCOLS.find(name)
+        assert name == protocol.name and protocol.version >= 1 and isinstance(protocol.nature, Nature)
 
 
 @pytest.mark.parametrize(
@@ -249,3 +256,32 @@ def test_importing_is_cheap() -> None:
     heavy = "{'sklearn', 'scipy', 'torch', 'ray', 'optuna', 'pandas'} & set(sys.modules)"
     code = f"import sys, dermsearch.evaluate; sys.exit(str({heavy}) if {heavy} else 0)"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+OF_PREDICTIONS = "balanced_accuracy, macro_f1, auc, named_auc, named_recall, named_specificity, named_precision"
+
+
+@pytest.mark.parametrize(
+    ("protocol", "metric", "label", "message"),
+    [
+        ("majority", "auc", "mean", "protocol: 'majority' never looks at an image, so it cannot tell encoders apart"),
+        ("pairs", "auc", "pairs", "metric: must be acc_at_1 or acc_at_5 for protocol 'pairs', not 'auc'"),
+        ("linear", "acc_at_5", "mean", "metric: 'acc_at_5' goes with protocol 'pairs' only, not with 'linear'"),
+        ("knn", "accuracy", "mean", f"metric: must be one of {OF_PREDICTIONS} for protocol 'knn', not 'accuracy'"),
+        ("pairs", "acc_at_1", "mean", "label: must be pairs for protocol 'pairs', not 'mean'"),
+        ("linear", "auc", "pairs", "label: 'pairs' goes with protocol 'pairs' only, not with 'linear'"),
+        ("linear", "named_auc", "diagnosis", "label: must be mean for metric 'named_auc', not 'diagnosis'"),
+    ],
+)
+def test_an_objective_that_a_protocol_cannot_have(protocol: str, metric: str, label: str, message: str) -> None:
+    with pytest.raises(UserError) as error:
+        check_objective(PROTOCOLS.find(protocol).nature, protocol, metric, label)
+    assert str(error.value) == f"objective.{message}"
+
+
+@pytest.mark.parametrize(
+    ("protocol", "metric", "label"),
+    [("linear", "auc", "diagnosis"), ("finetune", "named_recall", "mean"), ("pairs", "acc_at_1", "pairs")],
+)
+def test_an_objective_that_a_protocol_can_have(protocol: str, metric: str, label: str) -> None:
+    check_objective(PROTOCOLS.find(protocol).nature, protocol, metric, label)

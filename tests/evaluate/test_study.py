@@ -9,7 +9,7 @@ import pytest
 from conftest_search import make_study
 from e2e.tiny import TINY, run
 
-from dermsearch.data.case import NAMED, SEVEN_POINT
+from dermsearch.data.case import NAMED
 from dermsearch.errors import UserError
 from dermsearch.evaluate import PROTOCOLS
 from dermsearch.results import load
@@ -94,18 +94,25 @@ def judged(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 def test_every_protocol_is_in_the_tables(judged: Any) -> None:
     scores = judged.pandas("scores")
-    assert {*scores.protocol} == {*PROTOCOLS}
+    assert {*scores.protocol} == {*PROTOCOLS.names()}
     assert {*scores[scores.split == "train"].protocol} == {"pairs"}
     keys = ["curriculum", "protocol", "split", "label", "class", "metric"]
     assert not scores.duplicated(keys).any() and {*scores.curriculum} == {"moco_v2", "no pre-training"}
     for (_, protocol), rows in scores.groupby(["curriculum", "protocol"]):
-        cells = rows[rows.metric.str.startswith("as:") & (rows.label == "diagnosis")]
-        assert len(cells) == (0 if protocol == "pairs" else len(SEVEN_POINT["diagnosis"]) ** 2)
         assert rows[rows.metric == "named_recall"].label.tolist() == ([] if protocol == "pairs" else ["mean"])
     named = scores[(scores.protocol == "linear") & (scores.curriculum == "moco_v2") & (scores.metric == "recall")]
     named = named[[NAMED[label] == cls for label, cls in zip(named.label, named["class"], strict=True)]]
     mean = scores[(scores.protocol == "linear") & (scores.curriculum == "moco_v2") & (scores.metric == "named_recall")]
     assert mean.value.item() == pytest.approx(named.value.mean())
+
+
+@pytest.mark.xfail(reason="the recorder does not give confusions yet", strict=True)
+def test_confusions_are_in_the_tables(judged: Any) -> None:
+    cells, scores = judged.pandas("confusions"), judged.pandas("scores")
+    assert {*cells.protocol} == {*PROTOCOLS.names()} - {"pairs"} and {*cells.split} == {"val"}
+    whole = scores[(scores.metric == "balanced_accuracy") & (scores.label != "mean")]
+    keys = ["stage", "protocol", "label"]
+    assert cells.groupby(keys)["count"].sum().sort_index().tolist() == whole.set_index(keys).n.sort_index().tolist()
 
 
 def test_guesses_are_the_same_for_every_encoder_and_finetuning_is_not(judged: Any) -> None:

@@ -24,6 +24,7 @@ from conftest_search import make_study
 from dermsearch.data.open import open_cases
 from dermsearch.engines.inline import run_inline
 from dermsearch.errors import UserError
+from dermsearch.evaluate import Judgement
 from dermsearch.results.tables import schema as tables
 from dermsearch.run.record import Recorder
 from dermsearch.run.run import prepare_folder
@@ -152,10 +153,10 @@ def extract(encoders: Any, *rest: Any) -> Any:
     return encoders.w.tolist()
 
 
-def judge(features: Any, name: str, *rest: Any) -> list[dict[str, Any]]:
+def judge(features: Any, name: str, *rest: Any) -> Judgement:
     """A number that every feature has a part in."""
-    row = {"protocol": name, "split": "val", "label": "diagnosis", "class": "", "metric": "balanced_accuracy"}
-    return [{**row, "value": sum(features), "seed": 0}]
+    row = {"split": "val", "label": "diagnosis", "class": "", "metric": "balanced_accuracy"}
+    return Judgement([{**row, "value": sum(features)}], [])
 
 
 class Bench:

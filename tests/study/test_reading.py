@@ -107,7 +107,7 @@ def allowed_in(section: str) -> set[str]:
     if parts[:2] == ["curriculum", "tasks"]:
         return {*find_task(parts[2]).Config.model_fields, *Train.model_fields} if len(parts) == 3 else {*task_names()}
     if parts[:1] == ["downstream"]:
-        return {*PROTOCOLS[parts[1]].Config.model_fields} if len(parts) == 2 else {*PROTOCOLS}
+        return {*PROTOCOLS.find(parts[1]).Config.model_fields} if len(parts) == 2 else {*PROTOCOLS.names()}
     model = Study.model_fields[section].annotation if section else Study
     assert isinstance(model, type) and issubclass(model, Section)
     return {*model.model_fields}

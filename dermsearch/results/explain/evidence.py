@@ -13,9 +13,9 @@ from dermsearch.curriculum import ARROW, BASELINES
 from dermsearch.errors import UserError, nearest
 from dermsearch.papers.published import IMAGENET, TABLES, published, table
 from dermsearch.results.board.leaderboard import leaderboard, ordering
+from dermsearch.results.drawing import quantity, readable
 from dermsearch.results.explain.importance import Sample, published_samples, samples
 from dermsearch.results.explain.regret import Dropped, Level, dropped, published_walks, walks
-from dermsearch.results.pictures.drawing import quantity, readable
 from dermsearch.results.tables.schema import Results, load
 
 

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 from dermsearch.curriculum import ARROW
 from dermsearch.results.board.leaderboard import points
+from dermsearch.results.drawing import BLUE, GREEN, INK, ORANGE, PALE, STYLE, VERMILION, readable, save
 from dermsearch.results.explain.effects import Effect
 from dermsearch.results.explain.explain import REVERSED, Explanation
 from dermsearch.results.explain.regret import Step, progress
 from dermsearch.results.explain.text import counted, plural
-from dermsearch.results.pictures.drawing import BLUE, GREEN, INK, ORANGE, PALE, STYLE, VERMILION, readable, save
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dermsearch.results.drawing import BLUE, GREY, INK, PALE, STYLE, save
 from dermsearch.results.papers.table import Cell, Column, Entry, Filled, Section
-from dermsearch.results.pictures.drawing import BLUE, GREY, INK, PALE, STYLE, save
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

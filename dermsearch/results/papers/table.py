@@ -14,7 +14,7 @@ from typing import Any
 from dermsearch.curriculum import ARROW, BASELINES, RANDOM_WEIGHTS
 from dermsearch.papers.published import published_rows
 from dermsearch.results.board.leaderboard import Row, interval, leaderboard
-from dermsearch.results.pictures.drawing import chain, readable
+from dermsearch.results.drawing import chain, readable
 from dermsearch.results.tables.measure import Score
 from dermsearch.results.tables.schema import Results
 

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 from dermsearch.curriculum import ARROW, ROOT_CURRICULUM
 from dermsearch.papers.published import IMAGENET, named_tables, published, table
 from dermsearch.results.board.leaderboard import Row, leaderboard, ordering
+from dermsearch.results.drawing import GREY, INK, ORDERS, PALE, SIZES, STYLE, chain, quantity, readable, save
 from dermsearch.results.papers.files import write_files
 from dermsearch.results.papers.picture import picture
 from dermsearch.results.papers.sm3 import FORMS
 from dermsearch.results.papers.table import fill
-from dermsearch.results.pictures.drawing import GREY, INK, ORDERS, PALE, SIZES, STYLE, chain, quantity, readable, save
 from dermsearch.results.pictures.tree import tree_figure
 from dermsearch.results.tables.lineages import differences
 from dermsearch.results.tables.schema import Results, load

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from dermsearch.curriculum import ARROW, ROOT_CURRICULUM
 from dermsearch.results.board.leaderboard import points
-from dermsearch.results.pictures.drawing import GREY, INK, STYLE, chain, quantity, readable, save
+from dermsearch.results.drawing import GREY, INK, STYLE, chain, quantity, readable, save
 from dermsearch.results.tables.lineages import ROOT, Key, Lineage, differences, lineages, seed_values
 from dermsearch.results.tables.measure import choose, read_scores
 from dermsearch.results.tables.schema import Results

@@ -14,12 +14,25 @@ from dermsearch.errors import UserError, nearest
 
 # Columns that every row carries: where the number comes from, and what speaks against it, such as a split by image.
 PROVENANCE = [("study", pa.string()), ("version", pa.string()), ("commit", pa.string()), ("caveats", pa.string())]
+# Who is judged, and by whom: a protocol on a data set, having learnt from so many labels.
+JUDGED = [
+    ("stage", pa.string()),
+    ("curriculum", pa.string()),  # "no pre-training" for the root; or "random weights"
+    ("root", pa.string()),  # what it begins with, where a study has several roots; else ""
+    ("seed", pa.int64()),
+    ("protocol", pa.string()),
+    ("data", pa.string()),  # the data set that judges: "data" where there is one
+    ("labelled", pa.string()),  # all, 20 of every class, or 10%
+    ("draw", pa.int32()),  # which of the draws of the few, from 0
+    ("split", pa.string()),
+]
 
 SCHEMAS: dict[str, pa.Schema] = {
     # One row per proposal of the brain: a whole curriculum with its settings.
     "trials": pa.schema(
         [
             ("trial", pa.int32()),
+            ("root", pa.string()),
             ("curriculum", pa.string()),  # "odc > moco_v2"
             ("settings", pa.string()),  # JSON: {"moco_v2.lr": 0.03}; {} where nothing is searched
             ("keys", pa.list_(pa.string())),  # the last stage's key, one per seed
@@ -31,14 +44,16 @@ SCHEMAS: dict[str, pa.Schema] = {
             *PROVENANCE,
         ]
     ),
-    # One row per stage of the tree: one pretext task trained from one parent with fixed settings.
+    # One row per stage of the tree: one pretext task trained from one parent, or one predictor fitted to labels.
     "stages": pa.schema(
         [
             ("key", pa.string()),
+            ("kind", pa.string()),  # pretext | fit
             ("parent", pa.string()),  # the parent stage's key, or the root's
+            ("root", pa.string()),
             ("depth", pa.int32()),  # 1 for the first task of a curriculum
-            ("curriculum", pa.string()),
-            ("task", pa.string()),
+            ("curriculum", pa.string()),  # of a fit: that which it is fitted to
+            ("task", pa.string()),  # of a fit: its name
             ("settings", pa.string()),  # JSON of the task's settings and training
             ("seed", pa.int64()),
             ("status", pa.string()),  # done | failed | pruned | dropped (an earlier stage failed)
@@ -57,6 +72,7 @@ SCHEMAS: dict[str, pa.Schema] = {
         [
             ("stage", pa.string()),
             ("curriculum", pa.string()),
+            ("root", pa.string()),
             ("task", pa.string()),
             ("seed", pa.int64()),
             ("epoch", pa.int32()),
@@ -65,10 +81,7 @@ SCHEMAS: dict[str, pa.Schema] = {
             ("lr", pa.float64()),
             ("grad_norm", pa.float64()),
             ("views_per_second", pa.float64()),
-            (
-                "embedding_std",
-                pa.float64(),
-            ),  # collapse indicator: std of unit embeddings x sqrt(d), healthy near 1
+            ("embedding_std", pa.float64()),  # collapse: std of unit embeddings x sqrt(d), healthy near 1
             ("effective_rank", pa.float64()),
             ("seconds", pa.float64()),
             ("peak_memory", pa.float64()),  # MiB: of tensors on a GPU in this epoch, or of the CPU process so far
@@ -77,21 +90,39 @@ SCHEMAS: dict[str, pa.Schema] = {
             *PROVENANCE,
         ]
     ),
-    # One row per number: what a protocol says of a stage's (or the root's) encoders.
+    # One row per number: what a protocol says of a stage's (or the root's) encoders, or of a fit's predictions.
     "scores": pa.schema(
         [
-            ("stage", pa.string()),
-            ("curriculum", pa.string()),  # "no pre-training" for the root; or "random weights"
-            ("protocol", pa.string()),
-            ("split", pa.string()),
+            *JUDGED,
             ("label", pa.string()),  # "mean" for the mean over labels
             ("class", pa.string()),  # "" where the metric is of the whole label
-            ("metric", pa.string()),  # balanced_accuracy | macro_f1 | auc
+            ("metric", pa.string()),
             ("value", pa.float64()),
             ("ci_low", pa.float64()),  # 95 % bootstrap interval over patients
             ("ci_high", pa.float64()),
             ("n", pa.int32()),
-            ("seed", pa.int64()),
+            *PROVENANCE,
+        ]
+    ),
+    # One row per cell of a confusion matrix that is not 0.
+    "confusions": pa.schema(
+        [
+            *JUDGED,
+            ("label", pa.string()),
+            ("truth", pa.string()),
+            ("predicted", pa.string()),
+            ("count", pa.int32()),  # cases
+            *PROVENANCE,
+        ]
+    ),
+    # One row per judgement: what became of it.
+    "judgements": pa.schema(
+        [
+            *JUDGED,
+            ("status", pa.string()),  # done | failed
+            ("reused", pa.bool_()),  # not made by this run
+            ("seconds", pa.float64()),
+            ("reason", pa.string()),  # why it failed
             *PROVENANCE,
         ]
     ),
@@ -101,6 +132,7 @@ SCHEMAS: dict[str, pa.Schema] = {
             ("key", pa.string()),
             ("stage", pa.string()),  # the key of the stage that it is a part of, whether or not that went on
             ("parent", pa.string()),  # that stage's parent, or the root
+            ("root", pa.string()),
             ("curriculum", pa.string()),
             ("task", pa.string()),
             ("settings", pa.string()),  # JSON of the stage's settings and training
@@ -123,14 +155,17 @@ SCHEMAS: dict[str, pa.Schema] = {
 
 GOES_ON, NOT_CHOSEN, CUT = "goes on", "not chosen", "pruned"  # what becomes of a segment
 ENDED = (NOT_CHOSEN, CUT)  # of these nothing is needed but the result
-LATER = ("segments",)  # tables that studies of earlier versions lack: there they are empty
+PRETEXT, FIT = "pretext", "fit"  # kinds of stages
+# What a row, or a table of an earlier version, means where it does not say it.
+DEFAULTS: dict[str, Any] = {"root": "", "data": "data", "labelled": "all", "draw": 0, "kind": PRETEXT}
+LATER = ("segments", "confusions", "judgements")  # tables that studies of earlier versions lack: there they are empty
 
 
 def build(name: str, rows: Iterable[Mapping[str, Any]]) -> pa.Table:
-    """Rows as a table of the named schema; a column that a row lacks is null."""
-    schema = SCHEMAS[name]
-    rows = list(rows)
-    return pa.table({f.name: pa.array([r.get(f.name) for r in rows], f.type) for f in schema}, schema=schema)
+    """Rows as a table of the named schema; what a row lacks is its default, else null."""
+    rows, schema = list(rows), SCHEMAS[name]
+    columns = [pa.array([row.get(f.name, DEFAULTS.get(f.name)) for row in rows], f.type) for f in schema]
+    return pa.Table.from_arrays(columns, schema=schema)
 
 
 def write(table: pa.Table, path: str | Path) -> None:
@@ -147,6 +182,18 @@ def read(path: str | Path) -> pa.Table:
     """One Arrow IPC file, memory-mapped."""
     with pa.memory_map(str(path)) as source:
         return pa.ipc.open_file(source).read_all()
+
+
+def complete(name: str, table: pa.Table) -> pa.Table:
+    """A table with the columns of its schema: those that an earlier version lacked hold their default, else null."""
+    schema = SCHEMAS[name]
+    columns = [
+        table[f.name]
+        if f.name in table.column_names
+        else pa.chunked_array([pa.repeat(pa.scalar(DEFAULTS.get(f.name), f.type), len(table))])
+        for f in schema
+    ]
+    return pa.Table.from_arrays(columns, schema=schema)
 
 
 @dataclass(frozen=True)
@@ -178,4 +225,5 @@ def load(folder: str | Path) -> Results:
     if missing:
         raise UserError(f"{folder}: not the folder of a study: it has no tables/{missing[0]}.arrow")
     study = yaml.safe_load((folder / "study.yaml").read_text()) if (folder / "study.yaml").is_file() else {}
-    return Results(folder, study, {n: read(f) if f.is_file() else build(n, []) for n, f in files.items()})
+    tables = {name: complete(name, read(f)) if f.is_file() else build(name, []) for name, f in files.items()}
+    return Results(folder, study, tables)

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dermsearch.results.pictures.drawing import BLUE, GREY, PALE, STYLE, VERMILION, save
+from dermsearch.results.drawing import BLUE, GREY, PALE, STYLE, VERMILION, save
 from dermsearch.search.propose.replay import Replayed, Table, quantile
 
 if TYPE_CHECKING:

@@ -15,6 +15,7 @@ from rich.console import Console
 
 from dermsearch.cli.results import explain as command
 from dermsearch.errors import UserError
+from dermsearch.results.drawing import readable
 from dermsearch.results.explain.effects import Effect
 from dermsearch.results.explain.evidence import gather
 from dermsearch.results.explain.explain import explain
@@ -22,7 +23,6 @@ from dermsearch.results.explain.importance import Sample, importance
 from dermsearch.results.explain.picture import explain_figure
 from dermsearch.results.explain.regret import cost_to, progress, walks
 from dermsearch.results.explain.text import render, write_csv
-from dermsearch.results.pictures.drawing import readable
 from dermsearch.results.tables.measure import choose
 from dermsearch.results.tables.schema import Results, build
 

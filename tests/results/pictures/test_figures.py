@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 import dermsearch
-from dermsearch.results.pictures.drawing import chain, quantity, readable, save
+from dermsearch.results.drawing import chain, quantity, readable, save
 from dermsearch.results.pictures.figures import curriculum_figure, figures, tree_figure
 from dermsearch.results.tables.measure import Measure
 from dermsearch.results.tables.schema import Results, build
