@@ -20,7 +20,7 @@ from dermsearch.run.loggers import check_loggers
 from dermsearch.search.space.space import Space
 from dermsearch.storage.files import first_line
 from dermsearch.study.config import Data, Study
-from dermsearch.study.reading import problem
+from dermsearch.study.wording import problem
 
 
 def check(study: Study) -> Space:

@@ -27,7 +27,9 @@ from dermsearch.pretext.base import find_task, task_names
 from dermsearch.run.run import check
 from dermsearch.search.space.space import Space
 from dermsearch.study.config import Section, Study, Train
-from dermsearch.study.reading import DEEPEST, LARGEST, find, load_study, shipped_folder
+from dermsearch.study.finding import find, shipped_folder
+from dermsearch.study.load import load_study
+from dermsearch.study.reading import DEEPEST, LARGEST
 
 STUDY = Path(__file__).parent / "study.yaml"  # the shape of the shipped study, which may change without these tests
 TEXT = STUDY.read_text()

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from dermsearch.errors import UserError
-from dermsearch.study.reading import say
+from dermsearch.study.wording import say
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from typing import Any
 
 from dermsearch.errors import UserError, nearest
 from dermsearch.search.tree.tree import DONE, Node
-from dermsearch.study.reading import say
+from dermsearch.study.wording import say
 
 STD, RANK = 0.05, 2.0  # embeddings of a smaller spread, or of a smaller effective rank, have collapsed
 

@@ -15,7 +15,7 @@ from dermsearch.pretext.base import AnyTask, Setting, find_task, task_names
 from dermsearch.search.space.dimensions import Dimension, dimension
 from dermsearch.search.space.rates import Selection, selection
 from dermsearch.study.config import Study, Train, uneven
-from dermsearch.study.reading import problem
+from dermsearch.study.wording import problem
 from dermsearch.training.optim import FALLBACK
 
 LARGEST = 10**7  # proposals of a finite space
