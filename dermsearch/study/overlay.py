@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import copy
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from dermsearch.errors import UserError
 from dermsearch.study.config import Study
+from dermsearch.study.finding import find
 from dermsearch.study.reading import read, read_value
 from dermsearch.study.wording import QUICK, SEARCHED, say, short
 
@@ -17,9 +18,10 @@ from dermsearch.study.wording import QUICK, SEARCHED, say, short
 class Told:
     """A study as plain data, and who said each of its fields: the file, its section `quick` or the command line."""
 
-    path: Path
+    origin: str  # what messages call it
     raw: dict[str, Any]
     lines: dict[str, int]  # of the file, by field
+    has_quick: bool = False  # is there such a section, asked for or not?
     quick: set[str] = field(default_factory=set)  # fields that `quick` says
     given: set[str] = field(default_factory=set)  # fields that the command line says
 
@@ -36,20 +38,20 @@ class Told:
         while known and known not in self.lines:
             known = known.rpartition(".")[0]
         line = f":{self.lines[known]}" if known else ""
-        return f"{short(str(self.path), 300)}{line}: " + (f"{short(name, 150)}: " if name else "")
+        return f"{self.origin}{line}: " + (f"{short(name, 150)}: " if name else "")
 
 
 def _says(fields: set[str], name: str, lines: dict[str, int]) -> bool:
     return any(f"{name}.".startswith(f"{f}.") or (f.startswith(f"{name}.") and name not in lines) for f in fields)
 
 
-def tell(path: Path, overrides: Sequence[str], quick: bool) -> Told:
+def tell(study: str | Mapping[str, Any], overrides: Sequence[str], quick: bool) -> Told:
     """The study as its file, its section `quick` where that is asked for, and the command line have it."""
-    raw, lines = read(path)
-    told = Told(path, raw, lines)
-    there, section = QUICK in raw, raw.pop(QUICK, None)
+    told = _told(study)
+    raw, there = told.raw, told.has_quick
+    section = raw.pop(QUICK, None)
     if quick and not there:
-        raise UserError(f"--quick: {short(str(path), 300)} has no section '{QUICK}' with smaller settings")
+        raise UserError(f"--quick: {told.origin} has no section '{QUICK}' with smaller settings")
     if there and not isinstance(section, dict):
         raise UserError(f"{told.place(QUICK)}must be a mapping (key: value), not {say(section)}")
     if there and "name" in section:
@@ -60,6 +62,14 @@ def tell(path: Path, overrides: Sequence[str], quick: bool) -> Told:
             raw["name"] += f"-{QUICK}"  # quick results never lie among real ones
     told.given = {_override(raw, override) for override in overrides}
     return told
+
+
+def _told(study: str | Mapping[str, Any]) -> Told:
+    if isinstance(study, str):
+        path = find(study)
+        raw, lines = read(path)
+        return Told(short(str(path), 300), raw, lines, QUICK in raw)
+    return Told("study", copy.deepcopy(dict(study)), {}, QUICK in study)
 
 
 def _lay_over(raw: dict[str, Any], section: dict[str, Any], within: str = "") -> Iterator[str]:
@@ -94,8 +104,9 @@ def _override(raw: dict[str, Any], override: str) -> str:
         raise UserError(f"{begin}{error}") from None
     curriculum = raw.get("curriculum")
     tasks = curriculum.get("tasks") if isinstance(curriculum, dict) else None
-    if isinstance(tasks, (dict, list)) and parts[0] in tasks and parts[0] not in Study.model_fields:
-        parts = ["curriculum", "tasks", *parts]  # moco_v2.queue=512 for short
+    for home, names in {"curriculum.tasks": tasks, "downstream": raw.get("downstream")}.items():
+        if isinstance(names, dict | list) and parts[0] in names and parts[0] not in Study.model_fields:
+            parts = [*home.split("."), *parts]  # moco_v2.queue=512 or knn.k=5 for short
     if isinstance(tasks, list) and parts[:2] == ["curriculum", "tasks"] and len(parts) > 2:
         raw["curriculum"]["tasks"] = {str(task): {} for task in tasks}
     at: Any = raw

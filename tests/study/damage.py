@@ -327,6 +327,7 @@ BAD_OVERRIDES = [
     *(("moco_v2.que=3", f": {TASK}.moco_v2.que: "), ("moco_v2.queue=300", f": {TASK}.moco_v2.queue: ")),
     *(("moco_v3.queue=256", ": moco_v3: "), ("odc=off", f": {TASK}.odc: "), ("name=../../x", ": name: ")),
     *(("train.lr=!!python/name:os.system", ": train.lr: "), ("train.lr=*a", ": train.lr: "), ("a\nb=3", ": a.b: ")),
+    ("curriculum.tasks=[-x]", f": {TASK}.-x: must be a name "),
     *(("compute.store=~nobody-of-that-name", ": compute.store: "), ("train.lr=" + "[" * 500, ": train.lr: ")),
 ]
 

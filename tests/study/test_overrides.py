@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
-from study.damage import STUDY
+import yaml
+from study.damage import STUDY, TEXT
 
 from dermsearch.errors import UserError
 from dermsearch.run.run import check
 from dermsearch.search.space.space import Space
-from dermsearch.study.load import load_study
+from dermsearch.study.load import load_study, located
+from dermsearch.study.overlay import Told, tell
 
 
 def test_overrides_reach_every_depth() -> None:
@@ -58,3 +61,78 @@ def test_dimensions(override: str, kind: str, values: tuple[Any, ...]) -> None:
 def test_space_alone_refuses_what_its_tasks_refuse() -> None:
     with pytest.raises(UserError, match=r"curriculum\.tasks\.odc\.small: must be at least 1, not 0"):
         Space(load_study("curriculum.yaml", ["odc.small=0"]))
+
+
+NAMED = """\
+name: several
+data:
+  ham: {source: store, path: ham, size: 64}
+  pad: {source: store, path: pad}
+curriculum: {tasks: {moco_v2: {}}}
+downstream:
+  linear@ham: {}
+  finetune@pad: {labelled: [5, 20, all], repeats: 3}
+  knn:
+quick:
+  data: {ham: {source: synthetic, path: null}, pad: {size: 32}}
+"""
+
+
+def several(folder: Path, *overrides: str, quick: bool = False) -> Told:
+    file = folder / "study.yaml"
+    file.write_text(NAMED)
+    return tell(str(file), overrides, quick)
+
+
+def test_overrides_reach_a_data_set_and_a_protocol_by_name(tmp_path: Path) -> None:
+    told = several(tmp_path, "data.ham.size=32", "finetune@pad.labelled=[5, 10%]", "knn.k=5", "linear@ham=null")
+    assert told.raw["data"]["ham"] == {"source": "store", "path": "ham", "size": 32}
+    assert told.raw["downstream"] == {
+        "linear@ham": None,
+        "finetune@pad": {"labelled": [5, "10%"], "repeats": 3},
+        "knn": {"k": 5},
+    }
+    said = ["data.ham.size", "downstream.finetune@pad.labelled.1", "downstream.knn.k", "downstream.linear@ham"]
+    assert [told.place(name) for name in said] == [f"command line: {name}: " for name in said]
+
+
+def test_a_name_is_told_with_its_line(tmp_path: Path) -> None:
+    told, file = several(tmp_path), tmp_path / "study.yaml"
+    for name, line in {
+        "data.pad.path": 4,
+        "data.pad.source": 4,
+        "data.ham": 3,
+        "downstream.finetune@pad.labelled.1": 8,
+        "downstream.linear@ham.c": 7,
+    }.items():
+        assert told.place(name) == f"{file}:{line}: {name}: "
+
+
+def test_quick_reaches_a_data_set_by_name(tmp_path: Path) -> None:
+    told, file = several(tmp_path, quick=True), tmp_path / "study.yaml"
+    assert told.raw["data"] == {
+        "ham": {"source": "synthetic", "size": 64},
+        "pad": {"source": "store", "path": "pad", "size": 32},
+    }
+    assert told.place("data.pad.size") == f"{file}:11: quick.data.pad.size: "
+    assert told.place("data.pad.path") == f"{file}:4: data.pad.path: "
+
+
+def test_a_task_goes_before_a_protocol_of_the_same_name(tmp_path: Path) -> None:
+    raw = {"name": "x", "curriculum": {"tasks": {"both": {}}}, "downstream": {"both": {}}}
+    told = tell(raw, ["both.k=1", "downstream.both.k=2"], False)
+    assert told.raw["curriculum"]["tasks"] == {"both": {"k": 1}}
+    assert told.raw["downstream"] == {"both": {"k": 2}}
+
+
+def test_a_study_may_be_a_mapping_which_stays_as_it_was() -> None:
+    raw = yaml.safe_load(TEXT)
+    study = load_study(raw, ["odc.small=2"])
+    assert raw == yaml.safe_load(TEXT)
+    assert study == load_study(str(STUDY), ["odc.small=2"])
+    with pytest.raises(UserError, match=r"^study: train\.epochs: must be at least 1, not 0$"):
+        load_study({**raw, "train": {"epochs": 0}})
+    with pytest.raises(UserError, match=r"^command line: train\.epochs: must be at least 1, not 0$"):
+        load_study(raw, ["train.epochs=0"])
+    with pytest.raises(UserError, match=r"^study: curriculum\.tasks\.odc: is bad$"), located(raw):
+        raise UserError("curriculum.tasks.odc: is bad")
