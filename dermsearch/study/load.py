@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from dermsearch.errors import UserError
 from dermsearch.study.config import Study
 from dermsearch.study.overlay import Told, tell
-from dermsearch.study.wording import problems, short
+from dermsearch.study.wording import problem, short
 
 
 def load_study(study: str | Mapping[str, Any], overrides: Sequence[str] = (), quick: bool = False) -> Study:
@@ -24,7 +24,7 @@ def load_study(study: str | Mapping[str, Any], overrides: Sequence[str] = (), qu
     try:
         checked = Study.model_validate(told.raw)
     except ValidationError as error:
-        raise UserError(_explain(problems(error, Study, told.raw), told)) from None
+        raise UserError(_explain(error, told)) from None
     if told.has_quick and not quick:
         _check_quick(study)
     return checked
@@ -48,15 +48,16 @@ def _check_quick(study: str | Mapping[str, Any]) -> None:
     try:
         Study.model_validate(told.raw)
     except ValidationError as error:
-        wrong = problems(error, Study, told.raw)
-        if any(told.by_quick(name) for name, _ in wrong):
-            raise UserError(_explain(wrong, told)) from None
+        if any(told.by_quick(problem(dict(e))[0]) for e in error.errors()):
+            raise UserError(_explain(error, told)) from None
 
 
-def _explain(wrong: list[tuple[str, str]], told: Told) -> str:
-    """All that is wrong, as one message about the first mistake."""
-    name, text = wrong[0]
-    others = sorted({f for f, _ in wrong if not f"{name}.".startswith(f"{f}.")})
+def _explain(error: ValidationError, told: Told) -> str:
+    """All that pydantic found, as one message about the first mistake; a misspelt key explains a missing one."""
+    errors = sorted(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
+    problems = [problem(dict(e)) for e in errors]
+    name, text = problems[0]
+    others = sorted({f for f, _ in problems if not f"{name}.".startswith(f"{f}.")})
     if others:
         more = ", ".join(short(f) for f in others[:4]) + ", ..." * (len(others) > 4)
         text += f" ({len(others)} more wrong: {more})"

@@ -8,7 +8,7 @@ from datetime import date
 from difflib import get_close_matches
 from typing import Any, get_args
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
 from dermsearch.errors import nearest
 from dermsearch.study.config import Study
@@ -38,69 +38,24 @@ _ALLOWED = {
 }
 
 
-NOWHERE = object()
-Path = tuple[Any, ...]  # of a field: the keys and places that lead to it
-
-
-def problems(error: ValidationError, model: type[BaseModel] = Study, given: Any = None) -> list[tuple[str, str]]:
-    """(field, what is wrong with it) of all that pydantic found, the most telling first.
-
-    With what was given, fields are named as they stand there, whatever a validator or a union made of it.
-    """
-    errors = _spoken([dict(e) for e in error.errors()], given)
-    errors.sort(key=lambda e: e["type"] != "extra_forbidden")  # a misspelt key explains a missing one
-    return [problem(e, model) for e in errors]
-
-
-def _spoken(errors: list[dict[str, Any]], given: Any) -> list[dict[str, Any]]:
-    """The errors with a `path` each; of those of one union, only what the member says that was meant."""
-    members: dict[Path, dict[str, list[dict[str, Any]]]] = {}
-    for e in errors:
-        e["path"], union, member = _path(e, given)
-        members.setdefault(union, {}).setdefault(member, []).append(e)
-    return [e for union, of in members.items() for e in max(of.values(), key=lambda es: _fit(es, len(union)))]
-
-
-def _fit(errors: list[dict[str, Any]], depth: int) -> tuple[int, int, int]:
-    """How well a member of a union at a depth fits: keys and sections that it does not know speak against it."""
-    strange = sum(e["type"] in ("extra_forbidden", "model_type") and len(e["path"]) == depth + 1 for e in errors)
-    return -strange, max(len(e["path"]) for e in errors), -len(errors)
-
-
-def _path(e: dict[str, Any], given: Any) -> tuple[Path, Path, str]:
-    """Of one error: the path through what was given, where a union stood on it, and pydantic's name of its member."""
-    parts = [part for part in e["loc"] if part != "[key]"]
-    if given is None:
-        return tuple(parts), (), ""
-    path: Path = ()
-    union: tuple[Path, str] = (), ""
-    for i, part in enumerate(parts):
-        below = _below(given, part)
-        absent = e["type"] == "missing" and i == len(parts) - 1
-        if below is NOWHERE and not absent:  # no key of the study, but a name that pydantic or a validator gave
-            union = union if union[1] else (path, str(part))
-        else:
-            given, path = below, (*path, part)
-    return path, *union
-
-
-def _below(given: Any, part: Any) -> Any:
-    """What lies under a key or a place of what was given."""
-    if isinstance(given, dict):
-        return given.get(part, NOWHERE)
-    if isinstance(given, list | tuple):
-        if isinstance(part, int):
-            return given[part] if part < len(given) else NOWHERE
-        return None if part in given else NOWHERE  # names alone, each standing for its defaults
-    return NOWHERE
+# The forms of a field that takes several, by the tags that a study's unions have.
+_FORMS = {
+    "[one]": "a value",
+    "[several]": "a mapping of names",
+    "[choice]": "{choice: [...]}",
+    "[stage]": "{store: ..., key: ...}",
+}
 
 
 def problem(e: dict[str, Any], model: type[BaseModel] = Study) -> tuple[str, str]:
-    """(field, what is wrong with it) of one pydantic error of a model."""
-    loc = tuple(str(part) for part in e.get("path", e["loc"]) if part != "[key]")
+    """(field, what is wrong with it) of one pydantic error of a model.
+
+    What stands in brackets is no part of a field's name: "[key]" is pydantic's, others are tags of a union.
+    """
+    loc = tuple(str(part) for part in e["loc"] if not str(part).startswith("["))
     field, kind, value, ctx = ".".join(loc), e["type"], e.get("input"), e.get("ctx", {})
     if kind == "extra_forbidden":
-        return field, f"unknown field; {_meant(e['loc'], model)}"
+        return field, f"unknown field; {_meant(loc, model)}"
     if kind == "missing":
         return field, "is missing" + ": the list is too short" * loc[-1].isdigit()
     if kind == "value_error":  # our own sentence; it may name the field within the section
@@ -120,6 +75,9 @@ def problem(e: dict[str, Any], model: type[BaseModel] = Study) -> tuple[str, str
         return field, f"must have {bound} item{'s' * (not bound.endswith(' 1'))}, not {ctx['actual_length']}"
     if kind == "string_pattern_mismatch":
         return field, f"must be a name (letters, digits, '.', '_', '-', at most 64 in all), not {say(value)}"
+    if kind == "union_tag_invalid":
+        forms = [form for tag, form in _FORMS.items() if tag in ctx["expected_tags"]]
+        return field, f"must be {' or '.join(forms)}, not {say(value)}"
     if kind not in _ALLOWED:
         return field, f"{say(value)} is not allowed: {short(e['msg'], 200)}"
     quoted = isinstance(value, str) and re.fullmatch(r"[-+.\deE]+|true|false", value)
@@ -131,9 +89,9 @@ def problem(e: dict[str, Any], model: type[BaseModel] = Study) -> tuple[str, str
     return field, f"must be {_ALLOWED[kind].format(**bounds)}, not {say(value)}{hint}"
 
 
-def _meant(loc: Path, model: type[BaseModel]) -> str:
+def _meant(loc: tuple[str, ...], model: type[BaseModel]) -> str:
     """Where an unknown key belongs, or the closest field of the section that it stands in."""
-    key, siblings = str(loc[-1]), _siblings(loc, model)
+    key, siblings = loc[-1], _siblings(loc, model)
     sections = Study.model_fields.items() if model is Study else ()
     homes = [f"{name}.{key}" for name, of in sections if any(key in m.model_fields for m in _models(of.annotation))]
     if homes and not get_close_matches(key, siblings, cutoff=0.8):
@@ -141,12 +99,12 @@ def _meant(loc: Path, model: type[BaseModel]) -> str:
     return nearest(key.lower(), siblings)
 
 
-def _siblings(loc: Path, model: type[BaseModel]) -> list[str]:
+def _siblings(loc: tuple[str, ...], model: type[BaseModel]) -> list[str]:
     """The field names that are valid where an unknown one stood."""
     models = [model]
     for part in loc[:-1]:
         inner = [m for at in models if part in at.model_fields for m in _models(at.model_fields[part].annotation)]
-        models = inner or models  # a name in a mapping, a place in a list, a member of a union: the same model goes on
+        models = inner or models  # a name in a mapping or a place in a list: the same model goes on
     names = dict.fromkeys(name for at in models for name in at.model_fields)
     return [*names, *([QUICK] if models == [Study] else [])]
 
