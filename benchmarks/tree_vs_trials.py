@@ -65,7 +65,7 @@ def by_trials(folder: Path, overrides: list[str], warm: bool) -> dict[str, Any]:
     from dermsearch.search.tree.tree import Tree
     from dermsearch.storage.keys import root_key
     from dermsearch.storage.stages import StageStore
-    from dermsearch.study.reading import load_study
+    from dermsearch.study.load import load_study
     from dermsearch.training.precision import resolve
 
     study = load_study(STUDY, overrides)

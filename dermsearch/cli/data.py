@@ -250,7 +250,7 @@ def _open(store: str) -> CaseStore:
     from dermsearch.data.open import open_cases
     from dermsearch.run.run import cache_folder
     from dermsearch.storage.stages import StageStore
-    from dermsearch.study.reading import load_study, located
+    from dermsearch.study.load import load_study, located
 
     study = load_study(store)
     with located(store):

@@ -85,7 +85,7 @@ def run(
     """
     from rich.console import Console
 
-    from dermsearch.study.reading import load_study, located
+    from dermsearch.study.load import load_study, located
 
     settings = load_study(study, overrides or [], quick)
     if address and settings.compute.engine == "inline":
@@ -135,7 +135,7 @@ def run(
 @app.command()
 def plan(study: StudyArg, overrides: OverrideArg = None, quick: QuickArg = False) -> None:
     """Show a study's stage tree, how many stages sharing saves and what it costs. Trains nothing."""
-    from dermsearch.study.reading import load_study, located
+    from dermsearch.study.load import load_study, located
 
     settings = load_study(study, overrides or [], quick)
     from dermsearch.run.plan import lines, make_plan

@@ -21,7 +21,7 @@ from dermsearch.pretext.base import Batch, Loss, Setting, Settings, Task
 
 CENTRE = 4
 # Below this a network of stride 32 has no room: its last 3 x 3 convolutions would see single pixels (and oneDNN's
-# bf16 weight gradient of such a convolution is uninitialised memory; see docs/log.md).
+# bf16 weight gradient of such a convolution is uninitialised memory; see docs/log/2026-11.md).
 SMALLEST = 24
 NEIGHBOURS = [0, 1, 2, 3, 5, 6, 7, 8]  # the cell of each of the eight answers
 

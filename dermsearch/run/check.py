@@ -23,7 +23,7 @@ from dermsearch.search.space.checks import check_pool, space_of
 from dermsearch.search.space.space import Space
 from dermsearch.storage.files import first_line
 from dermsearch.study.config import Data, Entry, Study
-from dermsearch.study.reading import problem
+from dermsearch.study.wording import problem
 
 
 def check(study: Study) -> Space:

@@ -14,7 +14,7 @@ import typer
 
 from dermsearch import __version__
 from dermsearch.cli.main import app
-from dermsearch.study.reading import shipped_folder
+from dermsearch.study.finding import shipped_folder
 
 HEAVY = ("torch", "ray", "pydantic", "pandas", "numpy", "pyarrow", "optuna", "yaml", "timm")
 RUN = [sys.executable, "-c", "from dermsearch.cli.main import main; main()"]
@@ -158,6 +158,6 @@ def test_data_describes_and_shows_the_cases_of_a_study(tmp_path: Path) -> None:
 
 
 def test_a_bug_keeps_its_traceback(tmp_path: Path) -> None:
-    code = "import dermsearch.study.reading as s, dermsearch.cli.main as c; s.load_study = lambda *a: 1 / 0; c.main()"
+    code = "import dermsearch.study.load as s, dermsearch.cli.main as c; s.load_study = lambda *a: 1 / 0; c.main()"
     done = subprocess.run([sys.executable, "-c", code, "plan", "x"], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 1 and "ZeroDivisionError" in done.stderr

@@ -229,7 +229,7 @@ def test_dermsearch_run_understands_what_the_files_say() -> None:
     import typer
 
     from dermsearch.cli.main import app
-    from dermsearch.study.reading import load_study
+    from dermsearch.study.load import load_study
 
     command = typer.main.get_command(app).commands["run"]  # type: ignore[attr-defined]
     commands = [(name, words) for name, words in run_commands() if words and words[0][-1] not in "`,"]

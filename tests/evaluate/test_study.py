@@ -15,7 +15,7 @@ from dermsearch.evaluate import PROTOCOLS
 from dermsearch.results import load
 from dermsearch.results.tables.measure import choose, read_scores
 from dermsearch.run.check import check
-from dermsearch.study.reading import load_study
+from dermsearch.study.load import load_study
 
 MODALITIES = "data.modalities=[derm,clinic]"
 PAIRS = "downstream={pairs: {}, linear: {}}"

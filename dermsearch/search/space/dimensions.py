@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from dermsearch.errors import UserError
-from dermsearch.study.reading import say
+from dermsearch.study.wording import say
 
 ROOT = "encoder"  # the dimension that says what a curriculum begins with, where a study has several roots
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dermsearch.errors import UserError, nearest
-from dermsearch.study.reading import say
+from dermsearch.study.wording import say
 
 
 @dataclass(frozen=True)

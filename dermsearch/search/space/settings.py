@@ -14,7 +14,7 @@ from dermsearch.pretext.base import AnyTask, find_task, task_names
 from dermsearch.search.space.dimensions import Dimension, dimension
 from dermsearch.search.space.rates import Selection, selection
 from dermsearch.study.config import Train
-from dermsearch.study.reading import problem
+from dermsearch.study.wording import problem
 from dermsearch.training.optim import FALLBACK
 
 CORNERS = 2000  # combinations of one task's values that are checked beforehand

@@ -107,7 +107,7 @@ def test_the_order_is_in_no_key(bench: Bench) -> None:
 def test_a_misspelt_order(bench: Bench) -> None:
     from pydantic import ValidationError
 
-    from dermsearch.study.reading import problem
+    from dermsearch.study.wording import problem
 
     with pytest.raises(ValidationError) as error:
         make_study(curriculum={"tasks": TASKS, "order": "lsted"})

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from dermsearch.errors import UserError
-from dermsearch.study.reading import load_study, located
+from dermsearch.study.load import load_study, located
 
 STUDY = """\
 name: big
