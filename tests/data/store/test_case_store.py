@@ -11,7 +11,8 @@ import pytest
 from dermsearch.data.case import Case
 from dermsearch.data.prepare import build
 from dermsearch.data.prepare.build import write_store
-from dermsearch.data.store.case_store import INDEX, MANIFEST, CaseStore
+from dermsearch.data.store.case_store import CaseStore
+from dermsearch.data.store.layout import INDEX, MANIFEST
 from dermsearch.errors import UserError
 
 CLASSES = {"diagnosis": ("NEV", "MEL"), "streaks": ("absent", "present")}
