@@ -15,8 +15,8 @@ import pyarrow as pa
 from PIL import Image
 
 from dermsearch.data.case import SPLITS
+from dermsearch.data.store.few import low_label
 from dermsearch.data.store.layout import INDEX, MANIFEST, MASK, read_manifest, shard_file
-from dermsearch.data.store.splits import low_label
 from dermsearch.errors import UserError
 
 NOTHING = np.empty(0, np.uint8)
@@ -57,14 +57,17 @@ class CaseStore:
         """A column of words of the index: case, lesion or patient; empty where the release does not say."""
         return np.array(self.index[name].to_pylist())
 
-    def split(self, name: str) -> np.ndarray:
-        """The rows of train, val or test; of "train:10" ten per class, of "train:10%" a tenth."""
+    def split(self, name: str, draw: tuple[int, int] = (0, 0)) -> np.ndarray:
+        """The rows of train, val or test; of "train:10" ten of every class of every label, of "train:10%" a tenth.
+
+        `draw` is a seed and the number of a draw with it: which cases the few are.
+        """
         base, _, part = name.partition(":")
         rows = np.flatnonzero(np.from_dlpack(self.index["split"].chunk(0).indices) == SPLITS.index(base))
         if not part:
             return rows
-        label = next(iter(self.classes))
-        return rows[low_label(part, self.label(label)[rows], self.groups()[rows])]
+        labels = {label: self.label(label)[rows] for label in self.classes}
+        return rows[low_label(part, labels, self.groups()[rows], draw)]
 
     def label(self, name: str) -> np.ndarray:
         """The class index of every case, -1 where it is not known."""
