@@ -13,8 +13,8 @@ from pathlib import Path
 import pyarrow as pa
 
 from dermsearch.data.case import SEVEN_POINT
-from dermsearch.data.prepare.shard import checksum
-from dermsearch.data.store.case_store import FORMAT, MANIFEST, CaseStore, read_manifest
+from dermsearch.data.store.case_store import CaseStore
+from dermsearch.data.store.layout import FORMAT, MANIFEST, checksum, read_manifest
 from dermsearch.data.store.splits import Split
 from dermsearch.errors import UserError
 from dermsearch.storage.files import Folder, first_line

@@ -15,7 +15,8 @@ from dermsearch.data.prepare.engines import on_cores
 from dermsearch.data.prepare.prepare import Order, prepare
 from dermsearch.data.prepare.progress import Silent
 from dermsearch.data.sources.base import Columns
-from dermsearch.data.store.case_store import QUARANTINE, CaseStore
+from dermsearch.data.store.case_store import CaseStore
+from dermsearch.data.store.layout import QUARANTINE
 
 CASES = 8
 VICTIM = "c3"  # the case that is damaged

@@ -7,7 +7,7 @@ import io
 import numpy as np
 from PIL import Image, ImageOps
 
-from dermsearch.data.decode.image import BadImage, check_size, in_8_bits
+from dermsearch.data.decode.bounds import BadImage, check_size, in_8_bits
 from dermsearch.errors import UserError
 
 

@@ -16,8 +16,9 @@ import numpy as np
 import simplejpeg
 from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
-SMALLEST = 16  # pixels on the short side: less is an icon or a broken download
-LARGEST = 100_000_000  # pixels in all: more is a decompression bomb
+from dermsearch.data.decode.bounds import SMALLEST, BadImage, check_size, in_8_bits
+from dermsearch.data.decode.dicom import read_dicom
+
 Fit = Literal["keep", "crop", "squash"]
 
 Image.MAX_IMAGE_PIXELS = None  # `open_image` looks at the size itself, before anything is decoded
@@ -30,10 +31,6 @@ BY_EXTENSION = {
 }
 ORIENTATION = 0x0112  # the EXIF tag
 MODES = {"P": "a palette", "L": "grey", "LA": "grey", "1": "black and white"}
-
-
-class BadImage(ValueError):
-    """Why an image cannot be used."""
 
 
 @dataclass(frozen=True)
@@ -101,8 +98,6 @@ def open_image(data: bytes, name: str, notes: list[str]) -> Image.Image:
     """The image, not decoded yet; refused where its header alone shows that it is of no use."""
     extension = name.rsplit(".", 1)[-1].lower()
     if extension in ("dcm", "dicom") or data[128:132] == b"DICM":
-        from dermsearch.data.decode.dicom import read_dicom
-
         return read_dicom(data, notes)
     file = io.BytesIO(data)
     try:
@@ -138,14 +133,6 @@ def check_chunks(data: bytes) -> None:
             return
         at = end + 4
     raise BadImage("is truncated")
-
-
-def check_size(width: int, height: int) -> None:
-    """Refuse what only a broken file or a bomb has."""
-    if width * height > LARGEST:
-        raise BadImage(f"is {width} x {height} pixels, more than {LARGEST // 1_000_000} million")
-    if min(width, height) < SMALLEST:
-        raise BadImage(f"is {width} x {height} pixels, less than {SMALLEST} on a side")
 
 
 def check_end(data: bytes, pixels: int, notes: list[str]) -> None:
@@ -196,17 +183,6 @@ def in_colour(image: Image.Image, notes: list[str]) -> Image.Image:
     if image.mode != "RGBA":
         notes.append(f"was converted from {MODES.get(image.mode, image.mode)}")
     return image.convert("RGB")
-
-
-def in_8_bits(values: np.ndarray) -> Image.Image:
-    """Grey levels of any range: the darkest black, the brightest white."""
-    values = values.astype(np.float32)
-    low, high = float(values.min()), float(values.max())
-    if not np.isfinite(high - low):
-        raise BadImage("holds values that are no numbers")
-    values -= low
-    values *= 255 / max(high - low, 1e-12)
-    return Image.fromarray(values.round().astype(np.uint8))
 
 
 def cut(image: Image.Image, border: int) -> Image.Image:

@@ -24,9 +24,9 @@ import pyarrow as pa
 from dermsearch.data.case import SPLITS
 from dermsearch.data.prepare.build import Ingredients, fingerprint
 from dermsearch.data.prepare.lookalikes import Images, lookalikes
-from dermsearch.data.prepare.shard import MASK, NONE, checksum, digest, shard_file
 from dermsearch.data.store.card import LEAKS, WIDTH, plain, quarantined, size
-from dermsearch.data.store.case_store import INDEX, MANIFEST, QUARANTINE, CaseStore
+from dermsearch.data.store.case_store import CaseStore
+from dermsearch.data.store.layout import INDEX, MANIFEST, MASK, NONE, QUARANTINE, checksum, digest, shard_file
 from dermsearch.errors import UserError
 
 OK, WARNING, FAILED = "ok", "warning", "FAILED"

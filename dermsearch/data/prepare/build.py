@@ -20,18 +20,21 @@ import pyarrow as pa
 from dermsearch.data.case import SPLITS, Case
 from dermsearch.data.prepare.divide import NOTE, divide, note, torn
 from dermsearch.data.prepare.duplicates import THUMB, identical, near_identical, perceptual_hash
-from dermsearch.data.prepare.shard import (
+from dermsearch.data.prepare.shard import Entry, as_plane, head_file, write_shard
+from dermsearch.data.sources.base import Record
+from dermsearch.data.store.case_store import CaseStore
+from dermsearch.data.store.layout import (
+    CARD,
+    FORMAT,
+    INDEX,
+    MANIFEST,
     MASK,
-    Entry,
-    as_plane,
+    QUARANTINE,
     checksum,
-    head_file,
+    of_itself,
     shard_file,
     to_bytes,
-    write_shard,
 )
-from dermsearch.data.sources.base import Record
-from dermsearch.data.store.case_store import CARD, FORMAT, INDEX, MANIFEST, QUARANTINE, CaseStore, of_itself
 from dermsearch.data.store.splits import Split
 from dermsearch.errors import UserError
 from dermsearch.storage.files import Folder

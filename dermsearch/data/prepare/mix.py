@@ -22,9 +22,10 @@ from dermsearch.data.prepare.divide import note
 from dermsearch.data.prepare.duplicates import thumbnail
 from dermsearch.data.prepare.lookalikes import Images, lookalikes, name_of
 from dermsearch.data.prepare.progress import Silent, Watcher
-from dermsearch.data.prepare.shard import MASK, NONE, Entry, Plane, digest, shard_file, write_shard
+from dermsearch.data.prepare.shard import Entry, Plane, write_shard
 from dermsearch.data.sources.base import Record
 from dermsearch.data.store.case_store import CaseStore
+from dermsearch.data.store.layout import MASK, NONE, digest, shard_file
 from dermsearch.data.store.splits import Split
 from dermsearch.errors import UserError
 from dermsearch.storage.files import Folder

@@ -20,9 +20,9 @@ from dermsearch.data.prepare.build import Ingredients, finish, notes_of, read_he
 from dermsearch.data.prepare.divide import NOTE, unit_of
 from dermsearch.data.prepare.engines import Engine
 from dermsearch.data.prepare.progress import Watcher
-from dermsearch.data.prepare.shard import HEAD, MASK, SHARD, head_file
+from dermsearch.data.prepare.shard import HEAD, head_file
 from dermsearch.data.sources.base import Columns, Release, Source, find_source
-from dermsearch.data.store.case_store import FORMAT, MANIFEST, read_manifest
+from dermsearch.data.store.layout import FORMAT, MANIFEST, MASK, SHARD, read_manifest
 from dermsearch.data.store.splits import Split
 from dermsearch.errors import UserError
 from dermsearch.storage.files import PARTS, Folder

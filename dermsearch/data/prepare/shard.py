@@ -6,11 +6,9 @@ head is written after its images: where it is, the shard is whole.
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 import warnings
-import zlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import repeat
@@ -20,17 +18,18 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
-from dermsearch.data.decode.image import BadImage, Form, decode, decode_mask
+from dermsearch.data.decode.bounds import BadImage
+from dermsearch.data.decode.image import Form, decode, decode_mask
 from dermsearch.data.prepare.duplicates import THUMB, thumbnail
+from dermsearch.data.store.layout import MASK, NONE, checksum, digest, shard_file, to_bytes
 from dermsearch.errors import UserError
 from dermsearch.storage.files import Folder, first_line
 
-SHARD, HEAD = "images-", "preparing/head-"  # with a number, names of files
-MASK = "mask"  # kept as one more plane of a case, beside its modalities
+HEAD = "preparing/head-"  # with a number, the name of a file
 JPEG: dict[str, Any] = {"format": "JPEG", "quality": 95, "subsampling": 0}  # in an encoded store
 PNG: dict[str, Any] = {"format": "PNG"}
 TOGETHER, TOGETHER_BYTES = 64, 8_000_000  # cases whose images take each step together, and most bytes of their files
-NONE, NO_THUMB = bytes(16), bytes(THUMB)
+NO_THUMB = bytes(THUMB)
 Read = tuple[dict[str, Any], list[bytes | BadImage]]  # a record, and the files of its images
 
 
@@ -178,29 +177,6 @@ def one_after_another(parts: list[bytes | memoryview]) -> pa.Array:
     return pa.LargeBinaryArray.from_buffers(pa.large_binary(), len(parts), [None, pa.py_buffer(ends), whole])
 
 
-def shard_file(number: int) -> str:
-    """Where a shard's images are."""
-    return f"{SHARD}{number:05d}.arrow"
-
-
 def head_file(number: int) -> str:
     """Where its head is, until the store is finished."""
     return f"{HEAD}{number:05d}.arrow"
-
-
-def to_bytes(table: pa.Table) -> pa.Buffer:
-    """An Arrow file of one record batch, so that a reader can map it whole."""
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_file(sink, table.schema) as writer:
-        writer.write_table(table.combine_chunks(), max_chunksize=max(1, table.num_rows))
-    return sink.getvalue()
-
-
-def digest(data: bytes | memoryview) -> bytes:
-    """Tells one image from another: most processors have instructions for this one."""
-    return hashlib.sha256(data).digest()[:16]
-
-
-def checksum(data: pa.Buffer) -> str:
-    """Tells a damaged file from a whole one, at the speed of memory."""
-    return f"{zlib.crc32(data):08x}"

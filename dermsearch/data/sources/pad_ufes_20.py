@@ -1,11 +1,12 @@
-"""PAD-UFES-20: 2,298 clinical images, taken with telephones, of 1,641 lesions of 1,373 patients, with 22 features.
+"""PAD-UFES-20: 2,298 clinical images, taken with telephones, of 1,891 lesions of 1,373 patients, with 22 features.
 
     metadata.csv                         a row for each image; `img_id` is its file's name
     images/imgs_part_1/*.png             and imgs_part_2, imgs_part_3, or all in images/
 
-The id of a case is its `img_id` without .png. Every feature of patient and lesion is kept as metadata: `gender`,
-`region` and `fitspatrick` under the names sex, site and skin_type that all data sets share, the others under
-their own.
+The id of a case is its `img_id` without .png. A `lesion_id` is unique within its patient only: 250 of the 1,641 are
+those of two patients' lesions. So a lesion is known by both. Every feature of patient and lesion is kept as metadata:
+`gender`, `region` and `fitspatrick` under the names sex, site and skin_type that all data sets share, the others
+under their own.
 """
 
 from __future__ import annotations
@@ -60,13 +61,14 @@ def read(folder: Folder, columns: Columns) -> Release:
     collector = Collector({"diagnosis": {name: name for name in COUNTS}})
     for where, row in read_table(folder, table, NEEDS, collector.problems):
         case = row["img_id"].removesuffix(".png")
+        patient, lesion = word(row["patient_id"]) or "", word(row["lesion_id"]) or ""
         collector.add(
             Record(
                 case=case,
                 images={"clinic": images.stem(case) or ""},
                 labels={"diagnosis": row["diagnostic"]},
-                lesion=word(row["lesion_id"]) or "",
-                patient=word(row["patient_id"]) or "",
+                lesion=f"{patient}_{lesion}" if patient and lesion else lesion,
+                patient=patient,
                 metadata={
                     "sex": sex(row["gender"]),
                     "site": word(row["region"]),
@@ -89,7 +91,7 @@ SOURCE = Source(
     "collected from smartphones. Data in Brief 32, 106221, 2020",
     home="https://doi.org/10.17632/zr7vgbcyr2.1",
     read=read,
-    expected=Expected(cases=2298, lesions=1641, patients=1373, classes={"diagnosis": COUNTS}),
+    expected=Expected(cases=2298, lesions=1891, patients=1373, classes={"diagnosis": COUNTS}),
     notes=(
         "There is no published split; the images of a patient stay in one.",
         "Most features of the patient are missing in 804 rows.",

@@ -16,8 +16,8 @@ import numpy as np
 import pyarrow as pa
 
 from dermsearch.data.case import SPLITS
-from dermsearch.data.prepare.shard import MASK
-from dermsearch.data.store.case_store import QUARANTINE, CaseStore
+from dermsearch.data.store.case_store import CaseStore
+from dermsearch.data.store.layout import MASK, QUARANTINE
 from dermsearch.errors import UserError
 
 WIDTH = 100  # of a terminal's lines

@@ -1,10 +1,4 @@
-"""The case store: a data set as memory-mapped Arrow, made once and read by every trial.
-
-store.json            what it is: settings, classes, fingerprint, checksums; written last, so a store is whole or none
-index.arrow           a row per case: ids, split, labels, metadata, and where its images are
-images-00000.arrow    shards of images, a column per modality (and for masks): raw pixels, or JPEGs if `encoded`
-quarantine.arrow      what was left out or odd, and why
-README.md             the data card
+"""The case store: a data set as memory-mapped Arrow, made once and read by every trial. `layout` names its files.
 
 Opening maps the index alone; shards are mapped when they are first read. All processes of a machine share the pages.
 """
@@ -12,8 +6,6 @@ Opening maps the index alone; shards are mapped when they are first read. All pr
 from __future__ import annotations
 
 import io
-import json
-import zlib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -23,12 +15,10 @@ import pyarrow as pa
 from PIL import Image
 
 from dermsearch.data.case import SPLITS
-from dermsearch.data.prepare.shard import MASK, shard_file
-from dermsearch.data.store.splits import low_label
+from dermsearch.data.store.few import low_label
+from dermsearch.data.store.layout import INDEX, MANIFEST, MASK, read_manifest, shard_file
 from dermsearch.errors import UserError
 
-FORMAT = 2
-MANIFEST, INDEX, QUARANTINE, CARD = "store.json", "index.arrow", "quarantine.arrow", "README.md"
 NOTHING = np.empty(0, np.uint8)
 DECODERS = 4  # threads that decode JPEGs of one batch
 
@@ -67,14 +57,17 @@ class CaseStore:
         """A column of words of the index: case, lesion or patient; empty where the release does not say."""
         return np.array(self.index[name].to_pylist())
 
-    def split(self, name: str) -> np.ndarray:
-        """The rows of train, val or test; of "train:10" ten per class, of "train:10%" a tenth."""
+    def split(self, name: str, draw: tuple[int, int] = (0, 0)) -> np.ndarray:
+        """The rows of train, val or test; of "train:10" ten of every class of every label, of "train:10%" a tenth.
+
+        `draw` is a seed and the number of a draw with it: which cases the few are.
+        """
         base, _, part = name.partition(":")
         rows = np.flatnonzero(np.from_dlpack(self.index["split"].chunk(0).indices) == SPLITS.index(base))
         if not part:
             return rows
-        label = next(iter(self.classes))
-        return rows[low_label(part, self.label(label)[rows], self.groups()[rows])]
+        labels = {label: self.label(label)[rows] for label in self.classes}
+        return rows[low_label(part, labels, self.groups()[rows], draw)]
 
     def label(self, name: str) -> np.ndarray:
         """The class index of every case, -1 where it is not known."""
@@ -148,26 +141,6 @@ class CaseStore:
                 for _, offsets, data in [table[plane].chunk(0).buffers()]
             }
         return self._shards[number]
-
-
-def read_manifest(data: bytes, where: str) -> dict[str, Any]:
-    """What a store says of itself, if it is whole and of this version."""
-    try:
-        about = json.loads(data)
-        made_by = about["format"]
-    except (ValueError, KeyError, TypeError):
-        raise UserError(f"{where}: is not a case store (no readable {MANIFEST} in it)") from None
-    if made_by != FORMAT:
-        raise UserError(f"{where}: was made by another version of dermsearch; make it again")
-    if about.get("checksum") != of_itself(about):
-        raise UserError(f"{where}: {MANIFEST} is damaged or was changed by hand; make the store again")
-    return about
-
-
-def of_itself(manifest: dict[str, Any]) -> str:
-    """The checksum that a manifest carries: of all else in it."""
-    rest = {k: v for k, v in manifest.items() if k != "checksum"}
-    return f"{zlib.crc32(json.dumps(rest, sort_keys=True).encode()):08x}"
 
 
 def _decoded(data: np.ndarray, channels: tuple[int, ...]) -> np.ndarray:

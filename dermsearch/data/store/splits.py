@@ -102,30 +102,3 @@ def split_by_group(
         for r in rows:
             result[r] = SPLITS[chosen]
     return result
-
-
-def low_label(part: str, labels: np.ndarray, groups: np.ndarray, seed: int = 0) -> np.ndarray:
-    """Rows of a named view of the training cases: "10", ten of every class, or "10%", a tenth of every class.
-
-    Views are nested: a larger one holds the smaller. Further cases of a group come after the first of others, so a
-    small view does not show one patient many times.
-    """
-    try:
-        amount = float(part.removesuffix("%"))
-    except ValueError:
-        amount = 0.0
-    if not (0 < amount <= 100 if part.endswith("%") else amount >= 1 and amount == int(amount)):
-        raise UserError(f"'train:{part}' must be train:N, N cases of every class, or train:N%, with 0 < N <= 100")
-    rng = np.random.default_rng(seed)
-    taken: list[np.ndarray] = []
-    for kind in np.unique(labels[labels >= 0]):
-        rows = rng.permutation(np.flatnonzero(labels == kind))
-        seen: dict[int, int] = defaultdict(int)
-        turn = np.empty(len(rows), int)  # how often the group came before
-        for i, group in enumerate(groups[rows].tolist()):
-            turn[i] = seen[group]
-            seen[group] += 1
-        rows = rows[np.argsort(turn, kind="stable")]
-        count = math.ceil(len(rows) * amount / 100) if part.endswith("%") else int(amount)
-        taken.append(rows[:count])
-    return np.sort(np.concatenate(taken)) if taken else np.empty(0, int)

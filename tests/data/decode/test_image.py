@@ -13,7 +13,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from dermsearch.data.decode.image import BadImage, Fit, Form, decode, decode_mask
+from dermsearch.data.decode.bounds import BadImage
+from dermsearch.data.decode.image import Fit, Form, decode, decode_mask
 
 WHOLE = Form(30)  # the side that the pictures have: nothing is resized
 

@@ -14,7 +14,8 @@ from dermsearch.data.prepare.build import Ingredients, finish, read_heads
 from dermsearch.data.prepare.divide import note
 from dermsearch.data.prepare.shard import Entry, as_plane, write_shard
 from dermsearch.data.sources.base import Expected, Record
-from dermsearch.data.store.case_store import CARD, INDEX, MANIFEST, QUARANTINE, CaseStore, of_itself
+from dermsearch.data.store.case_store import CaseStore
+from dermsearch.data.store.layout import CARD, INDEX, MANIFEST, QUARANTINE, of_itself
 from dermsearch.data.store.splits import Split
 from dermsearch.errors import UserError
 from dermsearch.storage.files import Folder

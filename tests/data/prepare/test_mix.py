@@ -15,7 +15,8 @@ from dermsearch.data.inspect.check import check
 from dermsearch.data.prepare.build import write_store
 from dermsearch.data.prepare.duplicates import close
 from dermsearch.data.prepare.mix import mix
-from dermsearch.data.store.case_store import QUARANTINE, CaseStore
+from dermsearch.data.store.case_store import CaseStore
+from dermsearch.data.store.layout import QUARANTINE
 from dermsearch.data.store.splits import Split
 from dermsearch.errors import UserError
 

@@ -8,6 +8,7 @@ import pytest
 from data import releases
 
 from dermsearch.data.sources.base import Columns, Record, Release, find_source
+from dermsearch.data.store.splits import groups_of
 from dermsearch.errors import UserError
 from dermsearch.storage.files import Folder
 
@@ -168,7 +169,7 @@ def test_pad_ufes_20(tmp_path: Path) -> None:
     assert first.case == "PAT_46_881_939"
     assert first.images == {"clinic": "images/imgs_part_1/PAT_46_881_939.png"}
     assert third.images == {"clinic": "images/imgs_part_3/PAT_1545_1867_547.png"}
-    assert (first.patient, first.lesion) == (second.patient, second.lesion) == ("PAT_46", "881")
+    assert (first.patient, first.lesion) == (second.patient, second.lesion) == ("PAT_46", "PAT_46_881")
     assert [r.labels["diagnosis"] for r in release.records] == ["BCC", "BCC", "ACK"]
     assert first.metadata == {
         "sex": "female",
@@ -197,6 +198,17 @@ def test_pad_ufes_20(tmp_path: Path) -> None:
     known = {name: value for name, value in third.metadata.items() if value is not None}
     no = dict.fromkeys(("hurt", "changed", "bleed", "elevation", "biopsed"), "false")
     assert known == {"age": 77.0, "site": "FOREARM", "itch": "true", **no}
+
+
+def test_pad_ufes_20_lesions_are_of_one_patient(tmp_path: Path) -> None:
+    """The id of a lesion comes again for another patient: grouped by it, 1,373 patients would be 1,132."""
+    edit(releases.pad_ufes_20(tmp_path) / "metadata.csv", "PAT_1545,1867", "PAT_1545,881")
+    release = read("pad_ufes_20", tmp_path)
+    assert [r.lesion for r in release.records] == ["PAT_46_881", "PAT_46_881", "PAT_1545_881"]
+    groups = groups_of([r.patient for r in release.records], [r.lesion for r in release.records])
+    assert groups.tolist() == [0, 0, 1]
+    edit(tmp_path / "metadata.csv", "PAT_1545,881", ",881")
+    assert read("pad_ufes_20", tmp_path).records[2].lesion == "881"  # no patient is named
 
 
 def test_pad_ufes_20_skin_type_that_is_none(tmp_path: Path) -> None:

@@ -14,7 +14,8 @@ from dermsearch.data.prepare.build import write_store
 from dermsearch.data.prepare.divide import note
 from dermsearch.data.sources.base import Record
 from dermsearch.data.store.card import card, describe, size
-from dermsearch.data.store.case_store import CARD, QUARANTINE, CaseStore
+from dermsearch.data.store.case_store import CaseStore
+from dermsearch.data.store.layout import CARD, QUARANTINE
 from dermsearch.data.store.splits import Split
 from dermsearch.errors import UserError
 

@@ -11,7 +11,8 @@ import pytest
 from dermsearch.data.case import Case
 from dermsearch.data.prepare import build
 from dermsearch.data.prepare.build import write_store
-from dermsearch.data.store.case_store import INDEX, MANIFEST, CaseStore
+from dermsearch.data.store.case_store import CaseStore
+from dermsearch.data.store.layout import INDEX, MANIFEST
 from dermsearch.errors import UserError
 
 CLASSES = {"diagnosis": ("NEV", "MEL"), "streaks": ("absent", "present")}
@@ -112,17 +113,34 @@ def test_images_are_read_from_the_mapped_file(tmp_path):
     assert any(low <= address and address + image.nbytes <= high for low, high in ends)
 
 
-def test_low_label_views_are_nested(tmp_path):
-    store = write(tmp_path / "s", cases(120))
+def test_few_labels_are_a_view_of_the_training_cases(tmp_path):
+    rows = cases(120)
+    for i, case in enumerate(rows):
+        case.labels["streaks"] = int(i < 18)
+    store = write(tmp_path / "s", rows)
     train, two, five = store.split("train"), store.split("train:2"), store.split("train:5")
     assert set(two) < set(five) < set(train)
     assert np.bincount(store.label("diagnosis")[five]).tolist() == [5, 5]
+    assert np.bincount(store.label("streaks")[five]).tolist() == [5, 5]  # not of the first label alone
     assert set(store.split("train:10%")) < set(store.split("train:50%")) < set(store.split("train:100%")) == set(train)
-    assert len(store.split("train:50%")) == len(train) / 2
-    assert len(set(store.groups()[five].tolist())) >= 5  # not one patient many times
+    assert 0 <= len(store.split("train:50%")) - len(train) / 2 <= 1
+    assert len(set(store.groups()[five].tolist())) == 9  # four people have all five with streaks
+    assert np.array_equal(five, store.split("train:5", draw=(0, 0)))
+    draws = {tuple(store.split("train:5", draw=draw)) for draw in ((0, 0), (0, 1), (0, 2), (1, 0), (1, 1))}
+    assert len(draws) == 5
     for wrong in ("0", "-1", "x", "0%", "101%", "2.5", "nan"):
         with pytest.raises(UserError, match=r"must be train:N"):
             store.split(f"train:{wrong}")
+
+
+def test_few_labels_are_of_many_patients(tmp_path):
+    rows = cases(60)
+    for i, case in enumerate(rows):
+        case.lesion, case.patient = "", f"p{max(0, i - 30)}"  # the first has half of the cases
+    store = write(tmp_path / "s", rows, split_of={case.case: "train" for case in rows})
+    for number in range(5):
+        few = store.split("train:10", draw=(0, number))
+        assert max(np.unique(store.groups()[few], return_counts=True)[1]) <= 2  # in each class once
 
 
 def changed(what: str) -> tuple[list[Case], dict[str, Any]]:

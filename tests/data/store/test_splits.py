@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from dermsearch.data.case import SPLITS
-from dermsearch.data.store.splits import SHARES, groups_of, low_label, parse_shares, split_by_group
+from dermsearch.data.store.splits import SHARES, groups_of, parse_shares, split_by_group
 from dermsearch.errors import UserError
 
 
@@ -93,13 +93,3 @@ def test_shares_are_read_and_refused_in_words():
     }.items():
         with pytest.raises(UserError, match=what):
             parse_shares(wrong)
-
-
-def test_low_label_views_keep_every_class_and_leave_unknown_labels_out():
-    rng = np.random.default_rng(0)
-    labels = rng.choice([-1, 0, 1, 2], 300, p=[0.2, 0.6, 0.19, 0.01])
-    rows = low_label("10", labels, np.arange(300))
-    counts = np.bincount(labels[rows], minlength=3)
-    assert counts.tolist() == [10, 10, min(10, int((labels == 2).sum()))] and (labels[rows] >= 0).all()
-    assert np.array_equal(rows, low_label("10", labels, np.arange(300)))
-    assert {0, 1, 2} == set(labels[low_label("1%", labels, np.arange(300))])
