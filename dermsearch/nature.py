@@ -1,0 +1,16 @@
+"""What a protocol says of itself, so that nobody asks for one by its name."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Nature:
+    """What an evaluator or a fit needs and gives."""
+
+    needs: frozenset[str] = frozenset({"features"})  # of features, images, pairs, heads, masks, tables
+    metrics: tuple[str, ...] = ()  # that may be asked for as objective
+    labels: tuple[str, ...] | None = None  # None: those of the data set, and `mean`
+    learns: bool = True  # reads labelled training cases, so that `labelled` and `repeats` mean something
+    objective: bool = True  # False where it never looks at an image
