@@ -7,6 +7,7 @@ import typing
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from dermsearch.errors import UserError, nearest
 from dermsearch.evaluate import metrics
 from dermsearch.evaluate.metrics import Measure
+from dermsearch.models.artifact import Artifact
 
 if TYPE_CHECKING:  # importing this file stays cheap
     import torch
@@ -22,7 +24,6 @@ if TYPE_CHECKING:  # importing this file stays cheap
     from dermsearch.data.store.case_store import CaseStore
     from dermsearch.data.store.pool import Look
     from dermsearch.models.encoders import Encoders
-    from dermsearch.models.relations import Handover
 
 UNKNOWN = -1
 
@@ -93,7 +94,7 @@ class Given:
     """All that a protocol may look at."""
 
     features: Features
-    handover: Handover | None = None  # heads that the stage hands on beside its encoders
+    artifact: Artifact = field(default_factory=dict)  # what the stage hands on
     images: Images | None = None
 
 
@@ -154,12 +155,12 @@ def judge(
     name: str,
     config: Mapping[str, Any] | BaseModel | None = None,
     seed: int = 0,
-    handover: Handover | None = None,
+    artifact: Artifact = MappingProxyType({}),
     images: Images | None = None,
 ) -> list[dict[str, Any]]:
     """The `scores` rows of one encoder under one protocol, without stage, curriculum and provenance."""
     protocol, settings = find(name), configure(name, config)
-    given = Given(features.blind(), handover, images)
+    given = Given(features.blind(), artifact, images)
     if isinstance(protocol, Classifier):
         found = {features.split: compare(features, protocol.predict(given, settings, seed))}
     else:

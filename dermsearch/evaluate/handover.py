@@ -6,6 +6,7 @@ import numpy as np
 from pydantic import Field
 
 from dermsearch.evaluate.base import Given, Settings
+from dermsearch.models.artifact import HEADS
 
 
 class Training(Settings):
@@ -38,7 +39,7 @@ class LinearHandover:
         rows, truth = known_truth(features)
         sizes = [len(names) for names in features.classes.values()]
         with own_randomness(seed, device, threads=1):
-            heads = Heads(features.train.shape[1], sizes, truth, given.handover, seed).to(device)
+            heads = Heads(features.train.shape[1], sizes, truth, given.artifact.get(HEADS), seed).to(device)
             train = torch.from_numpy(features.train[rows]).to(device)
             fit(heads, lambda cases, epoch: heads(train[cases]), truth, config, seed, self.name)
             with torch.no_grad():

@@ -37,6 +37,7 @@ class Finetune:
         from dermsearch.data.store.pool import pictures
         from dermsearch.data.views.augment import View, plain, render
         from dermsearch.fit.heads import Heads, fit, known_truth, own_randomness, probabilities
+        from dermsearch.models.artifact import HEADS
         from dermsearch.numbers import uniforms
 
         features, images = given.features, given.images
@@ -51,7 +52,7 @@ class Finetune:
         with own_randomness(seed, device, torch.get_num_threads()):
             encoders = copy.deepcopy(images.encoders).requires_grad_(True)
             modalities = encoders.modalities
-            heads = Heads(encoders.dim * len(modalities), sizes, truth, given.handover, seed).to(device)
+            heads = Heads(encoders.dim * len(modalities), sizes, truth, given.artifact.get(HEADS), seed).to(device)
 
             def features_of(views: dict[str, Tensor]) -> Tensor:
                 with images.cast():

@@ -2,7 +2,7 @@
 
 store.json                                                       the format; an older dermsearch refuses a newer one
 stages/<key>/encoders.safetensors, history.json, manifest.json   the manifest last, with checksums
-stages/<key>/handover.safetensors                                what some stages hand on beside their encoders
+stages/<key>/<kind>.safetensors                                  what a stage hands on beside its encoders, by kind
 scores/<key>.json                                                what a protocol said of a stage
 partial/<key>/state.pt, progress.json                            a stage under way; gone once it is finished
 segments/<key>/manifest.json                                     that the first epochs of a stage are trained; their
@@ -18,6 +18,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import pyarrow.fs as pafs
@@ -27,9 +28,9 @@ from dermsearch.errors import UserError
 from dermsearch.storage.place import MANIFEST, Place, StoreLost, checksum, sealed, unsealed
 
 if TYPE_CHECKING:
-    from dermsearch.models.relations import Handover
+    from dermsearch.models.artifact import Artifact, Part
 
-ENCODERS, HISTORY, HANDOVER = "encoders.safetensors", "history.json", "handover.safetensors"
+ENCODERS, HISTORY = "encoders.safetensors", "history.json"
 WEIGHTS, STORE = "weights.safetensors", "store.json"
 FORMAT = 2  # of a store; one without store.json is of format 1, whose judgements carry no checksums
 
@@ -64,13 +65,13 @@ class StageStore(Place):
         encoders: dict[str, Any],
         history: list[dict[str, Any]],
         about: dict[str, Any],
-        handover: Handover | None = None,
+        parts: Artifact = MappingProxyType({}),
     ) -> None:
-        """A stage exists from the moment its manifest is there."""
+        """A stage exists from the moment its manifest is there. `parts` are what it hands on beside its encoders."""
         files = {ENCODERS: packed(encoders), HISTORY: json.dumps(history).encode()}
-        if handover is not None:
-            files[HANDOVER] = packed(handover.state)
-            about = {**about, "handover": handover.config}
+        files |= {f"{kind}.safetensors": packed(part.state) for kind, part in parts.items()}
+        if parts:
+            about = {**about, "parts": {kind: part.config for kind, part in parts.items()}}
         self.commit_files(f"stages/{key}", files, about)
         self.clear_partial(key)
 
@@ -89,16 +90,15 @@ class StageStore(Place):
 
         return load(self._of_stage(key, ENCODERS)[0])
 
-    def handover(self, key: str) -> Handover | None:
-        """What a stage hands on beside its encoders."""
+    def parts(self, key: str) -> dict[str, Part]:
+        """What a stage hands on beside its encoders, by kind."""
         from safetensors.torch import load
 
-        from dermsearch.models.relations import Handover
+        from dermsearch.models.artifact import Part
 
-        manifest = self.read_sealed(f"stages/{key}/{MANIFEST}")
-        if manifest is None or HANDOVER not in manifest["files"]:
-            return None
-        return Handover(manifest["handover"], load(self._of_stage(key, HANDOVER)[0]))
+        configs = (self.read_sealed(f"stages/{key}/{MANIFEST}") or {}).get("parts", {})
+        states = {kind: load(self._of_stage(key, f"{kind}.safetensors")[0]) for kind in configs}
+        return {kind: Part(config, states[kind]) for kind, config in configs.items()}
 
     def history(self, key: str) -> list[dict[str, Any]]:
         """A row per epoch of a finished stage."""

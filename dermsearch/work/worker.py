@@ -25,8 +25,8 @@ from dermsearch.data.views.augment import plain
 from dermsearch.errors import UserError
 from dermsearch.evaluate import PROTOCOLS, judge
 from dermsearch.evaluate.base import Features, Images
+from dermsearch.models.artifact import ENCODERS, Artifact
 from dermsearch.models.encoders import Encoders
-from dermsearch.models.relations import Handover
 from dermsearch.models.weights import spread
 from dermsearch.storage.keys import score_key
 from dermsearch.storage.place import StoreLost
@@ -79,11 +79,11 @@ def _do(job: Job) -> Record:
     record |= {k: manifest.get(k) for k in ("seconds", "epochs", "device", "node", "workers")}
     if world.rank() == 0:
         encoders = Encoders.empty(*shape).load(store.encoders(job["key"])).to(device)
-        record["judge_seconds"] = _judge(job, store, cases, encoders, store.handover(job["key"]))
+        record["judge_seconds"] = _judge(job, store, cases, encoders, store.parts(job["key"]))
     return record
 
 
-def _judge(job: Job, store: StageStore, cases: CaseStore, encoders: Encoders, handover: Handover | None) -> float:
+def _judge(job: Job, store: StageStore, cases: CaseStore, encoders: Encoders, artifact: Artifact) -> float:
     """Let all protocols of the job judge its encoders that have not done so; returns the seconds that it took."""
     judging, data, device = time.perf_counter(), Data(**job["data"]), next(encoders.parameters()).device
     features = extract(encoders, cases, data, device, job["precision"])
@@ -93,7 +93,7 @@ def _judge(job: Job, store: StageStore, cases: CaseStore, encoders: Encoders, ha
         key = judgement(job, name, config)
         if store.scores(key) is None:
             settings = PROTOCOLS[name].Config(**config)
-            store.write_scores(key, judge(features, name, settings, job["seed"], handover, images), job["key"])
+            store.write_scores(key, judge(features, name, settings, job["seed"], artifact, images), job["key"])
     return time.perf_counter() - judging
 
 
@@ -108,14 +108,14 @@ def _segment(
     if manifest is not None and all(store.scores(key) is not None for key in judgements):
         return {k: manifest[k] for k in ("seconds", "epochs", "device", "node", "workers", "last")}  # another run's
     encoders = start(job, store, shape)
-    history = _train(job, store, cases, encoders, device)
+    history, parts = _train(job, store, cases, encoders, device)
     about = {"seconds": sum(row["seconds"] for row in history), "epochs": len(history), "device": describe(device)}
     about |= {"node": job["node"], "workers": world.size()}
     about["last"] = {name: history[-1][name] for name in LAST}
     judging = 0.0
     if world.rank() == 0:
         if job["protocols"]:
-            judging = _judge(job, store, cases, encoders, encoders.handover)
+            judging = _judge(job, store, cases, encoders, parts)
         store.commit_segment(job["key"], {**about, "stage": job["stage"], "until": job["until"], "study": job["study"]})
         whole = store.manifest(job["stage"]) is not None  # trained by another study, which had no use for segments
         for key in (*job["segments"], *([job["key"]] if whole else [])):  # nothing goes on from those now
@@ -132,8 +132,8 @@ def start(job: Job, store: StageStore, shape: tuple[str, tuple[str, ...], str]) 
 
 def _train(
     job: Job, store: StageStore, cases: CaseStore, encoders: Encoders, device: torch.device
-) -> list[dict[str, Any]]:
-    """Train them, to the end of the job's stage or segment; returns the history."""
+) -> tuple[list[dict[str, Any]], Artifact]:
+    """Train them, to the end of the job's stage or segment; returns the history, and what is handed on beside them."""
     settings = job["settings"]
     look = look_of(Data(**job["data"]))
     recipe = Recipe(job["task"], settings["config"], settings["train"], job["seed"], job["precision"], look)
@@ -146,8 +146,10 @@ def _train(
         if world.rank() == 0:
             store.write_progress(job["key"], partial.behind + seen)
 
+    artifact = store.parts(job["parent"]) if job["depth"] > 1 else {}
     ways = cases.split("val"), watch, job["compile"], job["until"]
-    return train_stage(recipe, encoders, cases, rows, partial, report, device, *ways)
+    trained = train_stage(recipe, encoders, cases, rows, partial, report, device, *ways, artifact=artifact)
+    return trained.history, {kind: part for kind, part in trained.parts.items() if kind != ENCODERS}
 
 
 def _stage(
@@ -156,7 +158,7 @@ def _stage(
     """Make the node's encoders and commit them; returns the manifest."""
     started = time.perf_counter()
     encoders = start(job, store, shape)
-    history = _train(job, store, cases, encoders, device) if job["task"] else []
+    history, parts = _train(job, store, cases, encoders, device) if job["task"] else ([], {})
     manifest = {
         "task": job["task"],
         "parent": job["parent"],
@@ -174,7 +176,7 @@ def _stage(
         "took": time.perf_counter() - started,
     }
     if world.rank() == 0:
-        store.commit(job["key"], encoders.state_dict(), history, manifest, encoders.handover)
+        store.commit(job["key"], encoders.state_dict(), history, manifest, parts)
         for segment in job["segments"]:
             store.clear_partial(segment)
     return manifest

@@ -13,6 +13,7 @@ import torch
 
 from dermsearch.data.open import open_cases
 from dermsearch.evaluate import Features, Images, judge
+from dermsearch.models.artifact import HEADS
 from dermsearch.models.encoders import Encoders
 from dermsearch.models.relations import LabelHeads
 from dermsearch.study.config import Data
@@ -47,9 +48,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("cases")
 
 
-def tuned(given: Given, handover: Any = None, seed: int = 0, **config: Any) -> dict[tuple[str, str, str], Any]:
+def tuned(given: Given, heads: Any = None, seed: int = 0, **config: Any) -> dict[tuple[str, str, str], Any]:
     features, images = given
-    rows = judge(features, "finetune", {"epochs": 1, "batch": 16, **config}, seed, handover, images)
+    rows = judge(
+        features, "finetune", {"epochs": 1, "batch": 16, **config}, seed, {HEADS: heads} if heads else {}, images
+    )
     return {(r["label"], r["class"], r["metric"]): r["value"] for r in rows}
 
 
@@ -100,7 +103,7 @@ def test_heads_handed_on_are_where_it_starts(folder: Path) -> None:
     given = make(folder)
     sizes = [len(c) for c in given[0].classes.values()]
     torch.manual_seed(0)
-    heads = LabelHeads(given[1].encoders.dim, sizes, "tel", width=16, feedforward=8).handover()
+    heads = LabelHeads(given[1].encoders.dim, sizes, "tel", width=16, feedforward=8).part()
     assert tuned(given, heads) == tuned(given, heads)
     assert tuned(given, heads) != tuned(given)
 
