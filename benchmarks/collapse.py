@@ -123,7 +123,7 @@ class Bench:
         if encoder not in self.before:
             self.before[encoder] = self.knn(self.start(encoder))
         began, encoders = time.perf_counter(), self.start(encoder)
-        history = train_stage(recipe, encoders, self.cases, self.rows, Unkept(), lambda row: None, self.device)
+        history = train_stage(recipe, encoders, self.cases, self.rows, Unkept(), lambda row: None, self.device).history
         seconds = time.perf_counter() - began
         first, last = history[0], history[-1]
         ends = {c: [first[c], last[c]] for c in ("loss", "embedding_std", "effective_rank")}

@@ -14,8 +14,9 @@ from torch.nn import functional as F
 from dermsearch.errors import UserError
 from dermsearch.evaluate.base import UNKNOWN, Features
 from dermsearch.evaluate.handover import Training
+from dermsearch.models.artifact import Part
 from dermsearch.models.heads import GlobalDropout
-from dermsearch.models.relations import Handover
+from dermsearch.models.relations import label_heads
 from dermsearch.numbers import uniforms
 
 
@@ -25,14 +26,14 @@ class Heads(nn.Module):
     A class that no training case has is never predicted, as by the other protocols.
     """
 
-    def __init__(self, dim: int, classes: Sequence[int], truth: np.ndarray, handover: Handover | None, seed: int):
+    def __init__(self, dim: int, classes: Sequence[int], truth: np.ndarray, handed: Part | None, seed: int):
         super().__init__()
         self.handed = None
-        if handover is not None:
-            expected, given = (dim, list(classes)), (handover.config["dim"], list(handover.config["classes"]))
+        if handed is not None:
+            expected, given = (dim, list(classes)), (handed.config["dim"], list(handed.config["classes"]))
             if expected != given:
                 raise ValueError(f"heads for (width, classes) {given} do not fit features of {expected}")
-            self.handed = handover.heads()
+            self.handed = label_heads(handed)
         else:
             generator = torch.Generator().manual_seed(seed)
             self.weights = nn.ParameterList(0.01 * torch.randn(c, dim, generator=generator) for c in classes)

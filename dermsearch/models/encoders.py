@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import timm
 import torch
 from torch import Tensor, nn
 
 from dermsearch.errors import UserError, nearest
-
-if TYPE_CHECKING:
-    from dermsearch.models.relations import Handover
+from dermsearch.models.artifact import Part
 
 
 def check_encoder(name: str) -> None:
@@ -45,6 +43,7 @@ class Encoders(nn.Module):
         super().__init__()
         check_encoder(name)
         self.name = name
+        self.config = {"name": name, "modalities": list(modalities), "branches": branches}
         separate = branches == "separate"
         self.modalities = tuple(modalities)
         self.branches: dict[str, tuple[str, ...]] = (
@@ -52,7 +51,6 @@ class Encoders(nn.Module):
         )
         self.backbones = nn.ModuleDict({b: backbone(name) for b in self.branches})
         one: Any = next(iter(self.backbones.values()))
-        self.handover: Handover | None = None  # what the last stage hands on beside these
         self.dim: int = getattr(one, "head_hidden_size", one.num_features)  # some widen features after pooling
 
     @classmethod
@@ -84,6 +82,10 @@ class Encoders(nn.Module):
         for p in self.parameters():
             p.requires_grad_(True)
         return self
+
+    def part(self) -> Part:
+        """These encoders as they are now, to be handed on."""
+        return Part.of(self, self.config)
 
     def seen_through(self, backbones: Mapping[str, nn.Module]) -> Encoders:
         """The same branches with other backbones behind them; these encoders stay as they are."""

@@ -15,29 +15,14 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
 
 from torch import Tensor, nn
 
+from dermsearch.models.artifact import Part
 from dermsearch.models.heads import GlobalDropout
 
 RELATIONS = ("no_proj", "proj", "msa", "tel", "te")
 ATTENTIVE = ("msa", "tel", "te")
-
-
-@dataclass(frozen=True)
-class Handover:
-    """Heads that a stage hands on: what makes them, as plain numbers and words, and their weights."""
-
-    config: dict[str, Any]
-    state: dict[str, Tensor]
-
-    def heads(self) -> LabelHeads:
-        """They themselves, on the CPU."""
-        made = LabelHeads(**self.config)
-        made.load_state_dict(self.state)
-        return made
 
 
 class LabelHeads(nn.Module):
@@ -87,9 +72,16 @@ class LabelHeads(nn.Module):
     def forward(self, features: Tensor) -> list[Tensor]:
         return self.logits(self.embed(features))
 
-    def handover(self) -> Handover:
-        """These heads as they are now."""
-        return Handover(self.config, {n: w.detach().cpu().clone() for n, w in self.state_dict().items()})
+    def part(self) -> Part:
+        """These heads as they are now, to be handed on."""
+        return Part.of(self, self.config)
+
+
+def label_heads(part: Part) -> LabelHeads:
+    """The heads that a stage handed on, on the CPU."""
+    made = LabelHeads(**part.config)
+    part.fill(made)
+    return made
 
 
 class RelationLayer(nn.Module):

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from importlib.metadata import entry_points
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
+from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -27,10 +27,8 @@ from dermsearch.data.views.augment import PatchGrid, View, patches, plain, rende
 from dermsearch.data.views.blockmask import BlockMask, masks
 from dermsearch.data.views.pictures import Pictures
 from dermsearch.errors import UserError, nearest
+from dermsearch.models.artifact import Artifact, Part
 from dermsearch.numbers import uniforms
-
-if TYPE_CHECKING:
-    from dermsearch.models.relations import Handover
 
 
 class Settings(BaseModel):
@@ -53,6 +51,7 @@ class Setting:
     steps: int = 1  # of the whole stage
     classes: Mapping[str, int] = field(default_factory=dict)  # how many, by label; empty where that is not known yet
     modalities: tuple[str, ...] = ()  # of the encoders' branches, in their order
+    artifact: Artifact = field(default_factory=dict)  # what the parent handed on, its encoders too
 
 
 class Pool(Protocol):
@@ -211,9 +210,12 @@ class Pretext(nn.Module, Generic[Given, Found, Seen]):
     def after_micro(self, batch: Given) -> None:
         """After a micro-batch that is not its step's last (`train.accumulate`): queues and banks move here too."""
 
-    def handover(self) -> Handover | None:
-        """What the stage hands on beside its encoders, for protocols that know what to do with it."""
-        return None
+    def hands_on(self) -> dict[str, Part]:
+        """What the stage hands on beside its encoders, by kind, for whoever knows what to do with it.
+
+        Asked of a task that is the only one of its stage: a joint one, or one on the only branch.
+        """
+        return {}
 
     def options(self) -> dict[str, dict[str, float]]:
         """Optimiser options by parameter-name prefix, where a part of the task has its own."""

@@ -30,8 +30,9 @@ from torch import Tensor, nn
 from dermsearch import world
 from dermsearch.data.views.augment import View
 from dermsearch.errors import UserError
+from dermsearch.models.artifact import HEADS, Part
 from dermsearch.models.kmeans import mutual_information, spherical_kmeans
-from dermsearch.models.relations import ATTENTIVE, Handover, LabelHeads
+from dermsearch.models.relations import ATTENTIVE, LabelHeads
 from dermsearch.numbers import uniforms
 from dermsearch.pretext.base import Batch, JointTask, Loss, Setting, Settings, Whole
 
@@ -211,8 +212,8 @@ class PseudoLabels(JointTask):
 
     after_micro = after_step
 
-    def handover(self) -> Handover:
-        return self.heads.handover()
+    def hands_on(self) -> dict[str, Part]:
+        return {HEADS: self.heads.part()}
 
 
 def first_process(x: Tensor) -> Tensor:

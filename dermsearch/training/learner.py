@@ -6,20 +6,19 @@ import math
 import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from dermsearch.data.store.pool import CasePool, Look
+from dermsearch.models.artifact import Artifact, Part
 from dermsearch.models.encoders import Encoders
 from dermsearch.models.heads import GlobalDropout
 from dermsearch.pretext.base import AnyTask, Batch, Loss, Setting, all_features
 from dermsearch.training.optim import FALLBACK
-
-if TYPE_CHECKING:
-    from dermsearch.models.relations import Handover
 
 JOINT = "joint"  # the name of a task on all branches, among the branches' names
 
@@ -42,13 +41,20 @@ class Recipe:
 class Learner(nn.Module):
     """The stage's task on every branch of the encoders: independent, so their losses are summed. Or one joint task."""
 
-    def __init__(self, task: type[AnyTask], encoders: Encoders, pools: Mapping[str, CasePool], recipe: Recipe) -> None:
+    def __init__(
+        self,
+        task: type[AnyTask],
+        encoders: Encoders,
+        pools: Mapping[str, CasePool],
+        recipe: Recipe,
+        artifact: Artifact = MappingProxyType({}),
+    ) -> None:
         super().__init__()
         self.joint = task.joint
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(zlib.crc32(f"{recipe.seed}/{recipe.task}".encode()))
             config = task.Config.model_validate(recipe.config)
-            told = settings_of(encoders, pools, recipe)
+            told = settings_of(encoders, pools, recipe, artifact)
             own: dict[str, tuple[Any, Setting]]
             if task.joint:
                 own = {JOINT: (encoders.backbones, next(iter(told.values())))}
@@ -85,9 +91,10 @@ class Learner(nn.Module):
             return dict(self.tasks[JOINT].handed_on().items())  # type: ignore[operator]
         return {b: t.handed_on() for b, t in self.tasks.items()}  # type: ignore[operator]
 
-    def handover(self) -> Handover | None:
-        """What a joint task hands on beside the encoders."""
-        return self.each()[0].handover() if self.joint else None
+    def hands_on(self) -> dict[str, Part]:
+        """What is handed on beside the encoders: by a joint task, or by one on the only branch."""
+        first, *others = self.each()
+        return {} if others else first.hands_on()
 
 
 class WholeImages(dict[str, Callable[[nn.Module], Tensor]]):
@@ -106,7 +113,9 @@ class WholeImages(dict[str, Callable[[nn.Module], Tensor]]):
         return self.pools[branch].there(np.arange(len(self.pools[branch])))
 
 
-def settings_of(encoders: Encoders, pools: Mapping[str, CasePool], recipe: Recipe) -> dict[str, Setting]:
+def settings_of(
+    encoders: Encoders, pools: Mapping[str, CasePool], recipe: Recipe, artifact: Artifact
+) -> dict[str, Setting]:
     """What each branch's task is told of its stage."""
     batch, steps = schedule(pools, recipe.train)
     return {
@@ -121,6 +130,7 @@ def settings_of(encoders: Encoders, pools: Mapping[str, CasePool], recipe: Recip
             steps * recipe.train["epochs"],
             {name: len(names) for name, names in pool.store.classes.items()},
             encoders.modalities,
+            artifact,
         )
         for b, pool in pools.items()
     }

@@ -8,6 +8,8 @@ import time
 import zlib
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
+from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, Protocol
 
 import numpy as np
@@ -18,6 +20,7 @@ from torch.nn.parallel import DistributedDataParallel
 from dermsearch import world
 from dermsearch.data.store.case_store import CaseStore
 from dermsearch.data.store.pool import CasePool, PairedPool
+from dermsearch.models.artifact import ENCODERS, Artifact, Part
 from dermsearch.models.batchnorm import across_processes
 from dermsearch.models.encoders import Encoders
 from dermsearch.pretext.base import Batch, Loss, find_task
@@ -28,7 +31,7 @@ from dermsearch.training.memory import keep_memory
 from dermsearch.training.precision import autocast
 from dermsearch.training.validation import over, set_modes, validation_loss
 
-__all__ = ["Learner", "Partial", "Recipe", "StageFailed", "epoch_order", "number_dropout", "train_stage"]
+__all__ = ["Learner", "Partial", "Recipe", "StageFailed", "Trained", "epoch_order", "number_dropout", "train_stage"]
 
 
 class Partial(Protocol):
@@ -37,6 +40,14 @@ class Partial(Protocol):
     def load(self) -> dict[str, Any] | None: ...
 
     def save(self, state: dict[str, Any]) -> None: ...
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What training came to."""
+
+    history: list[dict[str, Any]]  # a row per epoch
+    parts: dict[str, Part]  # what is handed on, by kind
 
 
 Report = Callable[[dict[str, Any]], None]
@@ -55,8 +66,9 @@ def train_stage(
     watch: Watch | None = None,
     compiled: bool = False,
     until: int = 0,
-) -> list[dict[str, Any]]:
-    """Train `encoders` in place on the given rows of the store; returns the history, a row per epoch.
+    artifact: Artifact = MappingProxyType({}),
+) -> Trained:
+    """Train `encoders` in place on the given rows of the store, from the parent's `artifact`.
 
     `heldout` are the rows whose loss ends the stage early, where the recipe has patience; `watch` may look at the
     backbones after an epoch and add to its row of the history. With `until` it stops after that epoch, short of the end
@@ -75,7 +87,7 @@ def train_stage(
     unseen = pools_of(encoders, cases, heldout, device, recipe) if train["patience"] and heldout is not None else {}
     if train["patience"] and not (unseen and all(map(len, unseen.values()))):
         raise StageFailed(f"{recipe.task}: patience needs validation images in every branch")
-    learner = Learner(task, encoders, pools, recipe).to(device).to(memory_format=torch.channels_last)
+    learner = Learner(task, encoders, pools, recipe, artifact).to(device).to(memory_format=torch.channels_last)
     across_processes(learner).train()
     cast = autocast(device, recipe.precision)
     optimizer = optim.build(learner, train, learner.options())
@@ -167,9 +179,8 @@ def train_stage(
     for b, kept in learner.handed_on().items():
         if kept is not encoders.backbones[b]:
             encoders.backbones[b].load_state_dict(kept.state_dict())
-    encoders.handover = learner.handover()
     encoders.eval()
-    return history
+    return Trained(history, {ENCODERS: encoders.part(), **learner.hands_on()})
 
 
 def pools_of(

@@ -17,24 +17,24 @@ from dermsearch.errors import UserError
 from dermsearch.evaluate import PROTOCOLS, Given, configure, judge
 from dermsearch.evaluate.base import Classifier, Features
 from dermsearch.fit.heads import Heads, fit, mean_loss
-from dermsearch.models.artifact import HEADS
-from dermsearch.models.relations import Handover, LabelHeads
+from dermsearch.models.artifact import HEADS, Part
+from dermsearch.models.relations import LabelHeads, label_heads
 
 SIZES = [len(names) for names in SEVEN_POINT.values()]
 WHOLE = np.stack([np.arange(5) % c for c in SIZES], axis=1)  # every class has a case
 
 
-def handed(relation: str = "tel", width: int = 16, dim: int = 16, **config: object) -> Handover:
+def handed(relation: str = "tel", width: int = 16, dim: int = 16, **config: object) -> Part:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         sizes = [len(c) for c in CLASSES.values()]
-        return LabelHeads(dim, sizes, relation, width=width, feedforward=8, **config).handover()  # type: ignore[arg-type]
+        return LabelHeads(dim, sizes, relation, width=width, feedforward=8, **config).part()  # type: ignore[arg-type]
 
 
-def predict(given: Features, handover: Handover | None, seed: int = 0, **config: object) -> dict[str, np.ndarray]:
+def predict(given: Features, heads: Part | None, seed: int = 0, **config: object) -> dict[str, np.ndarray]:
     protocol = PROTOCOLS.find("linear_handover")()
     assert isinstance(protocol, Classifier)
-    artifact: Any = {} if handover is None else {HEADS: handover}
+    artifact = {} if heads is None else {HEADS: heads}
     return protocol.predict(Given(given, artifact), configure("linear_handover", config), seed)
 
 
@@ -47,8 +47,8 @@ def test_parameters_are_as_many_as_published() -> None:
     with torch.device("meta"):
         state = LabelHeads(4096, SIZES, "tel").state_dict()
     weights = {name: torch.zeros(w.shape) for name, w in state.items()}
-    handover = Handover({"dim": 4096, "classes": SIZES, "relation": "tel"}, weights)
-    assert parameters(Heads(4096, SIZES, WHOLE, handover, 0)) == 17_978_008
+    heads = Part({"dim": 4096, "classes": SIZES, "relation": "tel"}, weights)
+    assert parameters(Heads(4096, SIZES, WHOLE, heads, 0)) == 17_978_008
 
 
 def test_fresh_heads_start_as_published() -> None:
@@ -59,9 +59,9 @@ def test_fresh_heads_start_as_published() -> None:
 
 
 def test_heads_start_as_what_is_handed_on_says() -> None:
-    handover, x = handed(), torch.randn(7, 16)
-    heads = Heads(16, [3, 2], WHOLE[:, [1, 2]], handover, 0).eval()
-    for found, expected in zip(heads(x), handover.heads().eval()(x), strict=True):
+    part, x = handed(), torch.randn(7, 16)
+    heads = Heads(16, [3, 2], WHOLE[:, [1, 2]], part, 0).eval()
+    for found, expected in zip(heads(x), label_heads(part).eval()(x), strict=True):
         torch.testing.assert_close(found, expected)
 
 
@@ -107,39 +107,39 @@ def test_every_case_is_seen_in_every_epoch_and_no_batch_is_small() -> None:
 @pytest.mark.parametrize("relation", ["no_proj", "proj", "msa", "tel", "te"])
 def test_every_relation_learns(relation: str) -> None:
     given = features(separation=4.0)
-    artifact: Any = {HEADS: handed(relation)}
+    artifact = {HEADS: handed(relation)}
     rows = judge(given, "linear_handover", {"epochs": 150, "lr": 0.01}, artifact=artifact).rows
     value = next(r["value"] for r in rows if (r["label"], r["metric"]) == ("mean", "balanced_accuracy"))
     assert value > 0.85
 
 
 def test_what_is_handed_on_counts_and_is_left_as_it_is() -> None:
-    given, handover = features(separation=1.0), handed()
-    before = {name: w.clone() for name, w in handover.state.items()}
-    found = predict(given, handover, epochs=2)
+    given, heads = features(separation=1.0), handed()
+    before = {name: w.clone() for name, w in heads.state.items()}
+    found = predict(given, heads, epochs=2)
     assert all(accepted(p, 60, p.shape[1]) for p in found.values())
-    assert all(torch.equal(w, before[name]) for name, w in handover.state.items())
-    other = predict(given, dataclasses.replace(handover, state={n: w * 1.5 for n, w in before.items()}), epochs=2)
+    assert all(torch.equal(w, before[name]) for name, w in heads.state.items())
+    other = predict(given, dataclasses.replace(heads, state={n: w * 1.5 for n, w in before.items()}), epochs=2)
     assert (found["veil"] != other["veil"]).any() and (found["veil"] != predict(given, None, epochs=2)["veil"]).any()
 
 
 @pytest.mark.parametrize("relation", [None, "tel"])
 def test_the_same_bits_whatever_the_threads_and_the_state_of_torch(relation: str | None) -> None:
-    given, handover = features(separation=0.5, train=300), None if relation is None else handed(relation)
+    given, heads = features(separation=0.5, train=300), None if relation is None else handed(relation)
     threads, found = torch.get_num_threads(), []
     try:
         for number in (1, 2, 2):
             torch.set_num_threads(number)
             torch.rand(number)  # moves the global generator
             state = torch.get_rng_state()
-            found.append(predict(given, handover, seed=3, epochs=4))
+            found.append(predict(given, heads, seed=3, epochs=4))
             assert torch.get_num_threads() == number and torch.equal(torch.get_rng_state(), state)
     finally:
         torch.set_num_threads(threads)
     for label in CLASSES:
         np.testing.assert_array_equal(found[0][label], found[1][label])
         np.testing.assert_array_equal(found[0][label], found[2][label])
-    assert (predict(given, handover, seed=4, epochs=4)["veil"] != found[0]["veil"]).any()
+    assert (predict(given, heads, seed=4, epochs=4)["veil"] != found[0]["veil"]).any()
 
 
 def test_dropout_masks_differ_from_step_to_step() -> None:
@@ -148,7 +148,7 @@ def test_dropout_masks_differ_from_step_to_step() -> None:
     assert (predict(given, with_dropout, epochs=2)["veil"] != predict(given, without, epochs=2)["veil"]).any()
     steps: list[int] = []
     truth = np.zeros((8, 1), np.int64)
-    heads = Heads(4, [2], truth, LabelHeads(4, [2], "tel", width=4).handover(), 0)
+    heads = Heads(4, [2], truth, LabelHeads(4, [2], "tel", width=4).part(), 0)
     dropout = heads.handed.relation[0].drop_attention  # type: ignore[union-attr, index]
 
     def logits(cases: np.ndarray, epoch: int) -> list[torch.Tensor]:

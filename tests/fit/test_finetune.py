@@ -49,7 +49,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("cases")
 
 
-def tuned(given: Given, handover: Any = None, seed: int = 0, **config: Any) -> dict[tuple[str, str, str], Any]:
+def tuned(given: Given, heads: Any = None, seed: int = 0, **config: Any) -> dict[tuple[str, str, str], Any]:
     features, images = given
     artifact = {} if handover is None else {HEADS: handover}
     said = judge(features, "finetune", {"epochs": 1, "batch": 16, **config}, seed, artifact, images)
@@ -106,7 +106,7 @@ def test_heads_handed_on_are_where_it_starts(folder: Path) -> None:
     given = make(folder)
     sizes = [len(c) for c in given[0].classes.values()]
     torch.manual_seed(0)
-    heads = LabelHeads(given[1].encoders.dim, sizes, "tel", width=16, feedforward=8).handover()
+    heads = LabelHeads(given[1].encoders.dim, sizes, "tel", width=16, feedforward=8).part()
     assert tuned(given, heads) == tuned(given, heads)
     assert tuned(given, heads) != tuned(given)
 

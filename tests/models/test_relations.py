@@ -9,8 +9,9 @@ from safetensors.torch import load, save
 from torch import nn
 
 from dermsearch import world
+from dermsearch.models.artifact import Part
 from dermsearch.models.heads import GlobalDropout
-from dermsearch.models.relations import ATTENTIVE, RELATIONS, Handover, LabelHeads, RelationLayer
+from dermsearch.models.relations import ATTENTIVE, RELATIONS, LabelHeads, RelationLayer, label_heads
 
 SM3 = (5, 3, 2, 3, 3, 3, 3, 2)
 
@@ -187,14 +188,14 @@ def test_every_place_of_torch_is_dropped():
 
 
 @pytest.mark.parametrize("relation", RELATIONS)
-def test_handover(relation):
+def test_heads_are_handed_on(relation):
     heads = small(relation).float()
-    kept = heads.handover()
+    kept = heads.part()
     config, state = json.loads(json.dumps(kept.config)), load(save(kept.state))
     before = [z.clone() for z in heads.eval()(features().float())]
     with torch.no_grad():
         for p in heads.parameters():
-            p.zero_()  # what was handed over is a copy
-    again = Handover(config, state).heads().eval()
+            p.zero_()  # what was handed on is a copy
+    again = label_heads(Part(config, state)).eval()
     assert all(torch.equal(a, b) for a, b in zip(again(features().float()), before, strict=True))
     assert again.config == heads.config

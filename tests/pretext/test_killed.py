@@ -42,7 +42,9 @@ def train(name: str, store: str, place: str, die_at: int | None) -> None:
 
     encoders = tiny.encoders(name)
     recipe = tiny.recipe(name, epochs=3)
-    history = train_stage(recipe, encoders, CaseStore(store), tiny.ROWS, PartialStage(stages, "k"), report, tiny.CPU)
+    history = train_stage(
+        recipe, encoders, CaseStore(store), tiny.ROWS, PartialStage(stages, "k"), report, tiny.CPU
+    ).history
     torch.save({"weights": encoders.state_dict(), "history": tiny.timeless(history), "ran": started}, f"{place}/end.pt")
 
 

@@ -127,7 +127,7 @@ def whole_stage(name: str, folder: str, batch: int, precision: str) -> dict[str,
         history = stage.train_stage(
             stage.Recipe(recipe.task, recipe.config, recipe.train, recipe.seed, precision),
             encoders, CaseStore(folder), tiny.ROWS, kept, lambda row: None, tiny.CPU,
-        )  # fmt: skip
+        ).history  # fmt: skip
     finally:
         stage.Learner = whole  # type: ignore[misc]
     tasks = {n: b.clone() for n, b in made[0].named_buffers() if ".key." not in n}

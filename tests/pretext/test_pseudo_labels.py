@@ -19,8 +19,9 @@ from dermsearch.data.prepare.build import write_store
 from dermsearch.data.store.case_store import CaseStore
 from dermsearch.data.store.pool import PairedPool
 from dermsearch.errors import UserError
+from dermsearch.models.artifact import HEADS
 from dermsearch.models.kmeans import mutual_information, spherical_kmeans
-from dermsearch.models.relations import ATTENTIVE, RELATIONS
+from dermsearch.models.relations import ATTENTIVE, RELATIONS, label_heads
 from dermsearch.pretext.base import Setting
 from dermsearch.pretext.pseudo_labels import PseudoLabels, first_process
 from dermsearch.training import stage
@@ -68,7 +69,7 @@ def task_of(run: tiny.Steps) -> PseudoLabels:
 
 
 def train(store: CaseStore, kept: tiny.Kept | None = None, report: Any = None, **config: Any) -> dict[str, Any]:
-    """Three epochs by the trainer: encoders, history, what is handed over, and the buffers after each epoch's start."""
+    """Three epochs by the trainer: encoders, history, what is handed on, and the buffers after each epoch's start."""
     torch.set_num_threads(1)
     made, buffers = tiny.encoders("pseudo_labels"), []
     lr = 0.002 if config.get("frozen", True) else 0.0002  # encoders that move magnify rounding
@@ -83,14 +84,13 @@ def train(store: CaseStore, kept: tiny.Kept | None = None, report: Any = None, *
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(PseudoLabels, "begin_epoch", watched)
-        history = stage.train_stage(
+        trained = stage.train_stage(
             recipe, made, store, tiny.ROWS, kept or tiny.Kept(), report or (lambda row: None), tiny.CPU
         )
-    assert made.handover is not None
     return {
         "encoders": {n: w.clone() for n, w in made.state_dict().items()},
-        "history": history,
-        "heads": made.handover.state,
+        "history": trained.history,
+        "heads": trained.parts[HEADS].state,
         "buffers": buffers,
     }
 
@@ -319,12 +319,12 @@ def test_the_first_process_decides(two: Group):
 
 
 @pytest.mark.parametrize("relation", RELATIONS)
-def test_heads_are_handed_over(store, monkeypatch, relation):
+def test_heads_are_handed_on(store, monkeypatch, relation):
     run = begun(store, monkeypatch, relation=relation)
     run.step()
-    handover = task_of(run).handover()
+    part = task_of(run).hands_on()[HEADS]
     x = torch.randn(5, 2 * run.encoders.dim)
-    pairs = zip(handover.heads().eval()(x), task_of(run).heads.eval()(x), strict=True)
+    pairs = zip(label_heads(part).eval()(x), task_of(run).heads.eval()(x), strict=True)
     assert [a.shape[1] for a, b in pairs if torch.equal(a, b)] == list(CLASSES.values())
 
 

@@ -102,7 +102,7 @@ class Kept:
 def train(name: str, store: CaseStore, made: Encoders | None = None, **settings: Any) -> tuple[Encoders, list[Any]]:
     """Two epochs of a task in this process; the encoders and the history."""
     made = encoders(name) if made is None else made
-    history = train_stage(recipe(name, **settings), made, store, ROWS, Kept(), lambda row: None, CPU)
+    history = train_stage(recipe(name, **settings), made, store, ROWS, Kept(), lambda row: None, CPU).history
     return made, history
 
 

@@ -35,6 +35,7 @@ from dermsearch.storage import place
 from dermsearch.storage.place import StoreLost
 from dermsearch.storage.stages import StageStore
 from dermsearch.study.config import Study
+from dermsearch.training.stage import Trained
 from dermsearch.upkeep.inventory import used_by
 from dermsearch.upkeep.upkeep import repair, unneeded, verify
 from dermsearch.work import worker as work
@@ -109,7 +110,7 @@ class Half:
 class Encoders(torch.nn.Module):
     """A few weights, for a run of milliseconds."""
 
-    modalities, handover = ("derm",), None
+    modalities = ("derm",)
 
     def __init__(self, seed: int = 0) -> None:
         super().__init__()
@@ -131,7 +132,9 @@ class Encoders(torch.nn.Module):
 EPOCHS: list[tuple[str, str, int]] = []  # trained: in which store, of which stage or segment, and the how manieth
 
 
-def train(recipe: Any, encoders: Any, cases: Any, rows: Any, partial: Any, report: Any, *rest: Any) -> list[dict]:
+def train(
+    recipe: Any, encoders: Any, cases: Any, rows: Any, partial: Any, report: Any, *rest: Any, **named: Any
+) -> Trained:
     """Epochs that move the weights by what recipe and parent say, and go on from the state of the last."""
     state = partial.load() or {"weights": encoders.state_dict(), "history": "[]"}
     weights, history, (*_, until) = state["weights"], json.loads(state["history"]), rest
@@ -145,7 +148,7 @@ def train(recipe: Any, encoders: Any, cases: Any, rows: Any, partial: Any, repor
             partial.save({"weights": weights, "history": json.dumps(history)})
         report(history[-1])
     encoders.load_state_dict(weights)
-    return history
+    return Trained(history, {})
 
 
 def extract(encoders: Any, *rest: Any) -> Any:

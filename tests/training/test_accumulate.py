@@ -60,7 +60,9 @@ def still(folder: str, accumulate: int, patch: pytest.MonkeyPatch) -> tuple[Stil
     train = {"epochs": 1, "batch": 16, "lr": 0.01, "accumulate": accumulate}
     encoders = tiny.encoders()
     recipe = stage.Recipe("still", {}, train, 7, "fp32")
-    history = stage.train_stage(recipe, encoders, CaseStore(folder), tiny.ROWS, tiny.Kept(), lambda row: None, tiny.CPU)
+    history = stage.train_stage(
+        recipe, encoders, CaseStore(folder), tiny.ROWS, tiny.Kept(), lambda row: None, tiny.CPU
+    ).history
     return made[0], history, encoders.state_dict()
 
 
@@ -102,7 +104,7 @@ def queue_after(folder: str, accumulate: int) -> tuple[Any, ...]:
         encoders = tiny.encoders()
         history = stage.train_stage(
             recipe, encoders, CaseStore(folder), tiny.ROWS, tiny.Kept(), lambda row: None, tiny.CPU
-        )
+        ).history
     task = made[0].each()[0]
     return (
         task.queue.clone(),

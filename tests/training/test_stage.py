@@ -8,6 +8,8 @@ import torch
 from pretext import tiny
 
 from dermsearch.data.store.case_store import CaseStore
+from dermsearch.models.artifact import ENCODERS, Part
+from dermsearch.models.encoders import Encoders
 from dermsearch.pretext import base
 from dermsearch.pretext.base import Batch, Loss, Settings, Task
 from dermsearch.training import stage
@@ -55,7 +57,9 @@ def watch(store: CaseStore, rows: np.ndarray = tiny.ROWS, kept: Any = None, repo
     given = {**Watching.train_defaults, "epochs": 2, "batch": 16, "clip": None, "lr": 0.01, **train}
     recipe = stage.Recipe("watching", {}, given, 7, "fp32")
     made = tiny.encoders()
-    history = train_stage(recipe, made, store, rows, kept or tiny.Kept(), report or (lambda row: None), tiny.CPU)
+    history = train_stage(
+        recipe, made, store, rows, kept or tiny.Kept(), report or (lambda row: None), tiny.CPU
+    ).history
     assert not made.training
     return Watching.calls, history
 
@@ -161,7 +165,7 @@ def test_clipping(watching, store):
     given = {**watching.train_defaults, "epochs": 1, "batch": 16, "lr": 0.1, "schedule": "constant"}
     given |= {"momentum": 0.0, "weight_decay": 0.0, "clip": 1e-3}
     recipe = stage.Recipe("watching", {}, given, 7, "fp32")
-    history = train_stage(recipe, made, store, np.arange(16), tiny.Kept(), lambda row: None, tiny.CPU)
+    history = train_stage(recipe, made, store, np.arange(16), tiny.Kept(), lambda row: None, tiny.CPU).history
     assert history[0]["grad_norm"] > 1e-2
     moved = [a - b for a, b in zip(start.parameters(), made.parameters(), strict=True)]
     assert torch.cat([m.flatten() for m in moved]).norm().item() == pytest.approx(1e-4, rel=0.02)
@@ -184,7 +188,9 @@ def test_bf16_is_near_fp32(store):
     for precision in ("fp32", "bf16"):
         made = tiny.encoders()
         one = stage.Recipe(recipe.task, recipe.config, recipe.train, recipe.seed, precision)
-        losses.append(train_stage(one, made, store, tiny.ROWS, tiny.Kept(), lambda row: None, tiny.CPU)[0]["loss"])
+        losses.append(
+            train_stage(one, made, store, tiny.ROWS, tiny.Kept(), lambda row: None, tiny.CPU).history[0]["loss"]
+        )
         assert all(p.dtype == torch.float32 and p.isfinite().all() for p in made.parameters())
     assert losses[0] == pytest.approx(losses[1], rel=0.02) and losses[0] != losses[1]
 
@@ -201,7 +207,7 @@ def test_who_watches_changes_nothing(store):
         return {"knn": 0.5} if epoch == 2 else {}
 
     made, recipe = tiny.encoders(), tiny.recipe("moco_v2", epochs=3)
-    watched = train_stage(recipe, made, store, tiny.ROWS, tiny.Kept(), lambda row: None, tiny.CPU, watch=watch)
+    watched = train_stage(recipe, made, store, tiny.ROWS, tiny.Kept(), lambda row: None, tiny.CPU, watch=watch).history
     assert looks == [1, 2, 3] and [row.pop("knn", None) for row in watched] == [None, 0.5, None]
     assert tiny.timeless(watched) == tiny.timeless(history) and tiny.same(made, plain)
 
@@ -236,9 +242,28 @@ def test_compiled_is_the_same_to_rounding(store, monkeypatch):
         made, recipe = tiny.encoders(), tiny.recipe("moco_v2", epochs=1, lr=0.002)
         history = train_stage(
             recipe, made, store, tiny.ROWS, tiny.Kept(), lambda row: None, tiny.CPU, compiled=compiled
-        )
+        ).history
         found.append((made, history[0]["loss"]))
         assert all(hasattr(b, "_compiled_call_impl") for b in made.backbones.values())
         assert (made.backbones["shared"]._compiled_call_impl is not None) == compiled
     assert found[1][1] == pytest.approx(found[0][1], rel=1e-3)
     assert found[0][0].state_dict().keys() == found[1][0].state_dict().keys()
+
+
+def test_a_task_is_given_what_its_parent_handed_on_and_hands_on_its_own(watching, store, monkeypatch):
+    def hands_on(task: Watching) -> dict[str, Part]:
+        return {"notes": Part({"heard": sorted(task.setting.artifact)}, {})}
+
+    monkeypatch.setattr(Watching, "hands_on", hands_on)
+    start, made = tiny.encoders(), tiny.encoders()
+    recipe = stage.Recipe("watching", {}, {"epochs": 1, "batch": 16, "lr": 0.01}, 7, "fp32")
+    artifact = {ENCODERS: start.part(), "tables": Part({}, {})}
+    given = store, tiny.ROWS, tiny.Kept(), lambda row: None, tiny.CPU
+    parts = train_stage(recipe, made, *given, artifact=artifact).parts
+    assert parts["notes"].config == {"heard": ["encoders", "tables"]} and parts.keys() == {ENCODERS, "notes"}
+    again = Encoders.empty(**parts[ENCODERS].config).load(parts[ENCODERS].state)
+    assert tiny.same(again, made) and not tiny.same(again, start)
+    with torch.no_grad():
+        for p in made.parameters():
+            p.zero_()
+    assert not tiny.same(again, made), "what is handed on is a copy"

@@ -99,7 +99,7 @@ def early(store: CaseStore, losses: list[float], kept: Any = None, report: Any =
         made = tiny.encoders()
         history = stage.train_stage(
             recipe, made, store, SEEN, kept or tiny.Kept(), report or (lambda row: None), tiny.CPU, UNSEEN
-        )
+        ).history
     return made, history
 
 
@@ -138,7 +138,7 @@ def test_patience_that_never_ends_a_stage_changes_nothing(store):
     found = []
     for patience in (0, 50):
         recipe, made = tiny.recipe("moco_v2", epochs=3, patience=patience), tiny.encoders()
-        history = stage.train_stage(recipe, made, store, SEEN, tiny.Kept(), lambda row: None, tiny.CPU, UNSEEN)
+        history = stage.train_stage(recipe, made, store, SEEN, tiny.Kept(), lambda row: None, tiny.CPU, UNSEEN).history
         found.append((made, [row["loss"] for row in history]))
     assert found[0][1] == found[1][1] and tiny.same(found[0][0], found[1][0])
 

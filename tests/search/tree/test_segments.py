@@ -165,9 +165,9 @@ def epochs(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
     def counted(*given: Any, **named: Any) -> Any:
         before = given[4].load()
-        history = train(*given, **named)
-        found.append(len(history) - len(json.loads(before["history"]) if before else []))
-        return history
+        trained = train(*given, **named)
+        found.append(len(trained.history) - len(json.loads(before["history"]) if before else []))
+        return trained
 
     monkeypatch.setattr(work, "train_stage", counted)
     return found
