@@ -31,7 +31,8 @@ from dermsearch.errors import UserError
 from dermsearch.evaluate import judge
 from dermsearch.models.encoders import Encoders
 from dermsearch.pretext.base import Setting, find_task
-from dermsearch.study.config import Data, Train
+from dermsearch.study.config import Train
+from dermsearch.study.data import Data
 from dermsearch.training.precision import resolve
 from dermsearch.training.stage import Recipe, StageFailed, train_stage
 from dermsearch.work.worker import extract, look_of

@@ -18,7 +18,7 @@ from dermsearch.data.store.layout import FORMAT, MANIFEST, checksum, read_manife
 from dermsearch.data.store.splits import Split
 from dermsearch.errors import UserError
 from dermsearch.storage.files import Folder, first_line
-from dermsearch.study.config import Data
+from dermsearch.study.data import Data
 
 SYNTHETIC_VERSION = 1  # raise it when the pictures change
 PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]*")  # the name of a file of a store

@@ -40,7 +40,6 @@ class Finetune:
         from dermsearch.data.store.pool import pictures
         from dermsearch.data.views.augment import View, plain, render
         from dermsearch.fit.heads import Heads, fit, known_truth, own_randomness, probabilities
-        from dermsearch.models.artifact import HEADS
         from dermsearch.numbers import uniforms
 
         features, images = given.features, given.images

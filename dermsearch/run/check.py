@@ -22,7 +22,8 @@ from dermsearch.run.roots import check_weights
 from dermsearch.search.space.checks import check_pool, space_of
 from dermsearch.search.space.space import Space
 from dermsearch.storage.files import first_line
-from dermsearch.study.config import Data, Entry, Study
+from dermsearch.study.config import Downstream, Study
+from dermsearch.study.data import Data
 from dermsearch.study.wording import problem
 
 
@@ -75,7 +76,7 @@ def check_data(study: Study, name: str, data: Data) -> None:
         raise UserError(f"{field}.normalise: must be one of {', '.join(STATISTICS)}, not '{data.normalise}'")
 
 
-def check_entry(study: Study, entry: Entry) -> None:
+def check_entry(study: Study, entry: Downstream) -> None:
     """A protocol of the study, with its settings and the data set that it judges on."""
     if entry.protocol not in PROTOCOLS:
         raise UserError(

@@ -8,7 +8,8 @@ from dermsearch.models.encoders import Encoders
 from dermsearch.models.weights import fingerprint, read_weights, spread
 from dermsearch.search.tree.roots import Start
 from dermsearch.storage.stages import StageStore
-from dermsearch.study.config import Finished, Root, Study
+from dermsearch.study.config import Study
+from dermsearch.study.encoder import Finished, Root
 
 
 def check_weights(root: Root, study: Study) -> None:

@@ -31,7 +31,8 @@ from dermsearch.search.tree.node import DONE, DROPPED, FAILED, PRUNED, Node
 from dermsearch.storage.leases import Claims
 from dermsearch.storage.place import StoreLost
 from dermsearch.storage.stages import StageStore
-from dermsearch.study.config import Data, Study
+from dermsearch.study.config import Study
+from dermsearch.study.data import Data
 from dermsearch.training.precision import resolve
 from dermsearch.work.job import Cases
 

@@ -6,7 +6,7 @@ import hashlib
 import json
 from typing import Any
 
-from dermsearch.study.config import Data
+from dermsearch.study.data import Data
 
 
 def digest(*parts: Any) -> str:

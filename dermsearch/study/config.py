@@ -2,228 +2,19 @@
 
 from __future__ import annotations
 
-import itertools
-import os
-import re
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Generic, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Discriminator,
-    Field,
-    Tag,
-    ValidationError,
-    field_validator,
-    model_validator,
-)
+from pydantic import Field, ValidationError, field_validator, model_validator
 
-# A folder name, a task name, a label name: nothing that could leave the folder it is meant for.
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
-Seed = Annotated[int, Field(ge=0, lt=2**31)]
-Key = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
-# A way to judge, and on which of several data sets: linear, or linear@ham.
-EntryName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}(@[A-Za-z0-9][A-Za-z0-9_.-]{0,63})?$")]
+from dermsearch.study.data import Data, DataSets
+from dermsearch.study.encoder import Encoder
+from dermsearch.study.fields import EntryName, Labelled, Name, Path, Section, Seed, Tables
+
 MAIN = "data"  # what a study's only data set is called
 
 
-def _a_path(value: str) -> str:
-    """What no file system would take is refused before one is asked."""
-    if not value.strip() or not value.isprintable():
-        raise ValueError(f"must be the path of a folder in printable characters, not {value[:60]!r}")
-    if any(len(os.fsencode(part)) > 255 for part in value.split("/")):
-        raise ValueError(f"must have no part longer than 255 bytes, as '{value[:30]}...' has")
-    if value.startswith("~") and os.path.expanduser(value) == value:
-        raise ValueError(f"there is no home folder '{value.split('/')[0]}'")
-    return value
-
-
-Path = Annotated[str, Field(max_length=1000), AfterValidator(_a_path)]
-
-
-def _labelled(value: Any) -> Any:
-    """20, "20" or "10%"; what is none of them is told in words."""
-    text = str(value) if isinstance(value, int) and not isinstance(value, bool) else value
-    if not isinstance(text, str) or not re.fullmatch(r"all|[1-9][0-9]{0,8}|[0-9]{1,3}([.][0-9]{1,6})?%", text):
-        raise ValueError(
-            f"must be all, a number of cases of every class such as 20, or a share such as 10%, not {value!r}"
-        )
-    if text.endswith("%") and not 0 < float(text[:-1]) <= 100:
-        raise ValueError(f"must be a share above 0 and up to 100 %, not {text}")
-    return text
-
-
-Labelled = Annotated[str, BeforeValidator(_labelled)]
-
-
-def _tables(value: Any) -> Any:
-    """The name of a published table, or a list of them; what is neither is told in words."""
-    names = [value] if isinstance(value, str) else value
-    if value is None:
-        return None
-    if not isinstance(names, list | tuple) or not names or not all(isinstance(name, str) for name in names):
-        said = str(value)[:60]
-        raise ValueError(f"must be a published table or a list such as [sm3_table2, sm3_table3], not {said!r}")
-    wrong = [name for name in names if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}", name)]
-    if wrong:
-        raise ValueError(f"must hold names such as sm3_table2, not {wrong[0][:60]!r}")
-    twice = [name for name in names if list(names).count(name) > 1]
-    if twice:
-        raise ValueError(f"names '{twice[0]}' twice")
-    return value if isinstance(value, str) else tuple(names)
-
-
-Tables = Annotated[str | tuple[str, ...] | None, BeforeValidator(_tables)]
-
-
-class Section(BaseModel):
-    """A part of a study: frozen, exact types, no unknown keys, no NaN."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
-
-
-T = TypeVar("T")
-
-
-class Choice(Section, Generic[T]):
-    """Several values of a field, each to be tried."""
-
-    choice: Annotated[tuple[T, ...], Field(strict=False, min_length=1, max_length=100)]
-
-    @field_validator("choice")
-    @classmethod
-    def _each_once(cls, value: tuple[T, ...]) -> tuple[T, ...]:
-        twice = [each for each in value if value.count(each) > 1]
-        if twice:
-            raise ValueError(f"names '{twice[0]}' twice")
-        return value
-
-
-def _kind(value: Any) -> str:
-    """Which form of a field a value has; what stands in brackets is not part of the field's name in a message."""
-    if isinstance(value, Choice) or (isinstance(value, dict) and "choice" in value):
-        return "[choice]"
-    return "[stage]" if isinstance(value, dict | Finished) else "[one]"
-
-
-class Data(Section):
-    """A data set: which cases, at which size, seen through which modalities."""
-
-    domain: Name = "skin"  # what the images are of: decides modalities, labels and what built-in cases look like
-    source: Literal["synthetic", "store"] = "synthetic"
-    path: Path | None = None  # source: store, a folder or URI that `dermsearch data prepare` made
-    cases: int = Field(default=600, ge=40, le=1_000_000)  # store: the number expected, for `plan`
-    size: int = Field(default=64, ge=32, le=1024)  # side of a view in pixels; a store may hold larger images
-    border: float = Field(default=0.0, ge=0, le=0.4)  # cut from every edge, as a share of the short side
-    normalise: Name = "imagenet"  # the statistics that pixels are normalised by
-    labelled: Labelled = "all"  # the training cases that protocols learn from: all, N of every class, or N%
-    seed: Seed = 0
-    modalities: Annotated[tuple[Name, ...], Field(strict=False)] = ("derm",)
-    metadata: Annotated[tuple[Name, ...], Field(strict=False)] = ()  # columns that tasks, fits and evaluators may read
-    transductive: bool = False  # pre-train on validation and test images too; recorded in the tables
-
-    @field_validator("modalities", "metadata")
-    @classmethod
-    def _each_once(cls, value: tuple[str, ...], info: Any) -> tuple[str, ...]:
-        if len(set(value)) != len(value) or (not value and info.field_name == "modalities"):
-            raise ValueError(f"must name one or more {info.field_name}, each once, not [{', '.join(value)}]")
-        return value
-
-    @model_validator(mode="after")
-    def _goes_with_source(self) -> Data:
-        if self.source == "store" and self.path is None:
-            raise ValueError("path: is missing: source 'store' reads the case store in that folder")
-        if self.source != "store" and self.path is not None:
-            raise ValueError(f"path: goes with source 'store' only, not with '{self.source}'")
-        if self.source == "synthetic" and self.size > 512:
-            raise ValueError(f"size: must be at most 512 for source 'synthetic', not {self.size}")
-        return self
-
-
-def _one_or_several(value: Any) -> str:
-    named = isinstance(value, Mapping) and value and all(isinstance(each, Mapping | Data) for each in value.values())
-    return "[several]" if named else "[one]"
-
-
-DataSets = Annotated[
-    Annotated[Data, Tag("[one]")] | Annotated[dict[Name, Data], Tag("[several]")], Discriminator(_one_or_several)
-]
-
-
-class Finished(Section):
-    """A stage of another study that is in a stage store, with all that it hands on."""
-
-    store: Path
-    key: Key
-
-
-Weights = Annotated[Annotated[Path | None, Tag("[one]")] | Annotated[Finished, Tag("[stage]")], Discriminator(_kind)]
-
-
-@dataclass(frozen=True)
-class Root:
-    """What curricula begin with: an architecture, and its weights."""
-
-    name: str  # of the root where a study has several; else empty
-    encoder: str
-    weights: str | Finished | None  # a file, a finished stage, or random by seed
-
-
-class Encoder(Section):
-    """The backbone, by its timm name, and whether the modalities share it. Of several, each is a root of its own."""
-
-    name: Annotated[Annotated[Name, Tag("[one]")] | Annotated[Choice[Name], Tag("[choice]")], Discriminator(_kind)] = (
-        "resnet18"
-    )
-    branches: Literal["shared", "separate"] = "shared"
-    # What every curriculum starts with: a file on this machine, a finished stage, or random weights.
-    weights: Annotated[
-        Annotated[Path | None, Tag("[one]")]
-        | Annotated[Finished, Tag("[stage]")]
-        | Annotated[Choice[Weights], Tag("[choice]")],
-        Discriminator(_kind),
-    ] = None
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """The architectures."""
-        return self.name.choice if isinstance(self.name, Choice) else (self.name,)
-
-    @property
-    def starts(self) -> tuple[str | Finished | None, ...]:
-        """The weights."""
-        return self.weights.choice if isinstance(self.weights, Choice) else (self.weights,)
-
-    @property
-    def roots(self) -> tuple[Root, ...]:
-        """Every architecture with all weights."""
-        found = []
-        for name, weights in itertools.product(self.names, self.starts):
-            told = [name] * (len(self.names) > 1) + [_word(weights)] * (len(self.starts) > 1)
-            found.append(Root(" ".join(told), name, weights))
-        return tuple(found)
-
-    @model_validator(mode="after")
-    def _told_apart(self) -> Encoder:
-        words = [root.name for root in self.roots]
-        twice = [word for word in words if words.count(word) > 1]
-        if twice:
-            raise ValueError(f"weights: two files are called '{_word(self.starts[-1])}'; name them differently")
-        return self
-
-
-def _word(weights: str | Finished | None) -> str:
-    """Weights in a word."""
-    if isinstance(weights, Finished):
-        return weights.key[:8]
-    return "random" if weights is None else weights.rsplit("/", 1)[-1]
-
-
-class Curriculum(Section):
+class Curricula(Section):
     """The pretext tasks, each with its settings, and how they may follow one another."""
 
     tasks: dict[Name, dict[str, Any]] = Field(min_length=1, max_length=20)
@@ -244,7 +35,7 @@ class Curriculum(Section):
         return value
 
     @model_validator(mode="after")
-    def _length_fits(self) -> Curriculum:
+    def _length_fits(self) -> Curricula:
         shortest, longest = self.length
         if not 1 <= shortest <= longest <= 8:
             raise ValueError(f"length: must be [shortest, longest] within 1 and 8, not [{shortest}, {longest}]")
@@ -384,7 +175,7 @@ class Compute(Section):
 
 
 @dataclass(frozen=True)
-class Entry:
+class Downstream:
     """One line of `downstream`: a protocol, the data set that it judges on, and from how many labels it learns."""
 
     name: str  # as the study has it
@@ -410,7 +201,7 @@ class Study(Section):
     published: Tables = None  # one or several tables of results/published to show beside the measured scores
     data: DataSets = Data()  # or several by name: stages train on the first
     encoder: Encoder = Encoder()
-    curriculum: Curriculum
+    curriculum: Curricula
     train: Train = Train()
     downstream: dict[EntryName, dict[str, Any] | None] = Field(default={"knn": {}, "linear": {}}, min_length=1)
     objective: Objective = Objective()
@@ -451,7 +242,7 @@ class Study(Section):
         return next(iter(self.sets.values()))
 
     @property
-    def entries(self) -> dict[str, Entry]:
+    def entries(self) -> dict[str, Downstream]:
         """The lines of `downstream`."""
         first = next(iter(self.sets))
         found = {}
@@ -469,11 +260,11 @@ class Study(Section):
                 first_error = error.errors()[0]
                 text = str(first_error.get("ctx", {}).get("error", first_error["msg"]))
                 raise ValueError(f"downstream.{name}.{first_error['loc'][0]}: {text}") from None
-            found[name] = Entry(name, protocol, data or first, draws.labelled, draws.repeats, own)
+            found[name] = Downstream(name, protocol, data or first, draws.labelled, draws.repeats, own)
         return found
 
     @property
-    def wanted(self) -> tuple[Entry, str]:
+    def wanted(self) -> tuple[Downstream, str]:
         """The line of `downstream` whose number the search maximises, and the labels that it learns from."""
         entry = self.entries[self.objective.protocol]
         return entry, self.objective.labelled or entry.labelled[0]

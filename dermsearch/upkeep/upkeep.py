@@ -22,7 +22,7 @@ from dermsearch.errors import UserError
 from dermsearch.storage.files import first_line
 from dermsearch.storage.place import MANIFEST, checksum, unsealed
 from dermsearch.storage.stages import StageStore
-from dermsearch.study.config import Data
+from dermsearch.study.data import Data
 from dermsearch.upkeep.inventory import (
     CASES,
     CLAIM,

@@ -10,7 +10,7 @@ from dermsearch.data.store.case_store import CaseStore
 from dermsearch.data.store.pool import Look
 from dermsearch.errors import UserError
 from dermsearch.storage.stages import StageStore
-from dermsearch.study.config import Data
+from dermsearch.study.data import Data
 from dermsearch.work.job import Job
 
 

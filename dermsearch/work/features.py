@@ -14,7 +14,7 @@ from dermsearch.data.views.augment import plain
 from dermsearch.errors import UserError
 from dermsearch.evaluate.base import Features, Images
 from dermsearch.models.encoders import Encoders
-from dermsearch.study.config import Data
+from dermsearch.study.data import Data
 from dermsearch.training.precision import autocast
 from dermsearch.work.cases import look_of
 

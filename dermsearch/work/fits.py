@@ -10,9 +10,9 @@ from dermsearch import world
 from dermsearch.data.store.case_store import CaseStore
 from dermsearch.errors import UserError
 from dermsearch.evaluate.base import Judgement, compare
-from dermsearch.training.fits import predict_fit, train_fit
 from dermsearch.models.artifact import PREDICTOR
 from dermsearch.storage.stages import PartialStage, StageStore
+from dermsearch.training.fits import predict_fit, train_fit
 from dermsearch.work.cases import cases_of, look_of
 from dermsearch.work.features import whole
 from dermsearch.work.job import Job

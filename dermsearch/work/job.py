@@ -8,7 +8,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict
 
 from dermsearch.storage.keys import judgement_key, view
-from dermsearch.study.config import Data
+from dermsearch.study.data import Data
 
 Kind = Literal["root", "stage", "segment", "fit"]
 

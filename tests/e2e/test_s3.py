@@ -24,7 +24,7 @@ from dermsearch.data.store.splits import Split
 from dermsearch.errors import UserError
 from dermsearch.results import load
 from dermsearch.storage.files import Folder
-from dermsearch.study.config import Data
+from dermsearch.study.data import Data
 
 STUDY = """\
 name: remote

@@ -17,7 +17,7 @@ from dermsearch.evaluate import Features, Images, judge
 from dermsearch.models.artifact import HEADS
 from dermsearch.models.encoders import Encoders
 from dermsearch.models.relations import LabelHeads
-from dermsearch.study.config import Data
+from dermsearch.study.data import Data
 from dermsearch.training.precision import autocast
 from dermsearch.work.worker import extract, judged, look_of
 

@@ -16,7 +16,9 @@ from dermsearch.search.tree.judges import Judges
 from dermsearch.search.tree.roots import Start, plant
 from dermsearch.search.tree.tree import Tree
 from dermsearch.storage.keys import segment_key
-from dermsearch.study.config import Compute, Data, Encoder, Objective, Search, Study, Train
+from dermsearch.study.config import Compute, Objective, Search, Study, Train
+from dermsearch.study.data import Data
+from dermsearch.study.encoder import Encoder
 from dermsearch.work.job import Cases
 
 GOLDEN = Path(__file__).with_name("keys.json")

@@ -21,7 +21,8 @@ from hypothesis import strategies as st
 from dermsearch.cli.main import main
 from dermsearch.evaluate import PROTOCOLS
 from dermsearch.pretext.base import find_task, task_names
-from dermsearch.study.config import Section, Study, Train
+from dermsearch.study.config import Study, Train
+from dermsearch.study.fields import Section
 from dermsearch.study.reading import DEEPEST, LARGEST
 
 STUDY = Path(__file__).parent / "study.yaml"  # the shape of the shipped study, which may change without these tests

@@ -8,7 +8,7 @@ import pytest
 from pydantic import Discriminator, Field, Tag, ValidationError, model_validator
 from study.damage import TEXT, refused
 
-from dermsearch.study.config import Section
+from dermsearch.study.fields import Section
 from dermsearch.study.wording import problem
 
 MESSAGES = [

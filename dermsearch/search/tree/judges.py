@@ -14,7 +14,7 @@ from dermsearch.evaluate.base import PROTOCOLS
 from dermsearch.fit.base import is_fit
 from dermsearch.search.tree.node import Node
 from dermsearch.storage.keys import fit_key
-from dermsearch.study.config import Entry, Study
+from dermsearch.study.config import Downstream, Study
 from dermsearch.work.job import Cases, Judge
 
 Judgement = dict[str, Any]
@@ -92,7 +92,7 @@ class Judges:
         return next((r for r in rows if (r["metric"], r["label"], r["class"], r["split"]) == wanted), None)
 
 
-def draws(entry: Entry, study: Study) -> Iterator[Judge]:
+def draws(entry: Downstream, study: Study) -> Iterator[Judge]:
     """One for each number of labels and each draw of so many. All labels are drawn once, unless a fit is repeated."""
     protocol = PROTOCOLS.find(entry.protocol)
     config = protocol.Config.model_validate(entry.config).model_dump(mode="json")

@@ -1,0 +1,54 @@
+"""The data sets of a study."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import Discriminator, Field, Tag, field_validator, model_validator
+
+from dermsearch.study.fields import Labelled, Name, Path, Section, Seed
+
+
+class Data(Section):
+    """A data set: which cases, at which size, seen through which modalities."""
+
+    domain: Name = "skin"  # what the images are of: decides modalities, labels and what built-in cases look like
+    source: Literal["synthetic", "store"] = "synthetic"
+    path: Path | None = None  # source: store, a folder or URI that `dermsearch data prepare` made
+    cases: int = Field(default=600, ge=40, le=1_000_000)  # store: the number expected, for `plan`
+    size: int = Field(default=64, ge=32, le=1024)  # side of a view in pixels; a store may hold larger images
+    border: float = Field(default=0.0, ge=0, le=0.4)  # cut from every edge, as a share of the short side
+    normalise: Name = "imagenet"  # the statistics that pixels are normalised by
+    labelled: Labelled = "all"  # the training cases that protocols learn from: all, N of every class, or N%
+    seed: Seed = 0
+    modalities: Annotated[tuple[Name, ...], Field(strict=False)] = ("derm",)
+    metadata: Annotated[tuple[Name, ...], Field(strict=False)] = ()  # columns that tasks, fits and evaluators may read
+    transductive: bool = False  # pre-train on validation and test images too; recorded in the tables
+
+    @field_validator("modalities", "metadata")
+    @classmethod
+    def _each_once(cls, value: tuple[str, ...], info: Any) -> tuple[str, ...]:
+        if len(set(value)) != len(value) or (not value and info.field_name == "modalities"):
+            raise ValueError(f"must name one or more {info.field_name}, each once, not [{', '.join(value)}]")
+        return value
+
+    @model_validator(mode="after")
+    def _goes_with_source(self) -> Data:
+        if self.source == "store" and self.path is None:
+            raise ValueError("path: is missing: source 'store' reads the case store in that folder")
+        if self.source != "store" and self.path is not None:
+            raise ValueError(f"path: goes with source 'store' only, not with '{self.source}'")
+        if self.source == "synthetic" and self.size > 512:
+            raise ValueError(f"size: must be at most 512 for source 'synthetic', not {self.size}")
+        return self
+
+
+def _one_or_several(value: Any) -> str:
+    named = isinstance(value, Mapping) and value and all(isinstance(each, Mapping | Data) for each in value.values())
+    return "[several]" if named else "[one]"
+
+
+DataSets = Annotated[
+    Annotated[Data, Tag("[one]")] | Annotated[dict[Name, Data], Tag("[several]")], Discriminator(_one_or_several)
+]

@@ -1,0 +1,103 @@
+"""What curricula begin with: an architecture and its weights, or several of either, each of them a root."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+from typing import Annotated, Any, Generic, Literal, TypeVar
+
+from pydantic import Discriminator, Field, Tag, field_validator, model_validator
+
+from dermsearch.study.fields import Key, Name, Path, Section
+
+T = TypeVar("T")
+
+
+class Choice(Section, Generic[T]):
+    """Several values of a field, each to be tried."""
+
+    choice: Annotated[tuple[T, ...], Field(strict=False, min_length=1, max_length=100)]
+
+    @field_validator("choice")
+    @classmethod
+    def _each_once(cls, value: tuple[T, ...]) -> tuple[T, ...]:
+        twice = [each for each in value if value.count(each) > 1]
+        if twice:
+            raise ValueError(f"names '{twice[0]}' twice")
+        return value
+
+
+class Finished(Section):
+    """A stage of another study that is in a stage store, with all that it hands on."""
+
+    store: Path
+    key: Key
+
+
+def _kind(value: Any) -> str:
+    """Which form of a field a value has; what stands in brackets is not part of the field's name in a message."""
+    if isinstance(value, Choice) or (isinstance(value, dict) and "choice" in value):
+        return "[choice]"
+    return "[stage]" if isinstance(value, dict | Finished) else "[one]"
+
+
+Weights = Annotated[Annotated[Path | None, Tag("[one]")] | Annotated[Finished, Tag("[stage]")], Discriminator(_kind)]
+
+
+@dataclass(frozen=True)
+class Root:
+    """What curricula begin with: an architecture, and its weights."""
+
+    name: str  # of the root where a study has several; else empty
+    encoder: str
+    weights: str | Finished | None  # a file, a finished stage, or random by seed
+
+
+class Encoder(Section):
+    """The backbone, by its timm name, and whether the modalities share it. Of several, each is a root of its own."""
+
+    name: Annotated[Annotated[Name, Tag("[one]")] | Annotated[Choice[Name], Tag("[choice]")], Discriminator(_kind)] = (
+        "resnet18"
+    )
+    branches: Literal["shared", "separate"] = "shared"
+    # What every curriculum starts with: a file on this machine, a finished stage, or random weights.
+    weights: Annotated[
+        Annotated[Path | None, Tag("[one]")]
+        | Annotated[Finished, Tag("[stage]")]
+        | Annotated[Choice[Weights], Tag("[choice]")],
+        Discriminator(_kind),
+    ] = None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The architectures."""
+        return self.name.choice if isinstance(self.name, Choice) else (self.name,)
+
+    @property
+    def starts(self) -> tuple[str | Finished | None, ...]:
+        """The weights."""
+        return self.weights.choice if isinstance(self.weights, Choice) else (self.weights,)
+
+    @property
+    def roots(self) -> tuple[Root, ...]:
+        """Every architecture with all weights."""
+        found = []
+        for name, weights in itertools.product(self.names, self.starts):
+            told = [name] * (len(self.names) > 1) + [_word(weights)] * (len(self.starts) > 1)
+            found.append(Root(" ".join(told), name, weights))
+        return tuple(found)
+
+    @model_validator(mode="after")
+    def _told_apart(self) -> Encoder:
+        words = [root.name for root in self.roots]
+        twice = [word for word in words if words.count(word) > 1]
+        if twice:
+            raise ValueError(f"weights: two files are called '{_word(self.starts[-1])}'; name them differently")
+        return self
+
+
+def _word(weights: str | Finished | None) -> str:
+    """Weights in a word."""
+    if isinstance(weights, Finished):
+        return weights.key[:8]
+    return "random" if weights is None else weights.rsplit("/", 1)[-1]
