@@ -130,7 +130,7 @@ def test_a_finished_stage_is_a_root_of_another_study(inline: Path, tmp_path: Pat
     key = stages[stages.kind == "pretext"].key.iloc[0]
     other = [*STUDY, f"encoder.weights={{store: {inline / 'store'}, key: {key}}}", "downstream={knn@a: {}}"]
     run(tmp_path, *other, "objective={protocol: knn@a, metric: balanced_accuracy}", "compute.engine=inline")
-    scores, before = load(tmp_path / "out").pandas("scores"), load(inline / "out").pandas("scores")
+    scores = load(tmp_path / "out").pandas("scores")
     assert set(scores.curriculum) == {"no pre-training", "random weights", "moco_v2"}
     _, said = run(tmp_path, *other, f"encoder.weights.key={'0' * 32}", code=2)
     assert "has no finished stage 000" in said and "Traceback" not in said

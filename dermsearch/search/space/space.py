@@ -22,7 +22,7 @@ class Space:
 
     def __init__(
         self,
-        curriculum: config.Curriculum,
+        curriculum: config.Curricula,
         train: config.Train,
         looks: Sequence[int] = (),
         size: int = 64,
