@@ -16,8 +16,8 @@ from dermsearch.data.case import SEVEN_POINT
 from dermsearch.data.prepare.shard import checksum
 from dermsearch.data.store.case_store import FORMAT, MANIFEST, CaseStore, read_manifest
 from dermsearch.data.store.splits import Split
-from dermsearch.errors import UserError
-from dermsearch.storage.files import Folder, first_line
+from dermsearch.errors import UserError, first_line
+from dermsearch.storage.files import Folder
 from dermsearch.study.config import Data
 
 SYNTHETIC_VERSION = 1  # raise it when the pictures change

@@ -12,9 +12,8 @@ import warnings
 from collections.abc import Iterable
 from typing import Any
 
-from dermsearch.errors import UserError
+from dermsearch.errors import UserError, first_line
 from dermsearch.search.tree.driver import Driver
-from dermsearch.storage.files import first_line
 from dermsearch.study.config import Compute
 
 # Ray speaks to those who operate it; a researcher watches the study. Set before Ray is imported.

@@ -12,13 +12,12 @@ from dermsearch.data.case import NAMED, SEVEN_POINT
 from dermsearch.data.drawn.skin import draw_labels, walk_patients
 from dermsearch.data.store.case_store import CaseStore
 from dermsearch.data.store.splits import split_by_group
-from dermsearch.errors import UserError, nearest
+from dermsearch.errors import UserError, first_line, nearest
 from dermsearch.evaluate import PROTOCOLS
 from dermsearch.models.encoders import Encoders, check_encoder
 from dermsearch.models.weights import read_weights
 from dermsearch.run.loggers import check_loggers
 from dermsearch.search.space.space import Space
-from dermsearch.storage.files import first_line
 from dermsearch.study.config import Data, Study
 from dermsearch.study.reading import problem
 

@@ -14,11 +14,11 @@ from rich.text import Text
 from rich.tree import Tree as Branch
 
 from dermsearch.curriculum import ARROW
+from dermsearch.errors import first_line
 from dermsearch.run.loggers import Logger
 from dermsearch.search.space.space import Proposal
 from dermsearch.search.tree.driver import Driver
 from dermsearch.search.tree.tree import DONE, DROPPED, FAILED, HELD, PRUNED, RUNNING, WAITING, Node
-from dermsearch.storage.files import first_line
 from dermsearch.storage.place import StoreLost
 
 MARKS = {

@@ -22,8 +22,8 @@ from PIL import Image
 
 from dermsearch.data.decode.image import BadImage, Form, decode, decode_mask
 from dermsearch.data.prepare.duplicates import THUMB, thumbnail
-from dermsearch.errors import UserError
-from dermsearch.storage.files import Folder, first_line
+from dermsearch.errors import UserError, first_line
+from dermsearch.storage.files import Folder
 
 SHARD, HEAD = "images-", "preparing/head-"  # with a number, names of files
 MASK = "mask"  # kept as one more plane of a case, beside its modalities
