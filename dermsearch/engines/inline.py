@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import time
 
+from dermsearch.errors import first_line
 from dermsearch.search.tree.driver import FINISHED, WAIT, Driver
 from dermsearch.storage.leases import POLL
-from dermsearch.work.worker import Worker, do
+from dermsearch.work.verdicts import given_up, of_machine
+from dermsearch.work.worker import Job, Record, Worker, do
 
 
 def run_inline(driver: Driver, worker: Worker = do) -> None:
@@ -16,4 +18,15 @@ def run_inline(driver: Driver, worker: Worker = do) -> None:
             time.sleep(POLL)
             continue
         assert isinstance(job, dict)
-        driver.done(job["key"], worker(job))
+        driver.done(job["key"], attempt(worker, job))
+
+
+def attempt(worker: Worker, job: Job) -> Record:
+    """The job's record. There is no other process to try it in: a sick one ends the run, and no stage has failed."""
+    try:
+        return worker(job)
+    except Exception as error:
+        if not of_machine(error):
+            return given_up(job["key"], error)
+        said = f"this process can do no more: {first_line(error)}; once it can, the same command continues"
+        return {"key": job["key"], "status": "stopped", "error": said}

@@ -102,6 +102,12 @@ def opened(where: str | Path, field: str = "") -> tuple[pafs.FileSystem, str]:
         raise UserError(f"{field}'{shown(where)}' cannot be opened: {first_line(error)}") from None
 
 
+def within(where: str, name: str) -> str:
+    """The path or URI of a folder in that one; what is asked of a URI's file system stays behind it."""
+    path, question, options = where.partition("?")
+    return f"{path.rstrip('/')}/{name}{question}{options}" if "://" in where else f"{where}/{name}"
+
+
 def shown(where: str | Path) -> str:
     """A path or URI as messages show it."""
     return SECRET.sub("://", str(where))

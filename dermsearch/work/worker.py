@@ -5,10 +5,10 @@ A job is plain JSON, so that it travels through Ray as it is and can be read in 
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import time
-import traceback
 from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
@@ -33,7 +33,8 @@ from dermsearch.storage.place import StoreLost
 from dermsearch.storage.stages import PartialStage, StageStore
 from dermsearch.study.config import Data, Encoder
 from dermsearch.training.precision import autocast
-from dermsearch.training.stage import Recipe, StageFailed, Watch, train_stage
+from dermsearch.training.stage import Recipe, Watch, train_stage
+from dermsearch.work.verdicts import verdict
 
 Job = dict[str, Any]
 Record = dict[str, Any]
@@ -41,22 +42,19 @@ LAST = ("loss", "embedding_std", "effective_rank")  # of a segment's last epoch,
 
 
 def do(job: Job) -> Record:
-    """Train and judge one node of the tree. A failure through the job's own settings is a record, not an exception."""
+    """Train and judge one node of the tree. What comes of its own settings is a record, any other error is raised."""
     began = time.time()
     try:
         record = _do(job)
     except StoreLost as error:
         record = {"status": "stopped", "error": str(error)}
-    except (StageFailed, UserError) as error:
-        record = {"status": "failed", "error": str(error)}
-    except torch.OutOfMemoryError as error:
-        record = {
-            "status": "failed",
-            "error": f"{job['task'] or 'judging'}: out of memory: {str(error).splitlines()[0]}",
-        }
-    except Exception as error:  # a bug, perhaps in one task only: the rest of the study goes on without it
-        last = traceback.format_exc()
-        record = {"status": "failed", "error": f"{type(error).__name__}: {error}"[:500], "traceback": last}
+    except Exception as error:
+        reason = verdict(error, job["task"] or "judging")
+        if reason is None:
+            raise
+        record = {"status": "failed", "error": reason}
+    finally:
+        empty_gpu()
     process = f"{job['node']}/{os.getpid()}"
     return {"key": job["key"], **record, "process": process, "began": began, "ended": time.time()}
 
@@ -83,6 +81,7 @@ def _do(job: Job) -> Record:
     return record
 
 
+@world.alone()  # the first process judges; BatchNorm over all would wait for the others
 def _judge(job: Job, store: StageStore, cases: CaseStore, encoders: Encoders, handover: Handover | None) -> float:
     """Let all protocols of the job judge its encoders that have not done so; returns the seconds that it took."""
     judging, data, device = time.perf_counter(), Data(**job["data"]), next(encoders.parameters()).device
@@ -280,6 +279,13 @@ def open_store(where: str) -> StageStore:
 def open_case_store(data: str, cache_folder: str) -> CaseStore:
     """One mapping per process."""
     return open_cases(Data(**json.loads(data)), Path(cache_folder))
+
+
+def empty_gpu() -> None:
+    """Leave nothing of a job on the GPU that the next one, or another process, could need."""
+    if torch.cuda.is_initialized():
+        gc.collect()
+        torch.cuda.empty_cache()
 
 
 def describe(device: torch.device) -> str:
