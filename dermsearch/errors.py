@@ -17,3 +17,9 @@ def nearest(name: object, allowed: Iterable[str]) -> str:
     if close:
         return f"did you mean '{close[0]}'?"
     return f"choose from: {', '.join(names)}" if names else "none is available"
+
+
+def first_line(error: Exception) -> str:
+    """What an exception says, short enough for a message."""
+    text = (str(error) or type(error).__name__).splitlines()[0]
+    return text.split(". Detail:")[0][:200]

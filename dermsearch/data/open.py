@@ -16,8 +16,8 @@ from dermsearch.data.case import SEVEN_POINT
 from dermsearch.data.store.case_store import CaseStore
 from dermsearch.data.store.layout import FORMAT, MANIFEST, checksum, read_manifest
 from dermsearch.data.store.splits import Split
-from dermsearch.errors import UserError
-from dermsearch.storage.files import Folder, first_line
+from dermsearch.errors import UserError, first_line
+from dermsearch.storage.files import Folder
 from dermsearch.study.data import Data
 
 SYNTHETIC_VERSION = 1  # raise it when the pictures change

@@ -12,9 +12,9 @@ import warnings
 from collections.abc import Iterable
 from typing import Any
 
-from dermsearch.errors import UserError
+from dermsearch.errors import UserError, first_line
 from dermsearch.search.tree.driver import Driver
-from dermsearch.storage.files import first_line
+from dermsearch.storage.files import within
 from dermsearch.study.config import Compute
 
 # Ray speaks to those who operate it; a researcher watches the study. Set before Ray is imported.
@@ -76,7 +76,7 @@ def run_ray(driver: Driver, cluster: Cluster) -> None:
     compute = driver.study.compute
     at_once = concurrency(compute, [n["Resources"] for n in ray.nodes() if n["Alive"]])
     storage = f"tune/{driver.study.name}-{uuid.uuid4().hex[:12]}"  # runs on several machines may share the store
-    where = f"{driver.store.address}/{storage}"
+    where = within(driver.store.address, storage)
     try:
         tune.Tuner(
             tune.with_resources(run_trial, trial_resources(compute)),

@@ -2,47 +2,62 @@
 
 from __future__ import annotations
 
-import json
 import time
-from collections.abc import Callable
 from typing import Any
 
+from dermsearch.work.job import Job
+from dermsearch.work.record import Record
+from dermsearch.work.verdicts import given_up
+from dermsearch.work.worker import Worker
 
-def on_workers(work: Callable[[dict[str, Any]], dict[str, Any]], job: dict[str, Any], storage: str) -> dict[str, Any]:
-    """Run `work(job)` on `job['workers']` processes that form one group; the first one's record comes back.
 
-    Ray Train restarts the group when a worker dies; `work` then finds the state of its last epoch in the stage
-    store. `storage` is a place that all nodes reach, for Ray Train's own bookkeeping; nothing in it is kept.
+class Leaving(Exception):
+    """A worker's record that is no success. Raised, Ray Train ends the others at once, in whatever collective."""
+
+
+def on_workers(work: Worker, job: Job, storage: str) -> Record:
+    """Run `work(job)` on `job.workers` processes that form one group; the first one's record comes back.
+
+    All leave together. What one says of the job's settings is the record of all; where one dies or meets what is no
+    verdict, new ones try again, and `work` finds the state of the last epoch in the stage store. `storage` is a place
+    that all nodes reach, for Ray Train's own bookkeeping; nothing in it is kept.
     """
-    from ray.train import FailureConfig, RunConfig, ScalingConfig
+    from ray.exceptions import RayError
+    from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
     from ray.train.torch import TorchConfig, TorchTrainer
 
-    trainer = TorchTrainer(
-        _worker,
-        train_loop_config={"work": work, "job": job},
-        torch_config=TorchConfig(backend="nccl" if job["gpus"] else "gloo"),
-        scaling_config=ScalingConfig(
-            num_workers=job["workers"],
-            use_gpu=bool(job["gpus"]),
-            resources_per_worker={"CPU": job["threads"], **({"GPU": job["gpus"]} if job["gpus"] else {})},
-        ),
-        run_config=RunConfig(
-            name=f"{job['key']}-{time.time_ns()}",  # a name that comes again would resume the old run
-            storage_path=storage,
-            failure_config=FailureConfig(max_failures=job["retries"], controller_failure_limit=job["retries"]),
-        ),
-    )
-    try:
-        record = json.loads(trainer.fit().return_value)
-    except Exception as error:  # Ray wraps whatever a worker died of
-        lines = [line for line in str(error).splitlines() if line.strip()]
-        record = {
-            "key": job["key"],
-            "status": "failed",
-            "error": f"workers: {lines[-1] if lines else error!r}"[:500],
-        }
+    record = Record(key=job.key, status="failed")
+    for _ in range(1 + job.retries):
+        trainer = TorchTrainer(
+            _worker,
+            train_loop_config={"work": work, "job": job.model_dump_json()},
+            torch_config=TorchConfig(backend="nccl" if job.gpus else "gloo"),
+            scaling_config=ScalingConfig(
+                num_workers=job.workers,
+                use_gpu=bool(job.gpus),
+                resources_per_worker={"CPU": job.threads, **({"GPU": job.gpus} if job.gpus else {})},
+            ),
+            run_config=RunConfig(
+                name=f"{job.key}-{time.time_ns()}",  # a name that comes again would resume the old run
+                storage_path=storage,
+                failure_config=FailureConfig(max_failures=0, controller_failure_limit=0),
+            ),
+        )
+        try:
+            return Record.model_validate_json(trainer.fit().return_value)
+        except TrainingFailedError as error:
+            failures = sorted(getattr(error, "worker_failures", {}).items())
+            for _, failure in failures:
+                if isinstance(failure, Leaving):
+                    return Record.model_validate_json(str(failure))
+            # Where a process died, what the others say is that they miss it.
+            causes = sorted((failure for _, failure in failures), key=lambda failure: not isinstance(failure, RayError))
+            record = given_up(job.key, causes[0] if causes else error).model_copy(update={"traceback": str(error)})
     return record
 
 
 def _worker(config: dict[str, Any]) -> str:
-    return json.dumps(config["work"](config["job"]))
+    record: Record = config["work"](Job.model_validate_json(config["job"]))
+    if record.status != "done":
+        raise Leaving(record.model_dump_json())
+    return record.model_dump_json()

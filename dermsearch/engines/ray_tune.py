@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import socket
 import threading
 from typing import Any
@@ -11,8 +10,13 @@ import ray
 from ray import tune
 from ray.tune.search import Searcher
 
+from dermsearch.engines.ray_train import on_workers
 from dermsearch.errors import UserError
 from dermsearch.search.tree.driver import FINISHED, WAIT, Driver
+from dermsearch.work.job import Job
+from dermsearch.work.record import Record
+from dermsearch.work.verdicts import given_up
+from dermsearch.work.worker import run_job
 
 METRIC = "seconds"  # Tune wants one; the brain reads the scores from the store
 
@@ -24,6 +28,7 @@ class StageSearcher(Searcher):
         super().__init__(metric=METRIC, mode="min")
         self.driver, self.storage = driver, storage
         self.keys: dict[str, str] = {}  # Tune's trial id -> stage key
+        self.records: dict[str, Record] = {}  # and the last record that came of it
         self.lock = threading.Lock()
         self.error: UserError | OSError | None = None  # that ends the run
 
@@ -37,23 +42,27 @@ class StageSearcher(Searcher):
                 return None
             if job == FINISHED:
                 return Searcher.FINISHED
-            assert isinstance(job, dict)
-            self.keys[trial_id] = job["key"]
-            return {"job": json.dumps(job), "storage": self.storage}
+            assert isinstance(job, Job)
+            self.keys[trial_id] = job.key
+            return {"job": job.model_dump_json(), "storage": self.storage}
+
+    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
+        """Keep the record; should it be of a process that had to end, another may bring a better one."""
+        self.records[trial_id] = Record.model_validate_json(result["record"])
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """Hand the record to the driver; a trial without one lost its process more often than it may."""
-        key = self.keys.pop(trial_id, None)
+        """Hand the record to the driver; a trial in error lost its process more often than it may."""
+        key, record = self.keys.pop(trial_id, None), self.records.pop(trial_id, None)
         if key is None:
             return
-        if error or not result or "record" not in result:
+        if not error and result:
+            record = Record.model_validate_json(result["record"])
+        if record is None:
             lost = "its worker process died again and again; see Ray's logs"
-            record = {"key": key, "status": "failed", "error": lost}
-        else:
-            record = json.loads(result["record"])
+            record = Record(key=key, status="failed", error=lost)
         with self.lock:
             try:
-                self.driver.done(key, record)
+                self.driver.done(record)
             except (UserError, OSError) as error:  # from here Tune would pass on nothing but a traceback
                 self.error = error
 
@@ -73,15 +82,17 @@ class StageSearcher(Searcher):
 
 
 def run_trial(config: dict[str, Any]) -> None:
-    """A Tune trial: one stage, one report."""
-    from dermsearch.work.worker import do
+    """A Tune trial: one stage, one report. What is raised ends this process, and Tune tries the trial in another."""
+    node = f"{socket.gethostname()}/{ray.get_runtime_context().get_node_id()[:8]}"  # not the driver's
+    job = Job.model_validate_json(config["job"]).model_copy(update={"node": node})
+    try:
+        record = on_workers(run_job, job, config["storage"]) if job.workers > 1 else run_job(job)
+    except Exception as error:
+        report(given_up(job.key, error))
+        raise
+    report(record)
 
-    job = json.loads(config["job"])
-    job["node"] = f"{socket.gethostname()}/{ray.get_runtime_context().get_node_id()[:8]}"  # not the driver's
-    if job["workers"] > 1:
-        from dermsearch.engines.ray_train import on_workers
 
-        record = on_workers(do, job, config["storage"])
-    else:
-        record = do(job)
-    tune.report({METRIC: record.get("seconds", 0.0), "record": json.dumps(record)})
+def report(record: Record) -> None:
+    """Tell Tune what became of the stage."""
+    tune.report({METRIC: record.seconds or 0.0, "record": record.model_dump_json()})

@@ -17,9 +17,8 @@ import torch
 from timm.layers import resample_abs_pos_embed
 from torch import Tensor
 
-from dermsearch.errors import UserError
+from dermsearch.errors import UserError, first_line
 from dermsearch.models.encoders import Encoders, backbone
-from dermsearch.storage.files import first_line
 
 WRAPPERS = ("state_dict", "model_state_dict", "teacher", "model")  # of these, the first that is there
 PREFIXES = ("module.", "_orig_mod.", "teacher.", "encoder_q.", "backbones.shared.", "backbone.", "encoder.", "model.")

@@ -14,14 +14,13 @@ from dermsearch.data.domain import DOMAINS
 from dermsearch.data.drawn.skin import draw_labels, walk_patients
 from dermsearch.data.store.case_store import CaseStore
 from dermsearch.data.store.splits import split_by_group
-from dermsearch.errors import UserError, nearest
+from dermsearch.errors import UserError, first_line, nearest
 from dermsearch.evaluate.base import PROTOCOLS, check_objective
 from dermsearch.models.encoders import Encoders, check_encoder
 from dermsearch.run.loggers import check_loggers
 from dermsearch.run.roots import check_weights
 from dermsearch.search.space.checks import check_pool, space_of
 from dermsearch.search.space.space import Space
-from dermsearch.storage.files import first_line
 from dermsearch.study.config import Downstream, Study
 from dermsearch.study.data import Data
 from dermsearch.study.wording import problem

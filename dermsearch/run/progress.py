@@ -13,11 +13,11 @@ from rich.live import Live
 from rich.text import Text
 from rich.tree import Tree as Branch
 
+from dermsearch.errors import first_line
 from dermsearch.run.loggers import Logger
 from dermsearch.search.space.proposal import Proposal
 from dermsearch.search.tree.driver import Driver
 from dermsearch.search.tree.node import DONE, DROPPED, FAILED, HELD, PRUNED, RUNNING, WAITING, Node
-from dermsearch.storage.files import first_line
 from dermsearch.storage.place import StoreLost
 
 MARKS = {

@@ -11,7 +11,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.fs as pafs
 
-from dermsearch.errors import UserError
+from dermsearch.errors import UserError, first_line
 
 OBJECT_STORES = ("s3", "gcs", "abfs")  # nothing can be renamed there, and what is written appears whole
 PARTS = "preparing"  # elsewhere files grow in here until they are whole; whoever finishes a store removes it
@@ -102,6 +102,12 @@ def opened(where: str | Path, field: str = "") -> tuple[pafs.FileSystem, str]:
         raise UserError(f"{field}'{shown(where)}' cannot be opened: {first_line(error)}") from None
 
 
+def within(where: str, name: str) -> str:
+    """The path or URI of a folder in that one; what is asked of a URI's file system stays behind it."""
+    path, question, options = where.partition("?")
+    return f"{path.rstrip('/')}/{name}{question}{options}" if "://" in where else f"{where}/{name}"
+
+
 def shown(where: str | Path) -> str:
     """A path or URI as messages show it."""
     return SECRET.sub("://", str(where))
@@ -131,9 +137,3 @@ def _stream(fs: pafs.FileSystem, path: str, data: bytes | pa.Buffer) -> None:
 def _without_waiting(path: str, flags: int) -> int:
     """A named pipe would make a reader wait for ever."""
     return os.open(path, flags | os.O_NONBLOCK)
-
-
-def first_line(error: Exception) -> str:
-    """What an exception says, short enough for a message."""
-    text = (str(error) or type(error).__name__).splitlines()[0]
-    return text.split(". Detail:")[0][:200]

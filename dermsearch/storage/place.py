@@ -16,8 +16,8 @@ from typing import Any, TypeVar
 
 import pyarrow.fs as pafs
 
-from dermsearch.errors import UserError
-from dermsearch.storage.files import first_line, opened, put, shown
+from dermsearch.errors import UserError, first_line
+from dermsearch.storage.files import opened, put, shown
 
 MANIFEST = "manifest.json"
 READERS = 16  # files that are read at once: a remote place answers slowly, but many at a time

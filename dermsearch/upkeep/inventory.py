@@ -12,9 +12,8 @@ import pyarrow as pa
 import pyarrow.fs as pafs
 
 from dermsearch.curriculum import ARROW, ROOT_CURRICULUM
-from dermsearch.errors import UserError
+from dermsearch.errors import UserError, first_line
 from dermsearch.results.tables.schema import ENDED, read
-from dermsearch.storage.files import first_line
 from dermsearch.storage.place import MANIFEST, READERS
 from dermsearch.storage.stages import STORE, StageStore
 

@@ -18,8 +18,7 @@ from dermsearch.data.open import copies, store_folder
 from dermsearch.data.prepare.shard import checksum as sum_of_cases
 from dermsearch.data.store.case_store import MANIFEST as CASES_MANIFEST
 from dermsearch.data.store.case_store import read_manifest
-from dermsearch.errors import UserError
-from dermsearch.storage.files import first_line
+from dermsearch.errors import UserError, first_line
 from dermsearch.storage.place import MANIFEST, checksum, unsealed
 from dermsearch.storage.stages import StageStore
 from dermsearch.study.data import Data

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import time
-import traceback
 from collections.abc import Callable, Iterable
 
 import numpy as np
 import torch
 
+from dermsearch import world
 from dermsearch.evaluate.base import Judgement, judge
 from dermsearch.models.artifact import Artifact
 from dermsearch.models.encoders import Encoders
@@ -17,9 +17,10 @@ from dermsearch.work.cases import cases_of
 from dermsearch.work.features import Looked, look
 from dermsearch.work.job import Job, Judge
 from dermsearch.work.record import Judged
-from dermsearch.work.verdicts import of_the_machine, verdict
+from dermsearch.work.verdicts import given_up, of_machine, verdict
 
 
+@world.alone()  # the first process judges; what waits for all would wait for ever
 def judge_artifact(
     job: Job, store: StageStore, encoders: Encoders, artifact: Artifact, device: torch.device
 ) -> tuple[Judged, ...]:
@@ -77,10 +78,10 @@ def attempt(
 
 def failed(key: str, error: Exception, name: str) -> Judged:
     """A judgement's failure: through its settings, or a bug in the protocol. The machine's is raised."""
-    if of_the_machine(error):
+    if of_machine(error):
         raise error
     reason = verdict(error, name)
     if reason is not None:
         return Judged(key=key, status="failed", reason=reason)
-    told = "".join(traceback.format_exception(error))
-    return Judged(key=key, status="failed", reason=f"{type(error).__name__}: {error}"[:500], traceback=told)
+    bug = given_up(key, error)
+    return Judged(key=key, status="failed", reason=bug.error, traceback=bug.traceback)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import time
 from collections.abc import Callable
@@ -33,6 +34,8 @@ def run_job(job: Job) -> Record:
         if reason is None:
             raise
         record = Record(key=job.key, status="failed", error=reason)
+    finally:
+        empty_gpu()
     about = {"process": f"{job.node}/{os.getpid()}", "began": began, "ended": time.time()}
     return record.model_copy(update=about)
 
@@ -48,3 +51,10 @@ def _run(job: Job) -> Record:
         judged = judge_artifact(job, store, encoders, artifact, device)
         record = record.model_copy(update={"judged": judged, "judge_seconds": sum(j.seconds for j in judged)})
     return record
+
+
+def empty_gpu() -> None:
+    """Leave nothing of a job on the GPU that the next one, or another process, could need."""
+    if torch.cuda.is_initialized():
+        gc.collect()
+        torch.cuda.empty_cache()

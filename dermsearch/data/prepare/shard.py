@@ -22,8 +22,8 @@ from dermsearch.data.decode.bounds import BadImage
 from dermsearch.data.decode.image import Form, decode, decode_mask
 from dermsearch.data.prepare.duplicates import THUMB, thumbnail
 from dermsearch.data.store.layout import MASK, NONE, checksum, digest, shard_file, to_bytes
-from dermsearch.errors import UserError
-from dermsearch.storage.files import Folder, first_line
+from dermsearch.errors import UserError, first_line
+from dermsearch.storage.files import Folder
 
 HEAD = "preparing/head-"  # with a number, the name of a file
 JPEG: dict[str, Any] = {"format": "JPEG", "quality": 95, "subsampling": 0}  # in an encoded store

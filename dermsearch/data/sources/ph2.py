@@ -26,8 +26,8 @@ from dermsearch.data.sources.base import (
     locate,
     word,
 )
-from dermsearch.errors import UserError
-from dermsearch.storage.files import Folder, first_line
+from dermsearch.errors import UserError, first_line
+from dermsearch.storage.files import Folder
 
 CLASSES = ("common nevus", "atypical nevus", "melanoma")
 SHEET, TEXT = "PH2_dataset.xlsx", "PH2_dataset.txt"
