@@ -14,6 +14,7 @@ from dermsearch.results.pictures.figures import figures
 from dermsearch.run.record import Recorder
 from dermsearch.run.run import prepare_folder, summarise
 from dermsearch.search.tree.driver import Driver
+from dermsearch.work.job import Job
 
 SHORT = {"curriculum__length": [1, 1], "search__seeds": [0, 1]}
 
@@ -23,9 +24,9 @@ def driver_of(bench: Bench, weights: str) -> Driver:
     return Driver(driver.study, driver.space, bench.proposer, driver.store, "fingerprint", "", "fp32", weights=weights)
 
 
-def worth(job: dict) -> float:
+def worth(job: Job) -> float:
     """Given weights are worth more than random ones, and training adds to both."""
-    return 0.4 + 0.2 * bool(job["weights"]) + 0.1 * job["depth"] + 0.01 * job["seed"]
+    return 0.4 + 0.2 * bool(job["weights"]) + 0.1 * job["depth"] + 0.01 * job.seed
 
 
 def test_both_roots_are_judged_and_one_is_trained_from(bench: Bench) -> None:

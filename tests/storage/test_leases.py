@@ -23,6 +23,7 @@ from dermsearch.storage import leases as module
 from dermsearch.storage.leases import BEAT, POLL, STALE, Claims, born, gone, home
 from dermsearch.storage.stages import StageStore
 from dermsearch.study.config import Limits
+from dermsearch.work.job import Job
 
 
 class Clock:
@@ -174,7 +175,7 @@ def side_by_side(bench: Bench, clock: Clock, one: Driver, two: Driver, at_once: 
     while len(ended) < 2:
         for driver in (one, two):
             jobs = []
-            while len(jobs) < at_once and isinstance(job := driver.next_job(), dict):
+            while len(jobs) < at_once and isinstance(job := driver.next_job(), Job):
                 jobs.append(job)
             if job == FINISHED:
                 ended.add(driver)
@@ -185,15 +186,15 @@ def side_by_side(bench: Bench, clock: Clock, one: Driver, two: Driver, at_once: 
             for job in jobs:
                 other = two if driver is one else one
                 held = other.next_job()  # the other looks while this one is at it
-                if isinstance(held, dict):
-                    other.done(held["key"], work[other](held))
-                driver.done(job["key"], work[driver](job))
+                if isinstance(held, Job):
+                    other.done(work[other](held))
+                driver.done(work[driver](job))
 
 
 def test_two_drivers_train_no_stage_twice_and_both_finish(bench: Bench, clock: Clock) -> None:
     one, two = drivers(bench, clock)
     side_by_side(bench, clock, one, two, 3)
-    names = [job["curriculum"] for job in bench.jobs]
+    names = [job.curriculum for job in bench.jobs]
     assert len(names) == len(set(names)) == 16
     trained = [sum(not n.reused for n in d.tree.stages()) for d in (one, two)]
     assert sum(trained) == 15 and min(trained) > 0
@@ -206,8 +207,8 @@ def test_two_drivers_train_no_segment_twice_and_decide_the_same(bench: Bench, cl
     changes = {"curriculum": {"tasks": tasks, "length": [1, 2]}, "train__epochs": 4, "search": cut}
     one, two = drivers(bench, clock, **changes)
     side_by_side(bench, clock, one, two, 1)
-    keys = [job["key"] for job in bench.jobs]
-    assert len(keys) == len(set(keys)) and sum(bool(job["until"]) for job in bench.jobs) > 5
+    keys = [job.key for job in bench.jobs]
+    assert len(keys) == len(set(keys)) and sum(bool(job.until) for job in bench.jobs) > 5
     here = [sum(not n.reused for n in d.tree.trained() if n.until and n.status == "done") for d in (one, two)]
     assert min(here) > 0
     told = [
@@ -227,10 +228,10 @@ def test_what_a_dead_run_began_is_taken_over(bench: Bench, clock: Clock) -> None
         far_away(dead.claims)
         clock.now += 1.0
         job = alive.next_job()
-        if isinstance(job, dict):
+        if isinstance(job, Job):
             break
-    assert isinstance(job, dict) and job["key"] in [b["key"] for b in begun if isinstance(b, dict)]
-    alive.done(job["key"], bench.work(alive)(job))
+    assert isinstance(job, Job) and job.key in [b.key for b in begun if isinstance(b, Job)]
+    alive.done(bench.work(alive)(job))
     run_inline(alive, bench.work(alive))
     assert len(bench.jobs) == 16 and alive.over
 
@@ -239,8 +240,8 @@ def test_when_the_time_is_up_nobody_waits_for_another_run(bench: Bench, clock: C
     one, two = drivers(bench, clock)
     two.budget = two.admission.budget = Budget(Limits(hours=1), clock=clock)
     jobs = [one.next_job() for _ in range(4)]
-    assert isinstance(jobs[0], dict) and two.next_job() == WAIT
-    one.done(jobs[0]["key"], bench.work(one)(jobs[0]))  # the root
+    assert isinstance(jobs[0], Job) and two.next_job() == WAIT
+    one.done(bench.work(one)(jobs[0]))  # the root
     clock.now = 3600.0
     assert two.next_job() == FINISHED and len(two.left()) == 15 and two.trials == []
 
@@ -251,10 +252,10 @@ def test_what_another_run_holds_is_not_paid_for_here(bench: Bench, clock: Clock)
     two.budget = two.admission.budget = Budget(Limits(gpu_hours=1.5 / 3600), clock=clock)
     held = [one.next_job() for _ in range(3)]  # the root and two of the three tasks
     found = two.next_job()
-    assert isinstance(found, dict) and found["curriculum"] == "odc"
-    two.done(found["key"], bench.work(two)(found))
+    assert isinstance(found, Job) and found.curriculum == "odc"
+    two.done(bench.work(two)(found))
     clock.now += 2 * POLL
-    assert isinstance(two.next_job(), dict) and all(isinstance(job, dict) for job in held)
+    assert isinstance(two.next_job(), Job) and all(isinstance(job, Job) for job in held)
 
 
 def test_what_goes_wrong_with_a_record_ends_the_run_as_it_is(bench: Bench, clock: Clock) -> None:
@@ -281,11 +282,11 @@ def test_tune_is_asked_to_come_again_while_another_run_is_at_it(bench: Bench, cl
     jobs = [one.next_job() for _ in range(4)]
     searcher = StageSearcher(two, "")
     assert searcher.suggest("t0") is None
-    assert isinstance(jobs[1], dict)
-    one.done(jobs[1]["key"], bench.work(one)(jobs[1]))
+    assert isinstance(jobs[1], Job)
+    one.done(bench.work(one)(jobs[1]))
     clock.now += 2 * POLL
     found = searcher.suggest("t1")
-    assert json.loads(found["job"])["parent"] == jobs[1]["key"]
+    assert json.loads(found["job"])["parent"] == jobs[1].key
 
 
 def test_a_store_out_of_reach_for_claims_stops_nobody(

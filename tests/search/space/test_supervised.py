@@ -48,10 +48,10 @@ def test_whatever_a_sampler_says_is_read_as_a_curriculum_of_the_space(repeats: b
 
 @pytest.mark.parametrize("sampler", ["grid", "random", "tpe"])
 def test_stages_that_are_trained_end_with_it(sampler: str, bench: Bench) -> None:
-    bench.score = lambda job: 0.1 + 0.1 * (READER in job["curriculum"])  # labels help
+    bench.score = lambda job: 0.1 + 0.1 * (READER in job.curriculum)  # labels help
     driver = bench.driver(study(search__sampler=sampler, search__trials=5 if sampler != "grid" else None))
     run_inline(driver, bench.work(driver))
-    trained = [tuple(job["curriculum"].split(" > ")) for job in bench.jobs if job["curriculum"]]
+    trained = [tuple(job.curriculum.split(" > ")) for job in bench.jobs if job.curriculum]
     assert trained and all(READER not in c[:-1] for c in trained)
     assert any(c[-1] == READER and len(c) > 1 for c in trained)
 

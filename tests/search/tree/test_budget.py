@@ -16,6 +16,7 @@ from dermsearch.run.record import Recorder
 from dermsearch.run.run import summarise
 from dermsearch.search.tree.budget import Budget
 from dermsearch.search.tree.driver import FINISHED, Driver
+from dermsearch.work.job import Job
 
 Make = Callable[..., Driver]
 
@@ -35,22 +36,22 @@ def limited(bench: Bench) -> Make:
 
 def trained(bench: Bench) -> list[str]:
     """What the worker did, roots aside, since this was last asked."""
-    found = [job["curriculum"] for job in bench.jobs if job["task"]]
+    found = [job.curriculum for job in bench.jobs if job.task]
     bench.jobs.clear()
     return found
 
 
-def run_with(driver: Driver, work: Callable[[dict[str, Any]], dict[str, Any]], workers: int, seed: int) -> None:
+def run_with(driver: Driver, work: Callable[[Job], Record], workers: int, seed: int) -> None:
     """Any number of workers that finish in any order."""
     dice, under_way = random.Random(seed), []  # type: ignore[var-annotated]
     while True:
-        while len(under_way) < workers and isinstance(job := driver.next_job(), dict):
+        while len(under_way) < workers and isinstance(job := driver.next_job(), Job):
             under_way.append(job)
         if not under_way:
             assert driver.next_job() == FINISHED
             return
         job = under_way.pop(dice.randrange(len(under_way)))
-        driver.done(job["key"], work(job))
+        driver.done(work(job))
 
 
 @pytest.mark.parametrize(
@@ -69,7 +70,7 @@ def test_what_is_counted_ends_the_run_at_the_same_stages_whatever_the_workers(
 ) -> None:
     found = []
     for workers in (1, 3, 16):
-        bench = Bench(tmp_path_factory.mktemp("run"), lambda job: len(job["curriculum"]) / 100)
+        bench = Bench(tmp_path_factory.mktemp("run"), lambda job: len(job.curriculum) / 100)
         bench.fail = {"moco_v2 > odc"}  # gives its children's room back
         study = make_study(search__budget=limits, search__sampler=sampler, search__round=2)
         driver = bench.driver(study, budget=Budget(study.search.budget))
@@ -109,9 +110,9 @@ def test_a_run_that_was_killed_does_not_get_its_budget_twice(limited: Make, benc
     work = bench.work(killed)
     for _ in range(5):  # the root and four stages, of which the last is handed out and never finished
         job = killed.next_job()
-        assert isinstance(job, dict)
+        assert isinstance(job, Job)
         if len(bench.jobs) < 4:
-            killed.done(job["key"], work(job))
+            killed.done(work(job))
     assert len(trained(bench)) == 3
     again = limited({"stages": 6})
     run_inline(again, bench.work(again))
@@ -136,8 +137,8 @@ def test_when_the_time_is_up_nothing_begins_and_what_runs_finishes(limited: Make
     now[0] = 2 * 3600.0
     assert driver.next_job() == "wait"
     for job in jobs:
-        assert isinstance(job, dict)
-        driver.done(job["key"], work(job))
+        assert isinstance(job, Job)
+        driver.done(work(job))
     assert driver.next_job() == FINISHED and driver.over
     assert len(trained(bench)) == 3 and driver.budget.ended == "hours" and len(driver.left()) == 12
     assert driver.budget.spent["stages"] == 3 and driver.budget.spent["epochs"] == 6

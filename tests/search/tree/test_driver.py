@@ -12,15 +12,16 @@ from dermsearch.results.tables.schema import read
 from dermsearch.run.record import Recorder
 from dermsearch.run.run import summarise
 from dermsearch.search.tree.driver import FINISHED, WAIT
+from dermsearch.work.job import Job
 
 
 def test_each_prefix_is_trained_once_and_after_its_parent(bench: Bench) -> None:
     driver = bench.driver(make_study())
     run_inline(driver, bench.work(driver))
-    done = [job["curriculum"] for job in bench.jobs]
+    done = [job.curriculum for job in bench.jobs]
     assert len(done) == len(set(done)) == 16, "15 stages and the root"
     for job in bench.jobs[1:]:
-        assert job["depth"] == 1 or job["parent"] in [earlier["key"] for earlier in bench.jobs[: bench.jobs.index(job)]]
+        assert job["depth"] == 1 or job.parent in [earlier.key for earlier in bench.jobs[: bench.jobs.index(job)]]
     assert {str(n.curriculum) for n in driver.tree.stages()} == {
         " > ".join(c) for n in (1, 2, 3) for c in itertools.permutations(driver.space.tasks, n)
     }
@@ -40,7 +41,7 @@ def test_a_second_run_trains_nothing_and_one_more_task_only_what_is_new(bench: B
     wider = bench.driver(make_study(curriculum__length=[1, 2]))
     run_inline(wider, bench.work(wider))
     assert len(bench.jobs) == 9 - 4
-    assert all("relative_location" in job["curriculum"] for job in bench.jobs)
+    assert all("relative_location" in job.curriculum for job in bench.jobs)
 
 
 @pytest.mark.parametrize(
@@ -80,7 +81,7 @@ def test_a_failed_stage_drops_its_subtree_and_nothing_else(bench: Bench) -> None
 
 
 def test_seeds_are_replicates_and_the_proposer_is_told_their_mean(bench: Bench) -> None:
-    bench.score = lambda job: 0.1 * job["seed"]
+    bench.score = lambda job: 0.1 * job.seed
     driver = bench.driver(make_study(search__seeds=[1, 2, 6]))
     run_inline(driver, bench.work(driver))
     assert len(bench.jobs) == 3 * 16
@@ -94,23 +95,23 @@ def test_a_driver_waits_for_parents_and_only_for_them(bench: Bench) -> None:
     assert root["depth"] == 0, "the root's judging comes first, and nobody waits for it"  # type: ignore[index]
     assert [job["depth"] for job in three] == [1, 1, 1]  # type: ignore[index]
     assert driver.next_job() == WAIT
-    driver.done(three[1]["key"], work(three[1]))  # type: ignore[index,arg-type]
-    assert driver.next_job()["parent"] == three[1]["key"]  # type: ignore[index]
+    driver.done(work(three[1]))  # type: ignore[index,arg-type]
+    assert driver.next_job().parent == three[1].key  # type: ignore[index]
 
 
 @pytest.mark.parametrize("sampler", ["random", "tpe"])
 def test_proposals_do_not_depend_on_who_finishes_first(sampler: str, tmp_path_factory: pytest.TempPathFactory) -> None:
     found = []
     for backwards in (False, True):
-        bench = Bench(tmp_path_factory.mktemp("run"), lambda job: len(job["curriculum"]) / 100)
+        bench = Bench(tmp_path_factory.mktemp("run"), lambda job: len(job.curriculum) / 100)
         driver = bench.driver(make_study(search__sampler=sampler, search__trials=10, search__round=3))
         work = bench.work(driver)
         while True:
             jobs = []
-            while isinstance(job := driver.next_job(), dict):
+            while isinstance(job := driver.next_job(), Job):
                 jobs.append(job)
             for job_ in reversed(jobs) if backwards else jobs:
-                driver.done(job_["key"], work(job_))
+                driver.done(work(job_))
             if job == FINISHED:
                 break
         found.append([(t["curriculum"], t["value"]) for t in driver.trials])
@@ -146,10 +147,10 @@ def test_dimensions_are_searched_and_shared_settings_share_stages(bench: Bench) 
     tasks = {"moco_v2": {"queue": 64, "temperature": {"choice": [0.1, 0.2]}}, "odc": {"clusters": 4}}
     driver = bench.driver(make_study(curriculum={"tasks": tasks, "length": [1, 2]}))
     run_inline(driver, bench.work(driver))
-    names = [job["curriculum"] for job in bench.jobs[1:]]
+    names = [job.curriculum for job in bench.jobs[1:]]
     # moco x 2, odc, moco > odc x 2, odc > moco x 2
     assert sorted(names) == sorted(["moco_v2"] * 2 + ["odc"] + ["moco_v2 > odc"] * 2 + ["odc > moco_v2"] * 2)
-    temperatures = {job["settings"]["config"]["temperature"] for job in bench.jobs if job["task"] == "moco_v2"}
+    temperatures = {job.settings["config"]["temperature"] for job in bench.jobs if job.task == "moco_v2"}
     assert temperatures == {0.1, 0.2}
 
 

@@ -30,6 +30,7 @@ from dermsearch.search.tree.driver import FINISHED, WAIT, Driver
 from dermsearch.search.tree.node import DONE, FAILED, Node
 from dermsearch.search.tree.rungs import choose
 from dermsearch.study.config import Study
+from dermsearch.work.job import Job
 
 Job = dict[str, Any]
 TASKS = ["relative_location", "moco_v2", "simclr", "rotation", "byol", "swav"]  # the later, the better
@@ -37,20 +38,20 @@ TASKS = ["relative_location", "moco_v2", "simclr", "rotation", "byol", "swav"]  
 
 def merit(job: Job) -> float:
     """The better the later its tasks come in the list, and a little worse at the beginning of a stage."""
-    tasks = job["curriculum"].split(" > ")
+    tasks = job.curriculum.split(" > ")
     level = sum(TASKS.index(t) for t in tasks if t in TASKS) / len(tasks) / 10
-    return round(0.2 + level - 0.1 / (job["until"] or 100), 6)
+    return round(0.2 + level - 0.1 / (job.until or 100), 6)
 
 
 def rate(job: Job) -> float:
-    return float(job["settings"]["train"]["lr"])
+    return float(job.settings["train"]["lr"])
 
 
 def by_rate(job: Job) -> float:
     """0.03 is best, whatever the stage; each seed lies a little elsewhere."""
-    if not job["task"]:
+    if not job.task:
         return 0.1
-    return round(0.5 - abs(rate(job) - 0.03) + 0.01 * job["seed"] + 0.001 * (job["until"] or 9), 6)
+    return round(0.5 - abs(rate(job) - 0.03) + 0.01 * job.seed + 0.001 * (job.until or 9), 6)
 
 
 def drive(bench: Bench, study: Study, workers: int = 1, budget: Budget | None = None) -> Driver:
@@ -61,12 +62,12 @@ def drive(bench: Bench, study: Study, workers: int = 1, budget: Budget | None = 
         job = driver.next_job() if len(busy) < workers else WAIT
         if job == FINISHED and not busy:
             return driver
-        if isinstance(job, dict):
+        if isinstance(job, Job):
             busy.append(job)
         else:
             assert busy, "it waits for nobody"
             done = busy.pop(order.randrange(len(busy)))
-            driver.done(done["key"], work(done))
+            driver.done(work(done))
 
 
 def study_of(tasks: Any = tuple(TASKS), length: tuple[int, int] = (1, 2), epochs: int = 6, **search: Any) -> Study:
@@ -83,7 +84,7 @@ def test_a_prefix_behind_the_median_takes_its_subtree_with_it(tmp_path: Path) ->
     bench = Bench(tmp_path, merit)
     driver = drive(bench, study_of(length=(1, 3), pruner="median", round=6))
     cut = [t for t in driver.trials if t["status"] == "pruned"]
-    trained = {job["curriculum"] for job in bench.jobs}
+    trained = {job.curriculum for job in bench.jobs}
     assert cut and all(c["value"] is None for c in cut)
     assert cut[0]["error"] == "pruned by median: relative_location came to 19.9 %"
     behind = {t["error"].split(": ")[1].split(" came")[0] for t in cut}
@@ -124,9 +125,9 @@ def test_what_is_pruned_does_not_depend_on_who_is_faster(tmp_path: Path, search:
     tasks["simclr"] = {"lr": {"select": [0.01, 0.03, 0.1], "epochs": 1}}
     told = []
     for workers in (1, 3, 16):
-        bench = Bench(tmp_path / str(workers), lambda job: merit(job) + zlib.crc32(job["key"].encode()) % 97 / 1e5)
+        bench = Bench(tmp_path / str(workers), lambda job: merit(job) + zlib.crc32(job.key.encode()) % 97 / 1e5)
         driver = drive(bench, study_of(tasks, (1, 3), **search), workers)
-        trained = sorted(job["key"] for job in bench.jobs)
+        trained = sorted(job.key for job in bench.jobs)
         spent = {k: v for k, v in driver.budget.spent.items() if k != "gpu_hours"}
         table = [{k: v for k, v in t.items() if k != "seconds"} for t in driver.trials]
         verdicts = sorted((n.key, n.verdict) for n in driver.tree.trained() if n.until)
@@ -181,8 +182,8 @@ def test_wilcoxon_ends_what_is_worse_on_every_seed_and_not_what_is_noisy(tmp_pat
     level = {"simclr": 0.6, "rotation": 0.55, "byol": 0.6}
 
     def score(job: Job) -> float:
-        tasks = job["curriculum"].split(" > ")
-        noise = (-1) ** job["seed"] * 0.02 * (tasks[0] == "byol") + 0.003 * job["seed"]
+        tasks = job.curriculum.split(" > ")
+        noise = (-1) ** job.seed * 0.02 * (tasks[0] == "byol") + 0.003 * job.seed
         return level.get(tasks[0], 0.1) + noise + 0.001 * len(tasks)
 
     bench = Bench(tmp_path, score)
@@ -198,8 +199,8 @@ def test_rates_are_chosen_after_each_parent_on_the_first_seed_and_cost_their_epo
     """After rotation another rate is best than at the start; the second seed, which would choose otherwise, follows."""
 
     def score(job: Job) -> float:
-        best = 0.1 if job["curriculum"] == "rotation > simclr" else 0.01
-        return 0.5 - abs(rate(job) - (best if job["seed"] == 0 else 0.03)) if job["task"] == "simclr" else 0.3
+        best = 0.1 if job.curriculum == "rotation > simclr" else 0.01
+        return 0.5 - abs(rate(job) - (best if job.seed == 0 else 0.03)) if job.task == "simclr" else 0.3
 
     tasks = {"simclr": {"lr": {"select": [0.01, 0.03, 0.1], "epochs": 2}}, "rotation": {}}
     bench = Bench(tmp_path, score)
@@ -214,11 +215,11 @@ def test_rates_are_chosen_after_each_parent_on_the_first_seed_and_cost_their_epo
     stages = driver.tree.stages()
     assert len(stages) == 8 and driver.budget.spent["stages"] == 8
     assert driver.budget.spent["epochs"] == 8 * 6 + 2 * 2 * 2, "two rates of two epochs each came to nothing, twice"
-    jobs = {job["key"]: job for job in bench.jobs}
+    jobs = {job.key: job for job in bench.jobs}
     later = next(jobs[n.key] for n in stages if str(n.curriculum) == "rotation > simclr" and n.seed == 0)
-    assert later["segments"] == [n.key for n in segments if n.stage == later["key"]]
-    assert later["parent"] == next(n.key for n in stages if str(n.curriculum) == "rotation" and n.seed == 0)
-    assert (later["depth"], jobs[later["segments"][0]]["until"]) == (2, 2)
+    assert later.segments == [n.key for n in segments if n.stage == later.key]
+    assert later.parent == next(n.key for n in stages if str(n.curriculum) == "rotation" and n.seed == 0)
+    assert (later["depth"], jobs[later.segments[0]]["until"]) == (2, 2)
     Recorder(driver, tmp_path / "out").write()
     lines = lineages(load(tmp_path / "out"))
     assert {line.curriculum: line.parent[0] for line in lines.values()} == {
@@ -233,12 +234,12 @@ def test_rates_are_chosen_after_each_parent_on_the_first_seed_and_cost_their_epo
 def test_a_rate_that_breaks_is_not_chosen_and_only_all_of_them_fail_the_stage(tmp_path: Path, by: str) -> None:
     tasks = {"simclr": {"lr": {"select": [0.01, 0.03, 9.0], "epochs": 2, "by": by}}, "rotation": {}}
     bench = Bench(tmp_path / "one", by_rate)
-    bench.breaks = lambda job: job["task"] == "simclr" and rate(job) == 9.0
+    bench.breaks = lambda job: job.task == "simclr" and rate(job) == 9.0
     driver = drive(bench, study_of(tasks))
     assert {t["status"] for t in driver.trials} == {"done"} and not summarise(driver, 1.0, tmp_path).failed
     assert sum(n.status == FAILED for n in driver.tree.trained()) == 2, "and the table of segments says so"
     bench = Bench(tmp_path / "all", by_rate)
-    bench.breaks = lambda job: job["task"] == "simclr"
+    bench.breaks = lambda job: job.task == "simclr"
     driver = drive(bench, study_of(tasks, seeds=[0, 1]), 2)
     status = {t["curriculum"]: t["status"] for t in driver.trials}
     assert (status.pop("rotation"), status.pop("simclr > rotation")) == ("done", "dropped")
@@ -249,7 +250,7 @@ def test_a_rate_that_breaks_is_not_chosen_and_only_all_of_them_fail_the_stage(tm
 
 def test_a_stage_that_breaks_at_a_rung_has_failed_and_was_not_pruned(tmp_path: Path) -> None:
     bench = Bench(tmp_path, merit)
-    bench.breaks = lambda job: job["task"] == "simclr" and job["until"] == 3
+    bench.breaks = lambda job: job.task == "simclr" and job.until == 3
     driver = drive(bench, study_of(TASKS[:3], pruner="halving", rungs=[1, 3], round=3), 2)
     stage = next(n for n in driver.tree.stages() if str(n.curriculum) == "simclr")
     assert (stage.status, stage.error) == ("failed", "on purpose")

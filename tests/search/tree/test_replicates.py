@@ -16,7 +16,7 @@ LATER = {"relative_location": 0.90, "moco_v2": 0.50, "odc": 0.30}  # with others
 
 def go(bench: Bench, **changes: Any) -> Driver:
     """A run over single tasks, scored as above."""
-    bench.score = lambda job: (LATER if job["seed"] else SCORES).get(job["curriculum"], 0.2)
+    bench.score = lambda job: (LATER if job.seed else SCORES).get(job.curriculum, 0.2)
     driver = bench.driver(make_study(search__seeds=[0, 1, 2], curriculum__length=[1, 1], **changes))
     run_inline(driver, bench.work(driver))
     return driver
@@ -25,7 +25,7 @@ def go(bench: Bench, **changes: Any) -> Driver:
 def test_further_seeds_are_for_what_may_still_be_the_best(bench: Bench) -> None:
     """odc leads; moco_v2's interval reaches it. Once odc has turned out a lucky seed, all the others may be best."""
     driver = go(bench, search__replicates="leaders")
-    order = [(job["curriculum"], job["seed"]) for job in bench.jobs if job["task"]]
+    order = [(job.curriculum, job.seed) for job in bench.jobs if job.task]
     assert order[:3] == [(name, 0) for name in SCORES], "every proposal with the first seed"
     assert set(order[3:7]) == {(name, seed) for name in ("moco_v2", "odc") for seed in (1, 2)}
     seeds = {t["curriculum"]: t["seeds"] for t in driver.trials}
@@ -38,7 +38,7 @@ def test_a_leader_that_was_lucky_lets_others_in(bench: Bench, monkeypatch: pytes
     monkeypatch.setitem(SCORES, "moco_v2", 0.46)
     monkeypatch.setitem(LATER, "moco_v2", 0.40)
     driver = go(bench, search__replicates="leaders")
-    order = [job["curriculum"] for job in bench.jobs if job["task"]]
+    order = [job.curriculum for job in bench.jobs if job.task]
     assert order[3:5] == ["odc", "odc"], "0.51 and 0.45 are below 0.55"
     assert {t["seeds"] for t in driver.trials} == {3}, "and above odc's mean of 0.38"
     assert max(driver.trials, key=lambda t: t["value"])["curriculum"] == "relative_location"
@@ -53,7 +53,7 @@ def test_a_failed_first_seed_gets_no_second_and_leaves_the_others_alone(bench: B
     bench.fail = {"odc"}
     driver = go(bench, search__replicates="leaders")
     assert {t["curriculum"]: t["status"] for t in driver.trials}["odc"] == "failed"
-    assert sum(job["curriculum"] == "odc" for job in bench.jobs) == 1
+    assert sum(job.curriculum == "odc" for job in bench.jobs) == 1
     assert {t["curriculum"]: t["seeds"] for t in driver.trials}["moco_v2"] == 3
 
 
@@ -77,7 +77,7 @@ def test_rounds_remember_the_best_of_those_before(bench: Bench) -> None:
 @pytest.mark.parametrize("sampler", ["grid", "random", "tpe", "curriculum_prior"])
 def test_no_curriculum_with_one_seed_could_have_been_the_best(sampler: str, bench: Bench) -> None:
     """Not those either that came out on the way of a longer one; and the proposer knows the mean over all there is."""
-    bench.score = lambda job: 0.4 + 0.2 * zlib.crc32(f"{job['curriculum']} {job['seed']}".encode()) / 2**32
+    bench.score = lambda job: 0.4 + 0.2 * zlib.crc32(f"{job.curriculum} {job.seed}".encode()) / 2**32
     search = {"sampler": sampler, "trials": 9, "round": 3, "replicates": "leaders", "seeds": [0, 1, 2]}
     driver = bench.driver(make_study(search=search, curriculum__length=[1, 2]))
     run_inline(driver, bench.work(driver))

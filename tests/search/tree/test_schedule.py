@@ -7,6 +7,7 @@ import pytest
 from benchmarks.schedule import ORDERS, SUGGEST, UTILISATION, durations, finish, make_driver, make_study, simulate
 from dermsearch.search.tree.driver import FINISHED
 from dermsearch.search.tree.node import DONE
+from dermsearch.work.job import Job
 
 
 @pytest.mark.parametrize("workers", [1, 4, 12])
@@ -36,9 +37,9 @@ def test_what_is_left_is_estimated_from_what_was_measured() -> None:
     assert driver.durations.left(driver.tree, {}) is None
     now, said, under_way = 0.0, (0.0, 0.0), []  # type: ignore[var-annotated]
     while True:
-        while len(under_way) < 4 and isinstance(job := driver.next_job(), dict):
-            took = seconds(driver.tree.nodes[job["key"]])
-            under_way.append((now + took, took, job["key"]))
+        while len(under_way) < 4 and isinstance(job := driver.next_job(), Job):
+            took = seconds(driver.tree.nodes[job.key])
+            under_way.append((now + took, took, job.key))
         if not under_way:
             break
         under_way.sort()

@@ -27,6 +27,7 @@ from dermsearch.study.config import Study
 from dermsearch.upkeep.inventory import used_by
 from dermsearch.upkeep.upkeep import delete, unneeded, verify
 from dermsearch.work import worker as work
+from dermsearch.work.job import Job
 
 RATES = [0.02, 0.2]
 
@@ -179,8 +180,8 @@ def test_killed_between_segments_it_goes_on(tmp_path: Path, epochs: list[int], m
     study = small(tmp_path, tasks, search={"pruner": "median", "rungs": [3]})
     do = work.do
 
-    def killed(job: dict[str, Any]) -> dict[str, Any]:
-        if job["until"] == 3:
+    def killed(job: Job) -> dict[str, Any]:
+        if job.until == 3:
             raise KeyboardInterrupt
         return do(job)
 
