@@ -17,6 +17,7 @@ from dermsearch.run.run import summarise
 from dermsearch.search.tree.budget import Budget
 from dermsearch.search.tree.driver import FINISHED, Driver
 from dermsearch.work.job import Job
+from dermsearch.work.record import Record
 
 Make = Callable[..., Driver]
 

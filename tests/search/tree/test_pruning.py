@@ -32,7 +32,6 @@ from dermsearch.search.tree.rungs import choose
 from dermsearch.study.config import Study
 from dermsearch.work.job import Job
 
-Job = dict[str, Any]
 TASKS = ["relative_location", "moco_v2", "simclr", "rotation", "byol", "swav"]  # the later, the better
 
 
