@@ -6,17 +6,15 @@ from dermsearch.evaluate.handover import LinearHandover
 from dermsearch.evaluate.knn import Knn
 from dermsearch.evaluate.linear import Linear
 from dermsearch.evaluate.pairs import Pairs
-from dermsearch.fit.finetune import Finetune
 
 _ALL: tuple[Classifier | Ruler, ...] = (
     Knn(),
     Linear(),
     LinearHandover(),
-    Finetune(),
     Pairs(),
     Majority(),
     Stratified(),
 )
-PROTOCOLS.update({protocol.name: protocol for protocol in _ALL})
+PROTOCOLS.update({protocol.name: protocol for protocol in _ALL}, finetune="dermsearch.fit.finetune:Finetune")
 
 __all__ = ["PROTOCOLS", "Features", "Given", "Images", "configure", "find", "judge"]

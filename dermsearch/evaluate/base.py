@@ -11,12 +11,14 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ValidationError
 
 from dermsearch.errors import UserError, nearest
 from dermsearch.evaluate import metrics
 from dermsearch.evaluate.metrics import Measure
 from dermsearch.models.artifact import Artifact
+from dermsearch.registry import Registry
+from dermsearch.settings import Settings as Settings
 
 if TYPE_CHECKING:  # importing this file stays cheap
     import torch
@@ -26,12 +28,6 @@ if TYPE_CHECKING:  # importing this file stays cheap
     from dermsearch.models.encoders import Encoders
 
 UNKNOWN = -1
-
-
-class Settings(BaseModel):
-    """Base of every protocol's `Config`: unknown keys are refused, values never change."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 @dataclass(frozen=True)
@@ -125,8 +121,18 @@ class Ruler(Protocol, typing.Protocol):
         """What it finds, by split."""
 
 
-# By name. A protocol is one file of this package and one line in its `__init__`.
-PROTOCOLS: dict[str, Classifier | Ruler] = {}
+class _Protocols(dict[str, Any]):
+    """By name; a fit is imported when it is asked for."""
+
+    def __getitem__(self, name: str) -> Any:
+        protocol = super().__getitem__(name)
+        if isinstance(protocol, str):
+            return Registry("fit", "dermsearch.protocols", {name: protocol}).find(name)
+        return protocol
+
+
+# A protocol is one file of this package and one line in its `__init__`.
+PROTOCOLS = _Protocols()
 
 
 def find(name: str) -> Classifier | Ruler:
@@ -157,11 +163,17 @@ def judge(
     seed: int = 0,
     artifact: Artifact = MappingProxyType({}),
     images: Images | None = None,
+    predicted: Mapping[str, np.ndarray] | None = None,
 ) -> list[dict[str, Any]]:
-    """The `scores` rows of one encoder under one protocol, without stage, curriculum and provenance."""
+    """The `scores` rows of one encoder under one protocol, without stage, curriculum and provenance.
+
+    `predicted` is what a fit says of the held-out cases, which has no other way to judge them.
+    """
     protocol, settings = find(name), configure(name, config)
     given = Given(features.blind(), artifact, images)
-    if isinstance(protocol, Classifier):
+    if predicted is not None:
+        found = {features.split: compare(features, predicted)}
+    elif isinstance(protocol, Classifier):
         found = {features.split: compare(features, protocol.predict(given, settings, seed))}
     else:
         found = protocol.measure(given, settings, seed)

@@ -25,13 +25,15 @@ from dermsearch.data.views.augment import plain
 from dermsearch.errors import UserError
 from dermsearch.evaluate import PROTOCOLS, judge
 from dermsearch.evaluate.base import Features, Images
-from dermsearch.models.artifact import ENCODERS, Artifact
+from dermsearch.fit.base import is_fit
+from dermsearch.models.artifact import ENCODERS, PREDICTOR, Artifact
 from dermsearch.models.encoders import Encoders
 from dermsearch.models.weights import spread
 from dermsearch.storage.keys import score_key
 from dermsearch.storage.place import StoreLost
 from dermsearch.storage.stages import PartialStage, StageStore
 from dermsearch.study.config import Data, Encoder
+from dermsearch.training.fits import predict_fit, train_fit
 from dermsearch.training.precision import autocast
 from dermsearch.training.stage import Recipe, StageFailed, Watch, train_stage
 
@@ -92,9 +94,26 @@ def _judge(job: Job, store: StageStore, cases: CaseStore, encoders: Encoders, ar
     for name, config in job["protocols"].items():
         key = judgement(job, name, config)
         if store.scores(key) is None:
-            settings = PROTOCOLS[name].Config(**config)
-            store.write_scores(key, judge(features, name, settings, job["seed"], artifact, images), job["key"])
+            settings, predicted = PROTOCOLS[name].Config(**config), None
+            if is_fit(PROTOCOLS[name]):
+                look = look_of(data)
+                where = encoders, cases, rows["train"], Unkept(), lambda row: None, device, job["precision"], look
+                with world.alone():
+                    part = train_fit(name, settings, job["seed"], artifact, *where).parts[PREDICTOR]
+                predicted = predict_fit(part, cases, rows["val"], look, device, job["precision"])
+            scores = judge(features, name, settings, job["seed"], artifact, images, predicted)
+            store.write_scores(key, scores, job["key"])
     return time.perf_counter() - judging
+
+
+class Unkept:
+    """A fit that nobody can go on with."""
+
+    def load(self) -> None:
+        """Nothing is kept."""
+
+    def save(self, state: dict[str, Any]) -> None:
+        """Nor is this."""
 
 
 def _segment(
