@@ -43,7 +43,7 @@ from dermsearch.pretext.base import TASKS, Batch, Loss, Settings, Task, find_tas
 from dermsearch.training import optim
 from dermsearch.training.learner import WholeImages
 from dermsearch.training.precision import autocast
-from dermsearch.training.stage import Learner, Recipe, epoch_order, number_dropout, pools_of
+from dermsearch.training.stage import Learner, Recipe, epoch_order, number_dropout
 
 CASES, SIDE, BATCH, STEPS = 48, 64, 16, 2
 TOLERANCE = 1e-4
@@ -124,7 +124,7 @@ def gradients(name: str, folder: str) -> list[Tensor]:
     if task is LightlyLoss:
         pools = {"shared": CasePool(cases, seen, rows, CPU)}
     else:
-        pools = pools_of(encoders, cases, rows, CPU, recipe)
+        pools = find_task(recipe.task).pools(encoders, cases, rows, CPU, recipe.look)
     learner = across_processes(Learner(task, encoders, pools, recipe)).train()
     (one,) = learner.each()
     for part in one.children():

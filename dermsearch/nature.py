@@ -4,6 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+# What probabilities of labels are worth; named_*: of the class that papers report of each label, such as MEL.
+OF_PREDICTIONS = (
+    "balanced_accuracy",
+    "macro_f1",
+    "auc",
+    "named_auc",
+    "named_recall",
+    "named_specificity",
+    "named_precision",
+)
+
 
 @dataclass(frozen=True)
 class Nature:

@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ValidationError
 
 from dermsearch.data.case import NAMED
 from dermsearch.errors import UserError, nearest
@@ -20,6 +20,7 @@ from dermsearch.evaluate.metrics import Measure
 from dermsearch.models.artifact import Artifact
 from dermsearch.nature import Nature
 from dermsearch.registry import Registry
+from dermsearch.settings import Settings as Settings
 
 if TYPE_CHECKING:  # importing this file stays cheap
     import torch
@@ -42,12 +43,6 @@ PROTOCOLS = Registry(
         "stratified": "dermsearch.evaluate.guess:Stratified",
     },
 )
-
-
-class Settings(BaseModel):
-    """Base of every evaluator's `Config`: unknown keys are refused, values never change."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 @dataclass(frozen=True)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 from pydantic import Field
 
-from dermsearch.evaluate.base import Given, Settings
+from dermsearch.evaluate.base import Given
 from dermsearch.models.artifact import HEADS
 from dermsearch.nature import Nature
+from dermsearch.settings import Settings
 
 
 class Training(Settings):
@@ -34,16 +35,16 @@ class LinearHandover:
         """Probabilities of all labels. The same to the bit on any number of CPU threads."""
         import torch
 
-        from dermsearch.fit.heads import Heads, fit, known_truth, own_randomness, probabilities
+        from dermsearch.fit.heads import Heads, counts_of, own_randomness, train_heads
 
         features = given.features
         device = given.images.device if given.images is not None else torch.device("cpu")
-        rows, truth = known_truth(features)
-        sizes = [len(names) for names in features.classes.values()]
+        counts = counts_of(features.train_labels, {label: len(names) for label, names in features.classes.items()})
+        truth = np.stack([features.train_labels[label] for label in counts], axis=1).astype(np.int64)
+        x, heldout = (torch.from_numpy(rows).to(device) for rows in (features.train, features.heldout))
         with own_randomness(seed, device, threads=1):
-            heads = Heads(features.train.shape[1], sizes, truth, given.artifact.get(HEADS), seed).to(device)
-            train = torch.from_numpy(features.train[rows]).to(device)
-            fit(heads, lambda cases, epoch: heads(train[cases]), truth, config, seed, self.name)
+            heads = Heads(x.shape[1], counts, given.artifact.get(HEADS), seed).to(device)
+            train_heads(heads, x, torch.from_numpy(truth).to(device), config, seed, self.name)
             with torch.no_grad():
-                logits = heads.eval()(torch.from_numpy(features.heldout).to(device))
-        return probabilities(logits, features, truth)
+                predicted = heads.probabilities(heads(heldout))
+        return {label: each.cpu().numpy() for label, each in predicted.items()}

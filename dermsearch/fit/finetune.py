@@ -1,81 +1,72 @@
-"""Fine-tuning: encoders and heads are all trained on the labelled training cases, from their images."""
+"""Fine-tuning: encoders and heads are all trained on the labelled training cases, from their images.
+
+Views   a resized crop of each image and a flip, drawn for each modality alone.
+Heads   the encoders' features side by side -> the heads that the parent hands on, if it does; else a linear one for
+        each label.
+Loss    cross-entropy of each label over the cases that it is known of, then the mean over labels.
+Predict the whole images, after the last epoch: no epoch is chosen.
+
+An image that a case lacks has features of zero.
+"""
 
 from __future__ import annotations
 
-import copy
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
 
-import numpy as np
+import torch
 from pydantic import Field
+from torch import Tensor
 
-from dermsearch.evaluate.base import Given
-from dermsearch.evaluate.handover import Training
+from dermsearch.data.views.augment import View
+from dermsearch.fit.base import Fit, labels_of, shares
+from dermsearch.fit.heads import Heads, mean_loss
 from dermsearch.models.artifact import HEADS
-from dermsearch.nature import Nature
-
-BATCH = 256  # held-out images at once
-
-
-class FinetuneConfig(Training):
-    """Settings of fine-tuning."""
-
-    lr: float = Field(1e-4, gt=0, le=10, description="constant rate of AdamW")
-    epochs: int = Field(50, ge=1, le=100_000, description="the last one counts: no epoch is chosen")
-    batch: int = Field(64, ge=2, le=1_000_000, description="training cases of a step")
-    crop: float = Field(0.5, gt=0, le=1, description="the smallest random crop, as a share of the image's area")
+from dermsearch.models.encoders import Encoders
+from dermsearch.pretext.base import Batch, Loss, Setting
+from dermsearch.settings import Settings
 
 
-class Finetune:
-    """A copy of the encoders with heads for all labels, those handed on where there are; every weight learns."""
+class Finetune(Fit):
+    """The encoders with heads for all labels; every weight learns."""
 
     name = "finetune"
     version = 2
-    nature = Nature(frozenset({"images", "heads"}))
-    Config = FinetuneConfig
 
-    def predict(self, given: Given, config: FinetuneConfig, seed: int) -> dict[str, np.ndarray]:
-        """Probabilities of all labels on whole held-out images. The encoders given stay as they are."""
-        import torch
-        from torch import Tensor, nn
+    class Config(Settings):
+        """AdamW on all weights alike."""
 
-        from dermsearch.data.store.pool import pictures
-        from dermsearch.data.views.augment import View, plain, render
-        from dermsearch.fit.heads import Heads, fit, known_truth, own_randomness, probabilities
-        from dermsearch.numbers import uniforms
+        lr: float = Field(1e-4, gt=0, le=10, description="rate of AdamW")
+        weight_decay: float = Field(0.01, ge=0, le=100, description="AdamW's")
+        schedule: Literal["constant", "cosine"] = Field("constant", description="of the rate")
+        warmup: float = Field(0.0, ge=0, lt=1, description="share of the steps in which the rate climbs")
+        epochs: int = Field(50, ge=1, le=100_000, description="the last one counts: no epoch is chosen")
+        batch: int = Field(64, ge=2, le=1_000_000, description="training cases of a step")
+        crop: float = Field(0.5, gt=0, le=1, description="the smallest random crop, as a share of the image's area")
 
-        features, images = given.features, given.images
-        if images is None:
-            raise ValueError("finetune: trains on images, and none are given")
-        device, look = images.device, images.look
-        rows, truth = known_truth(features)
-        train = images.train[rows]
-        sizes = [len(names) for names in features.classes.values()]
-        view = View(look.size, scale=(config.crop, 1.0), ratio=(3 / 4, 4 / 3), flip=0.5)
+    def __init__(self, encoders: Encoders, config: Any, setting: Setting) -> None:
+        super().__init__(encoders, config, setting)
+        self.view = View(setting.size, scale=(config.crop, 1.0), ratio=(3 / 4, 4 / 3), flip=0.5)
+        width = encoders.dim * len(encoders.modalities)
+        self.heads = Heads(width, setting.counts, setting.artifact.get(HEADS), setting.seed)
 
-        with own_randomness(seed, device, torch.get_num_threads()):
-            encoders = copy.deepcopy(images.encoders).requires_grad_(True)
-            modalities = encoders.modalities
-            heads = Heads(encoders.dim * len(modalities), sizes, truth, given.artifact.get(HEADS), seed).to(device)
+    @classmethod
+    def recipe(cls, config: Any) -> dict[str, Any]:
+        return {"optimizer": "adamw", **config.model_dump(exclude={"crop"})}
 
-            def features_of(views: dict[str, Tensor]) -> Tensor:
-                with images.cast():
-                    return torch.cat([encoders(views[m], m).float() for m in modalities], 1)
+    def loss(self, batches: Mapping[str, Batch]) -> dict[str, Loss]:
+        features, logits = self.see(batches, lambda batch: batch.view(self.view, "view"))
+        value, accuracy = mean_loss(logits, labels_of(batches, list(self.setting.counts)))
+        return shares(value, features, {"accuracy": accuracy})
 
-            def cropped(modality: str, cases: np.ndarray, epoch: int) -> Tensor:
-                u = uniforms(seed, epoch, cases, f"finetune/{modality}", View.numbers)
-                return render(view, pictures(images.cases, modality, cases, look, device), u)
+    def predict(self, batches: Mapping[str, Batch]) -> dict[str, Tensor]:
+        return self.heads.probabilities(self.see(batches, Batch.whole)[1])
 
-            def whole(modality: str, cases: np.ndarray) -> Tensor:
-                return plain(pictures(images.cases, modality, cases, look, device), look.size)
-
-            def logits(cases: np.ndarray, epoch: int) -> list[Tensor]:
-                return heads(features_of({m: cropped(m, train[cases], epoch) for m in modalities}))
-
-            both = nn.ModuleList([encoders, heads])
-            fit(both, logits, truth, config, seed, self.name)
-            both.eval()
-            with torch.no_grad():
-                parts = [
-                    heads(features_of({m: whole(m, images.heldout[start : start + BATCH]) for m in modalities}))
-                    for start in range(0, len(images.heldout), BATCH)
-                ]
-        return probabilities([torch.cat(each) for each in zip(*parts, strict=True)], features, truth)
+    def see(
+        self, batches: Mapping[str, Batch], picture: Callable[[Batch], Tensor]
+    ) -> tuple[dict[str, Tensor], list[Tensor]]:
+        """Features by modality, and the logits of every label."""
+        features = {m: self.encoders(picture(batch), m) * batch.there[:, None] for m, batch in batches.items()}
+        joined = torch.cat(list(features.values()), 1)
+        with torch.autocast(joined.device.type, enabled=False):
+            return features, self.heads(joined.to(torch.promote_types(joined.dtype, torch.float32)))

@@ -1,115 +1,121 @@
-"""Heads for all labels at once and how they are trained: what `linear_handover` and `finetune` share."""
+"""Heads for all labels at once: those that a stage hands on, or fresh linear ones; and how they are trained alone."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from dermsearch import world
 from dermsearch.errors import UserError
-from dermsearch.evaluate.base import UNKNOWN, Features
-from dermsearch.evaluate.handover import Training
 from dermsearch.models.artifact import Part
 from dermsearch.models.heads import GlobalDropout
 from dermsearch.models.relations import label_heads
 from dermsearch.numbers import uniforms
 
+UNKNOWN = -1
+
 
 class Heads(nn.Module):
     """Logits of every label: by what a stage hands on, or by fresh linear heads, with biases that start at zero.
 
-    A class that no training case has is never predicted, as by the other protocols.
+    `counts` are the training cases of each class, by label. A class that has none is never predicted; of a label that
+    none has, all classes are alike.
     """
 
-    def __init__(self, dim: int, classes: Sequence[int], truth: np.ndarray, handed: Part | None, seed: int):
+    def __init__(self, dim: int, counts: Mapping[str, Sequence[int]], handed: Part | None, seed: int) -> None:
         super().__init__()
+        self.counts = {label: tuple(each) for label, each in counts.items()}
         self.handed = None
+        sizes = [len(each) for each in self.counts.values()]
         if handed is not None:
-            expected, given = (dim, list(classes)), (handed.config["dim"], list(handed.config["classes"]))
+            expected, given = (dim, sizes), (handed.config["dim"], list(handed.config["classes"]))
             if expected != given:
                 raise ValueError(f"heads for (width, classes) {given} do not fit features of {expected}")
             self.handed = label_heads(handed)
         else:
             generator = torch.Generator().manual_seed(seed)
-            self.weights = nn.ParameterList(0.01 * torch.randn(c, dim, generator=generator) for c in classes)
-        self.biases = nn.ParameterList(torch.zeros(c) for c in classes)
-        for k, c in enumerate(classes):
-            absent = ~np.isin(np.arange(c), truth[:, k])
-            self.register_buffer(f"absent_{k}", torch.from_numpy(absent & ~absent.all()), persistent=False)
+            self.weights = nn.ParameterList(0.01 * torch.randn(c, dim, generator=generator) for c in sizes)
+        self.biases = nn.ParameterList(torch.zeros(c) for c in sizes)
+        for k, each in enumerate(self.counts.values()):
+            absent = torch.tensor(each) == 0
+            self.register_buffer(f"absent_{k}", absent & ~absent.all(), persistent=False)
 
     def forward(self, features: Tensor) -> list[Tensor]:
-        found = self.handed(features) if self.handed is not None else [features @ w.T for w in self.weights]
+        scores = self.handed(features) if self.handed is not None else [features @ w.T for w in self.weights]
         return [
             (logits + bias).masked_fill(self.get_buffer(f"absent_{k}"), -math.inf)
-            for k, (logits, bias) in enumerate(zip(found, self.biases, strict=True))
+            for k, (logits, bias) in enumerate(zip(scores, self.biases, strict=True))
         ]
 
-
-def known_truth(features: Features) -> tuple[np.ndarray, np.ndarray]:
-    """Which training cases have any label known, and their classes (cases, labels), -1 where unknown."""
-    truth = np.stack([features.train_labels[label] for label in features.classes], axis=1).astype(np.int64)
-    rows = np.flatnonzero((truth != UNKNOWN).any(axis=1))
-    return rows, truth[rows]
+    def probabilities(self, logits: Sequence[Tensor]) -> dict[str, Tensor]:
+        """Soft-maxed logits by label, in double precision."""
+        each = zip(self.counts.items(), (x.detach().double() for x in logits), strict=True)
+        return {label: (x if any(count) else torch.zeros_like(x)).softmax(1) for (label, count), x in each}
 
 
-def fit(
-    module: nn.Module,
-    logits: Callable[[np.ndarray, int], list[Tensor]],
-    truth: np.ndarray,
-    config: Training,
-    seed: int,
-    name: str,
-) -> None:
-    """Train a module by AdamW at a constant rate; the last epoch counts. `logits` takes cases and the epoch."""
+def counts_of(labels: Mapping[str, np.ndarray], sizes: Mapping[str, int]) -> dict[str, tuple[int, ...]]:
+    """How many cases each class has, by label; `sizes` are the labels' numbers of classes."""
+    truth = {name: np.asarray(labels[name], np.int64) for name in sizes}
+    return {name: tuple(np.bincount(t[t != UNKNOWN], minlength=sizes[name]).tolist()) for name, t in truth.items()}
+
+
+def mean_loss(logits: Sequence[Tensor], truth: Tensor) -> tuple[Tensor, Tensor]:
+    """Cross-entropy of each label over the cases that it is known of, then the mean over these labels; and accuracy.
+
+    Cases are those of the global batch. Processes may hold different numbers of labelled ones: each divides its sums by
+    everybody's, times the processes, because their mean is taken. `truth` is (b, labels), -1 where unknown.
+    """
+    known = world.reduce_sum((truth != UNKNOWN).sum(0))
+    labels = (known > 0).sum().clamp(min=1) / world.size()
+    each = [(x.to(torch.promote_types(x.dtype, torch.float32)), t) for x, t in zip(logits, truth.T, strict=True)]
+    losses = [F.cross_entropy(x, t, ignore_index=UNKNOWN, reduction="sum") for x, t in each]
+    hits = [(x.detach().argmax(1) == t).sum() for x, t in each]
+    value, accuracy = ((torch.stack(sums) / known.clamp(min=1)).sum() / labels for sums in (losses, hits))
+    return value, accuracy
+
+
+def train_heads(heads: Heads, x: Tensor, truth: Tensor, config: Any, seed: int, name: str) -> None:
+    """Train heads on features (n, dim) by AdamW at a constant rate, left in evaluation mode; the last epoch counts.
+
+    `config` has lr, weight_decay, epochs and batch.
+    """
+    labelled = (truth != UNKNOWN).any(1).nonzero()[:, 0]
+    x, truth = x[labelled], truth[labelled]
+    heads.eval()
     if not len(truth):
         return
-    optimizer = torch.optim.AdamW(module.parameters(), config.lr, weight_decay=config.weight_decay)
-    target = torch.from_numpy(truth).to(next(module.parameters()).device)
-    dropouts = [m for m in module.modules() if isinstance(m, GlobalDropout)]
-    batch = max(2, min(config.batch, len(truth)))  # BatchNorm cannot learn from one
+    optimizer = torch.optim.AdamW(heads.parameters(), config.lr, weight_decay=config.weight_decay)
+    dropouts = [m for m in heads.modules() if isinstance(m, GlobalDropout)]
+    batch = min(config.batch, len(truth))
     steps = math.ceil(len(truth) / batch)
-    module.train()
+    heads.train()
     for epoch in range(1, config.epochs + 1):
         order = uniforms(seed, epoch, np.arange(len(truth)), f"{name}/order", 1)[:, 0].argsort(kind="stable")
         # The last batch is filled up from the epoch's front, so none is small.
-        for step, cases in enumerate(np.resize(order, (steps, batch))):
+        for step, cases in enumerate(torch.from_numpy(np.resize(order, (steps, batch))).to(x.device)):
             for dropout in dropouts:
                 dropout.step = epoch * steps + step
-            loss = mean_loss(logits(cases, epoch), target[torch.from_numpy(cases).to(target.device)])
+            loss, _ = mean_loss(heads(x[cases]), truth[cases])
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
         if not math.isfinite(loss.item()):
             raise UserError(f"downstream.{name}.lr: training diverged in epoch {epoch}; must be below {config.lr}")
-
-
-def mean_loss(logits: Sequence[Tensor], truth: Tensor) -> Tensor:
-    """Cross-entropy of each label over the cases that it is known of, then the mean over these labels."""
-    known = [(k, truth[:, k]) for k in range(len(logits)) if (truth[:, k] != UNKNOWN).any()]
-    return torch.stack([F.cross_entropy(logits[k].float(), t, ignore_index=UNKNOWN) for k, t in known]).mean()
-
-
-def probabilities(logits: Sequence[Tensor], features: Features, truth: np.ndarray) -> dict[str, np.ndarray]:
-    """Soft-maxed logits by label; of a label that no training case has, all classes alike."""
-    found = {}
-    for k, (label, names) in enumerate(features.classes.items()):
-        if (truth[:, k] == UNKNOWN).all():
-            found[label] = np.full((len(features.heldout), len(names)), 1 / len(names))
-        else:
-            found[label] = logits[k].detach().double().softmax(1).cpu().numpy()
-    return found
+    heads.eval()
 
 
 @contextmanager
 def own_randomness(seed: int, device: torch.device, threads: int) -> Iterator[None]:
-    """Torch with random numbers by that seed and so many threads; afterwards all is as it was."""
+    """Torch for this process alone, with random numbers by that seed and so many threads; then all is as it was."""
     before = torch.get_num_threads()
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), torch.enable_grad():
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), torch.enable_grad(), world.alone():
         torch.manual_seed(seed)
         torch.set_num_threads(threads)
         try:

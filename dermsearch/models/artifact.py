@@ -29,7 +29,7 @@ class Part:
     @classmethod
     def of(cls, module: nn.Module, config: dict[str, Any]) -> Part:
         """A module as it is now, whatever becomes of it later."""
-        return cls(config, {name: w.detach().cpu().clone() for name, w in module.state_dict().items()})
+        return cls(config, {name: w.detach().cpu().contiguous().clone() for name, w in module.state_dict().items()})
 
     def fill(self, module: nn.Module) -> None:
         """Give the weights to a module that was made by this part's config."""

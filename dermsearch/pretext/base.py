@@ -15,26 +15,27 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from importlib.metadata import entry_points
 from types import MappingProxyType
-from typing import Any, ClassVar, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
 from dermsearch import world
+from dermsearch.data.store.pool import CasePool, Look, PairedPool
 from dermsearch.data.views.augment import PatchGrid, View, patches, plain, render
 from dermsearch.data.views.blockmask import BlockMask, masks
 from dermsearch.data.views.pictures import Pictures
 from dermsearch.errors import UserError, nearest
 from dermsearch.models.artifact import Artifact, Part
+from dermsearch.models.encoders import Encoders
 from dermsearch.numbers import uniforms
+from dermsearch.settings import Settings
 
+if TYPE_CHECKING:
+    from dermsearch.data.store.case_store import CaseStore
 
-class Settings(BaseModel):
-    """Base of a task's `Config`: frozen, exact types, no unknown keys."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+JOINT = "joint"  # the name of a task on all branches, among the branches' names
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,7 @@ class Setting:
     classes: Mapping[str, int] = field(default_factory=dict)  # how many, by label; empty where that is not known yet
     modalities: tuple[str, ...] = ()  # of the encoders' branches, in their order
     artifact: Artifact = field(default_factory=dict)  # what the parent handed on, its encoders too
+    counts: Mapping[str, Sequence[int]] = field(default_factory=dict)  # of each class, by label; `supervised` only
 
 
 class Pool(Protocol):
@@ -97,6 +99,10 @@ class Batch:
         pictures, units = self.pictures_of(units)
         numbers = (self.uniforms(units, f"{use}/{i}", View.numbers) for i in range(len(views)))
         return [render(view, pictures, u) for view, u in zip(views, numbers, strict=True)]
+
+    def whole(self) -> Tensor:
+        """Whole pictures of this process's units, as encoders are judged on."""
+        return plain(self.pictures, self.size)
 
     def patches(self, grid: PatchGrid, use: str) -> Tensor:
         """(b, 9, 3, p, p) patches of this process's units."""
@@ -159,7 +165,7 @@ Seen = TypeVar("Seen")  # before an epoch: what gives outputs on whole images
 
 
 class Pretext(nn.Module, Generic[Given, Found, Seen]):
-    """What every pretext task is, `Task` or `JointTask`. One file shows one task whole."""
+    """What every pretext task is, `Task` or `JointTask`, and a `fit.base.Fit` too. One file shows one task whole."""
 
     name: ClassVar[str]
     version: ClassVar[int] = 1  # part of the stage key: raise it when results change
@@ -187,6 +193,23 @@ class Pretext(nn.Module, Generic[Given, Found, Seen]):
     def sampling(cls, config: Any, labels: Callable[[str], np.ndarray]) -> np.ndarray | None:
         """Chances of the pool's units to be drawn, with replacement; `labels(name)` are theirs. None: all alike."""
         return None
+
+    @classmethod
+    def pools(
+        cls, encoders: Encoders, cases: CaseStore, rows: np.ndarray, device: torch.device, look: Look | None
+    ) -> dict[str, CasePool]:
+        """By name, the images of rows of a store that it trains on; losses and batches have these names too."""
+        raise NotImplementedError(cls.__name__)
+
+    @classmethod
+    def over(cls, encoders: Encoders, config: Any, told: Mapping[str, Setting]) -> Mapping[str, AnyTask]:
+        """The tasks of a stage on these encoders: one, or one of each branch; `told` is by the names of the pools."""
+        raise NotImplementedError(cls.__name__)
+
+    @classmethod
+    def batch_of(cls, asked: int, units: int) -> int:
+        """The batch of a step, where so large a one is asked for and the smallest pool has so many units."""
+        return min(asked, units)
 
     def begin(self, features: Seen) -> None:
         """Once, before the first epoch. `features(module)` is its eval-mode output on every whole image of the pool."""
@@ -232,6 +255,17 @@ class Task(Pretext[Batch, Loss, Callable[[nn.Module], Tensor]]):
         super().__init__()
         self.backbone, self.config, self.setting = backbone, config, setting
 
+    @classmethod
+    def pools(
+        cls, encoders: Encoders, cases: CaseStore, rows: np.ndarray, device: torch.device, look: Look | None
+    ) -> dict[str, CasePool]:
+        """By branch, all images that it sees."""
+        return {b: CasePool(cases, seen, rows, device, look) for b, seen in encoders.branches.items()}
+
+    @classmethod
+    def over(cls, encoders: Encoders, config: Any, told: Mapping[str, Setting]) -> Mapping[str, Task]:
+        return {b: cls(encoders.backbones[b], config, told[b]) for b in encoders.branches}
+
     def handed_on(self) -> nn.Module:
         """The backbone that the next stage begins with and that is judged: a teacher, where that is the better one."""
         return self.backbone
@@ -249,6 +283,18 @@ class JointTask(Pretext[Mapping[str, Batch], dict[str, Loss], Whole]):
     def __init__(self, backbones: nn.ModuleDict, config: Any, setting: Setting) -> None:
         super().__init__()
         self.backbones, self.config, self.setting = backbones, config, setting
+
+    @classmethod
+    def pools(
+        cls, encoders: Encoders, cases: CaseStore, rows: np.ndarray, device: torch.device, look: Look | None
+    ) -> dict[str, CasePool]:
+        """By branch, the same cases in each."""
+        seen = encoders.modalities
+        return {b: PairedPool(cases, m, rows, device, look, seen) for b, (m, *_) in encoders.branches.items()}
+
+    @classmethod
+    def over(cls, encoders: Encoders, config: Any, told: Mapping[str, Setting]) -> Mapping[str, JointTask]:
+        return {JOINT: cls(encoders.backbones, config, next(iter(told.values())))}
 
     def handed_on(self) -> nn.ModuleDict:
         """The backbones by branch that the next stage begins with and that are judged."""

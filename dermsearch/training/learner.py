@@ -14,13 +14,12 @@ import torch
 from torch import Tensor, nn
 
 from dermsearch.data.store.pool import CasePool, Look
+from dermsearch.fit.heads import counts_of
 from dermsearch.models.artifact import Artifact, Part
 from dermsearch.models.encoders import Encoders
 from dermsearch.models.heads import GlobalDropout
-from dermsearch.pretext.base import AnyTask, Batch, Loss, Setting, all_features
+from dermsearch.pretext.base import JOINT, AnyTask, Batch, Loss, Setting, all_features
 from dermsearch.training.optim import FALLBACK
-
-JOINT = "joint"  # the name of a task on all branches, among the branches' names
 
 
 @dataclass(frozen=True)
@@ -54,13 +53,8 @@ class Learner(nn.Module):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(zlib.crc32(f"{recipe.seed}/{recipe.task}".encode()))
             config = task.Config.model_validate(recipe.config)
-            told = settings_of(encoders, pools, recipe, artifact)
-            own: dict[str, tuple[Any, Setting]]
-            if task.joint:
-                own = {JOINT: (encoders.backbones, next(iter(told.values())))}
-            else:
-                own = {b: (encoders.backbones[b], told[b]) for b in encoders.branches}
-            self.tasks = nn.ModuleDict({name: task(backbone, config, t) for name, (backbone, t) in own.items()})
+            told = settings_of(task, encoders, pools, recipe, artifact)
+            self.tasks = nn.ModuleDict(task.over(encoders, config, told))
 
     def forward(self, batches: Mapping[str, Batch]) -> tuple[Tensor, dict[str, Loss]]:
         if self.joint:
@@ -114,10 +108,12 @@ class WholeImages(dict[str, Callable[[nn.Module], Tensor]]):
 
 
 def settings_of(
-    encoders: Encoders, pools: Mapping[str, CasePool], recipe: Recipe, artifact: Artifact
+    task: type[AnyTask], encoders: Encoders, pools: Mapping[str, CasePool], recipe: Recipe, artifact: Artifact
 ) -> dict[str, Setting]:
     """What each branch's task is told of its stage."""
-    batch, steps = schedule(pools, recipe.train)
+    batch, steps = schedule(task, pools, recipe.train)
+    sizes = {name: len(names) for name, names in next(iter(pools.values())).store.classes.items()}
+    labels = {b: {name: pool.labels(name, np.arange(len(pool))) for name in sizes} for b, pool in pools.items()}
     return {
         b: Setting(
             len(pool),
@@ -128,17 +124,18 @@ def settings_of(
             encoders.name,
             recipe.train["epochs"],
             steps * recipe.train["epochs"],
-            {name: len(names) for name, names in pool.store.classes.items()},
+            sizes,
             encoders.modalities,
             artifact,
+            counts_of(labels[b], sizes) if task.supervised else {},
         )
         for b, pool in pools.items()
     }
 
 
-def schedule(pools: Mapping[str, CasePool], train: dict[str, Any]) -> tuple[int, int]:
+def schedule(task: type[AnyTask], pools: Mapping[str, CasePool], train: dict[str, Any]) -> tuple[int, int]:
     """The batch of a step, and the steps of an epoch: a branch with fewer images sees some again."""
-    batch = min(train["batch"], *map(len, pools.values()))
+    batch = task.batch_of(train["batch"], min(map(len, pools.values())))
     return batch, math.ceil(max(map(len, pools.values())) / batch)
 
 

@@ -19,11 +19,11 @@ from torch.nn.parallel import DistributedDataParallel
 
 from dermsearch import world
 from dermsearch.data.store.case_store import CaseStore
-from dermsearch.data.store.pool import CasePool, PairedPool
+from dermsearch.data.store.pool import CasePool
 from dermsearch.models.artifact import ENCODERS, Artifact, Part
 from dermsearch.models.batchnorm import across_processes
 from dermsearch.models.encoders import Encoders
-from dermsearch.pretext.base import Batch, Loss, find_task
+from dermsearch.pretext.base import AnyTask, Batch, Loss, find_task
 from dermsearch.training import optim
 from dermsearch.training.health import StageFailed, check_finite, collapse, peak_memory
 from dermsearch.training.learner import Learner, Recipe, WholeImages, compile_networks, number_dropout, schedule
@@ -67,24 +67,29 @@ def train_stage(
     compiled: bool = False,
     until: int = 0,
     artifact: Artifact = MappingProxyType({}),
+    task: type[AnyTask] | None = None,
 ) -> Trained:
-    """Train `encoders` in place on the given rows of the store, from the parent's `artifact`.
+    """Train `encoders` in place on the given rows of the store, from the parent's `artifact`; they are handed on too.
+
+    The recipe names a pretext task, or what is given as `task`.
 
     `heldout` are the rows whose loss ends the stage early, where the recipe has patience; `watch` may look at the
     backbones after an epoch and add to its row of the history. With `until` it stops after that epoch, short of the end
     that its schedule knows of, and `partial` keeps what going on from there needs.
     """
     started = time.perf_counter()  # an epoch's seconds hold what comes before it: preparations, the save of the last
-    task, train = find_task(recipe.task), recipe.train
+    train, task = recipe.train, task or find_task(recipe.task)
     if device.type == "cpu":
         keep_memory()
     encoders.to(device).to(memory_format=torch.channels_last).train()
-    pools = pools_of(encoders, cases, rows, device, recipe)
-    batch, steps = schedule(pools, train)
+    pools = task.pools(encoders, cases, rows, device, recipe.look)
+    batch, steps = schedule(task, pools, train)
     if batch % (train["accumulate"] * world.size()):  # another batch would be another stage
         among = f"{world.size()} workers" + (f" x {train['accumulate']} micro-batches" * (train["accumulate"] > 1))
         raise StageFailed(f"{recipe.task}: a batch of {batch} does not divide among {among}")
-    unseen = pools_of(encoders, cases, heldout, device, recipe) if train["patience"] and heldout is not None else {}
+    unseen = {}
+    if train["patience"] and heldout is not None:
+        unseen = task.pools(encoders, cases, heldout, device, recipe.look)
     if train["patience"] and not (unseen and all(map(len, unseen.values()))):
         raise StageFailed(f"{recipe.task}: patience needs validation images in every branch")
     learner = Learner(task, encoders, pools, recipe, artifact).to(device).to(memory_format=torch.channels_last)
@@ -181,16 +186,6 @@ def train_stage(
             encoders.backbones[b].load_state_dict(kept.state_dict())
     encoders.eval()
     return Trained(history, {ENCODERS: encoders.part(), **learner.hands_on()})
-
-
-def pools_of(
-    encoders: Encoders, cases: CaseStore, rows: np.ndarray, device: torch.device, recipe: Recipe
-) -> dict[str, CasePool]:
-    """By branch, the images of some rows of the store; the same cases in each for a joint task."""
-    if find_task(recipe.task).joint:
-        among = encoders.modalities
-        return {b: PairedPool(cases, m, rows, device, recipe.look, among) for b, (m, *_) in encoders.branches.items()}
-    return {b: CasePool(cases, seen, rows, device, recipe.look) for b, seen in encoders.branches.items()}
 
 
 def forward_backward(

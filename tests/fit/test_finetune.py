@@ -1,136 +1,114 @@
-"""Fine-tuning learns from images, repeats itself, and leaves the encoders that it is given alone."""
-
-from __future__ import annotations
-
-import dataclasses
-from collections import Counter
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
+"""Fine-tuning: encoders learn, heads come from the parent, and every setting counts."""
 
 import numpy as np
 import pytest
 import torch
+from fit import small
+from pretext.tiny import CPU
 
-from dermsearch.data.open import open_cases
-from dermsearch.evaluate import Features, Images, judge
-from dermsearch.models.artifact import HEADS
-from dermsearch.models.encoders import Encoders
+from dermsearch.data.store.case_store import CaseStore
+from dermsearch.data.store.pool import Look, pictures
+from dermsearch.data.views.augment import plain
+from dermsearch.fit.base import predictor
+from dermsearch.fit.finetune import Finetune
+from dermsearch.models.artifact import HEADS, PREDICTOR, Part
 from dermsearch.models.relations import LabelHeads
-from dermsearch.study.data import Data
-from dermsearch.training.precision import autocast
-from dermsearch.work.worker import extract, judged, look_of
+from dermsearch.pretext.base import Batch
+from dermsearch.training.fits import predict_fit
 
-Given = tuple[Features, Images]
-CPU = torch.device("cpu")
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Small convolutions are slower on several threads, much so where tests share the cores."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-def make(folder: Path, modalities: tuple[str, ...] = ("derm",), branches: str = "shared", cases: int = 60) -> Given:
-    """Random encoders and what they see of built-in cases."""
-    data = Data(cases=cases, size=32, modalities=modalities)  # type: ignore[arg-type]
-    store = open_cases(data, folder)
-    encoders = Encoders.random("resnet10t", modalities, branches, seed=0)
-    rows = judged(encoders, store, data)
-    images = Images(encoders, store, rows["train"], rows["val"], look_of(data), CPU, autocast(CPU, "fp32"))
-    return extract(encoders, store, data, CPU, "fp32"), images
+SIZES = [len(names) for names in small.CLASSES.values()]
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("cases")
+def store(tmp_path_factory) -> CaseStore:
+    torch.set_num_threads(1)
+    return small.make_store(tmp_path_factory.mktemp("data") / "store")
 
 
-def tuned(given: Given, heads: Any = None, seed: int = 0, **config: Any) -> dict[tuple[str, str, str], Any]:
-    features, images = given
-    artifact = {} if handover is None else {HEADS: handover}
-    said = judge(features, "finetune", {"epochs": 1, "batch": 16, **config}, seed, artifact, images)
-    taken: Counter[tuple[str, str, str]] = Counter()
-    for cell in said.confusions:
-        taken[cell["label"], cell["predicted"], "taken"] += cell["count"]
-    return {(r["label"], r["class"], r["metric"]): r["value"] for r in said.rows} | taken
+def heads(relation: str = "tel", dim: int = small.encoders().dim) -> Part:
+    """As a parent hands them on."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return LabelHeads(dim, SIZES, relation, width=16, feedforward=8).part()
 
 
-@pytest.mark.parametrize(
-    ("modalities", "branches"),
-    [(("derm",), "shared"), (("derm", "clinic"), "separate"), (("derm", "clinic"), "shared")],
-)
-def test_any_branches_are_trained_on_a_copy(folder: Path, modalities: tuple[str, ...], branches: str) -> None:
-    given = make(folder, modalities, branches)
-    encoders = given[1].encoders
-    before = {name: w.clone() for name, w in encoders.state_dict().items()}
-    state, found = torch.get_rng_state(), tuned(given)
-    assert torch.equal(torch.get_rng_state(), state) and not encoders.training
-    assert all(torch.equal(w, before[name]) for name, w in encoders.state_dict().items())
-    assert 0 <= found["mean", "", "named_auc"] <= 1
-    assert found == tuned(given)
-    assert found != tuned(given, seed=1)
+def test_the_defaults_are_those_of_the_studies():
+    c = Finetune.Config()
+    assert (c.lr, c.weight_decay, c.epochs, c.batch, c.crop) == (1e-4, 0.01, 50, 64, 0.5)
+    recipe = Finetune.recipe(c)
+    assert recipe == {
+        "optimizer": "adamw", "lr": 1e-4, "weight_decay": 0.01, "schedule": "constant", "warmup": 0.0,
+        "epochs": 50, "batch": 64,
+    }  # fmt: skip
 
 
-def test_encoders_learn_and_not_only_the_heads(folder: Path) -> None:
-    """Half of 300 images are painted: fine-tuning finds out which, from a colour that random encoders barely show."""
-    features, images = make(folder, cases=300)
-    truth = {s: np.arange(len(r)) % 2 for s, r in (("train", images.train), ("val", images.heldout))}
+def test_every_setting_counts(store):
+    plain = small.train("finetune", store, epochs=1)
+    for name, value in {"lr": 2e-3, "weight_decay": 10.0, "warmup": 0.9, "crop": 0.9, "batch": 8}.items():
+        other = small.train("finetune", store, epochs=1, **{name: value})
+        assert not small.equal(other.parts[PREDICTOR].state, plain.parts[PREDICTOR].state), name
+    cosine = small.train("finetune", store, epochs=3, schedule="cosine")
+    assert cosine.history[0]["lr"] > cosine.history[-1]["lr"]
+    rates = {row["lr"] for row in small.train("finetune", store, epochs=3).history}
+    assert rates == {1e-3}
 
-    cases, veil = images.cases, np.zeros(len(images.cases), bool)
-    veil[images.train], veil[images.heldout] = truth["train"] == 1, truth["val"] == 1
 
-    class Painted:
-        def pictures(self, modality: str, rows: np.ndarray) -> Any:
-            pixels, frame = cases.pictures(modality, rows)
-            pixels = pixels.copy()
-            pixels[veil[rows], 12:20, 12:20] = (60, 90, 200)
-            return pixels, frame
-
-    label = {"blue_whitish_veil": ("absent", "present")}
-    features = dataclasses.replace(
-        features,
-        classes=label,
-        train_labels={k: truth["train"] for k in label},
-        heldout_labels={k: truth["val"] for k in label},
+@pytest.mark.parametrize("relation", ["tel", "proj"])
+def test_heads_of_the_parent_are_where_it_starts(store, relation):
+    part = heads(relation)
+    before = {name: w.clone() for name, w in part.state.items()}
+    with_heads, fresh = (
+        small.train("finetune", store, artifact=artifact, epochs=1, lr=1e-9) for artifact in ({HEADS: part}, {})
     )
-    images = dataclasses.replace(images, cases=Painted())  # type: ignore[arg-type]
-    found = tuned((features, images), epochs=6, lr=1e-3, crop=0.9)
-    assert found["blue_whitish_veil", "", "auc"] > 0.9
+    started = predictor(with_heads.parts[PREDICTOR]).heads.handed
+    for name, w in started.state_dict().items():
+        torch.testing.assert_close(w, before[name], atol=1e-6, rtol=0)
+    assert predictor(fresh.parts[PREDICTOR]).heads.handed is None
+    assert not small.equal(small.predict(with_heads, store), small.predict(fresh, store))
+    learnt = small.train("finetune", store, artifact={HEADS: part})
+    assert not torch.equal(learnt.parts[PREDICTOR].state["heads.handed.projectors.weight"], before["projectors.weight"])
+    assert small.equal(part.state, before), "what the parent handed on stays as it is"
 
 
-def test_heads_handed_on_are_where_it_starts(folder: Path) -> None:
-    given = make(folder)
-    sizes = [len(c) for c in given[0].classes.values()]
-    torch.manual_seed(0)
-    heads = LabelHeads(given[1].encoders.dim, sizes, "tel", width=16, feedforward=8).part()
-    assert tuned(given, heads) == tuned(given, heads)
-    assert tuned(given, heads) != tuned(given)
+def test_heads_for_other_features_are_refused(store):
+    with pytest.raises(ValueError, match="do not fit"):
+        small.train("finetune", store, artifact={HEADS: heads(dim=8)})
 
 
-def test_unknown_labels_and_few_cases(folder: Path) -> None:
-    features, images = make(folder)
-    hidden = {label: np.full_like(truth, -1) for label, truth in features.train_labels.items()}
-    nothing = tuned((dataclasses.replace(features, train_labels=hidden), images))
-    assert nothing["mean", "", "auc"] == 0.5
-    hidden["streaks"][5] = 1  # one case, one label
-    one = tuned((dataclasses.replace(features, train_labels=hidden), images))
-    assert one["diagnosis", "", "auc"] == 0.5 and one["streaks", "regular", "recall"] == 1
+def test_encoders_learn_and_not_only_the_heads(store):
+    start = small.encoders()
+    trained = predictor(small.train("finetune", store, start, epochs=1).parts[PREDICTOR])
+    for (name, before), after in zip(start.named_parameters(), trained.encoders.parameters(), strict=True):
+        assert not torch.equal(before, after), name
 
 
-def test_bf16_and_held_out_labels(folder: Path) -> None:
-    features, images = make(folder)
-    cast = dataclasses.replace(images, cast=autocast(CPU, "bf16"))
-    assert tuned((features, cast)) != tuned((features, images))
-    blinded = {label: truth[::-1].copy() for label, truth in features.heldout_labels.items()}
-    swapped, plain = tuned((dataclasses.replace(features, heldout_labels=blinded), images)), tuned((features, images))
-    melanoma = ("diagnosis", "MEL", "taken")
-    assert swapped.get(melanoma) == plain.get(melanoma)  # as many cases are taken for one, whatever they are
+def test_a_missing_image_is_nothing(tmp_path):
+    """Whatever stands in for it, the features are zero, when it predicts and while it learns."""
+    lacking = small.make_store(tmp_path / "store", missing={"clinic": range(10, 60)})
+    made = small.encoders(("derm", "clinic"), "separate")
+    part = small.train("finetune", lacking, made, epochs=1).parts[PREDICTOR]
+    state = {name: w.clone() for name, w in part.state.items()}
+    for name in (n for n in state if n.startswith("heads.weights")):
+        state[name][:, made.dim :] = 9.0  # of the clinical features
+    one, other = (small.predict(p, lacking)["diagnosis"] for p in (part, Part(part.config, state)))
+    assert np.array_equal(one[:20], other[:20]) and (one[20:, :3] != other[20:, :3]).any(1).all()
+
+    module = predictor(part).train()
+    pools = module.pools(module.encoders, lacking, small.ROWS, CPU, small.LOOK)
+    for units, moved in ((np.arange(10, 26), False), (np.arange(16), True)):
+        module.zero_grad()
+        losses = module.loss({m: Batch(units, pool, small.SIZE, 0, 0, 0) for m, pool in pools.items()})
+        sum(loss.value for loss in losses.values()).backward()
+        assert bool(module.heads.weights[0].grad[:, made.dim :].any()) == moved
+        assert module.heads.weights[0].grad[:, : made.dim].any()
 
 
-def test_images_are_needed(folder: Path) -> None:
-    with pytest.raises(ValueError, match="trains on images"):
-        judge(make(folder)[0], "finetune")
+def test_prediction_is_of_whole_images_as_they_are_looked_at(store):
+    part = small.train("finetune", store, epochs=1).parts[PREDICTOR]
+    module, truth = predictor(part).to(memory_format=torch.channels_last), small.predict(part, store)
+    x = plain(pictures(store, "derm", small.HELDOUT, small.LOOK, CPU), small.SIZE)
+    with torch.no_grad():
+        logits = module.heads(module.encoders(x, "derm"))
+    np.testing.assert_allclose(logits[0].double().softmax(1).numpy(), truth["diagnosis"], rtol=1e-5)
+    other = predict_fit(part, store, small.HELDOUT, Look(small.SIZE, border=0.2), CPU, "fp32")
+    assert not small.equal(other, truth)

@@ -21,7 +21,7 @@ from dermsearch.pretext.base import Batch, all_features, find_task
 from dermsearch.training import optim
 from dermsearch.training.learner import WholeImages
 from dermsearch.training.precision import autocast
-from dermsearch.training.stage import Learner, Recipe, epoch_order, number_dropout, pools_of, train_stage
+from dermsearch.training.stage import Learner, Recipe, epoch_order, number_dropout, train_stage
 
 # Every task joins here, with the settings that suit 48 images and batches of 16.
 TASKS: dict[str, dict[str, Any]] = {
@@ -126,7 +126,7 @@ class Steps:
     ) -> None:
         self.encoders = encoders(name) if made is None else made
         self.recipe = recipe(name, **settings)
-        self.pools = pools_of(self.encoders, store, ROWS, CPU, self.recipe)
+        self.pools = find_task(name).pools(self.encoders, store, ROWS, CPU, None)
         self.learner = Learner(find_task(name), self.encoders, self.pools, self.recipe).train()
         self.optimizer = optim.build(self.learner, self.recipe.train, self.learner.options())
         self.units = len(next(iter(self.pools.values())))

@@ -98,13 +98,13 @@ def test_a_batch_larger_than_the_pool(watching, store):
 
 def test_only_the_given_rows_are_seen(watching, store, monkeypatch):
     seen: list[np.ndarray] = []
-    whole = stage.CasePool.pixels
+    whole = base.CasePool.pixels
 
     def pixels(self, units):
         seen.append(self.rows[np.asarray(units)])
         return whole(self, units)
 
-    monkeypatch.setattr(stage.CasePool, "pixels", pixels)
+    monkeypatch.setattr(base.CasePool, "pixels", pixels)
     rows = np.array([3, 5, 8, 13, 21, 34, 40, 41])
     watch(store, rows, batch=4)
     assert set(np.concatenate(seen)) == set(rows)

@@ -1,0 +1,130 @@
+"""The contract of a fit: a predictor of labels that is trained on labelled cases, from what its parent hands on.
+
+A fit is a stage of another kind, and a leaf of the tree. One file shows one predictor whole: `Config`, network over
+the encoders, loss, recipe, prediction. It is trained by the trainer of pretext tasks, so what `docs/tasks.md` promises
+holds for it too: several processes come to what one comes to, and what was killed goes on to the same bits. Its units
+are cases, with a batch for each modality.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dermsearch.data.store.pool import CasePool, Look, PairedPool
+from dermsearch.models.artifact import ENCODERS, PREDICTOR, Part
+from dermsearch.models.encoders import Encoders
+from dermsearch.nature import OF_PREDICTIONS, Nature
+from dermsearch.pretext.base import JOINT, Batch, Loss, Pretext, Setting, Whole
+from dermsearch.registry import Registry
+
+if TYPE_CHECKING:
+    from dermsearch.data.store.case_store import CaseStore
+
+FITS = Registry("fit", "dermsearch.protocols", {"finetune": "dermsearch.fit.finetune:Finetune"})
+ROUND = 8  # a batch of few cases is filled up to a multiple of this, which divides among 2, 4 and 8 processes
+
+
+class Fit(Pretext[Mapping[str, Batch], dict[str, Loss], Whole]):
+    """A predictor of all labels at once. `setting.counts` tells how many training cases each class has."""
+
+    joint = True
+    supervised = True
+    nature: ClassVar[Nature] = Nature(needs=frozenset({"images"}), metrics=OF_PREDICTIONS)
+
+    def __init__(self, encoders: Encoders, config: Any, setting: Setting) -> None:
+        super().__init__()
+        self.encoders, self.config, self.setting = encoders, config, setting
+
+    @classmethod
+    def recipe(cls, config: Any) -> dict[str, Any]:
+        """How it is trained: optimizer, lr, weight_decay, schedule, epochs, batch, as in the `train` of a study."""
+        raise NotImplementedError(cls.__name__)
+
+    def loss(self, batches: Mapping[str, Batch]) -> dict[str, Loss]:
+        """The loss of this process's rows, over all labels that are known; `shares` gives it the shape."""
+        raise NotImplementedError(type(self).__name__)
+
+    def predict(self, batches: Mapping[str, Batch]) -> dict[str, Tensor]:
+        """(n, classes) probabilities of every label, on whole images (`batch.whole()`), in evaluation mode."""
+        raise NotImplementedError(type(self).__name__)
+
+    @classmethod
+    def aside(cls, config: Any) -> float:
+        """Share of the training cases, by patient, that is kept from training for `calibrate`."""
+        return 0.0
+
+    def calibrate(self, predicted: Mapping[str, Tensor], truth: Mapping[str, Tensor]) -> None:
+        """Once, when it is trained: what it says of the cases kept aside, and what they are, -1 where unknown.
+
+        What follows for `predict` is kept in buffers.
+        """
+
+    @classmethod
+    def batch_of(cls, asked: int, units: int) -> int:
+        return min(asked, ROUND * math.ceil(units / ROUND))
+
+    @classmethod
+    def pools(
+        cls, encoders: Encoders, cases: CaseStore, rows: np.ndarray, device: torch.device, look: Look | None
+    ) -> dict[str, CasePool]:
+        """By modality, whatever the branches: the same cases in each."""
+        seen = encoders.modalities
+        return {m: PairedPool(cases, m, rows, device, look, seen) for m in seen}
+
+    @classmethod
+    def over(cls, encoders: Encoders, config: Any, told: Mapping[str, Setting]) -> dict[str, Fit]:
+        return {JOINT: cls(encoders, config, next(iter(told.values())))}
+
+    def handed_on(self) -> dict[str, torch.nn.Module]:
+        """The backbones by branch."""
+        return dict(self.encoders.backbones.items())
+
+    def hands_on(self) -> dict[str, Part]:
+        """The predictor: all that `predictor` needs to make it again."""
+        given = self.setting.artifact.items()
+        setting = {f.name: getattr(self.setting, f.name) for f in dataclasses.fields(Setting) if f.name != "artifact"}
+        config = {
+            "fit": self.name,
+            "config": self.config.model_dump(mode="json"),
+            "encoders": self.encoders.config,
+            "setting": {**setting, "classes": dict(setting["classes"]), "counts": dict(setting["counts"])},
+            "given": {kind: part.config for kind, part in given if kind != ENCODERS},
+        }
+        return {PREDICTOR: Part.of(self, config)}
+
+
+def is_fit(protocol: object) -> bool:
+    """Is this protocol trained, rather than a measure?"""
+    return isinstance(protocol, type) and issubclass(protocol, Fit)
+
+
+def predictor(part: Part) -> Fit:
+    """The predictor that a fit handed on, on the CPU, in evaluation mode."""
+    made = part.config
+    fit: type[Fit] = FITS.find(made["fit"])
+    told = dict(made["setting"])
+    told["modalities"] = tuple(told["modalities"])
+    setting = Setting(**told, artifact={kind: Part(config, {}) for kind, config in made["given"].items()})
+    with torch.random.fork_rng(devices=[]):
+        module = fit(Encoders.empty(**made["encoders"]), fit.Config.model_validate(made["config"]), setting)
+    module.load_state_dict(part.state, assign=True)
+    return module.eval()
+
+
+def shares(value: Tensor, features: Mapping[str, Tensor], parts: dict[str, Tensor]) -> dict[str, Loss]:
+    """One loss as the modalities' even shares in it; `features` are watched for collapse."""
+    each = value / len(features)
+    return {m: Loss(each, x, {} if i else parts) for i, (m, x) in enumerate(features.items())}
+
+
+def labels_of(batches: Mapping[str, Batch], names: Sequence[str]) -> Tensor:
+    """int64 (b, labels) on the device, -1 where a label is unknown."""
+    batch = next(iter(batches.values()))
+    return torch.stack([batch.labels(name) for name in names], 1)

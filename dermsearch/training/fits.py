@@ -1,0 +1,105 @@
+"""Train a fit, and let it predict: the trainer of pretext tasks, on labelled cases."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from pydantic import BaseModel
+from torch import Tensor
+
+from dermsearch import world
+from dermsearch.data.store.case_store import CaseStore
+from dermsearch.data.store.pool import Look
+from dermsearch.errors import UserError
+from dermsearch.fit.base import FITS, Fit, predictor
+from dermsearch.models.artifact import PREDICTOR, Artifact, Part
+from dermsearch.models.encoders import Encoders
+from dermsearch.numbers import uniforms
+from dermsearch.pretext.base import Batch
+from dermsearch.training.learner import Recipe
+from dermsearch.training.precision import autocast
+from dermsearch.training.stage import Partial, Report, Trained, train_stage
+
+BATCH = 256  # cases that are predicted at once
+
+
+def train_fit(
+    name: str,
+    config: Mapping[str, Any] | BaseModel,
+    seed: int,
+    artifact: Artifact,
+    encoders: Encoders,
+    cases: CaseStore,
+    rows: np.ndarray,
+    partial: Partial,
+    report: Report,
+    device: torch.device,
+    precision: str,
+    look: Look,
+    compiled: bool = False,
+) -> Trained:
+    """Train the fit of that name on a copy of the encoders and the labelled ones among these rows of the store.
+
+    The artifact that comes of it has one part, the predictor.
+    """
+    fit: type[Fit] = FITS.find(name)
+    settings = fit.Config.model_validate(config)
+    known = np.any([cases.label(label)[rows] >= 0 for label in cases.classes], axis=0)
+    if not known.any():
+        raise UserError(f"{name}: learns from labels, and none of the {len(rows)} training cases has one")
+    learnt, kept = parted(rows[known], cases.groups()[rows[known]], fit.aside(settings), seed)
+    recipe = Recipe(name, settings.model_dump(), fit.recipe(settings), seed, precision, look)
+    given = recipe, copy.deepcopy(encoders), cases, learnt, partial, report, device
+    trained = train_stage(*given, compiled=compiled, artifact=artifact, task=fit)
+    part = trained.parts[PREDICTOR]
+    if len(kept):
+        module = predictor(part).to(device)
+        truth = {label: torch.from_numpy(cases.label(label)[kept].astype(np.int64)) for label in cases.classes}
+        with world.alone():
+            module.calibrate(predicted_by(module, cases, kept, look, device, precision), truth)
+        part = module.hands_on()[PREDICTOR]
+    return Trained(trained.history, {PREDICTOR: part})
+
+
+def predict_fit(
+    part: Part, cases: CaseStore, rows: np.ndarray, look: Look, device: torch.device, precision: str
+) -> dict[str, np.ndarray]:
+    """Class probabilities (rows, classes) by label, of cases with an image of every modality.
+
+    One process of a group may ask for them alone.
+    """
+    with world.alone():
+        predicted = predicted_by(predictor(part).to(device), cases, rows, look, device, precision)
+    return {label: each.numpy() for label, each in predicted.items()}
+
+
+@torch.no_grad()
+def predicted_by(
+    module: Fit, cases: CaseStore, rows: np.ndarray, look: Look, device: torch.device, precision: str
+) -> dict[str, Tensor]:
+    """What a predictor says of rows of a store, in double precision on the CPU."""
+    module.to(memory_format=torch.channels_last)
+    pools, cast = module.pools(module.encoders, cases, rows, device, look), autocast(device, precision)
+    if any(len(pool) != len(rows) for pool in pools.values()):
+        raise ValueError(f"{module.name}: cases without any image cannot be predicted")
+    parts: dict[str, list[Tensor]] = {}
+    for start in range(0, len(rows), BATCH):
+        units = np.arange(start, min(start + BATCH, len(rows)))
+        with cast():
+            said = module.predict({m: Batch(units, pool, pool.size, 0, 0, 0) for m, pool in pools.items()})
+        for label, each in said.items():
+            parts.setdefault(label, []).append(each.double().cpu())
+    return {label: torch.cat(each) for label, each in parts.items()}
+
+
+def parted(rows: np.ndarray, groups: np.ndarray, share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """The rows to learn from and those to calibrate by: about that share of them, in whole groups."""
+    kinds, group, size = np.unique(groups, return_inverse=True, return_counts=True)
+    order = uniforms(seed, 0, kinds, "aside", 1)[:, 0].argsort(kind="stable")
+    aside = np.zeros(len(kinds), bool)
+    aside[order] = size[order].cumsum() <= share * len(rows)
+    return rows[~aside[group]], rows[aside[group]]

@@ -1,0 +1,3 @@
+from gloo import four, two
+
+__all__ = ["four", "two"]

@@ -1,0 +1,235 @@
+"""What every fit must do. A fit joins by one line in `small.FITS`."""
+
+import json
+import os
+import signal
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from fit import small
+from gloo import Group
+from pretext.tiny import Kept, same, timeless
+from safetensors.torch import load, save
+
+from dermsearch import world
+from dermsearch.data.store.case_store import CaseStore
+from dermsearch.errors import UserError
+from dermsearch.fit.base import FITS, Fit, is_fit, predictor
+from dermsearch.models.artifact import PREDICTOR, Part
+from dermsearch.nature import Nature
+from dermsearch.storage.stages import PartialStage, StageStore
+from dermsearch.study.config import Train
+from dermsearch.training.health import StageFailed
+
+every_fit = pytest.mark.parametrize("name", small.FITS)
+context = get_context("forkserver")
+context.set_forkserver_preload(["torch", "fit.small"])
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory) -> CaseStore:
+    torch.set_num_threads(1)
+    return small.make_store(tmp_path_factory.mktemp("data") / "store")
+
+
+def test_every_shipped_fit_is_in_the_list():
+    assert set(FITS.shipped) <= set(small.FITS) <= set(FITS.names())
+
+
+@every_fit
+def test_it_says_what_it_is(name):
+    fit = FITS.find(name)
+    assert is_fit(fit) and issubclass(fit, Fit) and not is_fit(fit.Config)
+    assert fit.name == name and isinstance(fit.nature, Nature) and fit.nature.learns
+    recipe = fit.recipe(fit.Config.model_validate(small.FITS[name]))
+    assert recipe.keys() <= Train.model_fields.keys() and {"lr", "epochs", "batch"} <= recipe.keys()
+
+
+@every_fit
+def test_it_learns(name, store):
+    trained = small.train(name, store, epochs=20)
+    found = small.predict(trained, store)
+    assert small.accuracy(found, "diagnosis", store) > 0.9
+    assert trained.history[-1]["loss"] < 0.5 * trained.history[0]["loss"]
+    assert trained.parts.keys() == {PREDICTOR}
+
+
+@every_fit
+def test_probabilities_are_such(name, store):
+    found = small.predict(small.train(name, store, epochs=1), store)
+    for label, classes in small.CLASSES.items():
+        assert found[label].shape == (len(small.HELDOUT), len(classes)) and found[label].dtype == np.float64
+        assert (found[label] >= 0).all() and np.allclose(found[label].sum(1), 1)
+    assert (found["diagnosis"][:, 3] == 0).all(), "no training case is of this class"
+    assert (found["diagnosis"][:, :3] > 0).all() and (found["streaks"] == 0.5).all(), "no training case has this label"
+
+
+@every_fit
+def test_two_runs_are_equal_to_the_bit(name, store):
+    torch.manual_seed(1)
+    start = small.encoders()
+    before, random = small.state(start), torch.get_rng_state()
+    one = small.train(name, store, start)
+    assert torch.equal(torch.get_rng_state(), random) and small.equal(small.state(start), before)
+    torch.manual_seed(2)
+    np.random.seed(2)
+    two, other = small.train(name, store), small.train(name, store, seed=8)
+    assert small.equal(one.parts[PREDICTOR].state, two.parts[PREDICTOR].state)
+    assert small.equal(small.predict(one, store), small.predict(two, store))
+    assert timeless(one.history) == timeless(two.history)
+    assert not small.equal(small.predict(one, store), small.predict(other, store))
+
+
+@every_fit
+def test_a_predictor_survives_a_file(name, store):
+    part = small.train(name, store, epochs=1).parts[PREDICTOR]
+    again = Part(json.loads(json.dumps(part.config)), load(save(part.state)))
+    assert small.equal(small.predict(again, store), small.predict(part, store))
+    assert same(predictor(again), predictor(part)) and not predictor(again).training
+
+
+class Interrupted(Exception):
+    pass
+
+
+@every_fit
+def test_resuming_after_every_epoch_changes_nothing(name, store):
+    whole, kept, seen = small.train(name, store), Kept(), []
+
+    def stop(row: dict[str, Any]) -> None:
+        seen.append(row["epoch"])
+        raise Interrupted
+
+    for _ in range(2):
+        with pytest.raises(Interrupted):
+            small.train(name, store, kept=kept, report=stop)
+    trained = small.train(name, store, kept=kept, report=lambda row: seen.append(row["epoch"]))
+    assert seen == [1, 2, 3]
+    assert small.equal(trained.parts[PREDICTOR].state, whole.parts[PREDICTOR].state)
+    assert timeless(trained.history) == timeless(whole.history)
+
+
+def killed(name: str, folder: str, place: str, die_at: int | None) -> None:
+    """Train in a process of its own; SIGKILL comes after so many steps."""
+    torch.set_num_threads(1)
+    fit, stages = FITS.find(name), StageStore(place)
+    if die_at is not None:
+        whole = fit.after_backward
+
+        def after_backward(self: Fit, step: int) -> None:
+            whole(self, step)
+            if step == die_at:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        fit.after_backward = after_backward  # type: ignore[method-assign]
+    ran: list[int] = []
+    store = CaseStore(folder)
+    trained = small.train(name, store, kept=PartialStage(stages, "k"), report=lambda row: ran.append(row["epoch"]))
+    torch.save({"state": trained.parts[PREDICTOR].state, "ran": ran}, f"{place}/end.pt")
+
+
+@every_fit
+def test_killed_within_an_epoch_and_resumed(name: str, store: CaseStore, tmp_path: Path):
+    def run(place: Path, die_at: int | None) -> int | None:
+        process = context.Process(target=killed, args=(name, str(store.folder), str(place), die_at))
+        process.start()
+        process.join(240)
+        return process.exitcode
+
+    assert run(tmp_path, 4) == -signal.SIGKILL and not (tmp_path / "end.pt").exists()
+    assert run(tmp_path, None) == 0
+    found = torch.load(tmp_path / "end.pt", weights_only=True)
+    assert found["ran"] == [2, 3]
+    assert small.equal(found["state"], small.train(name, store).parts[PREDICTOR].state)
+
+
+def near(one: dict[str, np.ndarray], many: dict[str, np.ndarray]) -> None:
+    """Probabilities differ by a thousandth of what lies between the cases, at most."""
+    for label in ("diagnosis", "veil"):
+        spread = np.ptp(one[label][:, 0])
+        assert spread > 1e-3 and np.abs(many[label] - one[label]).max() < 1e-3 * spread, label
+
+
+def on_each(name: str, folder: str, modalities: tuple[str, ...], rows: np.ndarray) -> dict[str, Any]:
+    """The fit as this process of a group trains it, and what the first process of it then says alone."""
+    torch.set_num_threads(1)
+    store, made = CaseStore(folder), small.encoders(modalities, "separate")
+    trained = small.train(name, store, made, rows=rows)
+    found = small.predict(trained, store) if world.rank() == 0 else {}
+    return {"state": trained.parts[PREDICTOR].state, "history": trained.history, "found": found}
+
+
+@every_fit
+@pytest.mark.parametrize("modalities", [("derm",), ("derm", "clinic")])
+def test_two_processes_come_to_what_one_comes_to(name, modalities, tmp_path, two: Group):
+    store = small.make_store(tmp_path / "store", missing={"clinic": [1, 5, 9, 30], "derm": [2, 31]})
+    arguments = (name, str(store.folder), modalities, small.ROWS)
+    one, (first, second) = on_each(*arguments), two(on_each, *arguments)
+    for a, b in zip(one["history"], first["history"], strict=True):
+        assert b["loss"] == pytest.approx(a["loss"], rel=1e-4) and b["parts"] == pytest.approx(a["parts"], abs=1e-6)
+    near(one["found"], first["found"])
+    assert small.equal(first["state"], second["state"])
+
+
+@every_fit
+def test_a_few_cases_divide_among_processes(name, store, two: Group):
+    """Eleven cases make one batch of sixteen, whatever the number of processes."""
+    arguments = (name, str(store.folder), ("derm",), np.arange(11))
+    one, (first, _) = on_each(*arguments), two(on_each, *arguments)
+    near(one["found"], first["found"])
+
+
+@every_fit
+def test_an_absurd_rate_fails_the_stage(name, store):
+    with pytest.raises(StageFailed, match=rf"^{name}: (loss|gradient) is .*(inf|nan) at step \d of 9$"):
+        small.train(name, store, lr=10.0, weight_decay=100.0)
+
+
+@every_fit
+def test_held_out_labels_are_not_seen(name, store, tmp_path):
+    other = small.make_store(tmp_path / "store", {i: {"diagnosis": (i + 1) % 3, "veil": 0} for i in small.HELDOUT})
+    assert small.equal(small.predict(small.train(name, store), store), small.predict(small.train(name, other), other))
+
+
+@every_fit
+def test_cases_without_any_label_teach_nothing(name, store, tmp_path):
+    unknown = {i: dict.fromkeys(small.CLASSES, -1) for i in range(30, small.TRAIN)}
+    other = small.make_store(tmp_path / "store", unknown)
+    few, all_rows = small.train(name, store, rows=np.arange(30)), small.train(name, other)
+    assert small.equal(few.parts[PREDICTOR].state, all_rows.parts[PREDICTOR].state)
+    with pytest.raises(UserError, match=rf"^{name}: learns from labels, and none of the 10 training cases has one$"):
+        small.train(name, other, rows=np.arange(30, small.TRAIN))
+
+
+SHAPES = [(("derm",), "separate"), (("derm", "clinic"), "shared"), (("derm", "clinic"), "separate")]
+
+
+@every_fit
+@pytest.mark.parametrize(("modalities", "branches"), SHAPES)
+def test_modalities_and_branches(name, modalities, branches, store):
+    start = small.encoders(modalities, branches)
+    trained = small.train(name, store, start, epochs=1)
+    made = predictor(trained.parts[PREDICTOR])
+    for branch in start.branches:
+        assert not same(made.encoders.backbones[branch], start.backbones[branch])
+    assert np.isfinite(small.predict(trained, store)["diagnosis"]).all()
+    assert trained.history[0]["embedding_std"] > 0
+
+
+@every_fit
+def test_bf16_is_near(name, store):
+    full, half = small.train(name, store, epochs=1), small.train(name, store, epochs=1, precision="bf16")
+    assert half.history[0]["loss"] == pytest.approx(full.history[0]["loss"], rel=0.05)
+    assert half.history[0]["loss"] != full.history[0]["loss"]
+
+
+@every_fit
+def test_rows_without_an_image_are_refused(name, tmp_path):
+    store = small.make_store(tmp_path / "store", missing={"derm": [50]})
+    trained = small.train(name, store, epochs=1)
+    with pytest.raises(ValueError, match="without any image cannot be predicted"):
+        small.predict(trained, store)
