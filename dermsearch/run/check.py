@@ -17,6 +17,7 @@ from dermsearch.evaluate import PROTOCOLS
 from dermsearch.models.encoders import Encoders, check_encoder
 from dermsearch.models.weights import read_weights
 from dermsearch.run.loggers import check_loggers
+from dermsearch.search.propose.sampler import SAMPLERS
 from dermsearch.search.space.checks import check_pool, space_of
 from dermsearch.search.space.space import Space
 from dermsearch.storage.files import first_line
@@ -27,6 +28,7 @@ from dermsearch.study.reading import problem
 def check(study: Study) -> Space:
     """Everything that can be wrong with a study beyond its form. Costs no compute, writes nothing."""
     space = space_of(study)
+    check_sampler(study, space)
     check_encoder(study.encoder.name)
     check_size(study)
     check_labels(study, space)
@@ -57,6 +59,23 @@ def check(study: Study) -> Space:
     if study.data.source == "synthetic":
         check_images(study, space, drawn_for_training(study.data))
     return space
+
+
+def check_sampler(study: Study, space: Space) -> None:
+    """The sampler must be shipped or of an installed package, and must come to an end."""
+    search, name = study.search, study.search.sampler
+    try:
+        finite = SAMPLERS.find(name).finite
+    except UserError as error:
+        raise UserError(f"search.sampler: {error}") from None
+    if not finite and search.trials is None and search.budget is None:
+        raise UserError(f"search.trials: is missing: sampler '{name}' needs to know how many, or a budget")
+    for d in space.dimensions if finite else ():
+        if d.kind != "choice":
+            raise UserError(
+                f"curriculum.tasks.{d.name}: must be {{choice: [...]}} for sampler '{name}', not "
+                f"'{d.kind}', which goes with random and tpe"
+            )
 
 
 def check_labels(study: Study, space: Space) -> None:

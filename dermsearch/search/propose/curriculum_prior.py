@@ -18,11 +18,13 @@ from typing import Any
 import numpy as np
 
 from dermsearch.curriculum import Curriculum
+from dermsearch.search.propose.journal import Journal
 from dermsearch.search.propose.known import Known, stages
-from dermsearch.search.propose.samplers import listed
+from dermsearch.search.propose.sampler import NOTHING, Sampler
 from dermsearch.search.propose.surrogate import Surrogate, expected_improvement
 from dermsearch.search.space.dimensions import coded, draw
 from dermsearch.search.space.proposal import Choices, Proposal
+from dermsearch.study.config import Search
 
 ALONE, PREFIX = 0.5, 0.5  # prior means of the weights: a step ends half-way
 DYNAMIC = 4  # features that change with what is known: one, the task alone, the prefix, the rise
@@ -30,7 +32,6 @@ CANDIDATES = 1000  # extensions that are weighed at each depth
 FRESH, DRAWS = 8, 128  # settings of a task that are drawn for every proposal, and remembered
 
 Values = tuple[tuple[str, Any], ...]
-START = Proposal(Curriculum())
 
 
 @dataclass(frozen=True)
@@ -44,14 +45,13 @@ class Candidate:
     cost: float = 0.0  # the price of those stages
 
 
-class CurriculumPrior:
+class CurriculumPrior(Sampler):
     """Proposes one curriculum at a time, by all that the known knows."""
 
     weighs_cost = True
 
-    def __init__(self, space: Choices, known: Known, seed: int, together: int) -> None:
-        self.space, self.known, self.together = space, known, together
-        self.random = np.random.default_rng(seed)
+    def __init__(self, space: Choices, known: Known, search: Search, journal: Journal) -> None:
+        super().__init__(space, known, search, journal)
         self.place = {task: i for i, task in enumerate(space.tasks)}
         by_name = sorted(space.dimensions, key=lambda d: d.name)  # as proposals have them
         self.own = {task: [d for d in by_name if d.task == task] for task in space.tasks}
@@ -66,12 +66,11 @@ class CurriculumPrior:
         self.draws: dict[str, list[Values]] = {task: [] for task in space.tasks}
         self.pending: list[Proposal] = []  # stages that were asked for, in that order, and have no score yet
         self.seen: list[Proposal] = []  # stages that have one
-        self.rest = listed(space)
         self.following: dict[Curriculum, list[str]] = {}
 
     def batch(self) -> float:
         """The tasks alone need no answers from one another."""
-        return max(self.together, len(self.unbegun))
+        return max(self.search.round, len(self.unbegun))
 
     def propose(self) -> Proposal | None:
         """A task that nothing has begun with yet, or else what promises most per price."""
@@ -82,14 +81,14 @@ class CurriculumPrior:
             self.draws[task] = list(dict.fromkeys([*self.draws[task], *fresh]))[-DRAWS:]
         found = self._begin_with(self.unbegun.pop(0)) if self.unbegun else self._most_promising()
         if found is None:  # settings that were never drawn
-            found = next(filter(self.known.open, self.rest), None)
+            found = self.first_open()
         if found is not None:
             self.pending += [stage for stage in stages(found) if stage not in self.known.asked]
         return found
 
     def _begin_with(self, task: str) -> Proposal:
         """The shortest curriculum that starts with a task; what must follow is drawn."""
-        found = extended(START, task, self.draws[task][-1])
+        found = extended(NOTHING, task, self.draws[task][-1])
         for left in range(self.space.length[0] - 2, -1, -1):
             following = str(self.random.choice(self.space.may_follow(found.curriculum, left=left)))
             found = extended(found, following, self.draws[following][-1])
@@ -173,7 +172,7 @@ class CurriculumPrior:
         there: dict[int, list[Candidate]] = {}
         for stage, value in values.items():
             there.setdefault(len(stage.curriculum), []).append(Candidate(stage, self._scaled(value)))
-        parents = [Candidate(START, 0.0)]
+        parents = [Candidate(NOTHING, 0.0)]
         for depth in range(1, self.space.length[1] + 1):
             grown = there.get(depth, []) + self._grow(parents, options)
             yield grown
