@@ -21,9 +21,9 @@ import numpy as np
 from order_family import ADVERSARIAL, STRUCTURED, order_family
 
 from dermsearch.curriculum import Curriculum
+from dermsearch.search.propose.by_optuna import TPE
 from dermsearch.search.propose.encodings import Codes, Encoding, Slots
 from dermsearch.search.propose.replay import Table, read_table, replay
-from dermsearch.search.propose.samplers import KINDS, Kind
 from dermsearch.search.space.proposal import Choices
 from dermsearch.study.config import Search
 
@@ -137,7 +137,7 @@ def compare_encodings(found_in: dict[str, Draw], repeats: int) -> None:
     for name, draw in found_in.items():
         cells = ""
         for encoding in kinds.values():
-            KINDS["tpe"] = Kind("TPESampler", encoding)
+            TPE.encoding = encoding
             found = costs(draw, "tpe", repeats)
             cells += f"{np.median(found):>8.1f}{np.mean(found):>8.1f}"
         print(f"{name:26}{cells}", flush=True)

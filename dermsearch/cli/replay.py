@@ -46,15 +46,14 @@ def replay(
     A stage counts once, however many curricula begin with it; 'without sharing' every proposal trains all of its
     stages. Only curricula that the table has are proposed. Regret is how far the best so far is from the best.
     """
-    from typing import get_args
 
+    from dermsearch.search.propose.sampler import SAMPLERS
     from dermsearch.study.config import Search
 
-    known = get_args(Search.model_fields["sampler"].annotation)
     names = sampler or ["grid", "random", "tpe", "curriculum_prior"]
     for name in names:
-        if name not in known:
-            raise UserError(f"--sampler: '{name}' is not a sampler; {nearest(name, known)}")
+        if name not in SAMPLERS:
+            raise UserError(f"--sampler: '{name}' is not a sampler; {nearest(name, SAMPLERS.names())}")
     from rich import box
     from rich.console import Console
     from rich.progress import track

@@ -19,6 +19,7 @@ from dermsearch.evaluate.base import PROTOCOLS, check_objective
 from dermsearch.models.encoders import Encoders, check_encoder
 from dermsearch.run.loggers import check_loggers
 from dermsearch.run.roots import check_weights
+from dermsearch.search.propose.sampler import SAMPLERS
 from dermsearch.search.space.checks import check_pool, space_of
 from dermsearch.search.space.space import Space
 from dermsearch.study.config import Downstream, Study
@@ -29,6 +30,7 @@ from dermsearch.study.wording import problem
 def check(study: Study) -> Space:
     """Everything that can be wrong with a study beyond its form. Costs no compute, writes nothing."""
     space = space_of(study)
+    check_sampler(study, space)
     for name, data in study.sets.items():
         check_data(study, name, data)
     for root in study.encoder.roots:
@@ -109,6 +111,23 @@ def check_wanted(study: Study) -> None:
             raise UserError(
                 f"objective.label: must be one of {', '.join(labels)}, not '{objective.label}'; "
                 f"{nearest(objective.label, labels)}"
+            )
+
+
+def check_sampler(study: Study, space: Space) -> None:
+    """The sampler must be shipped or of an installed package, and must come to an end."""
+    search, name = study.search, study.search.sampler
+    try:
+        finite = SAMPLERS.find(name).finite
+    except UserError as error:
+        raise UserError(f"search.sampler: {error}") from None
+    if not finite and search.trials is None and search.budget is None:
+        raise UserError(f"search.trials: is missing: sampler '{name}' needs to know how many, or a budget")
+    for d in space.dimensions if finite else ():
+        if d.kind != "choice":
+            raise UserError(
+                f"curriculum.tasks.{d.name}: must be {{choice: [...]}} for sampler '{name}', not "
+                f"'{d.kind}', which goes with random and tpe"
             )
 
 

@@ -110,7 +110,7 @@ Epoch = Annotated[int, Field(ge=1, le=100_000)]
 class Search(Section):
     """Who proposes curricula, how many, and with which replicates."""
 
-    sampler: Literal["grid", "random", "tpe", "curriculum_prior", "gp", "cmaes", "nsgaii", "nsgaiii", "qmc"] = "grid"
+    sampler: Name = "grid"  # shipped, or of an installed package
     trials: int | None = Field(default=None, ge=1, le=100_000)  # proposals; grid needs none
     budget: Limits | None = None
     seeds: Annotated[tuple[Seed, ...], Field(strict=False, min_length=1, max_length=100)] = (0,)
@@ -145,12 +145,6 @@ class Search(Section):
             twice = next(seed for seed in value if value.count(seed) > 1)
             raise ValueError(f"must name each seed once; {twice} comes twice and would be no replicate")
         return value
-
-    @model_validator(mode="after")
-    def _budget(self) -> Search:
-        if self.sampler != "grid" and self.trials is None and self.budget is None:
-            raise ValueError(f"trials: is missing: sampler '{self.sampler}' needs to know how many, or a budget")
-        return self
 
 
 class Compute(Section):

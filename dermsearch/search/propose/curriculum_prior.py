@@ -18,11 +18,13 @@ from typing import Any
 import numpy as np
 
 from dermsearch.curriculum import Curriculum
+from dermsearch.search.propose.journal import Journal
 from dermsearch.search.propose.known import Known, stages
-from dermsearch.search.propose.samplers import listed
+from dermsearch.search.propose.sampler import Sampler
 from dermsearch.search.propose.surrogate import Surrogate, expected_improvement
 from dermsearch.search.space.dimensions import ROOT, coded, draw
 from dermsearch.search.space.proposal import Choices, Proposal
+from dermsearch.study.config import Search
 
 ALONE, PREFIX = 0.5, 0.5  # prior means of the weights: a step ends half-way
 DYNAMIC = 4  # features that change with what is known: one, the task alone, the prefix, the rise
@@ -30,7 +32,6 @@ CANDIDATES = 1000  # extensions that are weighed at each depth
 FRESH, DRAWS = 8, 128  # settings of a task that are drawn for every proposal, and remembered
 
 Values = tuple[tuple[str, Any], ...]
-START = Proposal(Curriculum())
 
 
 @dataclass(frozen=True)
@@ -44,14 +45,13 @@ class Candidate:
     cost: float = 0.0  # the price of those stages
 
 
-class CurriculumPrior:
+class CurriculumPrior(Sampler):
     """Proposes one curriculum at a time, by all that the known knows."""
 
     weighs_cost = True
 
-    def __init__(self, space: Choices, known: Known, seed: int, together: int) -> None:
-        self.space, self.known, self.together = space, known, together
-        self.random = np.random.default_rng(seed)
+    def __init__(self, space: Choices, known: Known, search: Search, journal: Journal) -> None:
+        super().__init__(space, known, search, journal)
         self.place = {task: i for i, task in enumerate(space.tasks)}
         by_name = sorted(space.dimensions, key=lambda d: d.name)  # as proposals have them
         self.own = {task: [d for d in by_name if d.task == task] for task in space.tasks}
@@ -63,18 +63,17 @@ class CurriculumPrior:
         self.start = np.zeros(at)
         self.start[1:3] = ALONE, PREFIX
         self.roots = [d for d in by_name if d.name == ROOT]
-        self.starts = [Proposal(Curriculum(), ((ROOT, root),)) for d in self.roots for root in d.values] or [START]
+        self.starts = [Proposal(Curriculum(), ((ROOT, root),)) for d in self.roots for root in d.values] or [NOTHING]
         first = space.may_follow(Curriculum(), left=space.length[0] - 1)
         self.unbegun = [(start, task) for task in first for start in self.starts]
         self.draws: dict[str, list[Values]] = {task: [] for task in space.tasks}
         self.pending: list[Proposal] = []  # stages that were asked for, in that order, and have no score yet
         self.seen: list[Proposal] = []  # stages that have one
-        self.rest = listed(space)
         self.following: dict[Curriculum, list[str]] = {}
 
     def batch(self) -> float:
         """The tasks alone need no answers from one another."""
-        return max(self.together, len(self.unbegun))
+        return max(self.search.round, len(self.unbegun))
 
     def propose(self) -> Proposal | None:
         """A task that nothing has begun with yet, or else what promises most per price."""
@@ -85,7 +84,7 @@ class CurriculumPrior:
             self.draws[task] = list(dict.fromkeys([*self.draws[task], *fresh]))[-DRAWS:]
         found = self._begin_with(*self.unbegun.pop(0)) if self.unbegun else self._most_promising()
         if found is None:  # settings that were never drawn
-            found = next(filter(self.known.open, self.rest), None)
+            found = self.first_open()
         if found is not None:
             self.pending += [stage for stage in stages(found) if stage not in self.known.asked]
         return found

@@ -14,11 +14,10 @@ from pathlib import Path
 
 import optuna
 
-from dermsearch.search.propose.curriculum_prior import CurriculumPrior
 from dermsearch.search.propose.journal import Journal
 from dermsearch.search.propose.known import Known, stages
 from dermsearch.search.propose.pruners import Marks
-from dermsearch.search.propose.samplers import KINDS, ROUTINE, ByOptuna, Drawn, Listed, Sampler, optuna_sampler
+from dermsearch.search.propose.sampler import SAMPLERS, Sampler
 from dermsearch.search.space.proposal import Choices, Proposal
 from dermsearch.study.config import Search
 
@@ -47,19 +46,11 @@ class Proposer:
     ) -> None:
         self.space, self.search = space, search
         self.known = Known(price, sharing)
-        kind = KINDS.get(search.sampler, ROUTINE)
-        sampler, self.marks = optuna_sampler(kind, search.sampler_seed), Marks(search, space.length[1])
-        self.journal = Journal(space, sampler, kind.encoding, journal, self.marks.pruner())
+        sampler, self.marks = SAMPLERS.find(search.sampler), Marks(search, space.length[1])
+        behind = sampler.optuna(search.sampler_seed)
+        self.journal = Journal(space, behind, sampler.encoding, journal, self.marks.pruner())
         self.reported: dict[Proposal, dict[int, float]] = {}  # by step: what a pruner was told of each prefix
-        self.sampler: Sampler
-        if search.sampler == "grid":
-            self.sampler = Listed(space, self.known)
-        elif search.sampler == "random":
-            self.sampler = Drawn(space, self.known, search.sampler_seed)
-        elif search.sampler == "curriculum_prior":
-            self.sampler = CurriculumPrior(space, self.known, search.sampler_seed, search.round)
-        else:
-            self.sampler = ByOptuna(space, self.known, self.journal, search.round)
+        self.sampler: Sampler = sampler(space, self.known, search, self.journal)
         self.asked = 0
         self.journal.write(at_once=True)
 
@@ -79,7 +70,7 @@ class Proposer:
         limit = min(left, self.sampler.batch())
         if self.search.pruner != "none":  # it learns from what is finished, whoever proposes
             limit = min(limit, self.search.round)
-        elif limit == math.inf and self.search.sampler != "grid":  # a budget ends it, not a number of proposals
+        elif limit == math.inf and not self.sampler.finite:  # a budget ends it, not a number of proposals
             limit = self.search.round
         found: list[Asked] = []
         while len(found) < limit and (proposal := self._next()) is not None:

@@ -18,7 +18,7 @@ from dermsearch.study.config import Search
 
 
 @dataclass(frozen=True)
-class Kind:
+class Pruner:
     """One of Optuna's pruners, and how it is used here."""
 
     name: str  # of the class
@@ -27,12 +27,12 @@ class Kind:
     per_seed: bool = False
 
 
-KINDS = {
-    "median": Kind("MedianPruner"),
+PRUNERS = {
+    "median": Pruner("MedianPruner"),
     # Curricula have a handful of steps, so what halves at every doubling is looked at steps 1, 2, 4 and 8.
-    "halving": Kind("SuccessiveHalvingPruner", {"min_resource": 1, "reduction_factor": 2}),
-    "hyperband": Kind("HyperbandPruner", {"min_resource": 1, "reduction_factor": 2}, most="max_resource"),
-    "wilcoxon": Kind("WilcoxonPruner", {"p_threshold": 0.1}, per_seed=True),
+    "halving": Pruner("SuccessiveHalvingPruner", {"min_resource": 1, "reduction_factor": 2}),
+    "hyperband": Pruner("HyperbandPruner", {"min_resource": 1, "reduction_factor": 2}, most="max_resource"),
+    "wilcoxon": Pruner("WilcoxonPruner", {"p_threshold": 0.1}, per_seed=True),
 }
 
 
@@ -40,7 +40,7 @@ class Marks:
     """Where the scores of a study's proposals stand in the eyes of its pruner."""
 
     def __init__(self, search: Search, longest: int) -> None:
-        self.kind, self.seeds = KINDS.get(search.pruner), len(search.seeds)
+        self.kind, self.seeds = PRUNERS.get(search.pruner), len(search.seeds)
         self.each = len(search.rungs) + 1  # looks at one stage
         self.last = longest * self.each
         self.per_seed = self.kind is not None and self.kind.per_seed

@@ -34,13 +34,6 @@ def space_of(study: Study) -> Space:
             behind = "behind the epochs after which rates are chosen"
             where = f"below {most}, the longest stage's epochs" if rung >= most else behind
             raise UserError(f"search.rungs: must lie {where}, not at {rung}, where no stage would be looked at")
-    if search.sampler == "grid":
-        for d in space.dimensions:
-            if d.kind != "choice":
-                raise UserError(
-                    f"curriculum.tasks.{d.name}: must be {{choice: [...]}} for sampler 'grid', not "
-                    f"'{d.kind}', which goes with random and tpe"
-                )
     return space
 
 

@@ -4,25 +4,34 @@ from __future__ import annotations
 
 import itertools
 import time
+from typing import Any
 
 import numpy as np
 import pytest
 
 from dermsearch.curriculum import Curriculum
 from dermsearch.search.propose.curriculum_prior import CurriculumPrior
-from dermsearch.search.propose.known import Known, stages
+from dermsearch.search.propose.known import stages
+from dermsearch.search.propose.proposer import Proposer
 from dermsearch.search.propose.replay import TableSpace
 from dermsearch.search.propose.surrogate import Surrogate, expected_improvement
 from dermsearch.search.space.dimensions import Dimension
 from dermsearch.search.space.proposal import Proposal
+from dermsearch.study.config import Search
 
 ALONE = {"a": 60.0, "b": 64.0, "c": 70.0}
 
 
-def prior_of(tasks: list[str], longest: int = 2, price: object = None) -> CurriculumPrior:
+def prior_of(tasks: list[str], longest: int = 2, price: Any = None) -> CurriculumPrior:
     chains = (Curriculum(c) for n in range(1, longest + 1) for c in itertools.permutations(tasks, n))
     space = TableSpace(dict.fromkeys(chains, 0.0), tasks)
-    return CurriculumPrior(space, Known(price), seed=0, together=1)  # type: ignore[arg-type]
+    return sampler_of(space, price)
+
+
+def sampler_of(space: TableSpace, price: Any = None) -> CurriculumPrior:
+    sampler = Proposer(space, Search(sampler="curriculum_prior", trials=1, round=1), None, price).sampler
+    assert isinstance(sampler, CurriculumPrior)
+    return sampler
 
 
 def tell(prior: CurriculumPrior, **scores: float) -> None:
@@ -88,7 +97,7 @@ def test_settings_are_searched_where_they_pay() -> None:
     """The score falls with the distance of a rate from 0.1; later draws gather there."""
     prior = prior_of(["a", "b"])
     prior.space.dimensions.append(Dimension("a.lr", "log", (0.001, 10.0)))
-    prior = CurriculumPrior(prior.space, Known(), seed=0, together=1)
+    prior = sampler_of(prior.space)
     misses = []  # in powers of ten
     for _ in range(60):
         proposal = prior.propose()
@@ -104,7 +113,7 @@ def test_settings_are_searched_where_they_pay() -> None:
 def test_settings_that_were_tried_are_known_again_in_whatever_order_the_study_lists_them() -> None:
     prior = prior_of(["a", "b"])
     prior.space.dimensions += [Dimension("a.z", "log", (0.01, 1.0)), Dimension("a.b", "log", (0.01, 1.0))]
-    prior = CurriculumPrior(prior.space, Known(), seed=0, together=1)
+    prior = sampler_of(prior.space)
     ask(prior)
     *tried, new, latest = prior.draws["a"]
     for values in (*tried, latest):
@@ -136,9 +145,6 @@ def test_expected_improvement() -> None:
 
 def test_a_proposal_among_ten_thousand_takes_no_longer_than_a_blink() -> None:
     """22 tasks in curricula of up to three: 9,724 stages. Bookkeeping alone is timed by random."""
-    from dermsearch.search.propose.proposer import Proposer
-    from dermsearch.study.config import Search
-
     tasks = [f"t{i}" for i in range(22)]
     chains = {Curriculum(c): 0.0 for n in (1, 2, 3) for c in itertools.permutations(tasks, n)}
     space = TableSpace(chains, tasks)
@@ -148,7 +154,7 @@ def test_a_proposal_among_ten_thousand_takes_no_longer_than_a_blink() -> None:
     for one in asked:
         proposer.tell(one, [0.5] * len(one.proposal.curriculum))
     assert (time.process_time() - began) / len(asked) < 0.005
-    prior = CurriculumPrior(space, Known(), seed=0, together=1)
+    prior = sampler_of(space)
     draw = np.random.default_rng(0)
     taken = []
     for _ in range(32):

@@ -204,7 +204,6 @@ def test_the_journal_tells_of_all_that_was_finished_when_the_budget_ended(limite
         ({"search__budget": {"stages": 0}}, "greater than or equal to 1"),
         ({"search__budget": {"minutes": 3}}, "Extra inputs"),
         ({"search__budget": {"gpu_hours": 3.0}}, "goes with compute.gpus, which is 0"),
-        ({"search__sampler": "tpe"}, "or a budget"),
     ],
 )
 def test_a_budget_that_cannot_be_is_refused(changes: dict[str, Any], said: str) -> None:
