@@ -53,6 +53,7 @@ def tuned(given: Given, handover: Any = None, seed: int = 0, **config: Any) -> d
     return {(r["label"], r["class"], r["metric"]): r["value"] for r in rows}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("modalities", "branches"),
     [(("derm",), "shared"), (("derm", "clinic"), "separate"), (("derm", "clinic"), "shared")],
@@ -69,6 +70,7 @@ def test_any_branches_are_trained_on_a_copy(folder: Path, modalities: tuple[str,
     assert found != tuned(given, seed=1)
 
 
+@pytest.mark.slow
 def test_encoders_learn_and_not_only_the_heads(folder: Path) -> None:
     """Half of 300 images are painted: fine-tuning finds out which, from a colour that random encoders barely show."""
     features, images = make(folder, cases=300)
