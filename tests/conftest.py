@@ -1,4 +1,7 @@
-"""Tests run side by side in two processes; a test that measures time or memory runs alone."""
+"""Tests run side by side in two processes; a test that measures time or memory runs alone.
+
+`pytest -m "not slow"` is the fast part: no whole runs, no kills, hardly any group of processes.
+"""
 
 from __future__ import annotations
 
@@ -21,6 +24,7 @@ DOORS = Path(tempfile.gettempdir())
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "alone: measures time or memory, so no other test runs beside it")
+    config.addinivalue_line("markers", 'slow: takes seconds or starts much; pytest -m "not slow" leaves it out')
 
 
 @contextmanager

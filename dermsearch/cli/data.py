@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from dermsearch.cli.console import aside
 from dermsearch.errors import UserError
 
 if TYPE_CHECKING:
@@ -98,8 +98,6 @@ def prepare(
 
     Killed or interrupted, the same command continues. What cannot be used is left out and listed with reasons.
     """
-    from rich.console import Console
-
     from dermsearch.data.decode.image import Form
     from dermsearch.data.prepare.engines import on_cores
     from dermsearch.data.prepare.prepare import Order
@@ -144,7 +142,7 @@ def prepare(
         engine = on_cluster(address)
     else:
         engine = on_cores(workers or os.cpu_count() or 1)
-    console = Console(stderr=True) if sys.stderr.isatty() else Console(stderr=True, width=110)
+    console = aside()
     try:
         with Bar(console) as bar:
             _finished(order, engine, bar)
@@ -154,6 +152,8 @@ def prepare(
 
 
 def _finished(order: Order, engine: Any, bar: Any) -> None:
+    from rich.filesize import decimal
+
     from dermsearch.data.prepare.prepare import prepare as make
 
     started = time.monotonic()
@@ -163,7 +163,7 @@ def _finished(order: Order, engine: Any, bar: Any) -> None:
     if not bar.started:
         bar.say(f"{order.store}: is there already, made in the same way: {manifest['cases']:,} cases.")
         return
-    bar.say(f"{order.store}: {manifest['cases']:,} cases in {seconds:.1f} s, {manifest['bytes'] / 1e6:,.0f} MB.")
+    bar.say(f"{order.store}: {manifest['cases']:,} cases in {seconds:.1f} s, {decimal(manifest['bytes'])}.")
     if odd:
         kinds = ", ".join(f"{count:,} {kind}" for kind, count in odd.items())
         bar.say(f"Odd or bad: {kinds}. `dermsearch data describe {order.store}` tells more.")
@@ -222,14 +222,14 @@ def mix(
     ] = None,
 ) -> None:
     """Join stores into one for pre-training; every image keeps its modality."""
-    from rich.console import Console
+    from rich.filesize import decimal
 
     from dermsearch.data.prepare.mix import mix as join
     from dermsearch.data.prepare.progress import Bar
 
-    with Bar(Console(stderr=True)) as bar:
+    with Bar(aside()) as bar:
         manifest = join(list(stores), output, list(without or ()), bar)
-        bar.say(f"{output}: {manifest['cases']:,} cases, {manifest['bytes'] / 1e6:,.0f} MB.")
+        bar.say(f"{output}: {manifest['cases']:,} cases, {decimal(manifest['bytes'])}.")
 
 
 def _fetched(uri: str) -> Path:

@@ -8,19 +8,17 @@ import os
 import sys
 from contextlib import redirect_stdout
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from dermsearch import __version__
+from dermsearch.cli.console import aside, paper
 from dermsearch.cli.data import data_app
 from dermsearch.cli.replay import replay
 from dermsearch.cli.results import explain, results_app
 from dermsearch.cli.store import store_app
 from dermsearch.errors import UserError
-
-if TYPE_CHECKING:
-    from rich.console import Console
 
 app = typer.Typer(
     help="Which self-supervised curriculum is worth your GPU-weeks? Search it, on a laptop or a Ray cluster.",
@@ -61,7 +59,6 @@ QuickArg = Annotated[
 ]
 FAILED, INTERRUPTED = 3, 130
 FULL = (errno.ENOSPC, errno.EDQUOT)  # a disk or a quota that is used up, wherever in a run
-WIDTH = 110  # of what is not a terminal
 
 
 @app.command()
@@ -83,8 +80,6 @@ def run(
     Killed or interrupted, the same command continues where it was. Exit code 0: all stages came through; 2: the
     study or the command is wrong, nothing was started; 3: some stages failed, the rest is there.
     """
-    from rich.console import Console
-
     from dermsearch.study.load import load_study, located
 
     settings = load_study(study, overrides or [], quick)
@@ -92,7 +87,7 @@ def run(
         raise UserError("--address: joins a Ray cluster, but compute.engine is 'inline'")
     from dermsearch.run.run import run_study
 
-    console = Console(stderr=True) if sys.stderr.isatty() else Console(stderr=True, width=WIDTH)
+    console = aside()
     folder = out or Path("results") / settings.name
     try:
         # Ray tells of a worker's death on standard output, which belongs to the results.
@@ -114,21 +109,18 @@ def run(
     took = f"{outcome.summary['seconds']:.0f} s"
     console.print(
         f"Stages: {', '.join(became)} in {took}. Tables and {sum(p.suffix == '.png' for p in drawn)} figures: {folder}",
-        highlight=False,
         soft_wrap=True,
     )
     if said := outcome.summary["budget"]["said"]:
-        console.print(
-            f"Ended: {said}. The same command with a larger search.budget continues.", highlight=False, soft_wrap=True
-        )
+        console.print(f"Ended: {said}. The same command with a larger search.budget continues.", soft_wrap=True)
     board = render(rows, title=settings.name)
-    (console if as_json else _paper()).print(board)
+    (console if as_json else paper()).print(board)
     if as_json:
         print(json.dumps({**outcome.summary, **summary(rows)}, indent=2))
     if outcome.failed:
         first = outcome.failed[0]
         others = f" (and {len(outcome.failed) - 1} more)" if len(outcome.failed) > 1 else ""
-        console.print(f"Failed: {first[0]}: {first[1]}{others}", style="red", highlight=False, soft_wrap=True)
+        console.print(f"Failed: {first[0]}: {first[1]}{others}", style="red", soft_wrap=True)
         raise typer.Exit(FAILED)
 
 
@@ -169,18 +161,11 @@ def leaderboard(
 
     results = load(folder)
     rows = make(results, protocol=protocol, metric=metric, label=label)
-    _paper().print(render(rows, title=results.study.get("name", str(folder))))
+    paper().print(render(rows, title=results.study.get("name", str(folder))))
 
 
 app.command()(explain)
 app.command()(replay)
-
-
-def _paper() -> Console:
-    """Standard output: as wide as the terminal, and wide enough for a table where it is a file or a pipe."""
-    from rich.console import Console
-
-    return Console() if sys.stdout.isatty() else Console(width=WIDTH)
 
 
 def main() -> None:

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import csv
-import math
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from dermsearch.cli.console import aside, paper
 from dermsearch.errors import UserError, nearest
 
 if TYPE_CHECKING:
-    from dermsearch.search.propose.replay import Cost, Replayed
-
-WIDTH = 110  # of what is not a terminal
+    from dermsearch.search.propose.replay import Replayed
 
 
 def replay(
@@ -57,69 +53,32 @@ def replay(
     from rich import box
     from rich.console import Console
     from rich.progress import track
-    from rich.table import Table
 
     from dermsearch.search.propose.replay import cost, read_table
     from dermsearch.search.propose.replay import replay as search
+    from dermsearch.search.propose.replay_text import render, write_csv
 
     scores = read_table(table)
     runs: dict[tuple[str, bool], list[Replayed]] = {}
-    aside = Console(stderr=True)
+    told = aside()
     for name in names:
         settings = Search.model_validate({"sampler": name, "trials": len(scores), "round": together})
         for sharing in (True, False):
             seeds = track(
                 range(repeats),
                 f"{name}, {'shared' if sharing else 'alone'}",
-                console=aside,
+                console=told,
                 transient=True,
-                disable=not aside.is_terminal,
+                disable=not told.is_terminal,
             )
             runs[name, sharing] = [search(scores, settings, s, sharing, to_the_end=True) for s in seeds]
-    found = {which: cost(scores, of) for which, of in runs.items()}
-    first = next(iter(found.values()))
-    best = max(scores, key=lambda c: scores[c])
-    title = f"{table}: stages until {best} is found, the best of {len(scores)} curricula"
-    note = (
-        f"median and 90th percentile of {repeats} searches; fewer: than the {first.exhaustive} stages of "
-        "every curriculum trained whole\n"
-        "after: how far the best by then is from the best of all, mean over the searches, points"
-    )
-    shown = Table(title=title, caption=note, caption_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    for column in ("sampler", "stages", "median", "90 %", "fewer", *(f"after {n}" for n in first.regret)):
-        shown.add_column(column, justify="left" if column in ("sampler", "stages") else "right", no_wrap=True)
-    for (name, sharing), c in found.items():
-        fewer = f"{c.exhaustive / c.median:.1f} x"
-        regrets = (f"{100 * r:.1f}" for r in c.regret.values())
-        shown.add_row(name, "shared" if sharing else "alone", told(c.median), told(c.ninetieth), fewer, *regrets)
-    console = Console() if sys.stdout.isatty() else Console(width=WIDTH)
-    console.print(shown)
+    costs = {which: cost(scores, of) for which, of in runs.items()}
+    console = paper()
+    console.print(render(table, scores, costs, repeats))
     if out is not None:
-        write(out, table, repeats, found)
+        write_csv(out, table, costs, repeats)
     if figure is not None:
         from dermsearch.search.propose.replay_picture import replay_figure
 
         for path in replay_figure(table, scores, runs, figure):
             console.print(str(path), soft_wrap=True)
-
-
-def told(stages: float) -> str:
-    """A number of stages; a search that ended without the best took endless ones."""
-    return f"{stages:g}" if math.isfinite(stages) else "never"
-
-
-def write(path: Path, table: str, repeats: int, found: dict[tuple[str, bool], Cost]) -> None:
-    """One row per number."""
-    try:
-        with path.open("w", newline="", encoding="utf-8") as file:
-            rows = csv.writer(file)
-            rows.writerow(["table", "sampler", "sharing", "repeats", "measure", "stages", "value"])
-            for (name, sharing), c in found.items():
-                head = [table, name, "yes" if sharing else "no", repeats]
-                rows.writerow([*head, "found", "", c.found])
-                rows.writerow([*head, "median", "", c.median])
-                rows.writerow([*head, "ninetieth", "", c.ninetieth])
-                rows.writerow([*head, "exhaustive", "", c.exhaustive])
-                rows.writerows([*head, "regret", stages, value] for stages, value in c.regret.items())
-    except OSError as error:
-        raise UserError(f"--csv: '{path}' cannot be written to: {error.strerror}") from None

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from dermsearch.cli.console import paper
+
 results_app = typer.Typer(help="Look into results: a paper's table, your own, or a study's.", no_args_is_help=True)
 INCONSISTENT = 1
-WIDTH = 110  # of what is not a terminal
 
 
 @results_app.callback()
@@ -76,14 +76,12 @@ def explain(
 
     From the tables alone. Every effect has an interval; what the curricula cannot tell is said to be untold.
     """
-    from rich.console import Console
-
     from dermsearch.results.explain.evidence import gather
     from dermsearch.results.explain.explain import explain as make
     from dermsearch.results.explain.text import render, write_csv
 
     found = make(gather(source, protocol, metric, label))
-    console = Console(highlight=False) if sys.stdout.isatty() else Console(width=WIDTH, highlight=False)
+    console = paper()
     for part in render(found):
         console.print(part, markup=False)
     if table is not None:

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from dermsearch.cli.console import aside, paper
+
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from dermsearch.upkeep.inventory import Item, Used
 
 store_app = typer.Typer(help="Look after a stage store: list, verify and clean it.", no_args_is_help=True)
@@ -21,6 +25,7 @@ StudiesOption = Annotated[
 ]
 FAILED = 1
 SHOWN = 25  # stages, unless all are asked for
+WIDTH = 140  # of what is not a terminal
 
 
 @store_app.command("list")
@@ -30,10 +35,9 @@ def list_(
     every: Annotated[bool, typer.Option("--all", help="Show every stage, not the latest only.")] = False,
 ) -> None:
     """Show the stages of a store, by which study each was made (with --studies: is used), and what takes the space."""
-    from rich.console import Console
+    from rich.filesize import decimal
     from rich.table import Table
 
-    from dermsearch.data.store.card import size
     from dermsearch.storage.stages import StageStore
     from dermsearch.upkeep.inventory import STAGE, curriculum, items, manifests
 
@@ -47,13 +51,14 @@ def list_(
         names = used.stages.get(item.key, ()) if used else [about.get("study", "")]
         made = about["made"].replace("T", " ").removesuffix("Z") if "made" in about else ""
         title = curriculum(item.key, known)
-        table.add_row(title, str(about.get("seed", "")), size(item.bytes), made, ", ".join(sorted(names)), item.key[:8])
-    console = Console() if sys.stdout.isatty() else Console(width=140)
+        table.add_row(
+            title, str(about.get("seed", "")), decimal(item.bytes), made, ", ".join(sorted(names)), item.key[:8]
+        )
+    console = paper(WIDTH)
     console.print(table)
     if len(stages) > table.row_count:
         console.print(f"... and {len(stages) - table.row_count:,} older ones; --all shows them")
-    print()
-    print("\n".join(_totals(found)))
+    console.print("", _totals(found))
 
 
 @store_app.command()
@@ -64,11 +69,16 @@ def verify(
     ] = False,
 ) -> None:
     """Read every file and compare it with its checksum. Exit code 1 where something is damaged and left there."""
+    from rich.progress import Progress
+
     from dermsearch.storage.stages import StageStore
     from dermsearch.upkeep import upkeep
 
     opened = StageStore(store, create=False)
-    faults = upkeep.verify(opened, _counter())
+    told = aside()
+    with Progress(console=told, transient=True, disable=not told.is_terminal) as bar:
+        reading = bar.add_task("reading", total=None)
+        faults = upkeep.verify(opened, lambda done, of: bar.update(reading, completed=done, total=of))
     for fault in faults:
         print(f"{fault.file} {fault.what}")
     if not faults:
@@ -95,7 +105,8 @@ def gc(
     Without --studies only what is of use to none: states of finished stages, half-written files, what was damaged.
     With them also stages, judgements, starting weights and case stores that none of their tables name.
     """
-    from dermsearch.data.store.card import size
+    from rich.filesize import decimal
+
     from dermsearch.storage.stages import StageStore
     from dermsearch.upkeep import upkeep
 
@@ -105,16 +116,15 @@ def gc(
         print("Nothing to delete.")
         return
     for item in found:
-        print(f"{item.name}  {size(item.bytes)}, {(time.time() - item.written) / 86400:.1f} days old")
-    print()
-    print("\n".join(_totals(found)))
+        print(f"{item.name}  {decimal(item.bytes)}, {(time.time() - item.written) / 86400:.1f} days old")
+    paper().print("", _totals(found))
     if not yes and not sys.stdin.isatty():
         print("Nothing was deleted: --yes deletes it.")
         return
     if yes or typer.confirm("Delete it?"):
         for item in found:
             upkeep.delete(opened, item)
-        print(f"Deleted: {size(sum(i.bytes for i in found))}.")
+        print(f"Deleted: {decimal(sum(i.bytes for i in found))}.")
 
 
 def _used(studies: list[Path] | None) -> Used | None:
@@ -123,23 +133,18 @@ def _used(studies: list[Path] | None) -> Used | None:
     return used_by(studies) if studies else None
 
 
-def _totals(found: Iterable[Item]) -> Iterable[str]:
-    """A line per kind: how many and how large."""
-    from dermsearch.data.store.card import size
+def _totals(found: Iterable[Item]) -> Table:
+    """A row per kind: how many and how large."""
+    from rich.filesize import decimal
+    from rich.table import Table
+
     from dermsearch.upkeep.inventory import KINDS
 
-    by_kind: dict[str, list[Item]] = {kind: [] for kind in KINDS}
-    for item in found:
-        by_kind[item.kind].append(item)
-    for kind, own in by_kind.items():
+    every = list(found)
+    by_kind = {kind: [item for item in every if item.kind == kind] for kind in KINDS}
+    table = Table.grid("", "", "", padding=(0, 2, 0, 0))
+    table.columns[0].justify = table.columns[2].justify = "right"
+    for kind, own in {**by_kind, "in all": every}.items():
         if own:
-            yield f"{len(own):>7,}  {kind:<22} {size(sum(i.bytes for i in own)):>9}"
-    every = [i for own in by_kind.values() for i in own]
-    yield f"{len(every):>7,}  {'in all':<22} {size(sum(i.bytes for i in every)):>9}"
-
-
-def _counter() -> Callable[[int, int], None]:
-    """On a terminal, how far the reading is."""
-    if not sys.stderr.isatty():
-        return lambda done, of: None
-    return lambda done, of: print(f"\r{done:,} of {of:,}", end="\n" if done == of else "", file=sys.stderr)
+            table.add_row(f"{len(own):,}", kind, decimal(sum(i.bytes for i in own)))
+    return table

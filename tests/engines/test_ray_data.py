@@ -17,6 +17,8 @@ from dermsearch.data.prepare.prepare import Order, prepare
 from dermsearch.data.prepare.progress import Silent
 from dermsearch.data.store.splits import Split
 
+pytestmark = pytest.mark.slow
+
 SIDE = 1000  # at this size a shard holds 16 cases
 # In a process of its own: Ray ends a process that waits for a cluster which is gone.
 DRIVER = """

@@ -196,6 +196,7 @@ def patients(rng: np.random.Generator, number: int = 60) -> tuple:
     return groups, truth, np.stack([1 - score, score], axis=1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("metric", ["auc", "balanced_accuracy", "macro_f1"])
 def test_interval_covers_the_true_value(metric: str) -> None:
     rng = np.random.default_rng(11)

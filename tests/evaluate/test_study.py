@@ -17,6 +17,8 @@ from dermsearch.results.tables.measure import choose, read_scores
 from dermsearch.run.check import check
 from dermsearch.study.load import load_study
 
+pytestmark = pytest.mark.slow
+
 MODALITIES = "data.modalities=[derm,clinic]"
 PAIRS = "downstream={pairs: {}, linear: {}}"
 

@@ -40,6 +40,7 @@ def run(kind: str, settings: dict[str, Any]) -> dict[str, torch.Tensor]:
     return {k: v.detach() for k, v in found.items()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", SHAPES)
 @pytest.mark.parametrize("settings", SETTINGS, ids=str)
 def test_equals_the_whole_batch(kind, settings, two: Group):
@@ -50,6 +51,7 @@ def test_equals_the_whole_batch(kind, settings, two: Group):
             torch.testing.assert_close(part[name], value, rtol=1e-4, atol=1e-5, msg=lambda m, n=name: f"{n}: {m}")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", SHAPES)
 def test_equals_the_whole_batch_on_four(kind, four: Group):
     whole = run(kind, {})

@@ -128,6 +128,7 @@ def share(temperature: float) -> dict[str, torch.Tensor]:
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("temperature", [0.1, 0.5])
 def test_one_loss_and_one_gradient_on_any_number_of_processes(temperature, two: Group, four: Group):
     one = share(temperature)

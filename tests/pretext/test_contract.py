@@ -101,6 +101,7 @@ class Interrupted(Exception):
     pass
 
 
+@pytest.mark.slow
 @every_task
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
 def test_resuming_after_every_epoch_changes_nothing(name, optimizer, store):

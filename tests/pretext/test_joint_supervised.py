@@ -131,6 +131,7 @@ def uneven() -> tuple[float, float, list[list[float]]]:
     return float(value.detach()), float(accuracy), logits.grad.tolist()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [2, 4])
 def test_mean_is_over_the_labelled_rows_of_all_processes(size, request):
     group: Group = request.getfixturevalue({2: "two", 4: "four"}[size])

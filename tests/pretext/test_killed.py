@@ -15,6 +15,8 @@ from dermsearch.pretext.base import find_task
 from dermsearch.storage.stages import PartialStage, StageStore
 from dermsearch.training.stage import train_stage
 
+pytestmark = pytest.mark.slow
+
 STEPS = 9  # three epochs of three
 context = get_context("forkserver")
 context.set_forkserver_preload(["torch", "lightly.loss", "pretext.tiny"])

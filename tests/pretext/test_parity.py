@@ -18,6 +18,8 @@ from dermsearch.pretext.base import find_task
 from dermsearch.pretext.moco_v2 import KeyNetwork
 from dermsearch.training import stage
 
+pytestmark = pytest.mark.slow
+
 every_task = pytest.mark.parametrize("name", tiny.TASKS)
 STEPS = 2
 

@@ -269,6 +269,7 @@ class Interrupted(Exception):
     pass
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "config", [{}, PAPER, {"every": 2, "restart": "warm", "unit": True, "temperature": 0.1}], ids=str
 )
@@ -291,6 +292,7 @@ def share(folder: str, config: dict[str, Any]) -> dict[str, Any]:
     return train(CaseStore(folder), **config)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "config", [{}, {**PAPER, "dropout": 0.4}, {"frozen": False, "relation": "msa", "restart": "warm"}], ids=str
 )

@@ -301,6 +301,7 @@ def codes_of_process(folder: str) -> dict[str, Tensor]:
     return {**found, "queue": task.queue, "processes": torch.tensor(world.size())}
 
 
+@pytest.mark.slow
 def test_codes_and_queue_are_the_same_on_any_number_of_processes(store, two: Group, four: Group):
     one = codes_of_process(str(store.folder))
     for group in (two, four):

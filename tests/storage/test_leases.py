@@ -301,6 +301,7 @@ def test_a_store_out_of_reach_for_claims_stops_nobody(
     assert len(bench.jobs) == 16
 
 
+@pytest.mark.slow
 def test_two_processes_on_one_store_share_the_work(tmp_path: Path) -> None:
     """The whole thing: two runs of one study, started together, each with a results folder of its own."""
     found: dict[str, dict] = {}

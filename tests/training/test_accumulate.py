@@ -122,6 +122,7 @@ def test_a_queue_takes_every_micro_batch(store):
     assert at == 48 and changed[:48].all() and not changed[48:].any()
 
 
+@pytest.mark.slow
 def test_two_processes_and_one(store, two: Group):
     one = queue_after(str(store.folder), 2)
     start = tiny.encoders().state_dict()

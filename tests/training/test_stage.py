@@ -212,6 +212,7 @@ def test_who_watches_changes_nothing(store):
     assert tiny.timeless(watched) == tiny.timeless(history) and tiny.same(made, plain)
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow(watching, store):
     """Over thirty epochs: what Python holds after an epoch, and the process's peak."""
     import gc
@@ -233,6 +234,7 @@ def test_memory_does_not_grow(watching, store):
     assert 0 < history[-1]["peak_memory"] < history[9]["peak_memory"] + 20
 
 
+@pytest.mark.slow
 def test_compiled_is_the_same_to_rounding(store, monkeypatch):
     """Queries and keys go through captured graphs (not made into C++ here: minutes); the encoders' names stay."""
     whole = torch.nn.Module.compile

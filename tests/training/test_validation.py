@@ -118,6 +118,7 @@ def test_a_stage_ends_when_nothing_is_gained(store):
     assert "val_loss" not in early(store, LOSSES)[1][0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("killed", [1, 2, 3, 4])
 def test_an_interrupted_stage_ends_where_it_would_have(killed, store):
     whole, history = early(store, LOSSES, patience=2)

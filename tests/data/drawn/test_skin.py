@@ -181,6 +181,7 @@ def test_raw_pixels_do_not_give_the_labels_away(split: Split) -> None:
     assert np.mean(list(gains.values())) < 0.07, gains
 
 
+@pytest.mark.slow
 def test_a_network_learns_every_label(split: Split) -> None:
     net, images = train(split, epochs=6, batch=32)
     with torch.inference_mode():

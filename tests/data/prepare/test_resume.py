@@ -17,6 +17,8 @@ from typing import Any
 import pytest
 from PIL import Image
 
+pytestmark = pytest.mark.slow
+
 SHARDS, SHARD = 20, 16
 SIDE = "1024"  # at this size a shard holds no more cases, so that few small images make many shards
 HEADS = "preparing/head-*.arrow"

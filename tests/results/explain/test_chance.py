@@ -14,6 +14,8 @@ from dermsearch.results.explain.effects import holm
 from dermsearch.results.explain.evidence import Evidence, Observed
 from dermsearch.results.explain.explain import place_effects, task_effects, variance_shares
 
+pytestmark = pytest.mark.slow
+
 TASKS = ("a", "b", "c")
 CURRICULA = [c for length in (1, 2, 3) for c in itertools.permutations(TASKS, length)]
 REPEATS = 300
