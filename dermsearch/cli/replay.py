@@ -50,8 +50,6 @@ def replay(
     for name in names:
         if name not in SAMPLERS:
             raise UserError(f"--sampler: '{name}' is not a sampler; {nearest(name, SAMPLERS.names())}")
-    from rich import box
-    from rich.console import Console
     from rich.progress import track
 
     from dermsearch.search.propose.replay import cost, read_table
