@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 
@@ -34,7 +36,33 @@ NAMED: dict[str, str] = {
     "regression_structures": "present",
 }
 
-METADATA = ("age", "sex", "site", "skin_type", "elevation")
+Kind = Literal["number", "word"]
+Level = Literal["lesion", "patient"]
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of metadata that may be an input. Its last three fields are of the training cases of a store."""
+
+    name: str
+    kind: Kind
+    level: Level  # of what it tells: of the lesion, or of the patient and so of all their lesions
+    vocabulary: tuple[str, ...] = ()  # of words, sorted
+    mean: float = 0.0  # of numbers
+    spread: float = 1.0
+
+
+def columns(level: Level, numbers: Iterable[str] = (), words: Iterable[str] = ()) -> tuple[Column, ...]:
+    """Columns of one level by their names."""
+    kinds: dict[str, Kind] = {**dict.fromkeys(numbers, "number"), **dict.fromkeys(words, "word")}
+    return tuple(Column(name, kind, level) for name, kind in kinds.items())
+
+
+# The names that all data sets share. What one means is never changed: the fingerprint of a store does not tell it.
+METADATA = {
+    column.name: column
+    for column in (*columns("patient", ["age", "skin_type"], ["sex"]), *columns("lesion", words=["site", "elevation"]))
+}
 
 
 @dataclass

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from dermsearch.data.case import SEVEN_POINT
+from dermsearch.data.case import METADATA, SEVEN_POINT
 from dermsearch.data.store.case_store import CaseStore
 from dermsearch.data.store.layout import FORMAT, MANIFEST, checksum, read_manifest
 from dermsearch.data.store.splits import Split
@@ -74,7 +74,7 @@ def open_cases(data: Data, cache: Path) -> CaseStore:
 
     settings = {"source": data.source, "version": SYNTHETIC_VERSION, "cases": data.cases, "seed": data.seed}
     drawn = synthetic(data.cases, data.size, data.seed)
-    return write_store(folder, drawn, Split("patient", seed=data.seed), SEVEN_POINT, settings)
+    return write_store(folder, drawn, Split("patient", seed=data.seed), SEVEN_POINT, settings, tuple(METADATA.values()))
 
 
 def open_store(data: Data, folder: Path) -> CaseStore:

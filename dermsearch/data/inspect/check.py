@@ -26,6 +26,7 @@ from dermsearch.data.prepare.build import Ingredients, fingerprint
 from dermsearch.data.prepare.lookalikes import Images, lookalikes
 from dermsearch.data.store.card import LEAKS, WIDTH, plain, quarantined, size
 from dermsearch.data.store.case_store import CaseStore
+from dermsearch.data.store.columns import fit
 from dermsearch.data.store.layout import INDEX, MANIFEST, MASK, NONE, QUARANTINE, checksum, digest, shard_file
 from dermsearch.errors import UserError
 
@@ -161,10 +162,13 @@ def _damaged(store: CaseStore, shard: int, data: bytes) -> list[str]:
 
 def _manifest(store: CaseStore) -> Answer:
     about = store.about
-    told = Ingredients([], store.classes, store.modalities, store.side, store.encoded, store.settings)
+    inputs = tuple(store.columns.values())
+    told = Ingredients([], store.classes, store.modalities, store.side, store.encoded, store.settings, columns=inputs)
     columns = {name: store.index[name] for name in store.index.column_names}
-    if fingerprint(columns, told, about["split"]) != store.fingerprint or about["cases"] != len(store):
-        return FAILED, "its settings, classes, split or fingerprint are not those of the index: it was edited"
+    train = pa.array(store.split("train"))
+    same = all(fit(c, columns[f"meta_{c.name}"].take(train)) == c for c in inputs)
+    if not same or fingerprint(columns, told, about["split"]) != store.fingerprint or about["cases"] != len(store):
+        return FAILED, "its settings, classes, columns, split or fingerprint are not those of the index: it was edited"
     return OK, "is that of the index, to the fingerprint"
 
 

@@ -9,7 +9,7 @@ import shutil
 import tempfile
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -17,12 +17,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from dermsearch.data.case import SPLITS, Case
+from dermsearch.data.case import METADATA, SPLITS, Case, Column
 from dermsearch.data.prepare.divide import NOTE, divide, note, torn
 from dermsearch.data.prepare.duplicates import THUMB, identical, near_identical, perceptual_hash
 from dermsearch.data.prepare.shard import Entry, as_plane, head_file, write_shard
 from dermsearch.data.sources.base import Record
 from dermsearch.data.store.case_store import CaseStore
+from dermsearch.data.store.columns import fit
 from dermsearch.data.store.layout import (
     CARD,
     FORMAT,
@@ -56,6 +57,7 @@ class Ingredients:
     about: dict[str, Any] = field(default_factory=dict)  # title, licence, citation, what was published
     notes: list[dict[str, str]] = field(default_factory=list)  # rows of the quarantine table so far
     keep_duplicates: bool = False
+    columns: Sequence[Column] = ()  # the metadata that may be inputs
 
 
 ORIGIN = "origin"  # the label of a mixed store: where a case comes from
@@ -107,6 +109,8 @@ def finish(store: Folder, heads: pa.Table, shards: list[dict[str, Any]], given: 
     if split["by"] == "published":
         notes += torn(chosen, groups, splits)
     columns = index_columns(heads.take(kept), chosen, given, {m: has[m][kept] for m in has}, groups, splits)
+    train = pa.array(np.flatnonzero(np.array(splits) == "train"))
+    fitted = [fit(c, columns[f"meta_{c.name}"].take(train)) for c in given.columns if f"meta_{c.name}" in columns]
     index = to_bytes(pa.table(columns))
     quarantine = to_bytes(pa.Table.from_pylist(notes, schema=NOTE))
     manifest: dict[str, Any] = {
@@ -116,6 +120,7 @@ def finish(store: Folder, heads: pa.Table, shards: list[dict[str, Any]], given: 
         "modalities": given.modalities,
         "classes": given.classes,
         "metadata": [c.removeprefix("meta_") for c in columns if c.startswith("meta_")],
+        "columns": [asdict(column) for column in fitted],
         "masks": MASK in {c.removeprefix("height_") for c in columns},
         "settings": given.settings,
         "split": split,
@@ -206,11 +211,14 @@ def index_columns(
     for label, classes in given.classes.items():
         number = {name: i for i, name in enumerate(classes)}
         columns[f"label_{label}"] = pa.array([number.get(r.labels.get(label) or "", -1) for r in records], pa.int16())
+    kinds = {column.name: column.kind for column in given.columns}
     for name in dict.fromkeys(key for r in records for key in r.metadata):
         values = [r.metadata.get(name) for r in records]
         numbers = all(isinstance(v, float | int) for v in values if v is not None)
         columns[f"meta_{name}"] = (
-            pa.array(values, pa.float64()) if numbers else pa.array([None if v is None else str(v) for v in values])
+            pa.array(values, pa.float64(), from_pandas=True)  # NaN is missing
+            if kinds.get(name, "number" if numbers else "word") == "number"
+            else pa.array([None if v is None else str(v) for v in values], pa.string())
         )
     columns |= {"shard": heads["shard"], "at": heads["at"]}
     for plane in (*given.modalities, MASK):
@@ -229,7 +237,12 @@ def index_columns(
 
 def fingerprint(columns: dict[str, Any], given: Ingredients, split: dict[str, Any]) -> str:
     """blake2b over pixels, labels, splits and settings: not over where they lie or which shard holds them."""
-    told = [given.settings, given.side, given.encoded, given.classes, split]
+    told: list[Any] = [given.settings, given.side, given.encoded, given.classes, split]
+    own = {c.name: (c.kind, c.level) for c in given.columns if f"meta_{c.name}" in columns}
+    for name, shared in METADATA.items():
+        if own.get(name) == (shared.kind, shared.level):
+            del own[name]  # what all data sets share goes without saying
+    told += [own] if own else []
     digest = hashlib.blake2b(json.dumps(told, sort_keys=True).encode(), digest_size=16)
     for name in sorted(columns):
         if name in ("shard", "at") or name.startswith(("file_", "look_", "original_")):
@@ -255,10 +268,11 @@ def write_store(
     split: dict[str, str] | Split,
     classes: dict[str, tuple[str, ...]],
     settings: dict[str, Any],
+    columns: Sequence[Column] = (),
 ) -> CaseStore:
     """Write cases that are in memory, or drawn one by one, as a store: whole or not at all.
 
-    `split` names the split of every case, or says how to deal them.
+    `split` names the split of every case, or says how to deal them; `columns` are the metadata that may be inputs.
     """
     how, named = (split, None) if isinstance(split, Split) else (Split("published", AS_NAMED), split)
     folder = Path(folder)
@@ -278,7 +292,7 @@ def write_store(
             records += [_record(c, classes, named[c.case] if named is not None else None) for c in chunk]
             shards += 1
         heads, about = read_heads(store, shards)
-        given = Ingredients(records, classes, modalities, side, settings=settings, split=how)
+        given = Ingredients(records, classes, modalities, side, settings=settings, split=how, columns=columns)
         manifest = finish(store, heads, about, given)
         try:
             os.rename(part, folder)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from itertools import combinations, islice
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from dermsearch.data.case import Column
 from dermsearch.data.prepare.build import ORIGIN, Ingredients, finish, read_heads, shard_cases
 from dermsearch.data.prepare.divide import note
 from dermsearch.data.prepare.duplicates import thumbnail
@@ -128,7 +129,8 @@ def _write(
         "without": [f"{name_of(other)} {other.fingerprint}" for other in others],
         "fit": fits[0] if fits else None,
     }
-    about: dict[str, Any] = {"title": f"A mix of {', '.join(names)}, for pre-training"}
+    denied = {name: why for part in parts for name, why in part.denied.items()}
+    about: dict[str, Any] = {"title": f"A mix of {', '.join(names)}, for pre-training", "denied": denied}
     if others:
         about["notes"] = [f"Images that also stand in {' or '.join(map(name_of, others))} are left out."]
     for key in ("licence", "citation"):
@@ -143,8 +145,18 @@ def _write(
         Split("image" if not any(r.patient or r.lesion for r in records) else None, SHARES),
         about,
         notes,
+        columns=agreed(parts, denied),
     )
     return finish(folder, *read_heads(folder, shards), given)
+
+
+def agreed(parts: list[CaseStore], denied: Collection[str]) -> list[Column]:
+    """The inputs of which all stores that know the name say the same; they are fitted anew."""
+    declared: dict[str, set[Column]] = {}
+    for part in parts:
+        for name, column in part.columns.items():
+            declared.setdefault(name, set()).add(Column(name, column.kind, column.level))
+    return [column for name, (column, *others) in declared.items() if not others and name not in denied]
 
 
 def _cases(

@@ -90,6 +90,7 @@ def prepare(order: Order, engine: Engine, watcher: Watcher) -> dict[str, Any]:
         about(source),
         notes,
         keep,
+        (*source.columns, *found.columns),
     )
     return finish(store, heads, shards, given)
 
@@ -108,7 +109,7 @@ def told(order: Order) -> dict[str, Any]:
 
 def about(source: Source) -> dict[str, Any]:
     """What the manifest says of where the cases come from."""
-    keys = ("title", "licence", "citation", "home", "notes")
+    keys = ("title", "licence", "citation", "home", "notes", "denied")
     return {**{k: getattr(source, k) for k in keys}, "expected": asdict(source.expected)}
 
 

@@ -14,6 +14,7 @@ import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from dermsearch.data.case import METADATA, Column
 from dermsearch.errors import UserError, nearest
 from dermsearch.storage.files import Folder
 
@@ -64,6 +65,7 @@ class Release:
     records: list[Record]
     classes: dict[str, tuple[str, ...]]  # label -> its classes, in the order of heads and tables
     problems: list[Problem] = field(default_factory=list)
+    columns: tuple[Column, ...] = ()  # metadata that may be inputs, where the tables decide
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,7 @@ class Columns:
     patient: str | None = None
     split: str | None = None
     mask: str | None = None
-    metadata: tuple[str, ...] = ()
+    metadata: tuple[str, ...] = ()  # NAME, or NAME:patient where it tells of the patient
     modality: str = "derm"
     fold: int = 0  # of a release that has several published splits
     table: str | None = None  # the table's file (`csv`); None: the only .csv there
@@ -106,6 +108,8 @@ class Source:
     read: Callable[[Folder, Columns], Release]
     expected: Expected = Expected()
     notes: tuple[str, ...] = ()  # what a user should know of it, a sentence each
+    columns: tuple[Column, ...] = ()  # the metadata that may be inputs; all else is kept, to be looked at
+    denied: Mapping[str, str] = field(default_factory=dict)  # metadata that never may, and why: "it follows ..."
 
 
 SOURCES = (
@@ -129,6 +133,11 @@ def find_source(name: str) -> Source:
     if name not in SOURCES:
         raise UserError(f"'{name}' is not a data set that dermsearch knows; {nearest(name, SOURCES)}")
     return importlib.import_module(f"dermsearch.data.sources.{name}").SOURCE
+
+
+def shared(*names: str) -> tuple[Column, ...]:
+    """Columns under the names that all data sets share."""
+    return tuple(METADATA[name] for name in names)
 
 
 class Collector:

@@ -3,6 +3,7 @@
     --image derm=COLUMN                  files, relative to the table's folder; several for several modalities
     --label COLUMN                       its words are the classes: sorted, or by size where all are whole numbers
     --case, --lesion, --patient, --split, --mask, --metadata     each a COLUMN, where there is one
+    --metadata COLUMN:patient            it tells of the patient, not of one lesion
 
 The table is separated by commas, semicolons, tabs or bars, as its header shows. Without --case the id is the first
 image's path with __ for /. A split is train, val (valid, validation) or test. A column of metadata of which every
@@ -11,7 +12,9 @@ value is a number becomes numbers. Empty, NA, none, unknown and -1 mean that a v
 
 from __future__ import annotations
 
-from dermsearch.data.case import MODALITIES
+from dataclasses import replace
+
+from dermsearch.data.case import METADATA, MODALITIES, Column, Kind, Level
 from dermsearch.data.sources.base import (
     SPLIT_WORDS,
     Collector,
@@ -37,14 +40,15 @@ from dermsearch.storage.files import Folder
 def read(folder: Folder, columns: Columns) -> Release:
     """Every row of the table."""
     table = columns.table or only_table(folder)
-    named = [*columns.images.values(), *columns.labels, *columns.metadata]
+    levels = dict(level_of(text) for text in columns.metadata)
+    named = [*columns.images.values(), *columns.labels, *levels]
     named += [c for c in (columns.case, columns.lesion, columns.patient, columns.split, columns.mask) if c]
     delimiter = check_columns(folder, table, columns)
     damaged: list[Problem] = []
     rows = list(read_table(folder, table, named, damaged, delimiter))
     collector = Collector({label: classes([row[label] for _, row in rows]) for label in columns.labels})
     collector.problems += damaged
-    numeric = {c for c in columns.metadata if all(number(v) is not None for _, row in rows if (v := word(row[c])))}
+    numeric = {c for c in levels if all(number(v) is not None for _, row in rows if (v := word(row[c])))}
     images = Images(folder)
 
     def file(row: dict[str, str], column: str | None) -> str:
@@ -65,13 +69,27 @@ def read(folder: Folder, columns: Columns) -> Release:
                 labels={label: row[label] for label in columns.labels},
                 lesion=(word(row[columns.lesion]) if columns.lesion else None) or "",
                 patient=(word(row[columns.patient]) if columns.patient else None) or "",
-                metadata={c.lower(): value(c, row[c], c in numeric) for c in columns.metadata},
+                metadata={c.lower(): value(c, row[c], c in numeric) for c in levels},
                 mask=file(row, columns.mask) or None,
                 split=SPLIT_WORDS[split.lower()] if split else None,
                 where=where,
             )
         )
-    return collector.release()
+    inputs = (Column(c.lower(), kind(c, numeric), level) for c, level in levels.items())
+    return replace(collector.release(), columns=tuple(inputs))
+
+
+def level_of(text: str) -> tuple[str, Level]:
+    """Smoker:patient -> ("Smoker", "patient"). Of the lesion where nothing is said, but for names that all share."""
+    name, mark, level = text.rpartition(":")
+    if mark and level in ("patient", "lesion"):
+        return name, "patient" if level == "patient" else "lesion"
+    return text, METADATA[text.lower()].level if text.lower() in METADATA else "lesion"
+
+
+def kind(column: str, numeric: set[str]) -> Kind:
+    """Numbers where every value is one; a sex is a word."""
+    return "number" if column in numeric and column.lower() != "sex" else "word"
 
 
 def only_table(folder: Folder) -> str:

@@ -22,6 +22,7 @@ from dermsearch.data.sources.base import (
     number,
     read_table,
     sex,
+    shared,
     word,
 )
 from dermsearch.storage.files import Folder
@@ -161,6 +162,11 @@ SOURCE = Source(
     notes=(
         "The release names no patients, so a patient's lesions may be in several splits.",
         "In 9 cases a dermoscopic image stands in for the clinical one; their `notes` say so.",
-        "`seven_point_score` and `management` follow from the labels: no input for a model that predicts them.",
     ),
+    columns=shared("sex", "site", "elevation"),
+    denied={
+        "seven_point_score": "it is the sum of the labels",
+        "management": "it was decided with the diagnosis known",
+        "level_of_diagnostic_difficulty": "it was judged with the diagnosis known",
+    },
 )

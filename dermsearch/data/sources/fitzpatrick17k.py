@@ -19,6 +19,7 @@ from dermsearch.data.sources.base import (
     Source,
     locate,
     read_table,
+    shared,
     skin_type,
     word,
 )
@@ -81,4 +82,6 @@ SOURCE = Source(
         "Complete, the release has 114 conditions; images whose addresses no longer answer are listed as problems.",
         "It holds near duplicates and images that show no skin; `qc` tells what a dermatologist saw of a sample.",
     ),
+    columns=shared("skin_type"),
+    denied={"qc": "a dermatologist wrote it with the label in sight"},
 )

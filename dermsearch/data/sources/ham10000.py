@@ -21,6 +21,7 @@ from dermsearch.data.sources.base import (
     number,
     read_table,
     sex,
+    shared,
     word,
 )
 from dermsearch.storage.files import Folder
@@ -73,7 +74,7 @@ SOURCE = Source(
     notes=(
         "Images of one lesion stay in one split; the release names no patients.",
         "HAM10000 is part of ISIC 2019: pre-training on one and testing on the other leaks.",
-        "`dx_type` tells how the diagnosis was made (only harmless lesions were followed up): no input for a model "
-        "that predicts it.",
     ),
+    columns=shared("age", "sex", "site"),
+    denied={"dx_type": "it tells how the diagnosis was made, and all 3,704 lesions that were followed up are nevi"},
 )

@@ -21,6 +21,7 @@ from dermsearch.data.sources.base import (
     number,
     read_table,
     sex,
+    shared,
     word,
 )
 from dermsearch.storage.files import Folder
@@ -87,4 +88,5 @@ SOURCE = Source(
         "Images of one lesion stay in one split; about 2,000 images name no lesion, and the release no patients.",
         "HAM10000 is part of ISIC 2019: pre-training on one and testing on the other leaks.",
     ),
+    columns=shared("age", "sex", "site"),
 )

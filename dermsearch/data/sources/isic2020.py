@@ -23,6 +23,7 @@ from dermsearch.data.sources.base import (
     number,
     read_table,
     sex,
+    shared,
     word,
 )
 from dermsearch.storage.files import Folder
@@ -101,4 +102,5 @@ SOURCE = Source(
         "425 pairs of images are duplicates; with ISIC_2020_Training_Duplicates.csv in the folder each pair is one "
         "lesion and stays in one split. Without it the release names no lesions.",
     ),
+    columns=shared("age", "sex", "site"),
 )

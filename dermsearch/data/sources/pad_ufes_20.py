@@ -11,6 +11,7 @@ under their own.
 
 from __future__ import annotations
 
+from dermsearch.data.case import columns
 from dermsearch.data.sources.base import (
     Collector,
     Columns,
@@ -23,6 +24,7 @@ from dermsearch.data.sources.base import (
     number,
     read_table,
     sex,
+    shared,
     skin_type,
     truth,
     word,
@@ -30,24 +32,13 @@ from dermsearch.data.sources.base import (
 from dermsearch.storage.files import Folder
 
 COUNTS = {"BCC": 845, "ACK": 730, "NEV": 244, "SEK": 235, "SCC": 192, "MEL": 52}
-TRUTHS = (
-    "smoke",
-    "drink",
-    "pesticide",
-    "skin_cancer_history",
-    "cancer_history",
-    "has_piped_water",
-    "has_sewage_system",
-    "itch",
-    "grew",
-    "hurt",
-    "changed",
-    "bleed",
-    "elevation",
-    "biopsed",
-)
+HISTORY = ("skin_cancer_history", "cancer_history")
+LIFE = ("smoke", "drink", "pesticide", *HISTORY, "has_piped_water", "has_sewage_system")
+SIGNS = ("itch", "grew", "hurt", "changed", "bleed", "elevation")
+TRUTHS = (*LIFE, *SIGNS, "biopsed")
 WORDS = ("background_father", "background_mother")
-NUMBERS = ("age", "diameter_1", "diameter_2")
+SIZES = ("diameter_1", "diameter_2")
+NUMBERS = ("age", *SIZES)
 NEEDS = (
     *("img_id", "patient_id", "lesion_id", "diagnostic", "gender", "region", "fitspatrick"),
     *(*NUMBERS, *WORDS, *TRUTHS),
@@ -95,6 +86,11 @@ SOURCE = Source(
     notes=(
         "There is no published split; the images of a patient stay in one.",
         "Most features of the patient are missing in 804 rows.",
-        "`biopsed` follows from the diagnosis (every cancer was biopsied): no input for a model that predicts it.",
     ),
+    columns=(
+        *shared("age", "sex", "skin_type", "site", "elevation"),
+        *columns("patient", words=(*WORDS, *LIFE)),
+        *columns("lesion", numbers=SIZES, words=SIGNS[:-1]),
+    ),
+    denied={"biopsed": "it follows from the diagnosis: every cancer was biopsied"},
 )

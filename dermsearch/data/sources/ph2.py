@@ -118,8 +118,6 @@ SOURCE = Source(
     home="https://www.fc.up.pt/addi/ph2%20database.html",
     read=read,
     expected=Expected(cases=200, classes={"diagnosis": {"common nevus": 80, "atypical nevus": 80, "melanoma": 40}}),
-    notes=(
-        "There is no published split, and neither patients nor lesions are named.",
-        "`histological diagnosis` follows from the label: no input for a model that predicts it.",
-    ),
+    notes=("There is no published split, and neither patients nor lesions are named.",),
+    denied={"histological diagnosis": "it follows from the label"},
 )

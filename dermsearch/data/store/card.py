@@ -99,6 +99,7 @@ def gather(manifest: dict[str, Any], index: pa.Table, notes: list[dict[str, str]
     cases += list(_split(manifest["split"]))
     if manifest["masks"]:
         cases.append(("masks", f"{(index[f'height_{MASK}'].to_numpy() > 0).sum():,} of {len(split):,} cases"))
+    cases += list(_inputs(manifest))
     lacking = {n: index[f"meta_{n}"].null_count for n in manifest["metadata"]}
     told = [f"{n} {count:,} ({100 * count / len(split):.0f} %)" if count else f"{n} 0" for n, count in lacking.items()]
     cases += [("duplicates", manifest["duplicates"]), ("quarantine", _quarantine(notes))]
@@ -145,6 +146,28 @@ def _split(split: dict[str, Any]) -> Iterator[tuple[str, str]]:
         yield "split", f"{by}, {shares} %, seed {split['seed']}"
     if "validation" in split:
         yield "validation", f"{split['validation']}, seed {split['seed']}"
+
+
+def _inputs(manifest: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """The metadata that a study may name, and those that are kept but never may."""
+    for level in ("patient", "lesion"):
+        told = [
+            f"{c['name']} ({'number' if c['kind'] == 'number' else _many(len(c['vocabulary']), 'word')})"
+            for c in manifest["columns"]
+            if c["level"] == level
+        ]
+        if told:
+            yield f"inputs of {level}", ", ".join(told)
+    denied = {n: why for n, why in manifest.get("denied", {}).items() if n in manifest["metadata"]}
+    rest = len(manifest["metadata"]) - len(manifest["columns"]) - len(denied)
+    told = [f"{name}, as {why}" for name, why in denied.items()]
+    told += [f"{_many(rest, 'column')} that no data set declares"] if rest and manifest["columns"] else []
+    if told:
+        yield "no inputs", "; ".join(told)
+
+
+def _many(count: int, noun: str) -> str:
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def _images(modality: str, index: pa.Table) -> tuple[str, ...]:

@@ -6,6 +6,7 @@ Opening maps the index alone; shards are mapped when they are first read. All pr
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,11 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
-from dermsearch.data.case import SPLITS
+from dermsearch.data.case import SPLITS, Column
+from dermsearch.data.store.columns import Table, encode
 from dermsearch.data.store.few import low_label
 from dermsearch.data.store.layout import INDEX, MANIFEST, MASK, read_manifest, shard_file
-from dermsearch.errors import UserError
+from dermsearch.errors import UserError, nearest
 
 NOTHING = np.empty(0, np.uint8)
 DECODERS = 4  # threads that decode JPEGs of one batch
@@ -43,6 +45,11 @@ class CaseStore:
         self.split_by: str = self.about["split"]["by"]  # published, patient, lesion or image
         self.classes: dict[str, tuple[str, ...]] = {k: tuple(v) for k, v in self.about["classes"].items()}
         self.modalities: tuple[str, ...] = tuple(self.about["modalities"])
+        self.columns: dict[str, Column] = {  # the metadata that may be inputs
+            c["name"]: Column(**{**c, "vocabulary": tuple(c["vocabulary"])}) for c in self.about["columns"]
+        }
+        self.denied: dict[str, str] = self.about.get("denied", {})  # those that may not, and why
+        self._encoded: dict[str, tuple[np.ndarray, np.ndarray]] = {}
         self._shard_of, self._place = self.column("shard"), self.column("at")
         self._shards: dict[int, dict[str, tuple[np.ndarray, np.ndarray]]] = {}
 
@@ -78,8 +85,20 @@ class CaseStore:
         return self.column("group")
 
     def metadata(self, name: str) -> list[Any]:
-        """One column of metadata; None where it is missing."""
+        """One column of metadata as the release tells it; None where it is missing."""
         return self.index[f"meta_{name}"].to_pylist()
+
+    def table(self, names: Sequence[str], rows: np.ndarray) -> Table:
+        """Metadata of some cases as inputs; UserError where a name is none."""
+        check_columns(self, names)
+        for name in names:
+            if name not in self._encoded:
+                self._encoded[name] = encode(self.columns[name], self.index[f"meta_{name}"])
+        values, known = (
+            np.stack([self._encoded[n][part][rows] for n in names], 1) if names else np.empty((len(rows), 0), kind)
+            for part, kind in enumerate((np.float32, bool))
+        )
+        return Table(tuple(self.columns[name] for name in names), values, known)
 
     def has(self, plane: str) -> np.ndarray:
         """Which cases have an image of that modality (or a mask)."""
@@ -141,6 +160,20 @@ class CaseStore:
                 for _, offsets, data in [table[plane].chunk(0).buffers()]
             }
         return self._shards[number]
+
+
+def check_columns(store: CaseStore, names: Sequence[str]) -> None:
+    """Refuse what cannot be an input: what the diagnosis decided, what is only kept, and what is not there."""
+    for name in names:
+        if name in store.columns:
+            continue
+        if name in store.denied:
+            why = f"is no input: {store.denied[name]}"
+        elif name in store.about["metadata"]:
+            why = f"is kept in {store.folder}, but is no input; choose from: {', '.join(store.columns) or 'none'}"
+        else:
+            why = f"is no metadata of {store.folder}; {nearest(name, store.columns)}"
+        raise UserError(f"data.metadata: '{name}' {why}")
 
 
 def _decoded(data: np.ndarray, channels: tuple[int, ...]) -> np.ndarray:

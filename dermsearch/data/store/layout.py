@@ -18,7 +18,7 @@ import pyarrow as pa
 
 from dermsearch.errors import UserError
 
-FORMAT = 2
+FORMAT = 3
 MANIFEST, INDEX, QUARANTINE, CARD = "store.json", "index.arrow", "quarantine.arrow", "README.md"
 SHARD = "images-"  # with a number, the name of a file
 MASK = "mask"  # kept as one more plane of a case, beside its modalities

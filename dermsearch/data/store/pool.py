@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from dermsearch.data.store.case_store import CaseStore
+from dermsearch.data.store.columns import Table
 from dermsearch.data.views.pictures import STATISTICS, Pictures
 from dermsearch.errors import UserError
 
@@ -58,6 +59,10 @@ class CasePool:
     def labels(self, name: str, units: np.ndarray) -> np.ndarray:
         """The units' classes of a label, -1 where a case has none."""
         return self.store.label(name)[self.rows[np.asarray(units)]]
+
+    def table(self, names: Sequence[str], units: np.ndarray) -> Table:
+        """The units' metadata as inputs."""
+        return self.store.table(names, self.rows[np.asarray(units)])
 
     def there(self, units: np.ndarray) -> np.ndarray:
         """Has each unit an image of its own? In this pool units are images."""
@@ -110,6 +115,10 @@ class PairedPool(CasePool):
     def labels(self, name: str, units: np.ndarray) -> np.ndarray:
         """The cases' own classes of a label."""
         return self.store.label(name)[self.cases[np.asarray(units)]]
+
+    def table(self, names: Sequence[str], units: np.ndarray) -> Table:
+        """The cases' own metadata as inputs."""
+        return self.store.table(names, self.cases[np.asarray(units)])
 
 
 def together(parts: list[Pictures]) -> Pictures:

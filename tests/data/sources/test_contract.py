@@ -47,7 +47,8 @@ def test_what_a_source_says_of_itself(name: str) -> None:
 @each
 def test_a_whole_release(copy: Copy, tmp_path: Path) -> None:
     folder = copy.write(tmp_path)
-    release = read(copy, folder)
+    release, source = read(copy, folder), find_source(copy.name)
+    inputs = (*source.columns, *release.columns)
     assert release.problems == []
     assert len(release.records) >= 3
     assert len({r.case for r in release.records}) == len(release.records)
@@ -62,7 +63,12 @@ def test_a_whole_release(copy: Copy, tmp_path: Path) -> None:
         assert record.where
         assert all(v is None or isinstance(v, float | str) for v in record.metadata.values())
         assert set(record.metadata) == set(release.records[0].metadata)
-    for label, counts in find_source(copy.name).expected.classes.items():
+        for column in inputs:
+            value = record.metadata[column.name]
+            assert value is None or isinstance(value, float if column.kind == "number" else str), column
+    assert not {column.name for column in inputs} & set(source.denied)
+    assert set(source.denied) <= set(release.records[0].metadata)
+    for label, counts in source.expected.classes.items():
         assert set(release.classes[label]) == set(counts)
 
 

@@ -6,6 +6,7 @@ import pytest
 from data import releases
 from data.releases import CSV, NONE, fields
 
+from dermsearch.data.case import columns
 from dermsearch.data.sources.base import Columns, Release, find_source
 from dermsearch.errors import UserError
 from dermsearch.storage.files import Folder
@@ -189,6 +190,19 @@ def test_missing_values_do_not_make_words_of_numbers(tmp_path: Path) -> None:
         {"age": None, "tone": "4"},
         {"age": None, "tone": "x"},
     ]
+
+
+def test_columns_that_a_user_names_are_inputs(tmp_path: Path) -> None:
+    """Of the lesion, if nothing is said; age and sex are the patient's in every table."""
+    hospital(tmp_path, "image,Age,Sex,site,tone,a:b", "a.jpg,50,1,back,2,x", "b.jpg,,f,arm,3,y")
+    release = read("csv", tmp_path, fields(metadata=("Age", "Sex", "site:patient", "tone:patient", "a:b")))
+    assert release.records[1].metadata == {"age": None, "sex": "female", "site": "arm", "tone": 3.0, "a:b": "y"}
+    assert release.columns == (
+        *columns("patient", ["age"], ["sex", "site"]),
+        *columns("patient", ["tone"]),
+        *columns("lesion", words=["a:b"]),
+    )
+    assert read("csv", tmp_path, fields(metadata=("Age:lesion",))).columns == columns("lesion", ["age"])
 
 
 def test_whole_numbers_are_classes_by_size_and_other_words_sorted(tmp_path: Path) -> None:

@@ -1,0 +1,67 @@
+"""Which metadata of the published data sets may be inputs: those that a reader of the image would have."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from data import releases
+from PIL import Image
+
+from dermsearch.data.decode.image import Form
+from dermsearch.data.prepare.engines import on_cores
+from dermsearch.data.prepare.prepare import Order, prepare
+from dermsearch.data.prepare.progress import Silent
+from dermsearch.data.sources.base import SOURCES, find_source
+from dermsearch.data.store.case_store import CaseStore, check_columns
+from dermsearch.data.store.splits import Split
+from dermsearch.errors import UserError
+
+TELLING = {  # columns that follow from the class, or were written by who knew it
+    "ham10000": {"dx_type"},
+    "derm7pt": {"seven_point_score", "management", "level_of_diagnostic_difficulty"},
+    "pad_ufes_20": {"biopsed"},
+    "ph2": {"histological diagnosis"},
+    "fitzpatrick17k": {"qc"},
+}
+PATIENT = {
+    *("age", "sex", "skin_type", "smoke", "drink", "pesticide", "background_father", "background_mother"),
+    *("skin_cancer_history", "cancer_history", "has_piped_water", "has_sewage_system"),
+}
+LESION = {"site", "elevation", "diameter_1", "diameter_2", "itch", "grew", "hurt", "changed", "bleed"}
+INPUTS = {
+    "ham10000": {"age", "sex", "site"},
+    "isic2019": {"age", "sex", "site"},
+    "isic2020": {"age", "sex", "site"},
+    "derm7pt": {"sex", "site", "elevation"},
+    "fitzpatrick17k": {"skin_type"},
+    "pad_ufes_20": PATIENT | LESION,
+}
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_what_is_allowed_and_what_is_denied(name: str) -> None:
+    source = find_source(name)
+    assert set(source.denied) == TELLING.get(name, set())
+    assert {column.name for column in source.columns} == INPUTS.get(name, set())
+    for column in source.columns:
+        assert column.name in (PATIENT if column.level == "patient" else LESION)
+        assert (column.kind == "number") == (column.name in ("age", "skin_type", "diameter_1", "diameter_2"))
+
+
+@pytest.mark.parametrize("write", [releases.ham10000, releases.derm7pt, releases.pad_ufes_20])
+def test_a_store_refuses_what_tells_the_class(write, tmp_path: Path) -> None:
+    name, release = write.__name__, write(tmp_path / "release")
+    for number, path in enumerate(p for p in release.rglob("*") if p.suffix.lower() in (".jpg", ".png")):
+        noise = np.random.default_rng(number).integers(0, 256, (20, 24, 3), np.uint8)
+        Image.fromarray(noise).save(path)  # large enough, and no two the same
+    order = Order(name, str(release), str(tmp_path / "s"), Form(16), split=Split("image"), allow_missing=True)
+    prepare(order, on_cores(1), Silent())
+    store = CaseStore(tmp_path / "s")
+    assert set(store.columns) == INPUTS[name]
+    check_columns(store, list(INPUTS[name]))
+    for column in TELLING[name]:
+        assert column in store.about["metadata"]  # kept, to be looked at
+        with pytest.raises(UserError, match=f"^data.metadata: '{column}' is no input: it "):
+            check_columns(store, [column])
