@@ -175,6 +175,7 @@ class Pretext(nn.Module, Generic[Given, Found, Seen]):
     replacement: ClassVar[bool] = False  # are the images of an epoch drawn with replacement?
     indexed: ClassVar[bool] = False  # does it remember something of each training image, and has no loss on others?
     supervised: ClassVar[bool] = False  # does it read labels? Then it may only come last in a curriculum
+    tables: ClassVar[bool] = False  # does it read metadata, the columns of `data.metadata`?
     joint: ClassVar[bool] = False  # does it look at all branches together? See `JointTask`
 
     config: Any

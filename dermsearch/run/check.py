@@ -12,8 +12,9 @@ from pydantic import ValidationError
 from dermsearch.data.case import NAMED, SEVEN_POINT
 from dermsearch.data.domain import DOMAINS
 from dermsearch.data.drawn.skin import draw_labels, walk_patients
-from dermsearch.data.store.case_store import CaseStore
+from dermsearch.data.store.case_store import CaseStore, check_columns
 from dermsearch.data.store.splits import split_by_group
+from dermsearch.data.views.pictures import STATISTICS
 from dermsearch.errors import UserError, first_line, nearest
 from dermsearch.evaluate.base import PROTOCOLS, check_objective
 from dermsearch.models.encoders import Encoders, check_encoder
