@@ -254,4 +254,4 @@ def _open(store: str) -> CaseStore:
 
     study = load_study(store)
     with located(store):
-        return open_cases(study.data, cache_folder(StageStore(study.compute.store)))
+        return open_cases(study.main, cache_folder(StageStore(study.compute.store)))

@@ -178,8 +178,8 @@ def lines(plan: Plan) -> Iterator[str]:
         draws = f", {plural(entry.repeats, 'draw')}" * (entry.repeats > 1)
         if few or entry.data != next(iter(study.sets)):
             yield f"  judged     {entry.name} from {', '.join(entry.labelled)} labels of every class{draws}"
-    entry, few = study.wanted
-    from_few = f" from {few} labels of every class" if few != "all" else ""
+    entry, labelled = study.wanted
+    from_few = f" from {labelled} labels of every class" if labelled != "all" else ""
     yield f"  objective  {objective.metric} of {objective.label} by {entry.name}{from_few}, validation"
     if plan.tree:
         yield ""

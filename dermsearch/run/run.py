@@ -172,7 +172,7 @@ def summarise(driver: Driver, seconds: float, out: Path) -> Outcome:
     def count(nodes: list[Node], status: str, reused: bool | None = None) -> int:
         return sum(n.status == status and reused in (None, n.reused) for n in nodes)
 
-    failed = [{"curriculum": str(n.curriculum), "seed": n.seed, "error": error} for n, error in failures + unjudged]
+    lost = [(str(n.curriculum), n.seed, error) for n, error in failures + unjudged]
     summary = {
         "study": driver.study.name,
         "results": str(out),
@@ -198,9 +198,9 @@ def summarise(driver: Driver, seconds: float, out: Path) -> Outcome:
         "training_seconds": round(sum(own(n, "seconds") for n in here), 2),
         "judging_seconds": round(sum(n.record.get("judge_seconds") or 0.0 for n in here), 2),
         "overhead_seconds": overhead(here),
-        "failures": failed,
+        "failures": [{"curriculum": name, "seed": seed, "error": error} for name, seed, error in lost],
     }
-    return Outcome(summary, [(each["curriculum"], each["error"]) for each in failed])
+    return Outcome(summary, [(name, error) for name, _, error in lost])
 
 
 def overhead(trained: list[Node]) -> dict[str, float]:

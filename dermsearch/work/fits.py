@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from typing import Any
 
 import torch
 
@@ -17,7 +18,7 @@ from dermsearch.work.cases import cases_of, look_of
 from dermsearch.work.features import whole
 from dermsearch.work.job import Job
 from dermsearch.work.judging import attempt, key_of
-from dermsearch.work.record import MADE, Judged, Record
+from dermsearch.work.record import Judged, Record
 from dermsearch.work.stages import made, reporter, start
 
 
@@ -36,11 +37,11 @@ def run_fit(job: Job, store: StageStore, device: torch.device) -> Record:
             began = time.perf_counter()
             judged = [attempt(store, key, job.key, str(judge), lambda: judgement(job, store, cases, device), began)]
     seconds = sum(each.seconds for each in judged)
-    about = {name: manifest.get(name) for name in MADE}
-    return Record(key=job.key, status="done", reused=reused, judged=tuple(judged), judge_seconds=seconds, **about)
+    update = {"judged": tuple(judged), "judge_seconds": seconds}
+    return Record.done(job.key, manifest, reused).model_copy(update=update)
 
 
-def train(job: Job, store: StageStore, cases: CaseStore, device: torch.device) -> dict[str, object]:
+def train(job: Job, store: StageStore, cases: CaseStore, device: torch.device) -> dict[str, Any]:
     """Train and commit it; returns what its manifest tells."""
     (judge,) = job.judges
     started, data = time.perf_counter(), job.sets[judge.data].data

@@ -86,7 +86,7 @@ class Job(Message):
     encoder: str  # the backbone's timm name
     branches: Literal["shared", "separate"]
     weights: str  # content hash of what the root begins with; random if empty
-    precision: Literal["fp32", "bf16"]
+    precision: str  # fp32 | bf16
     judges: tuple[Judge, ...]  # of a fit the one that it is for
     store: str
     cache: str

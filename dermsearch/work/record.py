@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Literal
 
 from dermsearch.work.job import Message
@@ -41,9 +42,11 @@ class Record(Message):
     began: float = 0.0
     ended: float = 0.0
 
-    def made(self) -> dict[str, Any]:
-        """What of it the tables tell of a stage."""
-        return {name: getattr(self, name) for name in MADE}
+    @classmethod
+    def done(cls, key: str, manifest: Mapping[str, Any], reused: bool = False) -> Record:
+        """Of what is in the store, as its manifest tells."""
+        about = {name: manifest.get(name) for name in (*MADE, "last")}
+        return cls.model_validate({"key": key, "status": "done", "reused": reused, **about})
 
 
 MADE = ("seconds", "epochs", "device", "node", "workers")  # of a manifest and a record, in the tables

@@ -21,7 +21,7 @@ from dermsearch.training.stage import Trained, Watch, train_stage
 from dermsearch.work.cases import cases_of, look_of
 from dermsearch.work.features import look
 from dermsearch.work.job import Job
-from dermsearch.work.record import MADE, Record
+from dermsearch.work.record import Record
 
 LAST = ("loss", "embedding_std", "effective_rank")  # of a segment's last epoch, by which rates can be compared
 Made = tuple[Record, Encoders, Artifact]  # what became of it, and what is to be judged
@@ -52,7 +52,7 @@ def make_stage(job: Job, store: StageStore, device: torch.device) -> Made:
             store.commit(job.key, trained.parts, trained.history, manifest)
             for segment in job.segments:
                 store.clear_partial(segment)
-    record = Record(key=job.key, status="done", reused=reused, **{name: manifest.get(name) for name in MADE})
+    record = Record.done(job.key, manifest, reused)
     if world.rank() != 0 or not job.judges:
         return record, Encoders.empty(*shape_of(job)), {}
     artifact = store.artifact(job.key)
@@ -68,8 +68,7 @@ def make_segment(job: Job, store: StageStore, device: torch.device) -> Made:
     keys = [each.key(job.key, job.sets[each.data], job.precision, job.seed) for each in job.judges]
     kept = manifest is not None and (not job.keeps or ENCODERS in manifest.get("parts", {}))
     if manifest is not None and kept and all(store.judgement(key) is not None for key in keys):  # another run's
-        about = {name: manifest[name] for name in (*MADE, "last")}
-        return Record(key=job.key, status="done", reused=True, **about), Encoders.empty(*shape_of(job)), {}
+        return Record.done(job.key, manifest, True), Encoders.empty(*shape_of(job)), {}
     encoders, artifact = start(job, store)
     trained = train(job, store, encoders, artifact, device)
     about = made(job, trained.history, device) | {"last": {name: trained.history[-1][name] for name in LAST}}
@@ -81,7 +80,7 @@ def make_segment(job: Job, store: StageStore, device: torch.device) -> Made:
             store.clear_partial(key)
     # Without what ties them to other processes.
     judged = Encoders.empty(*shape_of(job)).load(trained.parts[ENCODERS].state)
-    return Record(key=job.key, status="done", **about), judged, trained.parts
+    return Record.done(job.key, about), judged, trained.parts
 
 
 def start(job: Job, store: StageStore) -> tuple[Encoders, dict[str, Part]]:

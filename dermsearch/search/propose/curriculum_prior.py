@@ -20,7 +20,7 @@ import numpy as np
 from dermsearch.curriculum import Curriculum
 from dermsearch.search.propose.journal import Journal
 from dermsearch.search.propose.known import Known, stages
-from dermsearch.search.propose.sampler import Sampler
+from dermsearch.search.propose.sampler import NOTHING, Sampler
 from dermsearch.search.propose.surrogate import Surrogate, expected_improvement
 from dermsearch.search.space.dimensions import ROOT, coded, draw
 from dermsearch.search.space.proposal import Choices, Proposal
