@@ -131,7 +131,7 @@ def keys(raw: dict[str, Any], weights: str = "", of: str = "cases", task_version
     tree, judges = Tree(), Judges(study, sets, precision)
     planted = plant(tree, study, next(iter(sets.values())), [Start("", root.encoder, weights) for root in roots(study)])
     branches = Branches(space, tree, judges, precision, study.search)
-    proposal = next(p for p in space.every() if p.curriculum == ("relative_location", "moco_v2"))
+    proposal = next(p for p in space.every() if p.curriculum.tasks == ("relative_location", "moco_v2"))
     stage = branches.path(proposal, study.search.seeds[0])[-1]
     segment = stage.chain[0]
     return {
