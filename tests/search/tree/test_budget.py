@@ -218,3 +218,35 @@ def test_paid_for_is_shared_by_runs_of_one_folder(tmp_path: Path) -> None:
     two.pay("b")
     one.pay("a")
     assert Budget(limits, tmp_path).paid == {"a", "b"}
+
+
+def stops(work: Callable[[dict[str, Any]], dict[str, Any]], after: int | None) -> Callable[..., dict[str, Any]]:
+    """A worker whose stages end after so many epochs, or do not say after how many."""
+
+    def worker(job: dict[str, Any]) -> dict[str, Any]:
+        return {**work(job), "epochs": after} if job["task"] and not job["until"] else work(job)
+
+    return worker
+
+
+def test_epochs_that_early_stopping_saved_are_spent_on_other_stages(limited: Make, bench: Bench) -> None:
+    """Stages of two epochs that end after the first: eight instead of four, the ninth has no room to begin."""
+    driver = limited({"epochs": 9})
+    run_inline(driver, stops(bench.work(driver), 1))
+    assert len(trained(bench)) == 8 == driver.budget.spent["epochs"]
+    assert driver.budget.ended == "epochs" and len(driver.left()) == 7
+
+
+def test_of_a_stage_behind_a_segment_only_its_own_epochs_count(limited: Make, bench: Bench) -> None:
+    """Two rates of one epoch each; then one goes on to epoch 4, or ends early, after the third of all."""
+    rates = {"tasks": {"simclr": {"lr": {"select": [0.01, 0.03], "epochs": 1}}}, "length": [1, 1]}
+    train = {"epochs": 4, "batch": 16, "precision": "fp32"}
+    driver = limited({"epochs": 100}, curriculum=rates, train=train)
+    run_inline(driver, stops(bench.work(driver), 3))
+    assert driver.budget.spent["epochs"] == 2 * 1 + 2
+
+
+def test_a_stage_that_does_not_tell_its_epochs_gives_none_back(limited: Make, bench: Bench) -> None:
+    driver = limited({"epochs": 9})
+    run_inline(driver, stops(bench.work(driver), None))
+    assert len(trained(bench)) == 4 and driver.budget.spent["epochs"] == 8
