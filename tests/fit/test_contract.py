@@ -5,7 +5,7 @@ import os
 import signal
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -19,6 +19,7 @@ from dermsearch import world
 from dermsearch.data.store.case_store import CaseStore
 from dermsearch.errors import UserError
 from dermsearch.fit.base import FITS, Fit, is_fit, predictor
+from dermsearch.fit.finetune import Finetune
 from dermsearch.models.artifact import PREDICTOR, Part
 from dermsearch.nature import Nature
 from dermsearch.storage.stages import PartialStage, StageStore
@@ -233,3 +234,55 @@ def test_rows_without_an_image_are_refused(name, tmp_path):
     trained = small.train(name, store, epochs=1)
     with pytest.raises(ValueError, match="without any image cannot be predicted"):
         small.predict(trained, store)
+
+
+class Tempered(Finetune):
+    """Fine-tuning that keeps a fifth of the cases aside, for a temperature."""
+
+    name = "tempered"
+    seen: ClassVar[list[np.ndarray]]
+
+    @classmethod
+    def pools(cls, encoders: Any, cases: Any, rows: np.ndarray, *rest: Any) -> Any:
+        cls.seen.append(rows)
+        return super().pools(encoders, cases, rows, *rest)
+
+    def __init__(self, *given: Any) -> None:
+        super().__init__(*given)
+        self.register_buffer("temperature", torch.ones(()))
+        self.register_buffer("aside_cases", torch.zeros((), dtype=torch.int64))
+
+    @classmethod
+    def aside(cls, config: Any) -> float:
+        return 0.2
+
+    def calibrate(self, predicted: Any, truth: Any) -> None:
+        assert not self.training and (truth["veil"] >= -1).all()
+        assert all(len(predicted[label]) == len(truth[label]) for label in small.CLASSES)
+        self.temperature.fill_(4.0)
+        self.aside_cases.fill_(len(truth["veil"]))
+
+    def predict(self, batches: Any) -> Any:
+        said = super().predict(batches)
+        return {label: (p.log() / self.temperature).softmax(1) for label, p in said.items()}
+
+
+def calibrated(folder: str) -> dict[str, Any]:
+    torch.set_num_threads(1)
+    store = CaseStore(folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(small.FITS, "tempered", small.FITS["finetune"])
+        patch.setattr(FITS, "find", lambda name: {"tempered": Tempered, "finetune": Finetune}[name])
+        Tempered.seen = []
+        trained = small.train("tempered", store)
+        return {"state": trained.parts[PREDICTOR].state, "found": small.predict(trained, store), "rows": Tempered.seen}
+
+
+def test_cases_kept_aside_calibrate(store, two: Group):
+    one, (first, second) = calibrated(str(store.folder)), two(calibrated, str(store.folder))
+    learnt, aside, _ = one["rows"]
+    assert one["state"]["temperature"] == 4 and one["state"]["aside_cases"] == len(aside) == 8
+    assert sorted([*learnt, *aside]) == list(small.ROWS)
+    assert not {*store.groups()[learnt]} & {*store.groups()[aside]}
+    near(one["found"], first["found"])
+    assert small.equal(first["state"], second["state"])
