@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dermsearch.curriculum import ARROW, ROOT_CURRICULUM
+from dermsearch.curriculum import ROOT_CURRICULUM, Curriculum
 from dermsearch.errors import UserError
 from dermsearch.papers.published import IMAGENET
 from dermsearch.results.tables.measure import Measure
@@ -64,11 +64,16 @@ def readable(name: str) -> str:
     return READABLE.get(name, name.replace("_", " "))
 
 
-def chain(curriculum: str, settings: Mapping[str, str] | None = None) -> str:
+def chain(curriculum: Curriculum, settings: Mapping[str, str] | None = None, root: str = "") -> str:
     """A curriculum as a reader expects it, with what must be told of its tasks' settings in brackets."""
-    told = settings or {}
-    tasks = curriculum.split(ARROW)
-    return " → ".join(readable(task) + (f" [{told[task]}]" if task in told else "") for task in tasks)
+    told, names = settings or {}, curriculum.tasks or (curriculum.baseline,)
+    text = " → ".join(readable(name) + (f" [{told[name]}]" if name in told else "") for name in names)
+    return f"{root}: {text}" if root else text
+
+
+def judge_name(measure: Measure) -> str:
+    """Who judges, as a reader expects it."""
+    return measure.judge.replace(measure.protocol, readable(measure.protocol), 1)
 
 
 def quantity(measure: Measure) -> str:

@@ -2,6 +2,7 @@ import csv
 
 import pytest
 
+from dermsearch.curriculum import Curriculum
 from dermsearch.errors import UserError
 from dermsearch.papers import published as module
 from dermsearch.papers.published import IMAGENET, NAMES, TABLES, published, published_folder
@@ -44,7 +45,7 @@ def test_letters_of_the_skin_table_follow_from_its_single_scores():
             tasks = tuple(NAMES[task] for task in row["row"].split(" > "))
             printed[tasks] = row["note"].removeprefix("ordering=")
     assert len(printed) == 12
-    assert {tasks: ordering(list(tasks), alone) for tasks in printed} == printed
+    assert {tasks: ordering(Curriculum(tuple(tasks)), alone) for tasks in printed} == printed
 
 
 def test_ticks_of_the_x_ray_table_follow_from_its_single_scores():
@@ -53,7 +54,7 @@ def test_ticks_of_the_x_ray_table_follow_from_its_single_scores():
     for row in rows("aiseeme_table2"):
         if row["column_metric"] != "Validation Acc percent" or "n/a" in row["note"]:
             continue
-        mark = ordering([NAMES[task] for task in row["row"].split(" + ")], alone)
+        mark = ordering(Curriculum(tuple(NAMES[task] for task in row["row"].split(" + "))), alone)
         (ticked if row["note"].startswith("curriculum=yes") else others).append(mark)
     assert ticked == ["C"] * 7
     assert sorted(others) == ["AC"] * 6 + ["MC"] * 5

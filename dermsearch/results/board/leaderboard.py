@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import itertools
-import math
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from statistics import fmean, stdev
+from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
-from dermsearch.curriculum import ARROW, BASELINES, RANDOM_WEIGHTS, ROOT_CURRICULUM
+from dermsearch.curriculum import RANDOM_WEIGHTS, ROOT_CURRICULUM, Curriculum
+from dermsearch.results.board.intervals import NO_SPREAD, Spread, alike, interval
 from dermsearch.results.tables.lineages import Key, Lineage, differences, lineages, mean_difference, seed_values
-from dermsearch.results.tables.measure import Measure, Score, choose, read_baseline, read_scores
+from dermsearch.results.tables.measure import Measure, Score, choose, failures, read_scores
 from dermsearch.results.tables.schema import Results
 
 if TYPE_CHECKING:
@@ -23,29 +22,47 @@ if TYPE_CHECKING:
 class Row:
     """One curriculum with one choice of settings, over its seeds. Scores and differences are fractions."""
 
+    root: str  # what it begins with, where there are several
     curriculum: str
     settings: tuple[str, ...]  # JSON, one per task
     measure: Measure
     status: str  # done | failed | pruned | dropped (an earlier stage failed) | unscored
-    rank: int | None  # among the scored curricula; a baseline has none
-    order: str  # C | AC | MC | ? | "" (ordering())
-    score: float | None  # mean over the seeds
-    low: float | None  # 95 % interval
-    high: float | None
-    delta_first: float | None  # to the first task of the curriculum alone, same settings and seeds
-    delta_none: float | None  # to no pre-training, same seeds
-    seeds: tuple[int, ...]
-    values: tuple[float, ...]  # one per seed
-    keys: tuple[str, ...]  # the stages, one per seed
-    error: str
+    rank: int | None = None  # among the scored curricula; a baseline has none
+    order: str = ""  # C | AC | MC | ? | "" (ordering())
+    score: float | None = None  # mean over the seeds
+    low: float | None = None  # 95 % interval
+    high: float | None = None
+    delta_first: float | None = None  # to the first task of the curriculum alone, same root, settings and seeds
+    delta_none: float | None = None  # to no pre-training, same root and seeds
+    seeds: tuple[int, ...] = ()
+    draws: int = 1  # of the labels, in each seed
+    values: tuple[float, ...] = ()  # one per seed
+    keys: tuple[str, ...] = ()  # the stages, one per seed
+    spread: Spread = NO_SPREAD  # of replicates, in its interval
+    error: str = ""
+
+    @property
+    def tasks(self) -> Curriculum:
+        """The curriculum as a value."""
+        return Curriculum.parse(self.curriculum)
+
+    @property
+    def name(self) -> str:
+        """The curriculum, with its root before it where there are several."""
+        return f"{self.root}: {self.curriculum}" if self.root else self.curriculum
+
+    @property
+    def key(self) -> Key:
+        """The lineage that it is of."""
+        return Key(self.tasks, self.settings, self.root)
 
     @property
     def length(self) -> int:
         """Number of tasks: 0 for no pre-training and random weights."""
-        return 0 if self.curriculum in BASELINES else self.curriculum.count(ARROW) + 1
+        return len(self.tasks)
 
 
-def ordering(curriculum: list[str], single: Mapping[str, float]) -> str:
+def ordering(curriculum: Curriculum, single: Mapping[str, float]) -> str:
     """C where the scores of the tasks alone strictly increase along the curriculum, AC where they decrease.
 
     MC otherwise; "" for fewer than two tasks and "?" where a task has no score alone.
@@ -54,7 +71,7 @@ def ordering(curriculum: list[str], single: Mapping[str, float]) -> str:
         return ""
     if any(task not in single for task in curriculum):
         return "?"
-    steps = [single[b] - single[a] for a, b in itertools.pairwise(curriculum)]
+    steps = [single[b] - single[a] for a, b in curriculum.pairs()]
     if all(step > 0 for step in steps):
         return "C"
     return "AC" if all(step < 0 for step in steps) else "MC"
@@ -69,100 +86,74 @@ def leaderboard(
 ) -> list[Row]:
     """The study's curricula, best first, the baselines in their places and what has no score at the end.
 
-    What is not given is the study's objective. With one seed the interval is the score's own, of a bootstrap
-    over patients; with several, the score is their mean and the interval a 95 % t-interval over the seeds.
+    What is not given is the study's objective; a protocol may be given as finetune@pad:20. A score is the mean over
+    seeds and draws of labels; its interval holds patients and replicates, see `board/intervals.py`.
     """
     measure = choose(results, protocol, metric, label, split)
-    scores, root = read_scores(results, measure)
-    lines = lineages(results)
+    scores, baselines = read_scores(results, measure)
+    lines, why = lineages(results), failures(results, measure)
+    trained = {key: [scores[s["key"]] for s in line.stages if s["key"] in scores] for key, line in lines.items()}
     values = {key: seed_values(line, scores) for key, line in lines.items()}
-    none = {seed: score["value"] for seed, score in root.items()}
-    rows = [row_of(line, measure, values, scores, none) for line in lines.values()]
-    if none:
-        rows.append(scored(ROOT_CURRICULUM, (), measure, list(root.values()), tuple(none), {}, none))
-    if random := read_baseline(results, measure, RANDOM_WEIGHTS):
-        rows.append(scored(RANDOM_WEIGHTS, (), measure, list(random.values()), tuple(random), {}, none))
+    roots = {Key(Curriculum(baseline=name), (), root): [*seeds.values()] for (name, root), seeds in baselines.items()}
+    spread = Spread.of(trained.values(), roots.values())
+    values |= {key: {score.seed: score.value for score in seeds} for key, seeds in roots.items()}
+    rows = [
+        scored(key, measure, trained[key], spread, values, line.error) if trained[key] else unscored(line, measure, why)
+        for key, line in lines.items()
+    ]
+    rows += [scored(key, measure, own, NO_SPREAD if alike(own) else spread, values) for key, own in roots.items()]
 
-    single: dict[str, float] = {}
+    single: dict[str, dict[str, float]] = {}
     for row in rows:
         if row.length == 1 and row.score is not None:
-            single[row.curriculum] = max(row.score, single.get(row.curriculum, row.score))
-    rows = [replace(row, order=ordering(row.curriculum.split(ARROW), single)) for row in rows]
-    ranked = sorted((r for r in rows if r.score is not None), key=lambda r: (-(r.score or 0), r.curriculum))
+            of_root = single.setdefault(row.root, {})
+            of_root[row.curriculum] = max(row.score, of_root.get(row.curriculum, row.score))
+    rows = [replace(row, order=ordering(row.tasks, single.get(row.root, {}))) for row in rows]
+    ranked = sorted((r for r in rows if r.score is not None), key=lambda r: (-(r.score or 0), r.name))
     places = {id(row): place for place, row in enumerate((r for r in ranked if r.length), 1)}
-    rest = sorted((r for r in rows if r.score is None), key=lambda r: (r.length, r.curriculum, r.settings))
+    rest = sorted((r for r in rows if r.score is None), key=lambda r: (r.length, r.name, r.settings))
     return [replace(row, rank=places.get(id(row))) for row in ranked] + rest
 
 
-def row_of(
-    line: Lineage,
-    measure: Measure,
-    values: Mapping[Key, Mapping[int, float]],
-    scores: Mapping[str, Score],
-    none: Mapping[int, float],
-) -> Row:
-    """A lineage as a row; its place and its order are not known yet."""
-    if not values[line.key]:
-        status = "unscored" if line.status == "done" else line.status
-        error = line.error or ("this protocol has not judged it" if status == "unscored" else "")
-        empty = (None,) * 5
-        return Row(line.curriculum, line.settings, measure, status, None, "", *empty, (), (), (), error)
-    first = values.get((line.tasks[0], line.settings[:1]), {}) if len(line.tasks) > 1 else {}
-    found = [scores[s["key"]] for s in line.stages if s["key"] in scores]
-    row = scored(line.curriculum, line.settings, measure, found, tuple(values[line.key]), first, none)
-    return replace(row, error=line.error)
+def unscored(line: Lineage, measure: Measure, why: Mapping[str, str]) -> Row:
+    """The row of a lineage without a score."""
+    status = "unscored" if line.status == "done" else line.status
+    failed = next((why[stage["key"]] for stage in line.stages if stage["key"] in why), "")
+    error = line.error or (failed or "this protocol has not judged it" if status == "unscored" else "")
+    return Row(line.key.root, str(line.curriculum), line.key.settings, measure, status, error=error)
 
 
 def scored(
-    curriculum: str,
-    settings: tuple[str, ...],
+    key: Key,
     measure: Measure,
-    found: list[Score],
-    seeds: tuple[int, ...],
-    first: Mapping[int, float],
-    none: Mapping[int, float],
+    scores: Sequence[Score],
+    spread: Spread,
+    values: Mapping[Key, Mapping[int, float]],
+    error: str = "",
 ) -> Row:
-    """The row of a curriculum, or of no pre-training, that has a score."""
-    values = {seed: score["value"] for seed, score in zip(seeds, found, strict=True)}
-    low, high = interval(found)
+    """The row of a lineage, or of a root, that has a score; its place and its order are not known yet."""
+    own = {score.seed: score.value for score in scores}
+    low, high = interval(scores, spread, measure.metric)
+    first = values.get(Key(key.curriculum.prefix(1), key.settings[:1], key.root), {}) if len(key.curriculum) > 1 else {}
+    none = {} if key == key.beginning else values.get(key.beginning, {})
     return Row(
-        curriculum=curriculum,
-        settings=settings,
-        measure=measure,
-        status="done",
-        rank=None,
-        order="",
-        score=fmean(values.values()),
+        key.root,
+        str(key.curriculum),
+        key.settings,
+        measure,
+        "done",
+        score=fmean(own.values()),
         low=low,
         high=high,
-        delta_first=mean_difference(values, first),
-        delta_none=None if curriculum == ROOT_CURRICULUM else mean_difference(values, none),
-        seeds=seeds,
-        values=tuple(values.values()),
-        keys=tuple(score["stage"] for score in found),
-        error="",
+        delta_first=mean_difference(own, first),
+        delta_none=mean_difference(own, none),
+        seeds=tuple(own),
+        draws=max(len(score.values) for score in scores),
+        values=tuple(own.values()),
+        keys=tuple(score.stage for score in scores),
+        spread=spread,
+        error=error,
     )
-
-
-def interval(found: Sequence[Score]) -> tuple[float | None, float | None]:
-    """95 % interval of the mean of one measure's scores, one per seed: of one seed its own bootstrap over patients.
-
-    Where all seeds agree, as for weights from a file, they are one measurement, and its bootstrap says more.
-    """
-    values = [score["value"] for score in found]
-    if len(set(values)) > 1:
-        return t_interval(values, found[0]["metric"])
-    return found[0]["ci_low"], found[0]["ci_high"]
-
-
-def t_interval(values: Iterable[float], metric: str = "") -> tuple[float, float]:
-    """95 % interval of a mean from Student's t, within what the metric can be; needs two values."""
-    from scipy.special import stdtrit
-
-    values = list(values)
-    half = float(stdtrit(len(values) - 1, 0.975)) * stdev(values) / math.sqrt(len(values))
-    lowest, highest = (1.0, math.inf) if metric == "mean_rank" else (0.0, 1.0)
-    return max(lowest, fmean(values) - half), min(highest, fmean(values) + half)
 
 
 HEADINGS = ["#", "curriculum", "order", "score, %  [95 %]", "Δ first\ntask", "Δ no pre-\ntraining", "seeds"]
@@ -179,11 +170,11 @@ def points(value: float | None, sign: str = "") -> str:
 
 def cells(rows: list[Row]) -> list[list[str]]:
     """The rows as printed; a curriculum's cell carries, on lines of their own, its settings and its error."""
-    told = differences((row.curriculum, row.settings) for row in rows)
+    told = differences(row.key for row in rows)
     out = []
     for row in rows:
-        settings = told[row.curriculum, row.settings]
-        lines = [row.curriculum, "; ".join(f"{task}: {text}" for task, text in settings.items())]
+        settings = told[row.key]
+        lines = [row.name, "; ".join(f"{task}: {text}" for task, text in settings.items())]
         status = "" if row.status == "done" or row.error.startswith(row.status) else row.status
         lines.append(textwrap.shorten(": ".join(filter(None, [status, row.error])), 160))
         ends = "" if row.low is None else f" [{points(row.low)}, {points(row.high)}]"
@@ -195,7 +186,7 @@ def cells(rows: list[Row]) -> list[list[str]]:
                 points(row.score) + ends,
                 points(row.delta_first, "+"),
                 points(row.delta_none, "+"),
-                str(len(row.seeds) or ""),
+                str(len(row.seeds) or "") + (f" x {row.draws}" if row.draws > 1 else ""),
             ]
         )
     return out
@@ -206,26 +197,27 @@ def footnotes(rows: list[Row]) -> list[str]:
     if not rows:
         return ["no curriculum has been scored yet"]
     measure = rows[0].measure
-    counts = {len(row.seeds) for row in rows if row.seeds}
-    said = []
-    if 1 in counts:
-        said.append("one seed: bootstrap over patients")
-    if counts - {1}:
-        said.append("several seeds: Student's t over them, not over patients; score = their mean")
-    if any(len(row.seeds) > 1 and len(set(row.values)) == 1 for row in rows):
-        said.append("bootstrap where all seeds agree")
     unknown = "; ?: a task has no score alone" if any(row.order == "?" for row in rows) else ""
     of = ", mean over labels" if measure.label == "mean" else f" of {measure.label}"
     what = measure.metric.replace("_", " ") + of
     given = any(row.curriculum == RANDOM_WEIGHTS for row in rows)
     return [
-        f"{what}, protocol {measure.protocol}, split {measure.split}",
+        f"{what}, protocol {measure.judge}, split {measure.split}",
         *([f"{ROOT_CURRICULUM}: the weights that encoder.weights names"] if given else []),
         "C, AC: scores of the tasks alone strictly rise, fall along the curriculum; MC: neither" + unknown,
-        f"95 % interval: {'; '.join(said)}",
+        f"95 % interval: {kind_of_interval(row.spread for row in rows)}",
         "Δ: percent points, over the same seeds (and, to the first task, the same settings)",
         *([f"Caution: {measure.caveats}"] if measure.caveats else []),
     ]
+
+
+def kind_of_interval(spreads: Iterable[Spread]) -> str:
+    """What intervals hold, in words."""
+    known = next((spread for spread in spreads if spread.freedom), None)
+    if known is None:
+        return "bootstrap over patients"
+    what = "seeds" if known.seeds else "draws of labels"
+    return f"bootstrap over patients and, of {what}, Student's t with their spread over all curricula; score = mean"
 
 
 def render(rows: list[Row], title: str) -> Table:
@@ -252,12 +244,17 @@ def summary(rows: list[Row]) -> dict[str, Any]:
     none = next((row for row in scored_rows if row.curriculum == ROOT_CURRICULUM), None)
     return {
         "objective": asdict(rows[0].measure) if rows else {},
-        "best": best.curriculum if best else None,
+        "best": best.name if best else None,
         "no_pre_training": none.score if none else None,
         "mean_by_order": means((row.order, row.score) for row in chains),
-        "mean_by_last_task": means((row.curriculum.split(ARROW)[-1], row.score) for row in chains),
-        "rows": [{**{k: v for k, v in asdict(row).items() if k != "measure"}, "length": row.length} for row in rows],
+        "mean_by_last_task": means((row.tasks.last, row.score) for row in chains),
+        "rows": [{**plain(row), "length": row.length} for row in rows],
     }
+
+
+def plain(row: Row) -> dict[str, Any]:
+    """A row's own fields: what all rows share is told once."""
+    return {name: value for name, value in asdict(row).items() if name not in ("measure", "spread")}
 
 
 def means(pairs: Iterable[tuple[str, float | None]]) -> dict[str, float]:

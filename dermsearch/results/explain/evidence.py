@@ -9,27 +9,29 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean
 
-from dermsearch.curriculum import ARROW, BASELINES
+from dermsearch.curriculum import BASELINES, Curriculum
 from dermsearch.errors import UserError, nearest
 from dermsearch.papers.published import IMAGENET, TABLES, published, table
 from dermsearch.results.board.leaderboard import leaderboard, ordering
-from dermsearch.results.drawing import quantity, readable
+from dermsearch.results.drawing import judge_name, quantity
 from dermsearch.results.explain.importance import Sample, published_samples, samples
 from dermsearch.results.explain.regret import Dropped, Level, dropped, published_walks, walks
 from dermsearch.results.tables.schema import Results, load
 
+Replicate = tuple[str, int]  # root and seed
+
 
 @dataclass(frozen=True)
 class Observed:
-    """A curriculum and its score in every seed, the mean over its settings."""
+    """A curriculum and its score in every seed (of every root), the mean over its settings."""
 
     tasks: tuple[str, ...]
-    values: dict[int, float]
+    values: dict[Replicate, float]
     mark: str = ""  # C | AC | MC | ? | ""
 
     @property
     def score(self) -> float:
-        """The mean over the seeds."""
+        """The mean over the replicates."""
         return fmean(self.values.values())
 
     @property
@@ -57,8 +59,8 @@ class Evidence:
         return sorted({task for o in self.curricula for task in o.tasks})
 
     @property
-    def seeds(self) -> list[int]:
-        """Every seed that occurs."""
+    def seeds(self) -> list[Replicate]:
+        """Every seed of every root that occurs."""
         return sorted({seed for o in self.curricula for seed in o.values})
 
     @property
@@ -90,15 +92,19 @@ def from_study(
     if not rows:
         raise UserError(f"{results.folder}: no curriculum has been scored yet")
     measure = rows[0].measure
-    level = level_seeds([dict(zip(row.seeds, row.values, strict=True)) for row in rows])
-    found: dict[tuple[str, str], list[dict[int, float]]] = defaultdict(list)
-    for row, values in zip(rows, level, strict=True):
-        found[row.curriculum, row.order].append(values)
-    curricula = [Observed(tuple(c.split(ARROW)), together(values), mark) for (c, mark), values in found.items()]
+    # Roots are not other settings but other replicates: what one of them is above the others is no effect of a task.
+    joined: dict[tuple[Curriculum, tuple[str, ...], str], dict[Replicate, float]] = defaultdict(dict)
+    for row in rows:
+        values = {(row.root, seed): value for seed, value in zip(row.seeds, row.values, strict=True)}
+        joined[row.tasks, row.settings, row.order] |= values
+    found: dict[tuple[Curriculum, str], list[dict[Replicate, float]]] = defaultdict(list)
+    for (curriculum, _, mark), values in zip(joined, level_seeds([*joined.values()]), strict=True):
+        found[curriculum, mark].append(values)
+    curricula = [Observed(c.tasks, together(values), mark) for (c, mark), values in found.items()]
     proposals = Counter(results.trials["status"].to_pylist())
     return Evidence(
         results.study.get("name") or results.folder.name,
-        quantity(measure) + f", {readable(measure.protocol)}",
+        quantity(measure) + f", {judge_name(measure)}",
         sorted(curricula, key=lambda o: (len(o.tasks), o.tasks)),
         walks(results, measure),
         samples(results, measure),
@@ -108,7 +114,7 @@ def from_study(
     )
 
 
-def level_seeds(scores: Sequence[dict[int, float]]) -> list[dict[int, float]]:
+def level_seeds(scores: Sequence[dict[Replicate, float]]) -> list[dict[Replicate, float]]:
     """The scores by seed less what their seed is above or below the others, where some lack a seed.
 
     Else a curriculum that only has the lucky seed would look the better for it.
@@ -121,7 +127,7 @@ def level_seeds(scores: Sequence[dict[int, float]]) -> list[dict[int, float]]:
     return [{s: v - above[s] for s, v in values.items()} for values in scores]
 
 
-def together(settings: Sequence[dict[int, float]]) -> dict[int, float]:
+def together(settings: Sequence[dict[Replicate, float]]) -> dict[Replicate, float]:
     """A curriculum's score in every seed: the mean over its settings. Where one lacks a seed its mean stands in.
 
     Else a seed that only the better settings have would look the better for it.
@@ -133,9 +139,10 @@ def together(settings: Sequence[dict[int, float]]) -> dict[int, float]:
 def from_published(name: str) -> Evidence:
     """A paper's table: one run of each curriculum, in the table's order."""
     form = table(name)
-    scores = {tuple(c.split(ARROW)): v for c, v in published(name).items() if c not in (*BASELINES, IMAGENET)}
+    scores = {Curriculum.parse(c).tasks: v for c, v in published(name).items() if c not in (*BASELINES, IMAGENET)}
     single = {tasks[0]: value for tasks, value in scores.items() if len(tasks) == 1}
-    curricula = [Observed(tasks, {0: value}, ordering(list(tasks), single)) for tasks, value in scores.items()]
+    marks = {tasks: ordering(Curriculum(tasks), single) for tasks in scores}
+    curricula = [Observed(tasks, {("", 0): value}, marks[tasks]) for tasks, value in scores.items()]
     return Evidence(
         form.title,
         f"{form.quantity}, {form.data} (%)",

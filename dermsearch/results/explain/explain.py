@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
 
-from dermsearch.curriculum import ARROW
+from dermsearch.curriculum import Curriculum
 from dermsearch.results.explain.effects import Effect, Estimate, contrast, holm, over_seeds, ratio, share
 from dermsearch.results.explain.evidence import Evidence, Observed
 from dermsearch.results.explain.importance import importance
@@ -154,7 +154,7 @@ def pair_effects(evidence: Evidence) -> Iterator[Effect]:
             return [*one_hot(o.kind, kinds), adjacent(o, a, b), adjacent(o, b, a)]
 
         none = [0.0] * len(kinds)
-        forward, backward = f"{a}{ARROW}{b}", f"{b}{ARROW}{a}"
+        forward, backward = str(Curriculum((a, b))), str(Curriculum((b, a)))
         for name, against, weights in (
             (forward, REVERSED, [1.0, -1.0]),
             (forward, APART, [1.0, 0.0]),

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from statistics import fmean, pstdev
 from typing import TYPE_CHECKING, Any
 
-from dermsearch.curriculum import ARROW
+from dermsearch.curriculum import Curriculum
 from dermsearch.results.explain.effects import Effect
 from dermsearch.results.tables.measure import Measure, read_scores
 from dermsearch.results.tables.schema import Results
@@ -39,10 +39,11 @@ def samples(results: Results, measure: Measure) -> list[Sample]:
     log = frozenset(logarithmic(results.study))
     found = []
     for trial in results.trials.to_pylist():
-        values = [scores[key]["value"] for key in trial["keys"] or [] if key in scores]
+        values = [scores[key].value for key in trial["keys"] or [] if key in scores]
         if values and len(values) == len(trial["keys"]):
-            settings = json.loads(trial["settings"] or "{}")
-            found.append(Sample(places(trial["curriculum"].split(ARROW)) | settings, fmean(values), log))
+            choices = places(Curriculum.parse(trial["curriculum"]).tasks) | json.loads(trial["settings"] or "{}")
+            choices |= {"root": trial["root"]} if trial["root"] else {}
+            found.append(Sample(choices, fmean(values), log))
     return found
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dermsearch.curriculum import ARROW
+from dermsearch.curriculum import Curriculum
 from dermsearch.results.board.leaderboard import points
 from dermsearch.results.drawing import BLUE, GREEN, INK, ORANGE, PALE, STYLE, VERMILION, readable, save
 from dermsearch.results.explain.effects import Effect
@@ -159,7 +159,7 @@ def matrix(ax: Axes, pairs: Sequence[Effect], tasks: Sequence[str]) -> None:
 
     known: dict[tuple[str, str], tuple[float, float | None, float | None, bool]] = {}
     for e in pairs:
-        a, b = e.name.split(ARROW)
+        a, b = Curriculum.parse(e.name).tasks
         turned = (None, None) if e.low is None or e.high is None else (-e.high, -e.low)
         known[a, b], known[b, a] = (e.value, e.low, e.high, e.told), (-e.value, *turned, e.told)
     edge = max(abs(value) for value, *_ in known.values()) or 0.01

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
-from dermsearch.curriculum import ARROW
-from dermsearch.results.tables.lineages import ROOT, Lineage, lineages, seed_values, stopper
-from dermsearch.results.tables.measure import Measure, read_scores
+from dermsearch.curriculum import Curriculum
+from dermsearch.results.tables.lineages import Key, Lineage, lineages, seed_values, stopper
+from dermsearch.results.tables.measure import Measure, Score, read_scores
 from dermsearch.results.tables.schema import Results
 
 DIGITS = 6  # of a number of stages: what is behind them is rounding
@@ -51,9 +51,15 @@ class Step:
 class Dropped:
     """A curriculum without a score, and why."""
 
-    curriculum: str
+    curriculum: Curriculum
+    root: str
     status: str  # failed | pruned | dropped
     error: str
+
+    @property
+    def name(self) -> str:
+        """The curriculum, with its root before it where there are several."""
+        return f"{self.root}: {self.curriculum}" if self.root else str(self.curriculum)
 
 
 def walks(results: Results, measure: Measure) -> list[list[Level]]:
@@ -65,7 +71,7 @@ def walks(results: Results, measure: Measure) -> list[list[Level]]:
     found = []
     for trial in sorted(results.trials.to_pylist(), key=lambda t: t["trial"]):
         line = next((by_stage[key] for key in trial["keys"] or [] if key in by_stage), None)
-        line = line or stopper(trial["curriculum"], lines.values())
+        line = line or stopper(Curriculum.parse(trial["curriculum"]), trial["root"] or "", lines.values())
         found.append([level(at, scores, begun) for at in path(line, lines)])
     return [walk for levels in found if (walk := [at for at in levels if at.trained])]
 
@@ -100,16 +106,16 @@ def but_for_rate(stage: Mapping[str, Any]) -> tuple[str, ...]:
     return stage.get("parent") or "", stage["task"], json.dumps(settings, sort_keys=True)
 
 
-def path(line: Lineage | None, lines: Mapping[tuple[str, tuple[str, ...]], Lineage]) -> list[Lineage]:
+def path(line: Lineage | None, lines: Mapping[Key, Lineage]) -> list[Lineage]:
     """A lineage and all above it, the first task first."""
     chain: list[Lineage] = []
     while line is not None:
         chain.insert(0, line)
-        line = lines.get(line.parent) if line.parent != ROOT else None
+        line = lines.get(line.parent)
     return chain
 
 
-def level(line: Lineage, scores: Mapping[str, Mapping[str, float]], begun: Begun) -> Level:
+def level(line: Lineage, scores: Mapping[str, Score], begun: Begun) -> Level:
     """The stages of a lineage; its value is known once every seed has come through."""
     values = seed_values(line, scores)
     known = fmean(values.values()) if values and len(values) == len(line.stages) else None
@@ -118,10 +124,8 @@ def level(line: Lineage, scores: Mapping[str, Mapping[str, float]], begun: Begun
 
 def published_walks(scores: Mapping[tuple[str, ...], float]) -> list[list[Level]]:
     """The curricula of a paper's table, in its order, as if each had been proposed."""
-    return [
-        [Level((Trained(ARROW.join(tasks[:k]), 1.0, 0.0),), scores.get(tasks[:k])) for k in range(1, len(tasks) + 1)]
-        for tasks in scores
-    ]
+    beginnings = [list(Curriculum(tasks).prefixes()) for tasks in scores]
+    return [[Level((Trained(str(at), 1.0, 0.0),), scores.get(at.tasks)) for at in each] for each in beginnings]
 
 
 def progress(walks: Sequence[Sequence[Level]], shared: bool = True) -> list[Step]:
@@ -148,8 +152,11 @@ def cost_to(steps: Sequence[Step], target: float) -> Step | None:
 def dropped(results: Results) -> list[Dropped]:
     """Every curriculum that was proposed and has no encoder, by what became of it."""
     bad = [line for line in lineages(results).values() if line.status != "done"]
-    found = [Dropped(line.curriculum, line.status, line.error.removeprefix(f"{line.status}: ")) for line in bad]
-    return sorted(found, key=lambda d: (ORDER.index(d.status), d.curriculum.count(ARROW), d.curriculum))
+    found = [
+        Dropped(line.curriculum, line.key.root, line.status, line.error.removeprefix(f"{line.status}: "))
+        for line in bad
+    ]
+    return sorted(found, key=lambda d: (ORDER.index(d.status), len(d.curriculum), d.root, d.curriculum.tasks))
 
 
 ORDER = ["failed", "pruned", "dropped"]

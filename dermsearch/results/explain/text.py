@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dermsearch.curriculum import ARROW
+from dermsearch.curriculum import Curriculum
 from dermsearch.errors import UserError
 from dermsearch.results.board.leaderboard import points
 from dermsearch.results.explain.effects import LEVEL, Effect
@@ -226,7 +226,7 @@ def cost_line(name: str, one: Step, other: Step) -> list[str]:
 
 def dropped_table(evidence: Evidence) -> Iterator[RenderableType]:
     """What was proposed and has no score, and why."""
-    lines = [[d.curriculum, d.status, textwrap.shorten(d.error, 80)] for d in evidence.dropped[:SHOWN]]
+    lines = [[d.name, d.status, textwrap.shorten(d.error, 80)] for d in evidence.dropped[:SHOWN]]
     more = len(evidence.dropped) - len(lines)
     note = f"and {more} more; the CSV file has all" if more else ""
     yield from effect_table("What was tried and dropped", ["curriculum", "", "why"], lines, note)
@@ -242,7 +242,7 @@ def numbers(found: Explanation) -> Iterator[dict[str, Any]]:
     """Every number as a row of the CSV file: scores and differences in percent points, shares in percent."""
     evidence = found.evidence
     for o in evidence.curricula:
-        yield {"table": "curriculum", "name": ARROW.join(o.tasks), "value": percent(o.score), "unit": "%"}
+        yield {"table": "curriculum", "name": str(Curriculum(o.tasks)), "value": percent(o.score), "unit": "%"}
     for e in found.effects:
         unit = "%" if e.part in ("share", "setting") else "points"
         yield {
@@ -269,7 +269,7 @@ def numbers(found: Explanation) -> Iterator[dict[str, Any]]:
     for status, count in sorted(evidence.proposals.items()):
         yield {"table": "proposals", "name": status, "value": count, "unit": "proposals"}
     for d in evidence.dropped:
-        yield {"table": "dropped", "name": d.curriculum, "against": f"{d.status}: {d.error}".removesuffix(": ")}
+        yield {"table": "dropped", "name": d.name, "against": f"{d.status}: {d.error}".removesuffix(": ")}
 
 
 def percent(value: float | None) -> float | None:

@@ -10,16 +10,17 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from dermsearch.data.case import NAMED
 from dermsearch.errors import UserError
 from dermsearch.papers.claims import Matrix, matrix_counts, read_confusions
 from dermsearch.papers.counts import rates
 from dermsearch.papers.sheet import read_sheet
-from dermsearch.results.tables.schema import load
+from dermsearch.results.papers.sm3 import LABELS
+from dermsearch.results.tables.schema import JUDGED, load
 
-AS = "as:"  # the metric of a confusion cell: its class is the true one, this names the predicted one
 MEAN = "mean"
+NAMED = {label: cls for _, label, cls in LABELS.values()}  # the class of a label that the papers report
 CLOSE = 1e-6
+WHO = [name for name, _ in JUDGED]
 PER_CLASS = {"recall": "sens", "specificity": "spec", "precision": "prec"}
 OF_NAMED = ("auc", "recall", "specificity", "precision")
 Score = Mapping[str, Any]
@@ -72,26 +73,36 @@ def audit_alone(table: str, counts: str | None = None, confusions: Path | None =
 
 def audit_scores(folder: Path) -> ScoresAudit:
     """Compare every rate of a study's scores with its confusion cells, and means with what they are over."""
+    results = load(folder)
     judged: dict[tuple[Any, ...], dict[str, list[Score]]] = {}
-    for score in load(folder).scores.to_pylist():
-        key = tuple(score[name] for name in ("curriculum", "stage", "protocol", "split", "seed"))
-        judged.setdefault(key, {}).setdefault(score["label"], []).append(score)
+    for score in results.scores.to_pylist():
+        judged.setdefault(who(score), {}).setdefault(score["label"], []).append(score)
+    matrices: dict[tuple[Any, ...], Matrix] = {}
+    for cell in results.confusions.to_pylist():
+        matrix = matrices.setdefault((*who(cell), cell["label"]), {})
+        matrix[cell["truth"], cell["predicted"]] = cell["count"]
     audit = ScoresAudit()
     if not judged:
         raise UserError(f"{folder}: no encoder has been scored yet")
     cases: dict[tuple[str, str], tuple[str, dict[str, int]]] = {}
-    for (curriculum, stage, protocol, split, seed), labels in judged.items():
-        where = f"{curriculum} ({stage}), {protocol} on {split}, seed {seed}"
+    for judge, labels in judged.items():
+        of = dict(zip(WHO, judge, strict=True))
+        by = f"{of['protocol']} on {of['split']} of {of['data']}, seed {of['seed']}, draw {of['draw']}"
+        where = f"{of['curriculum']} ({of['stage']}), {by}"
         for label, scores in labels.items():
-            matrix = cells_of(scores)
-            if matrix:
+            if matrix := matrices.get((*judge, label), {}):
                 against_cells(audit, f"{where}, {label}", scores, matrix)
-                same_cases(audit, cases, (split, label), f"{where}, {label}", matrix)
+                same_cases(audit, cases, (f"{of['data']}/{of['split']}", label), f"{where}, {label}", matrix)
             elif any(score["metric"] == "recall" for score in scores):
                 audit.unchecked += 1
         for score in labels.get(MEAN, []):
             against_labels(audit, where, score, labels)
     return audit
+
+
+def who(row: Score) -> tuple[Any, ...]:
+    """Who was judged by whom, as a key."""
+    return tuple(row[name] for name in WHO)
 
 
 def audit_confusions(path: Path) -> ScoresAudit:
@@ -104,19 +115,6 @@ def audit_confusions(path: Path) -> ScoresAudit:
             found = rates(counts.hits or 0, counts.false_alarms or 0, counts)
             audit.rates.append((row, f"{label}_{cls}", {name: 100 * found[name] for name in ("sens", "spec", "prec")}))
     return audit
-
-
-def cells_of(scores: Iterable[Score]) -> Matrix:
-    """The confusion cells among a label's scores."""
-    cells = {}
-    for score in scores:
-        if score["metric"].startswith(AS):
-            if score["value"] is None or score["value"] < 0 or score["value"] != int(score["value"]):
-                raise UserError(
-                    f"scores, {score['label']} {score['class']}, {score['metric']}: is not a count of cases"
-                )
-            cells[score["class"], score["metric"].removeprefix(AS)] = int(score["value"])
-    return cells
 
 
 def against_cells(audit: ScoresAudit, where: str, scores: Iterable[Score], matrix: Matrix) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dermsearch.curriculum import ARROW
+from dermsearch.curriculum import Curriculum
 from dermsearch.results.papers.table import EITHER, GIVEN, OTHER, RANDOM, Column, Form, Line, Section
 
 FUSIONS = ("concat", "sep_shared", "sep_sep")
@@ -29,7 +29,7 @@ def fusion(name: str) -> str:
 
 def relation(name: str) -> str:
     """The identity of both stages; the paper varies the second on its final choice of the first."""
-    return f"{CONTRAST}=sep_sep{ARROW}{PSEUDO}={name}"
+    return str(Curriculum((f"{CONTRAST}=sep_sep", f"{PSEUDO}={name}")))
 
 
 def half(cases: int) -> float:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import re
 import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -11,11 +10,14 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
-from dermsearch.curriculum import ARROW, BASELINES, RANDOM_WEIGHTS
+import pyarrow.compute as pc
+
+from dermsearch.curriculum import BASELINES, RANDOM_WEIGHTS, Curriculum
 from dermsearch.papers.published import published_rows
-from dermsearch.results.board.leaderboard import Row, interval, leaderboard
+from dermsearch.results.board.intervals import NO_SPREAD, Spread, alike, interval
+from dermsearch.results.board.leaderboard import Row, kind_of_interval, leaderboard
 from dermsearch.results.drawing import chain, readable
-from dermsearch.results.tables.measure import Score
+from dermsearch.results.tables.measure import Score, by_stage
 from dermsearch.results.tables.schema import Results
 
 # What a line may ask for that is no curriculum: weights that the study gives (such as ImageNet's), random ones, and
@@ -88,6 +90,7 @@ class Value:
     high: float | None
     seeds: int
     n: int
+    spread: Spread = NO_SPREAD  # of replicates, in its interval
 
 
 @dataclass(frozen=True)
@@ -142,41 +145,65 @@ class Filled:
 class Measured:
     """The scores of a study, and which of its stages are which line."""
 
-    def __init__(self, results: Results, telling: Mapping[str, str]) -> None:
-        self.scores: dict[tuple[str, ...], dict[str, Any]] = {}
-        self.splits: dict[str, set[str]] = {}
-        roots: dict[str, list[str]] = {name: [] for name in BASELINES}
-        names = ("stage", "protocol", "split", "label", "class", "metric")
-        for score in results.scores.to_pylist():
-            self.splits.setdefault(score["protocol"], set()).add(score["split"])
-            if score["value"] is not None and math.isfinite(score["value"]):
-                self.scores[tuple(score[name] for name in names)] = score
-            if score["curriculum"] in roots:
-                roots[score["curriculum"]].append(score["stage"])
-        given = bool((results.study.get("encoder") or {}).get("weights"))
-        root, random = (tuple(dict.fromkeys(roots[name])) for name in BASELINES)
-        self.keys = {EITHER: root, GIVEN: root if given else (), RANDOM: random if given else root}
+    def __init__(self, results: Results, form: Form) -> None:
         self.rows: dict[str, list[Row]] = {}  # best first
-        for row in leaderboard(results):
-            if row.curriculum not in roots:
-                self.rows.setdefault(identity(row, telling), []).append(row)
+        self.baselines: dict[str, list[Row]] = {name: [] for name in BASELINES}
+        board = leaderboard(results)
+        for row in board:
+            of = self.rows if row.length else self.baselines
+            of.setdefault(identity(row, form.telling) if row.length else row.curriculum, []).append(row)
+        given = bool((results.study.get("encoder") or {}).get("weights"))
+        root, random = (self._keys_of(results, name) for name in BASELINES)
+        self.keys = {EITHER: root, GIVEN: root if given else (), RANDOM: random if given else root}
         self.keys |= {name: rows[0].keys for name, rows in self.rows.items()}
-        chosen = (results.study.get("objective") or {}).get("protocol")
-        self.protocol = chosen if chosen and chosen != "pairs" else "linear"
+        self.objective = board[0].measure
+        self.protocol = self.objective.protocol if self.objective.protocol != "pairs" else "linear"
+        columns = [column for section in form.sections for column in section.columns]
+        self.scores = self._scores(results, {column.metric for column in columns}, {column.cls for column in columns})
+        self.splits = {(protocol, split) for protocol, split, *_ in self.scores}
+
+    @staticmethod
+    def _keys_of(results: Results, baseline: str) -> tuple[str, ...]:
+        """The roots that are judged under a name, whoever judges."""
+        rows = results.scores.filter(pc.field("curriculum") == baseline)
+        return tuple(rows["stage"].unique().to_pylist())
+
+    def _scores(
+        self, results: Results, metrics: set[str], classes: set[str]
+    ) -> dict[tuple[str, ...], dict[str, Score]]:
+        """All scores that the form may show, by what is measured, then by stage."""
+        wanted = pc.field("metric").isin(sorted(metrics)) & pc.field("class").isin(sorted(classes))
+        for name in ("data", "labelled"):
+            wanted &= pc.field(name) == getattr(self.objective, name)
+        groups: dict[tuple[str, ...], dict[str, list[dict[str, Any]]]] = {}
+        for stage, rows in by_stage(results, results.scores.filter(wanted & pc.is_finite(pc.field("value")))).items():
+            for row in rows:
+                what = tuple(row[name] for name in ("protocol", "split", "label", "class", "metric"))
+                groups.setdefault(what, {}).setdefault(stage, []).append(row)
+        return {what: {key: Score.of(rows, key) for key, rows in stages.items()} for what, stages in groups.items()}
 
     def split(self, protocol: str) -> str:
         """Where a protocol's numbers are shown: on test cases where there are any, as papers do."""
-        return "test" if "test" in self.splits.get(protocol, ()) else "val"
+        return "test" if (protocol, "test") in self.splits else "val"
 
     def cell(self, column: Column, line: Line, printed: Mapping[tuple[str, str], dict[str, str]]) -> Cell:
         """What the paper and the study say of one line and column."""
         paper = printed.get((line.printed, column.printed), {})
         protocol = column.protocol or line.protocol or self.protocol
         split = column.split or self.split(protocol)
-        where = (protocol, split, column.label, column.cls, column.metric)
-        found = [self.scores[key, *where] for key in self.keys.get(line.identity, ()) if (key, *where) in self.scores]
-        value = value_of(found, column.scale)
+        scores = self.scores.get((protocol, split, column.label, column.cls, column.metric), {})
+        own = [scores[key] for key in self.keys.get(line.identity, ()) if key in scores]
+        fixed = line.identity in (GIVEN, RANDOM, EITHER) and alike(own)
+        value = value_of(own, NO_SPREAD if fixed else self.spread(scores), column) if own else None
         return Cell(column, paper.get("value", ""), finding(paper.get("note", "")), value, protocol, split)
+
+    def spread(self, scores: Mapping[str, Score]) -> Spread:
+        """How far replicates lie apart in one measure, over all curricula."""
+
+        def of(lines: Iterable[list[Row]]) -> list[list[Score]]:
+            return [[scores[key] for key in row.keys if key in scores] for rows in lines for row in rows]
+
+        return Spread.of(of(self.rows.values()), of(self.baselines.values()))
 
     def status(self, line: Line) -> str:
         """Why a line that was not measured was not."""
@@ -187,7 +214,7 @@ class Measured:
 
 def identity(row: Row, telling: Mapping[str, str]) -> str:
     """A curriculum with the settings that tell its variants apart: "paired_contrast=sep_sep > pseudo_labels=tel"."""
-    return ARROW.join(f"{task}={value}" if value else task for task, value in variants(row, telling))
+    return str(Curriculum(tuple(f"{task}={value}" if value else task for task, value in variants(row, telling))))
 
 
 def variants(row: Row, telling: Mapping[str, str]) -> list[tuple[str, str]]:
@@ -195,7 +222,7 @@ def variants(row: Row, telling: Mapping[str, str]) -> list[tuple[str, str]]:
     texts = [json.loads(text) for text in row.settings]
     asked = texts[-1] if texts else {}  # of a curriculum that was never begun: {"pseudo_labels.relation": "tel"}
     found = []
-    for i, task in enumerate(row.curriculum.split(ARROW)):
+    for i, task in enumerate(row.tasks):
         own = texts[i] if i < len(texts) else {}
         name = telling.get(task, "")
         value = own.get("config", own).get(name, asked.get(f"{task}.{name}", ""))
@@ -203,13 +230,11 @@ def variants(row: Row, telling: Mapping[str, str]) -> list[tuple[str, str]]:
     return found
 
 
-def value_of(found: Sequence[Score], scale: float) -> Value | None:
+def value_of(scores: Sequence[Score], spread: Spread, column: Column) -> Value:
     """The mean over the seeds with its interval, in the unit of the column."""
-    if not found:
-        return None
-    values = [score["value"] for score in found]
-    low, high = (None if end is None or not math.isfinite(end) else scale * end for end in interval(found))
-    return Value(scale * fmean(values), low, high, len(values), max(score["n"] or 0 for score in found))
+    low, high = (None if end is None else column.scale * end for end in interval(scores, spread, column.metric))
+    mean = column.scale * fmean(score.value for score in scores)
+    return Value(mean, low, high, len(scores), max(score.n for score in scores), spread)
 
 
 def finding(note: str) -> str:
@@ -221,7 +246,7 @@ def finding(note: str) -> str:
 def fill(results: Results, form: Form) -> Filled:
     """The table of a paper with the numbers of a study in it."""
     printed = {(row["row"], row["column_metric"]): row for row in published_rows(form.name)}
-    measured = Measured(results, form.telling)
+    measured = Measured(results, form)
     declared = {line.identity for section in form.sections for line in section.lines}
     blocks = []
     for section in form.sections:
@@ -249,7 +274,7 @@ def extra(measured: Measured, form: Form, section: Section, declared: set[str]) 
         told = variants(rows[0], form.telling)
         last = told[-1][0] if told[-1][0] in form.telling else OTHER
         if name not in declared and rows[0].score is not None and last in section.takes:
-            title = chain(rows[0].curriculum, {task: value for task, value in told if value})
+            title = chain(rows[0].tasks, {task: value for task, value in told if value})
             lines.append(Line(title, "", name))
     return lines
 
@@ -274,22 +299,19 @@ def general(study: str, form: Form, blocks: Sequence[tuple[Section, Sequence[Ent
     stands = dict.fromkeys(f"{c.column.heading}: {c.column.label} {c.column.cls}" for c in cells if c.column.cls)
     if stands and any(cell.column.metric == "auc" for cell in cells):
         notes.append("; ".join(stands).replace("_", " ") + "; AVG: mean over the labels.")
-    seeds = {c.value.seeds for c in cells if c.value}
-    kinds = ["one seed: bootstrap over patients"] if 1 in seeds else []
-    if seeds - {1}:
-        kinds.append("several seeds: Student's t over them, bootstrap where all agree; the value is their mean")
-    return notes + ([f"95 % interval of what was measured here; {'; '.join(kinds)}."] if kinds else [])
+    if spreads := [cell.value.spread for cell in cells if cell.value]:
+        notes.append(f"95 % interval of what was measured here: {kind_of_interval(spreads)}.")
+    return notes
 
 
 def remarks(measured: Measured, form: Form, results: Results) -> list[str]:
     """What became of single lines: failed seeds, and the choice among several settings."""
     said = []
     for rows in measured.rows.values():
-        name = chain(rows[0].curriculum, {t: v for t, v in variants(rows[0], form.telling) if v})
+        name = chain(rows[0].tasks, {t: v for t, v in variants(rows[0], form.telling) if v})
         tried = sum(row.score is not None for row in rows)
         if tried > 1:
             said.append(f"{name}: the best of {tried} settings by the study's objective.")
         if rows[0].error:
             said.append(f"{name}: {textwrap.shorten(rows[0].error, 200)}.")
-    caveats = dict.fromkeys(score["caveats"] for score in results.scores.to_pylist() if score["caveats"])
-    return said + [f"Caution: {text}." for text in caveats]
+    return said + [f"Caution: {text}." for text in results.scores["caveats"].unique().to_pylist() if text]

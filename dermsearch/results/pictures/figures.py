@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dermsearch.curriculum import ARROW, ROOT_CURRICULUM
+from dermsearch.curriculum import ROOT_CURRICULUM, Curriculum
 from dermsearch.papers.published import IMAGENET, named_tables, published, table
-from dermsearch.results.board.leaderboard import Row, leaderboard, ordering
-from dermsearch.results.drawing import GREY, INK, ORDERS, PALE, SIZES, STYLE, chain, quantity, readable, save
+from dermsearch.results.board.leaderboard import Row, kind_of_interval, leaderboard, ordering
+from dermsearch.results.drawing import GREY, INK, ORDERS, PALE, SIZES, STYLE, chain, judge_name, quantity, save
 from dermsearch.results.papers.files import write_files
 from dermsearch.results.papers.picture import picture
 from dermsearch.results.papers.sm3 import FORMS
@@ -88,7 +88,7 @@ def curriculum_figure(results: Results, path: str | Path) -> list[Path]:
         draw_measured(axes[0], lines, rows)
         measure = rows[0].measure
         study = results.study.get("name") or results.folder.name
-        axes[0].set_title(f"measured: {study} ({readable(measure.protocol)})", fontsize=9.5)
+        axes[0].set_title(f"measured: {study} ({judge_name(measure)})", fontsize=9.5)
         axes[0].set_xlabel(quantity(measure))
         marks = {row.order for row in rows if row.length}
         if name:
@@ -99,7 +99,7 @@ def curriculum_figure(results: Results, path: str | Path) -> list[Path]:
 
 def layout(rows: list[Row]) -> tuple[list[Line], float]:
     """The lines from top to bottom, grouped by length and sorted in a group, and their height in inches."""
-    told = differences((row.curriculum, row.settings) for row in rows)
+    told = differences(row.key for row in rows)
     lines: list[Line] = []
     y = 0.06
     for length in sorted({row.length for row in rows}):
@@ -109,7 +109,7 @@ def layout(rows: list[Row]) -> tuple[list[Line], float]:
             title = GROUPS[length] if length < len(GROUPS) else f"{length} tasks"
             lines.append(Line(y - 0.09, title, None))
         for row in inside:
-            lines.append(Line(y + ROW / 2, chain(row.curriculum, told[row.curriculum, row.settings]), row))
+            lines.append(Line(y + ROW / 2, chain(row.tasks, told[row.key], row.root), row))
             y += ROW
     return lines, y + 0.06
 
@@ -149,8 +149,7 @@ def frame(axes: list[Axes], lines: list[Line], tall: float) -> None:
 def draw_measured(ax: Axes, lines: list[Line], rows: list[Row]) -> None:
     """Mean, interval and single seeds of every curriculum; a word where there is no score."""
     limits(ax, rows)
-    none = next((row.score for row in rows if row.curriculum == ROOT_CURRICULUM), None)
-    if none is not None:
+    for none in [row.score for row in rows if row.curriculum == ROOT_CURRICULUM and row.score is not None]:
         ax.axvline(100 * none, color=GREY, linewidth=1, linestyle="--", zorder=1)
     for line in lines:
         row = line.row
@@ -206,14 +205,13 @@ def mark(order: str, length: int) -> tuple[str, str]:
 def draw_published(ax: Axes, lines: list[Line], name: str) -> set[str]:
     """A paper's values of the same curricula, hollow, on their own axis. Returns their ordering marks."""
     scores = published(name)
-    single = {curriculum: score for curriculum, score in scores.items() if ARROW not in curriculum}
+    single = {curriculum: score for curriculum, score in scores.items() if len(Curriculum.parse(curriculum)) == 1}
     done: list[float] = []
     marks = set()
     for line in lines:
         if line.row is None or line.row.curriculum not in scores:
             continue
-        tasks = line.row.curriculum.split(ARROW)
-        order = ordering(tasks, single)
+        order = ordering(line.row.tasks, single)
         if line.row.length:
             marks.add(order)
         colour, marker = mark(order, line.row.length)
@@ -281,11 +279,10 @@ def legend(figure: Figure, rows: list[Row], marks: set[str], high: float, paper:
 
 def note(rows: list[Row]) -> str:
     """What the marks mean, and how the intervals of these rows were made."""
-    counts = {len(row.seeds) for row in rows if row.seeds}
     marks = "C, AC: the scores of the tasks alone rise, fall along the curriculum; MC: neither\n"
-    said = ["one seed: 95 % bootstrap interval over patients"] if 1 in counts else []
-    if counts - {1}:
-        said.append("several seeds (ticks): mean and 95 % t-interval over the seeds")
+    said = [f"95 % interval: {kind_of_interval(row.spread for row in rows)}"]
+    if any(len(row.seeds) > 1 for row in rows):
+        said.append("ticks: seeds")
     caveats = rows[0].measure.caveats if rows else None
     if caveats:
         said.append(f"caution: {caveats}")

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
-from dermsearch.curriculum import ARROW, ROOT_CURRICULUM
+from dermsearch.curriculum import ROOT_CURRICULUM, Curriculum
 from dermsearch.results.board.leaderboard import points
-from dermsearch.results.drawing import GREY, INK, STYLE, chain, quantity, readable, save
+from dermsearch.results.drawing import GREY, INK, STYLE, chain, judge_name, quantity, save
 from dermsearch.results.tables.lineages import ROOT, Key, Lineage, differences, lineages, seed_values
 from dermsearch.results.tables.measure import choose, read_scores
 from dermsearch.results.tables.schema import Results
@@ -35,12 +35,14 @@ def tree_figure(results: Results, path: str | Path) -> list[Path]:
 
     lines = lineages(results)
     measure = choose(results)
-    scores, root = read_scores(results, measure)
+    scores, baselines = read_scores(results, measure)
     values = {key: fmean(v.values()) for key, line in lines.items() if (v := seed_values(line, scores))}
-    if root:
-        values[ROOT] = fmean(score["value"] for score in root.values())
-    words = box_words(lines, values)
-    heights, count = place(lines)
+    roots = sorted({key.beginning for key in lines} or {ROOT}, key=lambda key: key.root)
+    for root in roots:
+        if seeds := baselines.get((ROOT_CURRICULUM, root.root)):
+            values[root] = fmean(score.value for score in seeds.values())
+    words = box_words(roots, lines, values)
+    heights, count = place(roots, lines)
     columns = column_edges(lines, words)
     wide = max(columns[max(columns)][1] + 2 * SIDE, NARROWEST)
     tall = count * ROW
@@ -58,7 +60,7 @@ def tree_figure(results: Results, path: str | Path) -> list[Path]:
         low, span = min(shown), max(max(shown) - min(shown), 1)
         colours = ScalarMappable(Normalize(low, low + span), "cividis")
         draw_edges(ax, lines, heights, columns)
-        for key in [ROOT, *lines]:
+        for key in [*roots, *lines]:
             colour = colours.cmap((100 * values[key] - low) / span) if key in values else None
             draw_box(ax, columns[depth(key)], heights[key], words[key], lines.get(key), colour)
         headline, detail = titles(results, lines)
@@ -67,27 +69,27 @@ def tree_figure(results: Results, path: str | Path) -> list[Path]:
         bar = figure.add_axes(((wide / 2 - 1.6) / wide, (bottom - 0.3) / high, 3.2 / wide, 0.12 / high))
         figure.colorbar(colours, cax=bar, orientation="horizontal")
         bar.tick_params(labelsize=8)
-        bar.set_xlabel(f"{quantity(measure)}, {readable(measure.protocol)}", fontsize=8.5, labelpad=2)
+        bar.set_xlabel(f"{quantity(measure)}, {judge_name(measure)}", fontsize=8.5, labelpad=2)
         legend(figure, kinds, high)
         return save(figure, path)
 
 
 def depth(key: Key) -> int:
-    return 0 if key == ROOT else key[0].count(ARROW) + 1
+    return len(key.curriculum)
 
 
-def box_words(lines: Mapping[Key, Lineage], values: Mapping[Key, float]) -> dict[Key, str]:
+def box_words(roots: Sequence[Key], lines: Mapping[Key, Lineage], values: Mapping[Key, float]) -> dict[Key, str]:
     """What stands in the boxes: the last task, the settings where they are searched, the score."""
-    words = {ROOT: f"{ROOT_CURRICULUM}  {points(values.get(ROOT))}".strip()}
+    words = {root: f"{root.root or ROOT_CURRICULUM}  {points(values.get(root))}".strip() for root in roots}
     told = differences(lines)
     for key, line in lines.items():
         # Settings of earlier tasks stand in their own boxes.
-        task = chain(line.tasks[-1], told[key])
+        task = chain(Curriculum((line.curriculum.last,)), told[key])
         words[key] = f"{task}  {points(values.get(key))}".strip()
     return words
 
 
-def place(lines: Mapping[Key, Lineage]) -> tuple[dict[Key, float], int]:
+def place(roots: Sequence[Key], lines: Mapping[Key, Lineage]) -> tuple[dict[Key, float], int]:
     """The height of every node in inches, parents midway between their children; and the number of leaves."""
     children: dict[Key, list[Key]] = {}
     for key, line in lines.items():
@@ -97,7 +99,7 @@ def place(lines: Mapping[Key, Lineage]) -> tuple[dict[Key, float], int]:
 
     def visit(key: Key) -> None:
         nonlocal leaves
-        below = sorted(children.get(key, []))
+        below = sorted(children.get(key, []), key=lambda child: (child.curriculum.tasks, child.settings))
         for child in below:
             visit(child)
         if below:
@@ -106,7 +108,8 @@ def place(lines: Mapping[Key, Lineage]) -> tuple[dict[Key, float], int]:
             heights[key] = (leaves + 0.5) * ROW
             leaves += 1
 
-    visit(ROOT)
+    for root in roots:
+        visit(root)
     return heights, leaves
 
 
@@ -185,8 +188,9 @@ def box_style(line: Lineage | None, colour: Any) -> dict[str, Any]:
 
 def titles(results: Results, lines: Mapping[Key, Lineage]) -> tuple[str, str]:
     """What the tree saves, and what became of its stages."""
-    seen = {(t["curriculum"], t["settings"]) for t in results.trials.to_pylist()} or set(lines)
-    alone = sum(curriculum.count(ARROW) + 1 for curriculum, _ in seen)
+    trials = results.trials.select(["root", "curriculum", "settings"]).to_pylist()
+    seen = {tuple(trial.values()): len(Curriculum.parse(trial["curriculum"])) for trial in trials}
+    alone = sum(seen.values() if seen else (len(key.curriculum) for key in lines))
     headline = f"{len(lines)} stages" + (f" instead of {alone}" if alone > len(lines) else "")
     seeds = [len(line.stages) for line in lines.values() if line.status == "done"] or [1]
     counts = Counter(line.status for line in lines.values())

@@ -6,32 +6,43 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from statistics import fmean
-from typing import Any
+from typing import Any, NamedTuple
 
-from dermsearch.curriculum import ARROW, ROOT_CURRICULUM
-from dermsearch.results.tables.schema import Results
+import pyarrow.compute as pc
 
-Key = tuple[str, tuple[str, ...]]  # curriculum, settings of each task
-ROOT: Key = (ROOT_CURRICULUM, ())
+from dermsearch.curriculum import Curriculum
+from dermsearch.results.tables.measure import Score
+from dermsearch.results.tables.schema import PRETEXT, Results
+
+
+class Key(NamedTuple):
+    """What a lineage is told by."""
+
+    curriculum: Curriculum
+    settings: tuple[str, ...] = ()  # of each task, as JSON
+    root: str = ""  # what it begins with, where a study has several roots
+
+    @property
+    def beginning(self) -> Key:
+        """The root itself, judged without pre-training."""
+        return Key(Curriculum(), (), self.root)
+
+
+ROOT = Key(Curriculum())
 
 
 @dataclass(frozen=True)
 class Lineage:
-    """A curriculum and the settings (JSON, one per task) it was trained with; its seeds are its stages."""
+    """A curriculum and the settings it was trained with; its seeds are its stages."""
 
-    curriculum: str
-    settings: tuple[str, ...]
-    parent: Key  # ROOT for a first task
+    key: Key
+    parent: Key  # the root's for a first task
     stages: tuple[dict[str, Any], ...]  # rows of the table, one per seed; none where training never began
     pruned: str = ""  # why it was ended before it was known which stage it would be
 
     @property
-    def key(self) -> Key:
-        return self.curriculum, self.settings
-
-    @property
-    def tasks(self) -> list[str]:
-        return self.curriculum.split(ARROW)
+    def curriculum(self) -> Curriculum:
+        return self.key.curriculum
 
     @property
     def status(self) -> str:
@@ -58,18 +69,23 @@ class Lineage:
 
 
 def lineages(results: Results) -> dict[Key, Lineage]:
-    """All lineages of a study by curriculum and settings, those that a failure left untrained included."""
-    stages = results.stages.to_pylist()
+    """All lineages of a study, those that a failure left untrained included."""
+    stages = results.stages.filter(pc.field("kind") == PRETEXT).to_pylist()
     by_key = {s["key"]: s for s in stages}
     groups: dict[Key, list[dict[str, Any]]] = {}
-    parents: dict[Key, Key] = {}
     for stage in stages:
-        chain = ancestry(stage, by_key)
-        key = (stage["curriculum"], tuple(s["settings"] or "{}" for s in chain))
+        settings = tuple(s["settings"] or "{}" for s in ancestry(stage, by_key))
+        key = Key(Curriculum.parse(stage["curriculum"]), settings, stage["root"] or "")
         groups.setdefault(key, []).append(stage)
-        parents[key] = (chain[-2]["curriculum"], key[1][:-1]) if len(chain) > 1 else ROOT
-    found = {key: Lineage(*key, parents[key], tuple(rows)) for key, rows in groups.items()}
+    found = {key: Lineage(key, above(key), tuple(rows)) for key, rows in groups.items()}
     return found | dropped(results.trials.to_pylist(), by_key, found)
+
+
+def above(key: Key) -> Key:
+    """The lineage that one goes on from, or its root."""
+    if len(key.settings) < 2:
+        return key.beginning
+    return Key(key.curriculum.prefix(len(key.curriculum) - 1), key.settings[:-1], key.root)
 
 
 def ancestry(stage: dict[str, Any], by_key: Mapping[str, dict[str, Any]]) -> list[dict[str, Any]]:
@@ -84,37 +100,38 @@ def dropped(
     trials: Iterable[dict[str, Any]], trained: Mapping[str, Any], found: Mapping[Key, Lineage]
 ) -> dict[Key, Lineage]:
     """Proposed curricula of which no stage was started, hung below the stage that stopped them."""
-    stopped = {line.curriculum for line in found.values() if line.status != "done"}
+    stopped = {(line.curriculum, line.key.root) for line in found.values() if line.status != "done"}
     out: dict[Key, Lineage] = {}
-    for trial in sorted(trials, key=lambda t: t["curriculum"].count(ARROW)):
+    proposed = [(Curriculum.parse(trial["curriculum"]), trial["root"] or "", trial) for trial in trials]
+    for curriculum, root, trial in sorted(proposed, key=lambda p: len(p[0])):
         keys = trial["keys"] or []
         if trial["status"] == "done" or any(key in trained for key in keys):
             continue
-        if not keys and trial["curriculum"] in stopped:
+        if not keys and (curriculum, root) in stopped:
             continue  # the trial is that stage
-        parent = stopper(trial["curriculum"], [*found.values(), *out.values()])
-        key = (trial["curriculum"], (*(parent.settings if parent else ()), trial["settings"] or "{}"))
-        out[key] = Lineage(*key, parent.key if parent else ROOT, (), trial.get("error") or "")
+        parent = stopper(curriculum, root, [*found.values(), *out.values()])
+        key = Key(curriculum, (*(parent.key.settings if parent else ()), trial["settings"] or "{}"), root)
+        out[key] = Lineage(key, parent.key if parent else key.beginning, (), trial.get("error") or "")
     return out
 
 
-def stopper(curriculum: str, known: Iterable[Lineage]) -> Lineage | None:
+def stopper(curriculum: Curriculum, root: str, known: Iterable[Lineage]) -> Lineage | None:
     """The longest known beginning of a curriculum, one without an encoder before any other."""
-    above = [line for line in known if curriculum.startswith(line.curriculum + ARROW)]
-    return max(above, key=lambda line: (len(line.tasks), line.status != "done"), default=None)
+    longer = [line for line in known if line.key.root == root and len(line.curriculum) < len(curriculum)]
+    begun = [line for line in longer if curriculum.starts_with(line.curriculum)]
+    return max(begun, key=lambda line: (len(line.curriculum), line.status != "done"), default=None)
 
 
 def differences(keys: Iterable[Key]) -> dict[Key, dict[str, str]]:
     """By task, the settings that tell apart the lineages of one curriculum: {"moco_v2": "lr=0.03"}."""
-    curricula: dict[str, list[Key]] = {}
+    curricula: dict[Curriculum, list[Key]] = {}
     for key in keys:
-        curricula.setdefault(key[0], []).append(key)
+        curricula.setdefault(key.curriculum, []).append(key)
     told: dict[Key, dict[str, str]] = {}
     for curriculum, same in curricula.items():
-        tasks = curriculum.split(ARROW)
         told |= {key: {} for key in same}
-        for i, task in enumerate(tasks):
-            flat = {key: flatten(json.loads(key[1][i])) if i < len(key[1]) else {} for key in same}
+        for i, task in enumerate(curriculum):
+            flat = {key: flatten(json.loads(key.settings[i])) if i < len(key.settings) else {} for key in same}
             names = dict.fromkeys(name for values in flat.values() for name in values)
             varied = [n for n in names if len({repr(values.get(n)) for values in flat.values()}) > 1]
             for key, values in flat.items():
@@ -132,9 +149,9 @@ def flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return out
 
 
-def seed_values(line: Lineage, scores: Mapping[str, Mapping[str, Any]]) -> dict[int, float]:
+def seed_values(line: Lineage, scores: Mapping[str, Score]) -> dict[int, float]:
     """The scores of a lineage by seed."""
-    return {s["seed"]: scores[s["key"]]["value"] for s in line.stages if s["key"] in scores}
+    return {s["seed"]: scores[s["key"]].value for s in line.stages if s["key"] in scores}
 
 
 def mean_difference(values: Mapping[int, float], others: Mapping[int, float]) -> float | None:

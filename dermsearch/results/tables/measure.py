@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+import operator
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import reduce
+from statistics import fmean
 from typing import Any
 
-from dermsearch.curriculum import BASELINES, ROOT_CURRICULUM
-from dermsearch.errors import UserError, nearest
-from dermsearch.results.tables.schema import Results
+import pyarrow as pa
+import pyarrow.compute as pc
 
-Score = dict[str, Any]  # a row of the scores table
-NAMED = ("protocol", "split", "label", "metric")  # what tells one measure from another
+from dermsearch.curriculum import BASELINES
+from dermsearch.errors import UserError, nearest
+from dermsearch.results.tables.schema import DEFAULTS, FIT, Results
+
+JUDGE = ("protocol", "data", "labelled")
+NAMED = (*JUDGE, "split", "label", "metric")  # what tells one measure from another
+Baselines = dict[tuple[str, str], dict[int, "Score"]]  # by name and root, then by seed
 
 
 @dataclass(frozen=True)
@@ -23,7 +31,66 @@ class Measure:
     metric: str
     label: str
     split: str
+    data: str = DEFAULTS["data"]
+    labelled: str = DEFAULTS["labelled"]
     caveats: str | None = None  # what speaks against the numbers
+
+    @property
+    def judge(self) -> str:
+        """Who judges, as a user writes it: linear, linear@ham, finetune@pad:20."""
+        data = f"@{self.data}" if self.data != DEFAULTS["data"] else ""
+        return self.protocol + data + (f":{self.labelled}" if self.labelled != DEFAULTS["labelled"] else "")
+
+
+@dataclass(frozen=True)
+class Score:
+    """What a stage, or a root, came to in one measure."""
+
+    stage: str
+    curriculum: str
+    root: str
+    seed: int
+    n: int
+    values: tuple[float, ...]  # one per draw of the labels
+    below: float | None  # how far its interval over patients goes below it, on the mean over the draws
+    above: float | None
+
+    @property
+    def value(self) -> float:
+        """The mean over the draws."""
+        return fmean(self.values)
+
+    @classmethod
+    def of(cls, rows: Iterable[Mapping[str, Any]], stage: str) -> Score:
+        """One stage's rows of the table, a row per draw."""
+        rows = sorted(rows, key=lambda row: row["draw"] or 0)
+        ends = [[row["value"] - row["ci_low"], row["ci_high"] - row["value"]] for row in rows if bounded(row)]
+        below, above = map(fmean, zip(*ends, strict=True)) if ends else (None, None)
+        first, values = rows[0], tuple(row["value"] for row in rows)
+        n = max(row["n"] or 0 for row in rows)
+        return cls(stage, first["curriculum"], first["root"] or "", first["seed"], n, values, below, above)
+
+
+def bounded(row: Mapping[str, Any]) -> bool:
+    """Whether a row of the table has an interval."""
+    return all(row[end] is not None and not math.isnan(row[end]) for end in ("ci_low", "ci_high"))
+
+
+def judge_of(text: str | None) -> dict[str, str | None]:
+    """`finetune@pad:20` in its parts; what it does not say is None."""
+    if text is None:
+        return dict.fromkeys(JUDGE)
+    parts = re.fullmatch(r"([^@:]+)(?:@([^@:]+))?(?::([^@:]+))?", text)
+    if parts is None:
+        raise UserError(f"protocol: must be written as linear, linear@ham or finetune@pad:20, not '{text}'")
+    return dict(zip(JUDGE, parts.groups(), strict=True))
+
+
+def first_data(study: Mapping[str, Any]) -> str:
+    """The data set that a protocol without the name of one judges on."""
+    data = study.get("data")
+    named = isinstance(data, Mapping) and data and all(isinstance(each, Mapping) for each in data.values())
+    return next(iter(data)) if named and data else str(DEFAULTS["data"])
 
 
 def choose(
@@ -33,51 +100,76 @@ def choose(
     label: str | None = None,
     split: str = "val",
 ) -> Measure:
-    """The measure asked for, completed by the study's objective, or by what there is if it is only one."""
+    """The measure asked for, completed by the study's objective, or by what there is if it is only one.
+
+    A protocol may be asked for with its data set and its number of labels: finetune@pad:20.
+    """
     objective = results.study.get("objective") or {}
-    asked = {"protocol": protocol, "metric": metric, "label": label, "split": split}
+    asked = {**judge_of(protocol), "split": split, "label": label, "metric": metric}
+    planned = {**objective, **judge_of(objective.get("protocol")), "labelled": objective.get("labelled")}
+    planned["data"] = judge_of(protocol or objective.get("protocol"))["data"] or first_data(results.study)
     # A rank is the better the lower it is: nothing that compares measures knows that.
-    rows = [s for s in results.scores.to_pylist() if not s["class"] and s["metric"] != "mean_rank"]
-    if not rows:
+    whole = (pc.field("class") == "") & (pc.field("metric") != "mean_rank")
+    rows = results.scores.select([*NAMED, "class", "caveats"]).filter(whole)
+    if not len(rows):
         raise UserError(f"{results.folder}: no encoder has been scored yet")
     chosen: dict[str, str] = {}
     # One after the other, so that a message names only what exists beside what is already chosen.
     for name in NAMED:
-        present = sorted({score[name] for score in rows})
-        planned = objective.get(name)
-        # The objective's label says nothing of a protocol with one of its own, as `pairs` has.
-        if len(present) == 1 and (planned is None or name == "label"):
-            planned = present[0]
-        value: Any = asked[name] or planned
+        present = sorted(rows[name].unique().to_pylist())
+        value = asked[name] or likely(name, planned.get(name), present)
         if value is None:
-            raise UserError(f"{name}: must be named, for there are several: {', '.join(present)}")
+            how = f"; as --protocol {rows['protocol'][0]}{'@' if name == 'data' else ':'}{present[0]}"
+            how = how if name in JUDGE[1:] else ""
+            raise UserError(f"{name}: must be named, for there are several: {', '.join(present)}{how}")
         if value not in present:
             raise UserError(f"no scores with {name} '{value}': {nearest(value, present)}")
         chosen[name] = value
-        rows = [score for score in rows if score[name] == value]
-    return Measure(**chosen, caveats=rows[0].get("caveats"))
+        rows = rows.filter(pc.field(name) == value)
+    return Measure(**chosen, caveats=rows["caveats"][0].as_py())
 
 
-def read_scores(results: Results, measure: Measure) -> tuple[dict[str, Score], dict[int, Score]]:
-    """The scores of one measure by stage, and those of no pre-training by seed."""
-    found = list(of_measure(results, measure))
-    stages = {score["stage"]: score for score in found if score["curriculum"] not in BASELINES}
-    return stages, {score["seed"]: score for score in found if score["curriculum"] == ROOT_CURRICULUM}
+def likely(name: str, planned: str | None, present: list[str]) -> str | None:
+    """What is meant where nothing is asked for; None where that cannot be told."""
+    # The objective's label, data and number of labels say nothing of a protocol that has others.
+    loose = name in ("label", "data", "labelled")
+    if len(present) == 1 and (planned is None or loose):
+        return present[0]
+    if loose and name != "label" and planned not in present:
+        return DEFAULTS[name] if DEFAULTS[name] in present else None
+    return planned
 
 
-def read_baseline(results: Results, measure: Measure, name: str) -> dict[int, Score]:
-    """The scores of one measure by seed, of a root that is called so."""
-    return {score["seed"]: score for score in of_measure(results, measure) if score["curriculum"] == name}
+def read_scores(results: Results, measure: Measure) -> tuple[dict[str, Score], Baselines]:
+    """The scores of one measure by stage, and those of what has no pre-training by name and root, then by seed.
+
+    What a fit's predictions came to is the score of the stage that it was fitted to.
+    """
+    wanted = [pc.field(name) == getattr(measure, name) for name in NAMED]
+    wanted += [pc.field("class") == "", pc.is_finite(pc.field("value"))]
+    found = by_stage(results, results.scores.filter(reduce(operator.and_, wanted)))
+    scores = {stage: Score.of(rows, stage) for stage, rows in found.items()}
+    baselines: Baselines = {}
+    for score in scores.values():
+        if score.curriculum in BASELINES:
+            baselines.setdefault((score.curriculum, score.root), {})[score.seed] = score
+    return {key: score for key, score in scores.items() if score.curriculum not in BASELINES}, baselines
 
 
-def of_measure(results: Results, measure: Measure) -> Iterator[Score]:
-    """The scores of one measure that are numbers."""
-    for score in results.scores.to_pylist():
-        if score["class"] or any(score[name] != getattr(measure, name) for name in NAMED):
-            continue
-        if score["value"] is None or math.isnan(score["value"]):
-            continue
-        for end in ("ci_low", "ci_high"):
-            if score[end] is not None and math.isnan(score[end]):
-                score[end] = None
-        yield score
+def failures(results: Results, measure: Measure) -> dict[str, str]:
+    """Why a stage has no score of this measure, by stage: its judgement failed."""
+    wanted = [pc.field(name) == getattr(measure, name) for name in (*JUDGE, "split")]
+    found = by_stage(
+        results, results.judgements.filter(reduce(operator.and_, wanted) & (pc.field("status") == "failed"))
+    )
+    return {stage: rows[0]["reason"] or "" for stage, rows in found.items()}
+
+
+def by_stage(results: Results, rows: pa.Table) -> dict[str, list[dict[str, Any]]]:
+    """Rows by the stage that they are of; those of a fit by the stage that it was fitted to."""
+    fits = results.stages.filter(pc.field("kind") == FIT)
+    fitted = dict(zip(fits["key"].to_pylist(), fits["parent"].to_pylist(), strict=True))
+    groups: dict[str, list[dict[str, Any]]] = {}
+    for row in rows.to_pylist():
+        groups.setdefault(fitted.get(row["stage"], row["stage"]), []).append(row)
+    return groups

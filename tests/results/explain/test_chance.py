@@ -9,6 +9,7 @@ from statistics import fmean
 
 import pytest
 
+from dermsearch.curriculum import Curriculum
 from dermsearch.results.board.leaderboard import ordering
 from dermsearch.results.explain.effects import holm
 from dermsearch.results.explain.evidence import Evidence, Observed
@@ -30,7 +31,7 @@ def made(rng, seeds, handed_on=0.0):
             stages[c] = handed_on * stages[c[:-1]] + rng.gauss(0, 0.01)
             values[c][seed] = 0.7 + stages[c]
     single = {c[0]: fmean(v.values()) for c, v in values.items() if len(c) == 1}
-    return Evidence("", "", [Observed(c, v, ordering(list(c), single)) for c, v in values.items()], [], [])
+    return Evidence("", "", [Observed(c, v, ordering(Curriculum(c), single)) for c, v in values.items()], [], [])
 
 
 def repeats(what, times=REPEATS, **options):
@@ -72,7 +73,7 @@ def test_a_known_share_is_in_its_interval():
     rng, inside = random.Random(2), []
     for _ in range(REPEATS):
         worth = {"a": 0.012, "b": -0.012, "c": 0.0}
-        rows = [Observed(c, {0: 0.7 + worth[c[-1]] + rng.gauss(0, 0.01)}) for c in CURRICULA]
+        rows = [Observed(c, {("", 0): 0.7 + worth[c[-1]] + rng.gauss(0, 0.01)}) for c in CURRICULA]
         shares = variance_shares(Evidence("", "", rows, [], []))
         found = next(e for e in shares if e.name == "the last task" and not e.against)
         true = 2 * 0.012**2 / 3 / (2 * 0.012**2 / 3 + 0.01**2)
@@ -85,7 +86,7 @@ def test_what_order_does_is_in_its_interval():
     rng, inside = random.Random(4), []
     for _ in range(REPEATS):
         worth = {c: rng.gauss(0, 0.006) for c in CURRICULA}
-        rows = [Observed(c, {s: 0.7 + worth[c] + rng.gauss(0, 0.01) for s in range(3)}) for c in CURRICULA]
+        rows = [Observed(c, {("", s): 0.7 + worth[c] + rng.gauss(0, 0.01) for s in range(3)}) for c in CURRICULA]
         made_up = Evidence("", "", rows, [], [])
         found = next(e for e in variance_shares(made_up) if e.name.startswith("order"))
         chains = made_up.chains

@@ -8,7 +8,7 @@ from statistics import fmean
 
 import pytest
 
-from dermsearch.curriculum import ARROW
+from dermsearch.curriculum import ARROW, Curriculum
 from dermsearch.errors import UserError
 from dermsearch.papers.published import published
 from dermsearch.results.board.leaderboard import ordering
@@ -35,7 +35,7 @@ def evidence(scores, curricula=CURRICULA):
     found = {c: scores(c) for c in curricula}
     found = {c: v if isinstance(v, dict) else {0: v} for c, v in found.items()}
     single = {c[0]: fmean(v.values()) for c, v in found.items() if len(c) == 1}
-    rows = [Observed(c, v, ordering(list(c), single)) for c, v in found.items()]
+    rows = [Observed(c, v, ordering(Curriculum(c), single)) for c, v in found.items()]
     return Evidence("made up", "score (%)", rows, [], [])
 
 
@@ -86,7 +86,9 @@ def test_order_comes_out():
     single = dict(zip(TASKS, (0.5, 0.6, 0.7), strict=True))
 
     def score(c):
-        return single[c[0]] if len(c) == 1 else 0.7 + {"C": 0.05, "AC": -0.03, "MC": 0.0}[ordering(list(c), single)]
+        return (
+            single[c[0]] if len(c) == 1 else 0.7 + {"C": 0.05, "AC": -0.03, "MC": 0.0}[ordering(Curriculum(c), single)]
+        )
 
     made = evidence(score)
     assert value(place_effects(made), part="order") == pytest.approx(0.08)
@@ -150,7 +152,7 @@ def test_seeds_that_only_the_best_settings_have_make_no_curriculum_better(make_s
     ]
     fewer = Results(results.folder, results.study, results.tables | {"scores": build("scores", scores)})
     odc = next(o for o in from_study(fewer).curricula if o.tasks == ("odc",))
-    assert odc.score == pytest.approx(0.6, abs=0.01) and sorted(odc.values) == [0, 1]
+    assert odc.score == pytest.approx(0.6, abs=0.01) and sorted(odc.values) == [("", 0), ("", 1)]
 
 
 def test_a_place_is_told_of_the_tasks_that_were_tried_there():
@@ -197,9 +199,9 @@ def test_tables_of_a_study(make_study):
     values = {ARROW.join(c): 0.6 + worth[c[-1]] for c in CURRICULA}
     results = make_study(values=values, seeds=(0, 1, 2), failed={"odc > moco_v2": "failed"}, study={"name": "skin"})
     found = gather(results.folder)
-    assert found.title == "skin" and len(found.curricula) == 13 and found.seeds == [0, 1, 2]
+    assert found.title == "skin" and len(found.curricula) == 13 and found.seeds == [("", s) for s in range(3)]
     assert found.quantity == "balanced accuracy of diagnosis, validation (%), k-NN"
-    assert {(d.curriculum, d.status) for d in found.dropped} == {
+    assert {(d.name, d.status) for d in found.dropped} == {
         ("odc > moco_v2", "failed"),
         ("odc > moco_v2 > relative_location", "dropped"),
     }

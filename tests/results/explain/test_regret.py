@@ -73,8 +73,8 @@ def test_a_stage_behind_segments_has_its_parent_in_the_tables(tmp_path: Path) ->
     assert stages["odc > simclr"]["parent"] == stages["odc"]["key"]
     behind = [s for s in results.segments.to_pylist() if s["curriculum"] == "odc > simclr"]
     assert {s["parent"] for s in behind} == {stages["odc"]["key"]}
-    line = next(line for line in lineages(results).values() if line.curriculum == "odc > simclr")
-    assert len(line.settings) == 2 and line.parent[0] == "odc"
+    line = next(line for line in lineages(results).values() if str(line.curriculum) == "odc > simclr")
+    assert len(line.key.settings) == 2 and str(line.parent.curriculum) == "odc"
     row = next(r for r in leaderboard(results) if r.curriculum == "odc > simclr")
     assert row.delta_first == pytest.approx((len("odc > simclr") - len("odc")) / 100)
 
@@ -99,10 +99,10 @@ def by_rate(job: Job) -> float:
 
 def test_what_a_failure_left_untrained_is_dropped_and_costs_nothing(tmp_path: Path) -> None:
     _, results = finished(tmp_path, {"odc": {}, "rotation": {}}, fail="odc")
-    assert {line.curriculum: line.status for line in lineages(results).values()}["odc > rotation"] == "dropped"
+    assert {str(line.curriculum): line.status for line in lineages(results).values()}["odc > rotation"] == "dropped"
     assert cost(results)[0] == 3, "odc failed, what stands on it was never begun"
     found = explain(from_study(results))
-    assert {(d.curriculum, d.status, d.error) for d in found.evidence.dropped} == {
+    assert {(d.name, d.status, d.error) for d in found.evidence.dropped} == {
         ("odc", "failed", "on purpose"),
         ("odc > rotation", "dropped", "odc failed"),
     }

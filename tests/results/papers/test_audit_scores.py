@@ -10,7 +10,7 @@ import pytest
 
 from dermsearch.data.case import SEVEN_POINT
 from dermsearch.errors import UserError
-from dermsearch.evaluate.metrics import case_weights, mean_over_labels, measure, summary
+from dermsearch.evaluate import compare
 from dermsearch.results.papers.audit_scores import audit_alone
 from dermsearch.results.papers.audit_text import scores_lines
 from dermsearch.results.tables.schema import SCHEMAS, build, write
@@ -19,30 +19,28 @@ CASES = 60
 Rows = list[dict[str, Any]]
 
 
-def judged(stage: str, seed: int) -> Rows:
-    """The scores of one stage on the same cases, with predictions of its own."""
+def judged(stage: str, seed: int) -> tuple[Rows, Rows]:
+    """The scores and confusions of one stage on the same cases, with predictions of its own."""
     truths, guesses = np.random.default_rng(0), np.random.default_rng(seed)
-    weights = case_weights(np.arange(CASES), 5)
-    found = []
-    for label, classes in SEVEN_POINT.items():
-        truth = truths.integers(0, len(classes), CASES)
-        truth[:3] = -1  # unknown
-        found += measure(label, truth, guesses.dirichlet(np.ones(len(classes)), CASES), classes, weights)
-    rows = []
-    for m in [*found, *mean_over_labels(found, CASES)]:
-        of = {"stage": stage, "curriculum": "odc", "protocol": "knn", "split": "val", "seed": 0, "label": m.label}
-        rows.append({**of, "class": m.cls, "metric": m.metric, "value": summary(m.values)[0], "n": m.n})
-    return rows
+    truth = {label: truths.integers(0, len(classes), CASES) for label, classes in SEVEN_POINT.items()}
+    predicted = {label: guesses.dirichlet(np.ones(len(classes)), CASES) for label, classes in SEVEN_POINT.items()}
+    for classes in truth.values():
+        classes[:3] = -1  # unknown
+    said = compare(truth, SEVEN_POINT, np.arange(CASES), predicted, "val")
+    of = {"stage": stage, "curriculum": "odc", "protocol": "knn", "seed": 0}
+    return [of | row for row in said.rows], [of | cell for cell in said.confusions]
 
 
-def study(folder: Path, rows: Rows) -> str:
+def study(folder: Path, *judgements: tuple[Rows, Rows]) -> str:
+    scores, confusions = ([row for each in judgements for row in each[i]] for i in range(2))
     for name in SCHEMAS:
-        write(build(name, rows if name == "scores" else []), folder / "tables" / f"{name}.arrow")
+        rows = {"scores": scores, "confusions": confusions}.get(name, [])
+        write(build(name, rows), folder / "tables" / f"{name}.arrow")
     return str(folder)
 
 
 def test_what_the_metrics_write_agrees(tmp_path: Path) -> None:
-    audit = audit_alone(study(tmp_path, judged("s1", 1) + judged("s2", 2)))
+    audit = audit_alone(study(tmp_path, judged("s1", 1), judged("s2", 2)))
     assert audit is not None and audit.consistent and not audit.unchecked
     classes = sum(map(len, SEVEN_POINT.values()))
     # For each stage: three rates and their cases of each class, two of each label, seven means, the cases' classes.
@@ -63,26 +61,26 @@ CHANGES = [
 
 @pytest.mark.parametrize("change", CHANGES, ids=str)
 def test_a_changed_number_is_found(tmp_path: Path, change: tuple[str, str, str]) -> None:
-    rows = judged("s1", 1)
-    (row,) = [r for r in rows if (r["label"], r["class"], r["metric"]) == change]
+    first = judged("s1", 1)
+    (row,) = [r for r in first[0] if (r["label"], r["class"], r["metric"]) == change]
     row["value"] += 0.001
-    audit = audit_alone(study(tmp_path, rows))
+    audit = audit_alone(study(tmp_path, first))
     assert audit is not None and any(change[2] in wrong.what for wrong in audit.wrong)
     assert any("must be" in line and change[2] in line for line in scores_lines(audit))
 
 
 def test_a_changed_cell_and_other_cases_are_found(tmp_path: Path) -> None:
-    rows = judged("s1", 1) + judged("s2", 2)
-    cells = [r for r in rows if r["stage"] == "s2" and r["label"] == "streaks" and r["metric"] == "as:absent"]
-    cells[0]["value"] += 1
-    audit = audit_alone(study(tmp_path, rows))
+    second = judged("s2", 2)
+    cells = [c for c in second[1] if c["label"] == "streaks" and c["truth"] == "absent"]
+    cells[0]["count"] += 1
+    audit = audit_alone(study(tmp_path, judged("s1", 1), second))
     assert audit is not None
     found = {wrong.what.split(" (")[0] for wrong in audit.wrong}
     assert {"cases of absent", "balanced_accuracy", "cases behind the recall of absent"} <= found
 
 
 def test_scores_without_cells_are_counted(tmp_path: Path) -> None:
-    audit = audit_alone(study(tmp_path, [r for r in judged("s1", 1) if not r["metric"].startswith("as:")]))
+    audit = audit_alone(study(tmp_path, (judged("s1", 1)[0], [])))
     assert audit is not None and audit.unchecked == len(SEVEN_POINT) and audit.compared == 7
 
 
@@ -90,7 +88,7 @@ def test_wrong_folders_and_files(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="not the folder of a study"):
         audit_alone(str(tmp_path))
     with pytest.raises(UserError, match="no encoder has been scored yet"):
-        audit_alone(study(tmp_path / "empty", []))
+        audit_alone(study(tmp_path / "empty"))
     with pytest.raises(UserError, match=r"--counts: .* holds its counts itself"):
         audit_alone(str(tmp_path), counts="x.csv")
 

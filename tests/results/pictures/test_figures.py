@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 import dermsearch
+from dermsearch.curriculum import Curriculum
 from dermsearch.results.drawing import chain, quantity, readable, save
 from dermsearch.results.pictures.figures import curriculum_figure, figures, tree_figure
 from dermsearch.results.tables.measure import Measure
@@ -49,7 +50,7 @@ def test_curriculum_figure_says_what_it_shows(make_study, tmp_path):
     assert "balanced accuracy, ISIC-2019 validation (%)" in text
     assert "measured: skin (k-NN)" in text and "published: AISEEME D4, Table 1" in text
     assert {"C (rising)", "AC (falling)", "MC (mixed)", "single task", "ImageNet supervised"} <= set(text)
-    assert "one seed: 95 % bootstrap interval over patients" in text
+    assert "95 % interval: bootstrap over patients" in text
 
 
 def test_lines_are_sorted_inside_their_group(make_study, tmp_path):
@@ -70,7 +71,7 @@ def test_published_panel_only_where_named(make_study, tmp_path):
 
 def test_several_seeds_are_said(make_study, tmp_path):
     results = make_study(seeds=(0, 1, 2))
-    assert any("t-interval over the seeds" in t for t in words(curriculum_figure(results, tmp_path / "c")[1]))
+    assert any("Student's t" in t and "seeds" in t for t in words(curriculum_figure(results, tmp_path / "c")[1]))
     assert any("3 seeds each" in t for t in words(tree_figure(results, tmp_path / "t")[1]))
 
 
@@ -144,7 +145,7 @@ def test_same_tables_same_svg(make_study, tmp_path):
 
 def test_names():
     assert readable("relative_location") == "Rel. loc." and readable("my_new_task") == "my new task"
-    assert chain("odc > my_task", {"odc": "k=5"}) == "ODC [k=5] → my task"
+    assert chain(Curriculum.parse("odc > my_task"), {"odc": "k=5"}) == "ODC [k=5] → my task"
     assert quantity(Measure("knn", "auc", "mean", "test")) == "AUC, mean over labels, test (%)"
 
 
