@@ -94,7 +94,7 @@ def run_ray(driver: Driver, cluster: Cluster) -> None:
             ),
         ).fit()
     finally:
-        driver.store.remove(storage)
+        driver.store.forget(storage)
     if not (driver.over or driver.stopped):  # Tune takes SIGUSR1 as a wish to stop, and returns as if all were well
         raise KeyboardInterrupt
 

@@ -18,7 +18,7 @@ from dermsearch.run.loggers import Logger
 from dermsearch.search.space.proposal import Proposal
 from dermsearch.search.tree.driver import Driver
 from dermsearch.search.tree.node import DONE, DROPPED, FAILED, HELD, PRUNED, RUNNING, WAITING, Node
-from dermsearch.storage.place import StoreLost
+from dermsearch.storage.files import StoreLost
 
 MARKS = {
     WAITING: ("·", "dim"),

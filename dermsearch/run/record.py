@@ -15,7 +15,7 @@ from dermsearch.results.tables.schema import FIT, PRETEXT
 from dermsearch.results.tables.writer import WHOLE, Writer
 from dermsearch.search.tree.driver import Driver
 from dermsearch.search.tree.node import DONE, FAILED, LOST, Node
-from dermsearch.storage.place import READERS
+from dermsearch.storage.files import READERS
 from dermsearch.work.record import MADE
 
 

@@ -28,8 +28,8 @@ from dermsearch.search.tree.budget import Budget
 from dermsearch.search.tree.driver import Driver
 from dermsearch.search.tree.durations import own
 from dermsearch.search.tree.node import DONE, DROPPED, FAILED, PRUNED, Node
+from dermsearch.storage.files import StoreLost
 from dermsearch.storage.leases import Claims
-from dermsearch.storage.place import StoreLost
 from dermsearch.storage.stages import StageStore
 from dermsearch.study.config import Study
 from dermsearch.study.data import Data

@@ -1,12 +1,21 @@
-"""A folder on any pyarrow filesystem, local or not: listed, read, and written so that a file appears whole."""
+"""A folder, local or on any pyarrow filesystem: its files are listed, read, sealed by checksums, and appear whole.
+
+What is damaged counts as missing; a folder that is full or out of reach is `StoreLost`, never taken for an empty one.
+"""
 
 from __future__ import annotations
 
+import errno
+import hashlib
+import json
 import os
 import re
+import time
 import uuid
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Any, TypeVar
 
 import pyarrow as pa
 import pyarrow.fs as pafs
@@ -14,49 +23,95 @@ import pyarrow.fs as pafs
 from dermsearch.errors import UserError, first_line
 
 OBJECT_STORES = ("s3", "gcs", "abfs")  # nothing can be renamed there, and what is written appears whole
-PARTS = "preparing"  # elsewhere files grow in here until they are whole; whoever finishes a store removes it
-
-
+PARTS = "preparing"  # elsewhere files grow in here until they are whole
+MANIFEST = "manifest.json"
+READERS = 16  # files that are read at once: a remote folder answers slowly, but many at a time
+ATTEMPTS = 3  # at a commit: two processes that write the same folder at once may spoil it for each other
+MISSING = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
 SECRET = re.compile(r"://[^/@]*@")  # s3://key:secret@bucket
+T = TypeVar("T")
+
+
+class StoreLost(UserError):
+    """A folder is full, out of reach or damaged while it is needed: nothing has failed, but nothing can go on."""
 
 
 class Folder:
-    """`where` is a path or a URI such as s3://bucket/data. Names in it are relative, with forward slashes."""
+    """`where` is a path or a URI such as s3://bucket/data; `field` stands before it in messages.
 
-    def __init__(self, where: str | Path) -> None:
-        self.where = shown(where)
-        self.fs, self.root = opened(where)
+    Names in it are relative, with forward slashes.
+    """
 
-    @property
-    def local(self) -> Path | None:
-        """The path, where the folder is on this machine."""
-        return Path(self.root) if isinstance(self.fs, pafs.LocalFileSystem) else None
+    waits: Sequence[float] = ()  # seconds between the attempts to reach a remote one
+
+    def __init__(self, where: str | Path, field: str = "") -> None:
+        self.where, self.field = SECRET.sub("://", str(where)), field  # as messages show it
+        try:
+            if "://" in str(where):
+                self.fs, self.root = pafs.FileSystem.from_uri(str(where))
+            else:
+                self.fs, self.root = pafs.LocalFileSystem(), str(Path(where).expanduser().absolute())
+        except Exception as error:  # pyarrow raises many kinds for one mistake: this is no place
+            raise UserError(f"{field}'{self.where}' cannot be opened: {first_line(error)}") from None
+        self.local = Path(self.root) if isinstance(self.fs, pafs.LocalFileSystem) else None
+        self.address = self.root if self.local else str(where)  # opens the same from any working folder and node
+
+    def prepare(self, folder: str) -> None:
+        """Make a folder in it; where nothing can be written, it is refused at once."""
+        probe = f"{PARTS}/{uuid.uuid4().hex}"
+        try:
+            self.fs.create_dir(self._path(folder), recursive=True)
+            self._write(probe, b"")
+            self.remove(probe)
+        except Exception as error:
+            raise StoreLost(f"{self.field}'{self.where}' cannot be written to: {first_line(error)}") from None
+
+    # What is there -----------------------------------------------------------------------------------------
 
     def kind(self, name: str = "") -> str:
         """file, folder or none."""
-        try:
-            found = self.fs.get_file_info(self._path(name)).type
-        except OSError as error:
-            raise UserError(f"'{self.where}' cannot be reached: {first_line(error)}") from None
-        return {pafs.FileType.File: "file", pafs.FileType.Directory: "folder"}.get(found, "none")
+        return self._patiently("reached", lambda: self._kind(name))
+
+    def _kind(self, name: str) -> str:
+        kinds = {pafs.FileType.File: "file", pafs.FileType.Directory: "folder"}
+        return kinds.get(self.fs.get_file_info(self._path(name)).type, "none")
+
+    def entries(self, under: str = "", recursive: bool = False, must: bool = False) -> dict[str, pafs.FileInfo]:
+        """Files and folders in it or in one below, by name; that one need not be there, unless it must."""
+        chosen = pafs.FileSelector(self._path(under), recursive=recursive, allow_not_found=not must)
+        start = len(self.root.rstrip("/")) + 1
+        infos = self._patiently("listed", lambda: self.fs.get_file_info(chosen))
+        return {info.path[start:]: info for info in infos}
 
     def names(self, under: str = "") -> list[str]:
-        """Every file below, recursively, sorted."""
-        selector = pafs.FileSelector(self._path(under), recursive=True, allow_not_found=True)
-        try:
-            found = self.fs.get_file_info(selector)
-        except OSError as error:
-            raise UserError(f"'{self.where}' cannot be listed: {first_line(error)}") from None
-        start = len(self.root.rstrip("/")) + 1
-        return sorted(f.path[start:] for f in found if f.type == pafs.FileType.File)
+        """Every file below, sorted."""
+        infos = self.entries(under, recursive=True).items()
+        return sorted(name for name, info in infos if info.type == pafs.FileType.File)
+
+    # Reading -----------------------------------------------------------------------------------------------
 
     def read(self, name: str) -> bytes:
         """The bytes of a file; OSError where there is none."""
-        if isinstance(self.fs, pafs.LocalFileSystem):  # many small files: twice as fast
+        if self.local is not None:  # many small files: twice as fast as through pyarrow
             with open(self._path(name), "rb", opener=_without_waiting) as file:
                 return file.read()
         with self.fs.open_input_stream(self._path(name)) as stream:
             return stream.read()
+
+    def get(self, name: str, patient: bool = True) -> bytes | None:
+        """The bytes of a file, or None where there is none or the disk cannot give them."""
+
+        def read() -> bytes | None:
+            try:
+                return self.read(name)
+            except MISSING:
+                return None
+            except OSError as error:
+                if error.errno == errno.EIO and self.local:  # of this file alone: it is damaged
+                    return None
+                raise
+
+        return self._patiently("read", read, patient)
 
     def text(self, name: str) -> str:
         """A text file, in UTF-8 with or without a byte order mark."""
@@ -70,36 +125,91 @@ class Folder:
             line = error.object[: error.start].count(b"\n") + 1
             raise UserError(f"{self.where}: {name}, line {line}: is not UTF-8 text; save it as UTF-8") from None
 
+    def read_json(self, name: str) -> Any:
+        """A file's content, or None where there is none or it is no JSON."""
+        data = self.get(name)
+        try:
+            return None if data is None else json.loads(data)
+        except ValueError:
+            return None
+
+    def read_sealed(self, name: str) -> dict[str, Any] | None:
+        """What was written with its checksum; None where there is none or it is damaged."""
+        return unsealed(self.read_json(name))
+
+    # Writing -----------------------------------------------------------------------------------------------
+
     def write(self, name: str, data: bytes | pa.Buffer) -> None:
         """A file appears whole under its name."""
-        path = self._path(name)
+        self._patiently("written to", lambda: self._write(name, data))
+
+    def _write(self, name: str, data: bytes | pa.Buffer) -> None:
+        path, part = self._path(name), self._path(f"{PARTS}/{uuid.uuid4().hex}.part")
+        if self.fs.type_name in OBJECT_STORES:
+            with self.fs.open_output_stream(path) as stream:
+                stream.write(data)
+            return
+        for folder in (os.path.dirname(path), os.path.dirname(part)):
+            self.fs.create_dir(folder, recursive=True)
         try:
-            put(self.fs, path, data, self._path(f"{PARTS}/{uuid.uuid4().hex}.part"))
-        except OSError as error:
-            raise UserError(f"'{self.where}' cannot be written to: {first_line(error)}") from None
+            with self.fs.open_output_stream(part) as stream:
+                stream.write(data)
+            self.fs.move(part, path)
+        except OSError:
+            with suppress(OSError):  # on a full disk what is half-written would be in the way
+                self.fs.delete_file(part)
+            raise
 
     def remove(self, name: str) -> None:
-        """A file, or a folder and all in it; nothing where there is none."""
-        kind = self.kind(name)
+        """A file, or a folder and all in it; nothing where there is none. OSError where it cannot be."""
+        kind = self._kind(name)
         if kind == "folder":
             self.fs.delete_dir(self._path(name))
         elif kind == "file":
             self.fs.delete_file(self._path(name))
 
+    # Folders with a manifest -------------------------------------------------------------------------------
+
+    def commit_files(self, folder: str, files: dict[str, bytes], about: dict[str, Any]) -> None:
+        """Files, then what they are: a folder counts from the moment its manifest is there."""
+        manifest = sealed({**about, "files": {name: checksum(data) for name, data in files.items()}})
+        for _ in range(ATTEMPTS):
+            if self.whole(folder) is not None:  # by now, or because another process was faster
+                return
+            for name, data in files.items():
+                self.write(f"{folder}/{name}", data)
+            self.write(f"{folder}/{MANIFEST}", manifest)
+        if self.whole(folder) is None:
+            raise StoreLost(f"{self.field}'{self.where}' does not keep what is written to it")
+
+    def whole(self, folder: str) -> dict[str, Any] | None:
+        """The folder's manifest, if all of its files are what they were."""
+        manifest = self.read_sealed(f"{folder}/{MANIFEST}")
+        if manifest is None or any(self.checked(folder, name, manifest) is None for name in manifest["files"]):
+            return None
+        return manifest
+
+    def checked(self, folder: str, name: str, manifest: dict[str, Any]) -> bytes | None:
+        """A file of the folder, if it is what its manifest says."""
+        data = self.get(f"{folder}/{name}")
+        return data if data is not None and checksum(data) == manifest["files"].get(name) else None
+
+    # -------------------------------------------------------------------------------------------------------
+
     def _path(self, name: str) -> str:
         return f"{self.root}/{name}" if name else self.root
 
-
-def opened(where: str | Path, field: str = "") -> tuple[pafs.FileSystem, str]:
-    """The file system of a path or URI, and the folder's path on it. `field` stands before its name in messages."""
-    text = str(where)
-    try:
-        if "://" in text:
-            fs, root = pafs.FileSystem.from_uri(text)
-            return fs, root
-        return pafs.LocalFileSystem(), str(Path(text).expanduser().absolute())
-    except Exception as error:  # pyarrow raises many kinds for one mistake: this is no place
-        raise UserError(f"{field}'{shown(where)}' cannot be opened: {first_line(error)}") from None
+    def _patiently(self, use: str, do: Callable[[], T], patient: bool = True) -> T:
+        """Do it; where the folder is remote and out of reach, again and again as long as it has patience."""
+        waits = list(self.waits) if patient and self.local is None else []
+        while True:
+            try:
+                return do()
+            except OSError as error:
+                if not waits:
+                    said = f"{self.field}'{self.where}' cannot be {use}: {first_line(error)}"
+                    raise StoreLost(f"{said}; once it can, the same command continues") from None
+            time.sleep(waits.pop(0))
 
 
 def within(where: str, name: str) -> str:
@@ -108,30 +218,24 @@ def within(where: str, name: str) -> str:
     return f"{path.rstrip('/')}/{name}{question}{options}" if "://" in where else f"{where}/{name}"
 
 
-def shown(where: str | Path) -> str:
-    """A path or URI as messages show it."""
-    return SECRET.sub("://", str(where))
+def sealed(content: dict[str, Any]) -> bytes:
+    """JSON with its checksum in it."""
+    return json.dumps({**content, "checksum": of_itself(content)}).encode()
 
 
-def put(fs: pafs.FileSystem, path: str, data: bytes | pa.Buffer, part: str) -> None:
-    """Write a file so that it appears whole under its name; elsewhere than on object stores it grows as `part`."""
-    if fs.type_name in OBJECT_STORES:
-        _stream(fs, path, data)
-        return
-    for folder in {os.path.dirname(path), os.path.dirname(part)}:
-        fs.create_dir(folder, recursive=True)
-    try:
-        _stream(fs, part, data)
-        fs.move(part, path)
-    except OSError:
-        with suppress(OSError):  # on a full disk what is half-written would be in the way
-            fs.delete_file(part)
-        raise
+def unsealed(content: Any) -> dict[str, Any] | None:
+    """The content of sealed JSON, or None where it is not what was sealed."""
+    return content if isinstance(content, dict) and content.get("checksum") == of_itself(content) else None
 
 
-def _stream(fs: pafs.FileSystem, path: str, data: bytes | pa.Buffer) -> None:
-    with fs.open_output_stream(path) as stream:
-        stream.write(data)
+def of_itself(content: dict[str, Any]) -> str:
+    """The checksum of what a file holds beside its checksum."""
+    return checksum(json.dumps({k: v for k, v in content.items() if k != "checksum"}, sort_keys=True).encode())
+
+
+def checksum(data: bytes) -> str:
+    """16 hex digits of blake2b."""
+    return hashlib.blake2b(data, digest_size=8).hexdigest()
 
 
 def _without_waiting(path: str, flags: int) -> int:

@@ -21,9 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pyarrow.fs as pafs
-
-from dermsearch.storage.place import StoreLost
+from dermsearch.storage.files import StoreLost
 from dermsearch.storage.stages import StageStore
 
 BEAT, STALE, POLL = 5.0, 30.0, 1.0  # seconds between two beats, without one until death, between two looks
@@ -61,7 +59,7 @@ class Claims:
             self._thread.join()
             for key in list(self.mine):
                 self.drop(key)
-            self.store.remove_file(f"claims/runs/{self.run}.json")
+            self.store.forget(f"claims/runs/{self.run}.json")
 
     def take(self, key: str) -> bool:
         """Claim a stage, unless a run that is alive has it already."""
@@ -83,7 +81,7 @@ class Claims:
     def drop(self, key: str) -> None:
         """The stage is finished, or will not be."""
         for file in self.mine.pop(key, ()):  # in this order, or somebody would inherit anew
-            self.store.remove_file(file)
+            self.store.forget(file)
 
     def freed(self) -> list[str]:
         """The stages held by others until now that are finished or without a master; looked for every POLL seconds."""
@@ -91,8 +89,7 @@ class Claims:
             return []
         self.looked = self.clock()
         with suppress(OSError, StoreLost):
-            chosen = pafs.FileSelector(f"{self.store.root}/claims", allow_not_found=True)
-            there = {info.base_name.removesuffix(".json") for info in self.store.fs.get_file_info(chosen)}
+            there = {info.base_name.removesuffix(".json") for info in self.store.entries("claims").values()}
             alive = {run for run in set(self.held.values()) if self._alive(run)}
             found = [key for key, run in self.held.items() if key not in there or run not in alive]
             for key in found:
@@ -122,10 +119,10 @@ class Claims:
             pass
         except OSError:  # a file system without links
             self.store.write(name, data)
-        self.store.remove_file(own)
+        self.store.forget(own)
 
     def _alive(self, run: str) -> bool:
-        beat, now = self.store.read(f"claims/runs/{run}.json"), self.clock()
+        beat, now = self.store.get(f"claims/runs/{run}.json"), self.clock()
         seen = self.others.get(run)
         if beat is None or gone(beat):
             return False

@@ -19,14 +19,13 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
-
-import pyarrow.fs as pafs
 
 from dermsearch import __version__
 from dermsearch.errors import UserError
 from dermsearch.models.artifact import ENCODERS, HEADS, Artifact, Part
-from dermsearch.storage.place import MANIFEST, Place, StoreLost, checksum, sealed, unsealed
+from dermsearch.storage.files import MANIFEST, Folder, StoreLost, checksum, sealed, unsealed
 
 HISTORY, STORE = "history.json", "store.json"
 FORMAT = 3  # of a store; one without store.json is of format 1
@@ -34,15 +33,17 @@ FORMAT = 3  # of a store; one without store.json is of format 1
 BEFORE = {"encoders.safetensors": ENCODERS, "weights.safetensors": ENCODERS, "handover.safetensors": HEADS}
 
 
-class StageStore(Place):
+class StageStore(Folder):
     """Reads and writes by key. Two writers of one key are harmless: the first to finish is kept."""
+
+    waits = (1, 2, 4, 8, 15, 30)  # a study outlasts a network that is away for a minute
 
     def __init__(self, where: str, create: bool = True) -> None:
         super().__init__(where, "compute.store: " if create else "")
         if create:
             self.prepare("stages")
-        elif not self.has_folder("stages"):
-            raise UserError(f"'{self.shown}' is not a stage store: it has no folder 'stages'")
+        elif self.kind("stages") != "folder":
+            raise UserError(f"'{self.where}' is not a stage store: it has no folder 'stages'")
         self._check_format(create)
 
     def _check_format(self, create: bool) -> None:
@@ -50,7 +51,7 @@ class StageStore(Place):
         about = self.read_sealed(STORE) or {"format": 1}
         if about["format"] > FORMAT:
             raise UserError(
-                f"{self.field}'{self.shown}' was written by dermsearch {about['version']} in format {about['format']}, "
+                f"{self.field}'{self.where}' was written by dermsearch {about['version']} in format {about['format']}, "
                 f"and this one reads up to {FORMAT}: update dermsearch, or name another store"
             )
         if create and about["format"] < FORMAT:
@@ -70,8 +71,7 @@ class StageStore(Place):
 
     def keys(self, kind: str = "stages") -> set[str]:
         """The stages (or segments) that are there, finished or half written."""
-        chosen = pafs.FileSelector(f"{self.root}/{kind}", allow_not_found=kind != "stages")
-        return {info.base_name for info in self._patiently("read", lambda: self.fs.get_file_info(chosen))}
+        return {info.base_name for info in self.entries(kind, must=kind == "stages").values()}
 
     def manifest(self, key: str) -> dict[str, Any] | None:
         """What the stage's maker wrote down, if all of its files are what they were."""
@@ -99,7 +99,7 @@ class StageStore(Place):
         data = None if manifest is None else self.checked(f"{folder}/{key}", name, manifest)
         if data is None:
             what = f"{name} of {folder.removesuffix('s')} {key} was damaged or deleted under the running study"
-            raise StoreLost(f"{self.field}'{self.shown}': {what}; the same command makes it again and continues")
+            raise StoreLost(f"{self.field}'{self.where}': {what}; the same command makes it again and continues")
         return data
 
     # Segments ----------------------------------------------------------------------------------------------
@@ -107,7 +107,7 @@ class StageStore(Place):
     def commit_segment(self, key: str, about: dict[str, Any], parts: Artifact) -> None:
         """The first epochs of a stage are trained; the state after them stays, and parts that fits will judge."""
         self._commit_parts(f"segments/{key}", parts, about, {})
-        self.remove_file(f"partial/{key}/progress.json")
+        self.forget(f"partial/{key}/progress.json")
 
     def segment(self, key: str) -> dict[str, Any] | None:
         """What a segment's maker wrote down, whether or not its state is still there."""
@@ -139,7 +139,7 @@ class StageStore(Place):
     def progress(self, key: str) -> list[dict[str, Any]]:
         """The epochs that a stage under way has finished, to be looked at: no result comes from here."""
         try:
-            found = json.loads(self.read(f"partial/{key}/progress.json", patient=False) or b"[]")
+            found = json.loads(self.get(f"partial/{key}/progress.json", patient=False) or b"[]")
         except (ValueError, StoreLost):
             return []
         return found if isinstance(found, list) else []
@@ -150,7 +150,12 @@ class StageStore(Place):
 
     def clear_partial(self, key: str) -> None:
         """Forget the state of a stage under way."""
-        self.remove(f"partial/{key}")
+        self.forget(f"partial/{key}")
+
+    def forget(self, name: str) -> None:
+        """Delete a file or folder that is no longer needed; one that somebody else is at may stay."""
+        with suppress(OSError):
+            self.remove(name)
 
 
 class PartialStage:
@@ -171,7 +176,7 @@ class PartialStage:
     def _read(self, name: str) -> dict[str, Any] | None:
         import torch
 
-        data = self.store.read(name)
+        data = self.store.get(name)
         if data is None or len(data) < 16 or checksum(data[16:]).encode() != data[:16]:
             return None
         state = torch.load(io.BytesIO(data[16:]), map_location="cpu", weights_only=True)

@@ -12,9 +12,9 @@ import pyarrow as pa
 import pyarrow.fs as pafs
 
 from dermsearch.curriculum import ARROW, ROOT_CURRICULUM
-from dermsearch.errors import UserError, first_line
+from dermsearch.errors import UserError
 from dermsearch.results.tables.schema import ENDED, read
-from dermsearch.storage.place import MANIFEST, READERS
+from dermsearch.storage.files import MANIFEST, READERS
 from dermsearch.storage.stages import STORE, StageStore
 
 STAGE, JUDGEMENT, WEIGHTS, CASES = "stage", "judgement", "starting weights", "case store"
@@ -64,15 +64,9 @@ class Item:
 def items(store: StageStore) -> list[Item]:
     """Everything in the store but its own mark, sorted by name."""
     found: dict[str, Item] = {}
-    try:
-        infos = store.fs.get_file_info(pafs.FileSelector(store.root, recursive=True))
-    except OSError as error:
-        raise UserError(f"'{store.shown}' cannot be listed: {first_line(error)}") from None
-    start = len(store.root.rstrip("/")) + 1
-    for info in infos:
-        if info.type != pafs.FileType.File or info.path[start:] == STORE:
+    for path, info in store.entries(recursive=True).items():
+        if info.type != pafs.FileType.File or path == STORE:
             continue
-        path = info.path[start:]
         first, *rest = path.split("/")
         kind, name = (FOLDERS[first], f"{first}/{rest[0]}") if first in FOLDERS and rest else (OTHER, path)
         if path.endswith(".part"):

@@ -19,7 +19,7 @@ from dermsearch.data.prepare.shard import checksum as sum_of_cases
 from dermsearch.data.store.case_store import MANIFEST as CASES_MANIFEST
 from dermsearch.data.store.case_store import read_manifest
 from dermsearch.errors import UserError, first_line
-from dermsearch.storage.place import MANIFEST, checksum, unsealed
+from dermsearch.storage.files import MANIFEST, checksum, unsealed
 from dermsearch.storage.stages import StageStore
 from dermsearch.study.data import Data
 from dermsearch.upkeep.inventory import (
@@ -71,7 +71,7 @@ def repair(store: StageStore, faults: Iterable[Fault]) -> list[Item]:
             target = f"{store.root}/damaged/{file}"
             store.fs.create_dir(target.rpartition("/")[0], recursive=True)
             store.fs.move(f"{store.root}/{file}", target)
-        store.remove(item.name)
+        store.forget(item.name)
     return list(found.values())
 
 
@@ -99,7 +99,7 @@ def _judgement(store: StageStore, item: Item) -> Iterator[tuple[str, str]]:
 
 def _under_way(store: StageStore, item: Item) -> Iterator[tuple[str, str]]:
     name = f"{item.name}/state.pt"
-    data = store.read(name)
+    data = store.get(name)
     if data is not None and checksum(data[16:]).encode() != data[:16]:
         yield name, "is damaged"
 
@@ -110,12 +110,12 @@ def _cases(store: StageStore, item: Item) -> Iterator[tuple[str, str]]:
         if file != CASES_MANIFEST:
             continue
         try:
-            sums = read_manifest(store.read(name) or b"", name)["files"]
+            sums = read_manifest(store.get(name) or b"", name)["files"]
         except UserError:
             yield name, "is damaged, or of another version"
             continue
         for file, expected in sums.items():
-            data = store.read(f"{folder}/{file}")
+            data = store.get(f"{folder}/{file}")
             if data is None:
                 yield f"{folder}/{file}", "is missing"
             elif sum_of_cases(pa.py_buffer(data)) != expected:
@@ -181,14 +181,12 @@ def _claimed(store: StageStore, everything: Iterable[Item], since: float) -> set
 def delete(store: StageStore, item: Item) -> None:
     """Delete it; killed half-way, it no longer counts."""
     try:
-        for file in _manifest_first(item):
-            store.fs.delete_file(f"{store.root}/{file}")
+        for name in (*_manifest_first(item), item.name):
+            store.remove(name)
     except FileNotFoundError:
         pass  # somebody else was faster
     except OSError as error:
         raise UserError(f"{item.name} cannot be deleted: {first_line(error)}") from None
-    if set(item.files) != {item.name}:
-        store.remove(item.name)
 
 
 def _manifest_first(item: Item) -> list[str]:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 import torch
 
 from dermsearch import world
-from dermsearch.storage.place import StoreLost
+from dermsearch.storage.files import StoreLost
 from dermsearch.work.cases import open_store
 from dermsearch.work.fits import run_fit
 from dermsearch.work.job import Job

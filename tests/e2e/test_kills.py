@@ -42,8 +42,8 @@ def write(self, name, data):
     whole(self, name, data)
 
 if any("default_worker" in word for word in sys.orig_argv):
-    from dermsearch.storage import place
-    whole, place.Place._write = place.Place._write, write
+    from dermsearch.storage.files import Folder
+    whole, Folder._write = Folder._write, write
 """
 
 

@@ -11,8 +11,8 @@ import pytest
 import torch
 from s3 import serving
 
-from dermsearch.storage import place
-from dermsearch.storage.place import StoreLost
+from dermsearch.storage import files
+from dermsearch.storage.files import StoreLost
 from dermsearch.storage.stages import StageStore
 
 
@@ -80,11 +80,11 @@ def test_a_line_that_is_cut_is_one_sentence_or_waited_for(tmp_path: Path, monkey
 
         with monkeypatch.context() as patch:
             patch.setattr(StageStore, "_write", cut_before_the_manifest)
-            patch.setattr(place, "WAITS", ())
-            with pytest.raises(StoreLost, match=r"^compute\.store: 's3://.*can no longer be written to") as told:
+            patch.setattr(StageStore, "waits", ())
+            with pytest.raises(StoreLost, match=r"^compute\.store: 's3://.*cannot be written to") as told:
                 store.commit("k", {"w": torch.ones(3)}, [], {"node": "a"})
         assert "\n" not in str(told.value)
-        monkeypatch.setattr(place.time, "sleep", mend)
+        monkeypatch.setattr(files.time, "sleep", mend)
         assert store.manifest("k") is None and waited == [1], "what has no manifest does not count"
         store.commit("k", {"w": torch.ones(3)}, [], {"node": "b"})
         line.cut()

@@ -12,7 +12,7 @@ from engines import faulty
 from dermsearch.engines.inline import attempt
 from dermsearch.errors import UserError
 from dermsearch.results import load
-from dermsearch.storage.place import StoreLost
+from dermsearch.storage.files import StoreLost
 from dermsearch.training.health import StageFailed
 from dermsearch.work import worker
 from dermsearch.work.verdicts import of_machine, verdict

@@ -31,8 +31,8 @@ from dermsearch.run.run import prepare_folder
 from dermsearch.search.propose.proposer import Proposer
 from dermsearch.search.space.checks import space_of
 from dermsearch.search.tree.driver import Driver
-from dermsearch.storage import place
-from dermsearch.storage.place import StoreLost
+from dermsearch.storage import files
+from dermsearch.storage.files import StoreLost
 from dermsearch.storage.stages import StageStore
 from dermsearch.study.config import Study
 from dermsearch.training.stage import Trained
@@ -75,9 +75,21 @@ class Shaky(pafs.LocalFileSystem):
     def open_output_stream(self, path: str, *args: Any, **more: Any) -> Any:
         return Half(super().open_output_stream(path, *args, **more), path, self.strike)
 
-    def open_input_file(self, path: str) -> Any:
+    def open_input_stream(self, path: str) -> Any:
         self.strike("read", path)
-        return super().open_input_file(path)
+        return super().open_input_stream(path)
+
+    @classmethod
+    def opener(cls, path: str, flags: int) -> int:
+        """With this one local files are opened without pyarrow."""
+        cls.strike("read", path)
+        return os.open(path, flags)
+
+    @classmethod
+    def instead(cls, patch: pytest.MonkeyPatch) -> None:
+        """Let every folder be on it."""
+        patch.setattr(pafs, "LocalFileSystem", cls)
+        patch.setattr(files, "_without_waiting", cls.opener)
 
     def move(self, src: str, dest: str) -> None:
         self.strike("move", dest)
@@ -208,7 +220,7 @@ def stand_ins() -> Iterator[None]:
         patch.setattr(work, "Encoders", Encoders)
         patch.setattr(work, "extract", extract)
         patch.setattr(work, "judge", judge)
-        patch.setattr(pafs, "LocalFileSystem", Shaky)
+        Shaky.instead(patch)
         write = tables.write
 
         def write_table(table: Any, path: Path) -> None:
@@ -398,7 +410,7 @@ def test_what_is_moved_away_is_made_again(bench: Bench) -> None:
 
 def test_writers_of_one_key_leave_one_whole_stage(tmp_path: Path, befall: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """The second writes between any two files of the first."""
-    monkeypatch.setattr(pafs, "LocalFileSystem", Shaky)
+    Shaky.instead(monkeypatch)
     weights = {"w": torch.arange(6.0)}
     for at in range(9):
         one, other = (StageStore(str(tmp_path / str(at))) for _ in range(2))
@@ -417,7 +429,7 @@ def test_writers_of_one_key_leave_one_whole_stage(tmp_path: Path, befall: Any, m
 
 
 def test_what_is_read_from_a_broken_disk_counts_as_missing(tmp_path: Path, befall: Any, monkeypatch: Any) -> None:
-    monkeypatch.setattr(pafs, "LocalFileSystem", Shaky)
+    Shaky.instead(monkeypatch)
     store = StageStore(str(tmp_path))
     store.commit("k", {"w": torch.ones(1)}, [], {})
 
@@ -432,12 +444,12 @@ def test_what_is_read_from_a_broken_disk_counts_as_missing(tmp_path: Path, befal
 
 
 def test_a_remote_store_is_waited_for(tmp_path: Path, befall: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pafs, "LocalFileSystem", Shaky)
+    Shaky.instead(monkeypatch)
     store = StageStore(str(tmp_path))
-    monkeypatch.setattr(StageStore, "local", None)
+    store.local = None
     waited: list[float] = []
-    monkeypatch.setattr(place.time, "sleep", waited.append)
-    back = len(place.WAITS)
+    monkeypatch.setattr(files.time, "sleep", waited.append)
+    back = len(StageStore.waits)
 
     def strike(what: str, path: str) -> None:
         if len(waited) < back:
@@ -445,9 +457,9 @@ def test_a_remote_store_is_waited_for(tmp_path: Path, befall: Any, monkeypatch: 
 
     befall(strike)
     store.write("a", b"1")
-    assert store.read("a") == b"1" and waited == list(place.WAITS)
+    assert store.get("a") == b"1" and waited == list(StageStore.waits)
     waited.clear()
     back += 1
-    with pytest.raises(StoreLost, match="can no longer be read: no answer; once it can, the same command continues"):
-        store.read("a")
+    with pytest.raises(StoreLost, match="cannot be read: no answer; once it can, the same command continues"):
+        store.get("a")
     assert store.progress("k") == [], "who only looks does not wait"

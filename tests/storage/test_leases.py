@@ -97,11 +97,11 @@ def test_a_run_whose_beat_stands_still_is_dead_and_one_that_beats_is_not(
 def test_what_heirs_hand_back_and_forth_ends(store: StageStore, clock: Clock) -> None:
     one, two = Claims(store, clock), Claims(store, clock)
     for heir, dead in [(one, two), (two, one)] * 3:
-        store.remove_file(f"claims/runs/{dead.run}.json")
+        store.forget(f"claims/runs/{dead.run}.json")
         assert heir.take("a")
         heir.store.write(f"claims/runs/{heir.run}.json", b"{}")
     two.drop("a")
-    assert store.read("claims/a.json") is None and one.take("a")
+    assert store.get("claims/a.json") is None and one.take("a")
 
 
 def test_a_watcher_that_slept_gives_the_other_time(store: StageStore, clock: Clock) -> None:

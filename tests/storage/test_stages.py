@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from dermsearch.errors import UserError
-from dermsearch.storage.place import MANIFEST
+from dermsearch.storage.files import MANIFEST
 from dermsearch.storage.stages import ENCODERS, HISTORY, PartialStage, StageStore
 
 WEIGHTS = {"w": torch.arange(6.0).reshape(2, 3), "steps": torch.tensor(3)}

@@ -19,7 +19,7 @@ from dermsearch.cli.store import store_app
 from dermsearch.data.open import drop_damaged, open_cases, store_folder
 from dermsearch.errors import UserError
 from dermsearch.results.tables import schema as tables
-from dermsearch.storage.place import sealed
+from dermsearch.storage.files import sealed
 from dermsearch.storage.stages import PartialStage, StageStore
 from dermsearch.upkeep.inventory import curriculum, items, manifests, used_by
 from dermsearch.upkeep.upkeep import delete, repair, unneeded, verify
@@ -145,8 +145,8 @@ def test_results_that_cannot_be_read_delete_nothing(tmp_path: Path) -> None:
 def test_damage_is_named_and_moved_away(store: StageStore) -> None:
     assert verify(store) == []
     store.write("stages/ab/history.json", b"[]")
-    store.remove_file("stages/lost/encoders.safetensors")
-    store.write("scores/s-a.json", (store.read("scores/s-a.json") or b"").replace(b"0.5", b"0.9"))
+    store.forget("stages/lost/encoders.safetensors")
+    store.write("scores/s-a.json", (store.get("scores/s-a.json") or b"").replace(b"0.5", b"0.9"))
     store.write("weights/used-resnet10t/weights.safetensors", b"?")
     store.write("partial/left/state.pt", b"0" * 100)
     store.write("stages/r2/manifest.json", b"{}")
@@ -160,7 +160,7 @@ def test_damage_is_named_and_moved_away(store: StageStore) -> None:
         ("partial/left/state.pt", "is damaged"),
     }
     assert len(repair(store, faults)) == 6 and verify(store) == []
-    assert store.read("damaged/stages/ab/history.json") == b"[]" and store.read("stages/ab/manifest.json") is None
+    assert store.get("damaged/stages/ab/history.json") == b"[]" and store.get("stages/ab/manifest.json") is None
     assert store.scores("s-a") is None and PartialStage(store, "left").load() is None
     assert "damaged/stages" in names(unneeded(store, None, 24, time.time() + 25 * HOUR))
 

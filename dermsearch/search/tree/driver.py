@@ -22,8 +22,8 @@ from dermsearch.search.tree.roots import Start, plant
 from dermsearch.search.tree.rounds import Rounds
 from dermsearch.search.tree.rungs import Cut
 from dermsearch.search.tree.tree import Tree
+from dermsearch.storage.files import StoreLost
 from dermsearch.storage.leases import Claims
-from dermsearch.storage.place import StoreLost
 from dermsearch.storage.stages import StageStore
 from dermsearch.study.config import Study
 from dermsearch.work.job import Cases, Job

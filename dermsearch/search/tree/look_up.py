@@ -9,7 +9,7 @@ from typing import Any
 
 from dermsearch.search.tree.judges import Judges, Verdict
 from dermsearch.search.tree.node import Node
-from dermsearch.storage.place import READERS
+from dermsearch.storage.files import READERS
 from dermsearch.storage.stages import StageStore
 
 
