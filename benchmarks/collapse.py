@@ -35,7 +35,8 @@ from dermsearch.study.config import Train
 from dermsearch.study.data import Data
 from dermsearch.training.precision import resolve
 from dermsearch.training.stage import Recipe, StageFailed, train_stage
-from dermsearch.work.worker import extract, look_of
+from dermsearch.work.cases import look_of
+from dermsearch.work.features import look
 
 TRAIN: dict[str, Any] = {"optimizer": "adamw", "lr": 1e-3, "weight_decay": 0.01, "schedule": "cosine", "warmup": 0.1}
 TEACHER = {"hidden": 512, "bottleneck": 128, "local": 4, "momentum_encoder": 0.99}
@@ -90,8 +91,9 @@ class Bench:
 
     def knn(self, encoders: Encoders) -> list[float]:
         """Balanced accuracy in percent, and the ends of its interval."""
-        features = extract(encoders, self.cases, self.data, self.device, self.precision)
-        for row in judge(features, "knn", seed=self.given.seed).rows:
+        train = self.cases.split("train")
+        looked = look(encoders, self.cases, self.data, train, "val", self.device, self.precision)
+        for row in judge(looked.features, "knn", seed=self.given.seed).rows:
             if (row["label"], row["class"], row["metric"]) == (self.label, "", "balanced_accuracy"):
                 return [100 * row[column] for column in ("value", "ci_low", "ci_high")]
         raise UserError(f"--label: must be one of {', '.join(self.cases.classes)}, not {self.label}")

@@ -26,15 +26,16 @@ from dataclasses import dataclass, field
 from statistics import median
 from typing import Any
 
-from dermsearch.evaluate import PROTOCOLS
 from dermsearch.pretext.base import find_task
 from dermsearch.search.space.checks import space_of
 from dermsearch.search.space.proposal import Proposal
 from dermsearch.search.space.space import Space
 from dermsearch.search.tree.driver import FINISHED, WAIT, Driver
 from dermsearch.search.tree.node import Node, Rank, critical_path
-from dermsearch.storage.keys import score_key
+from dermsearch.search.tree.roots import Start
 from dermsearch.study.config import Study
+from dermsearch.work.job import Cases
+from dermsearch.work.record import Record
 
 TASKS = ("rotation", "relative_location", "simclr", "moco_v2", "byol", "odc", "swav", "colorme")
 UTILISATION, SUGGEST, WORSE = 0.95, 5.0, 0.02  # the limits; ms; share by which another order may be better
@@ -73,7 +74,7 @@ class Memory:
     """A stage store that keeps manifests and scores in memory."""
 
     stages: dict[str, dict[str, Any]] = field(default_factory=dict)
-    judged: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    judged: dict[str, dict[str, Any]] = field(default_factory=dict)
     address: str = "memory"
 
     def keys(self) -> set[str]:
@@ -84,7 +85,7 @@ class Memory:
         """Of a finished stage."""
         return self.stages.get(key)
 
-    def scores(self, key: str) -> list[dict[str, Any]] | None:
+    def judgement(self, key: str) -> dict[str, Any] | None:
         """Of a judged one."""
         return self.judged.get(key)
 
@@ -138,7 +139,8 @@ def make_driver(study: Study, rank: Rank = critical_path) -> Driver:
     space = space_of(study)
     proposer: Any = Everything(space)
     store: Any = Memory()
-    return Driver(study, space, proposer, store, "fingerprint", "", "fp32", rank=rank)
+    sets, starts = {"data": Cases(data=study.main, fingerprint="fingerprint")}, [Start("", study.encoder.names[0])]
+    return Driver(study, space, proposer, store, sets, starts, "", "fp32", rank=rank)
 
 
 def durations(driver: Driver, seed: int, preempted: bool) -> Callable[[Node], float]:
@@ -190,13 +192,13 @@ def simulate(driver: Driver, workers: int, seconds: Callable[[Node], float]) -> 
 def finish(driver: Driver, key: str, seconds: float) -> None:
     """What a worker leaves in the store, and its word to the driver."""
     store: Any = driver.store
-    config = driver.judges.configs["linear"]
-    row = {"protocol": "linear", "metric": "balanced_accuracy", "label": "diagnosis", "class": "", "split": "val"}
+    row = {"metric": "balanced_accuracy", "label": "diagnosis", "class": "", "split": "val"}
     row |= {"value": random.Random(key).random()}
     about = {"seconds": max(0.0, seconds - JUDGING), "epochs": 20, "device": "", "node": "", "workers": 1}
     store.stages[key] = about
-    store.judged[score_key(key, "linear", PROTOCOLS.find("linear").version, config, "all", "val", "fp32")] = [row]
-    driver.done(key, {"status": "done", "reused": False, **about, "judge_seconds": JUDGING})
+    judged = driver.judges.key(driver.tree.nodes[key], driver.judges.evaluators[0])
+    store.judged[judged] = {"rows": [row], "confusions": [], "seconds": JUDGING}
+    driver.done(Record.done(key, about).model_copy(update={"judge_seconds": JUDGING}))
 
 
 def first_come(node: Node) -> tuple[float, ...]:

@@ -39,13 +39,15 @@ def one_curriculum(config: dict[str, Any]) -> None:
     """A Tune trial that trains and judges a whole curriculum, stage after stage, and reports its score."""
     from ray import tune
 
-    from dermsearch.work.worker import do
+    from dermsearch.work.job import Job
+    from dermsearch.work.worker import run_job
 
     done = 0
-    for job in config["jobs"]:
-        record = do({**job, "store": f"{config['folder']}/{config['name']}"})
-        assert record["status"] == "done", record
-        done += bool(job["task"])
+    for text in config["jobs"]:
+        job = Job.model_validate_json(text)
+        record = run_job(job.model_copy(update={"store": f"{config['folder']}/{config['name']}"}))
+        assert record.status == "done", record
+        done += bool(job.task)
     tune.report({"stages": done})
 
 
@@ -62,28 +64,30 @@ def by_trials(folder: Path, overrides: list[str], warm: bool) -> dict[str, Any]:
     from dermsearch.search.tree.branches import Branches
     from dermsearch.search.tree.jobs import Jobs
     from dermsearch.search.tree.judges import Judges
+    from dermsearch.search.tree.roots import Start, plant
     from dermsearch.search.tree.tree import Tree
-    from dermsearch.storage.keys import root_key
     from dermsearch.storage.stages import StageStore
     from dermsearch.study.load import load_study
     from dermsearch.training.precision import resolve
+    from dermsearch.work.job import Cases
 
     study = load_study(STUDY, overrides)
     cache = str(folder / "data")
-    cases = open_cases(study.data, folder / "data")
+    cases = open_cases(study.main, folder / "data")
     store = StageStore(str(folder / "unused"))
     precision = resolve(study.train.precision, study.compute.gpus)
-    space, tree, judges = space_of(study), Tree(), Judges(study, precision)
-    made = Jobs(study, judges, store.address, cache, cases.fingerprint, precision)
-    branches = Branches(space, tree, precision, study.search)
-    root = tree.root(root_key(study.data, cases.fingerprint, study.encoder, 0), 0)
+    sets = {"data": Cases(data=study.main, fingerprint=cases.fingerprint)}
+    space, tree, judges = space_of(study), Tree(), Judges(study, sets, precision)
+    planted = plant(tree, study, sets["data"], [Start("", study.encoder.names[0])])
+    made = Jobs(study, judges, store.address, cache, sets, precision, planted)
+    branches = Branches(space, tree, judges, precision, study.search)
     choices = []
     for proposal in space.every():
-        nodes = [root, *branches.path(proposal, root)]
-        jobs = [made.of(n) for n in nodes]
-        for job in jobs[:-1]:
-            job["protocols"] = {}  # only the finished curriculum is judged
-        choices.append({"name": "-".join(proposal.curriculum), "jobs": jobs})
+        *before, last = [tree.start(0), *branches.path(proposal, 0)]
+        jobs = [made.of(n).model_copy(update={"judges": ()}) for n in before]  # only the finished one is judged
+        choices.append(
+            {"name": "-".join(proposal.curriculum), "jobs": [j.model_dump_json() for j in (*jobs, made.of(last))]}
+        )
     ray.init(include_dashboard=False, log_to_driver=False, _node_ip_address="127.0.0.1")
     results = tune.Tuner(
         tune.with_resources(lambda c: one_curriculum({**c["curriculum"], "folder": str(folder)}), {"CPU": 1}),
