@@ -34,7 +34,7 @@ from dermsearch.search.tree.driver import FINISHED, WAIT, Driver
 from dermsearch.search.tree.node import Node, Rank, critical_path
 from dermsearch.search.tree.roots import Start
 from dermsearch.study.config import Study
-from dermsearch.work.job import Cases
+from dermsearch.work.job import Cases, Job
 from dermsearch.work.record import Record
 
 TASKS = ("rotation", "relative_location", "simclr", "moco_v2", "byol", "odc", "swav", "colorme")
@@ -172,11 +172,11 @@ def simulate(driver: Driver, workers: int, seconds: Callable[[Node], float]) -> 
             began = time.thread_time()  # the machine may be busy with other things
             job = driver.next_job()
             suggests.append(1000 * (time.thread_time() - began))
-            if not isinstance(job, dict):
+            if not isinstance(job, Job):
                 break
             free -= 1
-            took[job["key"]] = seconds(driver.tree.nodes[job["key"]])
-            heapq.heappush(events, (now + took[job["key"]], job["key"]))
+            took[job.key] = seconds(driver.tree.nodes[job.key])
+            heapq.heappush(events, (now + took[job.key], job.key))
         if job == FINISHED:
             break
         now, key = heapq.heappop(events)

@@ -104,7 +104,7 @@ def test_a_store_without_the_second_modality(tmp_path: Path) -> None:
 
 def test_some_cases_may_lack_a_partner(tmp_path: Path) -> None:
     one = store(tmp_path / "cases", [BOTH, ("derm",), ("clinic",)] * 16)
-    check_cases(one, check(one), open_cases(one.data, tmp_path))
+    check_cases(one, check(one), {"data": open_cases(one.main, tmp_path)})
 
 
 @pytest.mark.parametrize(
@@ -117,7 +117,7 @@ def test_some_cases_may_lack_a_partner(tmp_path: Path) -> None:
 def test_cases_without_pairs_are_refused(images: list[tuple[str, ...]], said: str, tmp_path: Path) -> None:
     one = store(tmp_path / "cases", images)
     with pytest.raises(UserError) as error:
-        check_cases(one, check(one), open_cases(one.data, tmp_path))
+        check_cases(one, check(one), {"data": open_cases(one.main, tmp_path)})
     where = f"in the store at {tmp_path / 'cases'}; paired_contrast pairs them"
     assert str(error.value) == f"data.modalities: {said} {where}"
 
@@ -133,6 +133,6 @@ def test_a_joint_task_is_told_of_cases_and_not_of_images(tmp_path: Path, monkeyp
     one = one.model_copy(
         update={"curriculum": one.curriculum.model_copy(update={"tasks": {"paired_contrast": {}, "simclr": {}}})}
     )
-    check_cases(one, check(one), open_cases(one.data, tmp_path))
+    check_cases(one, check(one), {"data": open_cases(one.main, tmp_path)})
     assert (told["paired_contrast"].units, told["simclr"].units) == (36, 24), "of 36 cases 24 have each image"
     assert told["paired_contrast"].modalities == ("derm", "clinic")

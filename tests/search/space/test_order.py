@@ -118,7 +118,7 @@ def test_a_misspelt_order(bench: Bench) -> None:
 
 
 def test_a_space_needs_no_study() -> None:
-    rules = config.Curriculum.model_validate(
+    rules = config.Curricula.model_validate(
         {"tasks": {"rotation": {"lr": {"choice": [0.1, 0.2]}}, "odc": {}}, "length": [2, 2]}
     )
     own = Space(rules, config.Train(epochs=3))

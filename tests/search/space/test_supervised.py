@@ -70,7 +70,7 @@ def test_labels_that_are_not_for_training_are_not_read() -> None:
     check(study())
     with pytest.raises(UserError, match=r"curriculum.tasks.joint_supervised: goes with data.transductive: false only"):
         check(study(data__transductive=True))
-    with pytest.raises(UserError, match=r"goes with data.labelled: all only, not 10%"):
+    with pytest.raises(UserError, match=r"goes with labelled: all only, not 10%"):
         check(study(data__labelled="10%"))
     others = {"relative_location": {}, "odc": {"clusters": 4, "small": 5}}
     check(study(curriculum__tasks=others, curriculum__length=[1, 2], data__labelled="10%"))

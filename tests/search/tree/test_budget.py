@@ -220,11 +220,12 @@ def test_paid_for_is_shared_by_runs_of_one_folder(tmp_path: Path) -> None:
     assert Budget(limits, tmp_path).paid == {"a", "b"}
 
 
-def stops(work: Callable[[dict[str, Any]], dict[str, Any]], after: int | None) -> Callable[..., dict[str, Any]]:
+def stops(work: Callable[[Job], Record], after: int | None) -> Callable[[Job], Record]:
     """A worker whose stages end after so many epochs, or do not say after how many."""
 
-    def worker(job: dict[str, Any]) -> dict[str, Any]:
-        return {**work(job), "epochs": after} if job["task"] and not job["until"] else work(job)
+    def worker(job: Job) -> Record:
+        record = work(job)
+        return record.model_copy(update={"epochs": after}) if job.kind == "stage" else record
 
     return worker
 

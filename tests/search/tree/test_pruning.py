@@ -204,9 +204,7 @@ def test_rates_are_chosen_after_each_parent_on_the_first_seed_and_cost_their_epo
     tasks = {"simclr": {"lr": {"select": [0.01, 0.03, 0.1], "epochs": 2}}, "rotation": {}}
     bench = Bench(tmp_path, score)
     driver = drive(bench, study_of(tasks, seeds=[0, 1]), 3)
-    rates = {
-        (str(n.curriculum), n.seed): rate({"settings": n.settings}) for n in driver.tree.stages() if n.task == "simclr"
-    }
+    rates = {(str(n.curriculum), n.seed): n.settings["train"]["lr"] for n in driver.tree.stages() if n.task == "simclr"}
     assert rates == {("simclr", s): 0.01 for s in (0, 1)} | {("rotation > simclr", s): 0.1 for s in (0, 1)}
     segments = [n for n in driver.tree.trained() if n.until]
     assert len(segments) == 6 and {n.seed for n in segments} == {0} and all(n.status == DONE for n in segments)

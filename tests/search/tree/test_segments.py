@@ -26,7 +26,8 @@ from dermsearch.storage.stages import PartialStage, StageStore
 from dermsearch.study.config import Study
 from dermsearch.upkeep.inventory import used_by
 from dermsearch.upkeep.upkeep import delete, unneeded, verify
-from dermsearch.work import worker as work
+from dermsearch.work import stages as work
+from dermsearch.work import worker
 from dermsearch.work.job import Job
 
 RATES = [0.02, 0.2]
@@ -85,7 +86,7 @@ def test_the_rate_of_the_lower_loss_goes_on_as_if_nobody_had_asked(chosen: Path,
     keys = one.keys()
     assert keys == two.keys() and best["stage"] in keys
     for key in keys:
-        ours, theirs = one.encoders(key), two.encoders(key)
+        ours, theirs = one.artifact(key)["encoders"].state, two.artifact(key)["encoders"].state
         assert ours.keys() == theirs.keys() and all(torch.equal(v, theirs[n]) for n, v in ours.items())
     for mine, other in zip(one.history(best["stage"]), two.history(best["stage"]), strict=True):
         measured = ("seconds", "views_per_second", "peak_memory")
@@ -121,7 +122,7 @@ def test_gc_keeps_segments_of_studies_and_states_that_something_may_go_on_from(c
     for s in segments:  # as if the run had been killed before it could drop them
         PartialStage(store, s["key"]).save({"history": "[]"})
     waits = segment_key("f" * 32, 1)
-    store.commit_segment(waits, {"stage": "f" * 32, "until": 1})
+    store.commit_segment(waits, {"stage": "f" * 32, "until": 1}, {})
     PartialStage(store, waits).save({"history": "[]"})
     later = 4e9
     best = next(s for s in segments if s["verdict"] == "goes on")
@@ -151,7 +152,7 @@ def test_gc_keeps_the_state_of_the_longest_segment_of_what_may_go_on(chosen: Pat
     tables.write(tables.build("segments", rows), tmp_path / "out" / "tables" / "segments.arrow")
     store = StageStore(str(tmp_path / "store"))
     for row in rows:
-        store.commit_segment(row["key"], {"stage": row["stage"], "until": row["until"]})
+        store.commit_segment(row["key"], {"stage": row["stage"], "until": row["until"]}, {})
         PartialStage(store, row["key"]).save({"history": "[]"})
     gone = {i.name for i in unneeded(store, used_by([tmp_path / "out"]), 1, 4e9)}
     assert gone == {"partial/a1", "partial/b1", "partial/b2", "partial/c1"}
@@ -178,9 +179,9 @@ def test_killed_between_segments_it_goes_on(tmp_path: Path, epochs: list[int], m
     """The process dies when a rate was chosen and the rest not begun: no epoch is trained twice."""
     tasks = {"simclr": {"lr": {"select": RATES, "epochs": 2}}}
     study = small(tmp_path, tasks, search={"pruner": "median", "rungs": [3]})
-    do = work.do
+    do = worker.run_job
 
-    def killed(job: Job) -> dict[str, Any]:
+    def killed(job: Job) -> Record:
         if job.until == 3:
             raise KeyboardInterrupt
         return do(job)
@@ -208,7 +209,8 @@ def test_a_stage_whose_patience_ends_within_a_segment_is_what_it_would_be_withou
     (alone,) = load(tmp_path / "b" / "out").stages.to_pylist()
     assert (stage["key"], stage["epochs"]) == (alone["key"], alone["epochs"]) and alone["epochs"] < 8
     assert len(epochs) == 4 and epochs[2:] == [0, alone["epochs"]], "what has ended is not begun again"
-    one, two = (StageStore(str(tmp_path / name / "store")).encoders(stage["key"]) for name in "ab")
+    kept = (StageStore(str(tmp_path / name / "store")).artifact(stage["key"]) for name in "ab")
+    one, two = (artifact["encoders"].state for artifact in kept)
     assert all(torch.equal(value, two[name]) for name, value in one.items()) and one.keys() == two.keys()
 
 
