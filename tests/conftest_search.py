@@ -83,7 +83,8 @@ class Bench:
                     continue
                 row = {"split": "val", "label": "diagnosis", "class": "", "metric": "balanced_accuracy"}
                 row |= {"value": self.score(job), "ci_low": self.score(job) - 0.05, "ci_high": self.score(job) + 0.05}
-                driver.store.write_judgement(key, {"rows": [row], "confusions": [], "seconds": 0.0}, job.key)
+                told = {"protocol": judge.protocol, "rows": [row], "confusions": [], "seconds": 0.0}
+                driver.store.write_judgement(key, told, job.key)
                 judged.append(Judged(key=key))
             return Record(key=job.key, status="done", reused=reused, judged=tuple(judged), **about)
 

@@ -124,14 +124,16 @@ def used_by(folders: Iterable[Path]) -> Used:
                 segments = study / "tables" / "segments.arrow"  # which studies of earlier versions lack
                 for key, more in _segments(read(segments).to_pylist() if segments.is_file() else []):
                     used.segments[key] = used.segments.get(key, False) or more
-                used.data.append(about["data"])
+                data = about["data"]
+                used.data += data.values() if all(isinstance(each, dict) for each in data.values()) else [data]
             except (OSError, pa.ArrowException, yaml.YAMLError, KeyError, TypeError):
                 raise UserError(
                     f"--studies: study.yaml or tables of '{study}' are missing or damaged, so nobody can tell what it "
                     "needs; run the study again, or take its folder away"
                 ) from None
             judged = list(zip(scores["stage"].to_pylist(), scores["protocol"].to_pylist(), strict=True))
-            used.judged |= set(judged)
+            fits = zip(stages["key"].to_pylist(), stages["task"].to_pylist(), strict=True)  # judged for themselves
+            used.judged |= {*judged, *fits}
             for key in (*stages["key"].to_pylist(), *stages["parent"].to_pylist(), *(s for s, _ in judged)):
                 used.stages.setdefault(key, set()).add(about["name"])
     return used

@@ -208,9 +208,9 @@ def _of_no_study(judgement: Any, kept: set[str], segments: set[str], used: Used 
     about = unsealed(judgement) or {}
     if not about.get("stage") or about["stage"] in segments:
         return False
-    protocols = {row["protocol"] for row in about["rows"]}
+    protocol = about.get("protocol")
     return about["stage"] not in kept or (
-        used is not None and bool(protocols) and not any((about["stage"], p) in used.judged for p in protocols)
+        used is not None and bool(protocol) and (about["stage"], protocol) not in used.judged
     )
 
 

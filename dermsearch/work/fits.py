@@ -35,7 +35,7 @@ def run_fit(job: Job, store: StageStore, device: torch.device) -> Record:
             judged = [Judged(key=key, reused=True)]
         else:
             began = time.perf_counter()
-            judged = [attempt(store, key, job.key, str(judge), lambda: judgement(job, store, cases, device), began)]
+            judged = [attempt(store, key, job.key, judge, lambda: judgement(job, store, cases, device), began)]
     seconds = sum(each.seconds for each in judged)
     update = {"judged": tuple(judged), "judge_seconds": seconds}
     return Record.done(job.key, manifest, reused).model_copy(update=update)

@@ -45,7 +45,7 @@ def judge_artifact(
                 drawn = looked.drawn(rows)
                 return judge(drawn.features, each.protocol, each.config, each.seed(job.seed), artifact, drawn.images)
 
-            results[key_of(job, each)] = attempt(store, key_of(job, each), job.key, str(each), judgement, began)
+            results[key_of(job, each)] = attempt(store, key_of(job, each), job.key, each, judgement, began)
             began = time.perf_counter()  # the first one's seconds hold what looking took
     return tuple(results[key_of(job, each)] for each in job.judges)
 
@@ -64,15 +64,16 @@ def look_for(judges: Iterable[Judge], job: Job, encoders: Encoders, device: torc
 
 
 def attempt(
-    store: StageStore, key: str, of: str, name: str, judgement: Callable[[], Judgement], began: float
+    store: StageStore, key: str, of: str, judge: Judge, judgement: Callable[[], Judgement], began: float
 ) -> Judged:
     """Make a judgement and keep it, or say why it failed."""
     try:
         made = judgement()
     except Exception as error:
-        return failed(key, error, name)
+        return failed(key, error, str(judge))
     seconds = time.perf_counter() - began
-    store.write_judgement(key, {"rows": made.rows, "confusions": made.confusions, "seconds": seconds}, of)
+    told = {"protocol": judge.protocol, "rows": made.rows, "confusions": made.confusions, "seconds": seconds}
+    store.write_judgement(key, told, of)
     return Judged(key=key, seconds=seconds)
 
 

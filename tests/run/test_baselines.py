@@ -14,33 +14,33 @@ from dermsearch.results.pictures.figures import figures
 from dermsearch.run.record import Recorder
 from dermsearch.run.run import prepare_folder, summarise
 from dermsearch.search.tree.driver import Driver
+from dermsearch.search.tree.roots import Start
 from dermsearch.work.job import Job
 
 SHORT = {"curriculum__length": [1, 1], "search__seeds": [0, 1]}
 
 
 def driver_of(bench: Bench, weights: str) -> Driver:
-    driver = bench.driver(make_study(**SHORT))
-    return Driver(driver.study, driver.space, bench.proposer, driver.store, "fingerprint", "", "fp32", weights=weights)
+    return bench.driver(make_study(**SHORT), starts=[Start("", "resnet10t", weights)])
 
 
 def worth(job: Job) -> float:
     """Given weights are worth more than random ones, and training adds to both."""
-    return 0.4 + 0.2 * bool(job["weights"]) + 0.1 * job["depth"] + 0.01 * job.seed
+    return 0.4 + 0.2 * bool(job.weights) + 0.1 * bool(job.task) + 0.01 * job.seed
 
 
 def test_both_roots_are_judged_and_one_is_trained_from(bench: Bench) -> None:
     bench.score = worth
     driver = driver_of(bench, "abc")
     run_inline(driver, bench.work(driver))
-    roots = [job for job in bench.jobs if not job["depth"]]
-    assert sorted((j["curriculum"], j["weights"], j["seed"]) for j in roots) == [
+    roots = [job for job in bench.jobs if not job.task]
+    assert sorted((j.curriculum, j.weights, j.seed) for j in roots) == [
         *((ROOT_CURRICULUM, "abc", seed) for seed in (0, 1)),
         *((RANDOM_WEIGHTS, "", seed) for seed in (0, 1)),
     ]
-    starts = {j["key"] for j in roots if j["weights"]}
-    stages = [job for job in bench.jobs if job["depth"]]
-    assert len(stages) == 6 and {j["parent"] for j in stages} == starts and {j["weights"] for j in stages} == {"abc"}
+    starts = {j.key for j in roots if j.weights}
+    stages = [job for job in bench.jobs if job.task]
+    assert len(stages) == 6 and {j.parent for j in stages} == starts and {j.weights for j in stages} == {"abc"}
     assert all(trial["seeds"] == 2 for trial in driver.trials) and len(driver.trials) == 3
     assert summarise(driver, 1.0, bench.folder).summary["stages"]["proposed"] == 6
 
@@ -54,7 +54,9 @@ def test_without_weights_there_is_one_root(bench: Bench) -> None:
 def test_a_random_root_is_that_of_a_study_without_weights(bench: Bench) -> None:
     plain, given = driver_of(bench, ""), driver_of(bench, "abc")
     random = [n.key for n in given.tree.nodes.values() if str(n.curriculum) == RANDOM_WEIGHTS]
-    assert random == [n.key for n in plain.tree.starts()] and not {*random} & {n.key for n in given.tree.starts()}
+    assert random == [n.key for n in plain.tree.roots()] and not {*random} & {
+        given.tree.start(seed).key for seed in (0, 1)
+    }
 
 
 def test_a_random_root_that_cannot_be_judged_costs_no_stage(bench: Bench) -> None:

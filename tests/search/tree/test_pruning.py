@@ -214,7 +214,7 @@ def test_rates_are_chosen_after_each_parent_on_the_first_seed_and_cost_their_epo
     assert driver.budget.spent["epochs"] == 8 * 6 + 2 * 2 * 2, "two rates of two epochs each came to nothing, twice"
     jobs = {job.key: job for job in bench.jobs}
     later = next(jobs[n.key] for n in stages if str(n.curriculum) == "rotation > simclr" and n.seed == 0)
-    assert later.segments == [n.key for n in segments if n.stage == later.key]
+    assert list(later.segments) == [n.key for n in segments if n.stage == later.key]
     assert later.parent == next(n.key for n in stages if str(n.curriculum) == "rotation" and n.seed == 0)
     assert (later.after, jobs[later.segments[0]].until) == ("stage", 2)
     Recorder(driver, tmp_path / "out").write()

@@ -29,6 +29,7 @@ from dermsearch.upkeep.upkeep import delete, unneeded, verify
 from dermsearch.work import stages as work
 from dermsearch.work import worker
 from dermsearch.work.job import Job
+from dermsearch.work.record import Record
 
 RATES = [0.02, 0.2]
 
