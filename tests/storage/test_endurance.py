@@ -13,6 +13,7 @@ import random
 import shutil
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +26,14 @@ from dermsearch.data.open import open_cases
 from dermsearch.engines.inline import run_inline
 from dermsearch.errors import UserError
 from dermsearch.evaluate import Judgement
+from dermsearch.models.artifact import Part
 from dermsearch.results.tables import schema as tables
 from dermsearch.run.record import Recorder
 from dermsearch.run.run import prepare_folder
 from dermsearch.search.propose.proposer import Proposer
 from dermsearch.search.space.checks import space_of
 from dermsearch.search.tree.driver import Driver
+from dermsearch.search.tree.roots import Start
 from dermsearch.storage import files
 from dermsearch.storage.files import StoreLost
 from dermsearch.storage.stages import StageStore
@@ -38,7 +41,8 @@ from dermsearch.study.config import Study
 from dermsearch.training.stage import Trained
 from dermsearch.upkeep.inventory import used_by
 from dermsearch.upkeep.upkeep import repair, unneeded, verify
-from dermsearch.work import worker as work
+from dermsearch.work import cases, judging, stages
+from dermsearch.work.job import Cases
 
 STUDY = make_study(
     data={"cases": 40, "size": 32},
@@ -140,6 +144,9 @@ class Encoders(torch.nn.Module):
         self.load_state_dict(state)
         return self
 
+    def part(self) -> Part:
+        return Part({}, {name: tensor.clone() for name, tensor in self.state_dict().items()})
+
 
 EPOCHS: list[tuple[str, str, int]] = []  # trained: in which store, of which stage or segment, and the how manieth
 
@@ -149,7 +156,7 @@ def train(
 ) -> Trained:
     """Epochs that move the weights by what recipe and parent say, and go on from the state of the last."""
     state = partial.load() or {"weights": encoders.state_dict(), "history": "[]"}
-    weights, history, (*_, until) = state["weights"], json.loads(state["history"]), rest
+    weights, history, until = state["weights"], json.loads(state["history"]), named["until"]
     for epoch in range(len(history), until or recipe.train["epochs"]):
         step = sum(map(ord, recipe.task)) / 1000 + epoch + recipe.train["lr"]
         weights = {n: w * (1 + step / 100) for n, w in weights.items()}
@@ -160,12 +167,24 @@ def train(
             partial.save({"weights": weights, "history": json.dumps(history)})
         report(history[-1])
     encoders.load_state_dict(weights)
-    return Trained(history, {})
+    return Trained(history, {"encoders": encoders.part()})
 
 
-def extract(encoders: Any, *rest: Any) -> Any:
+@dataclass
+class Look:
     """The weights themselves."""
-    return encoders.w.tolist()
+
+    features: list[float]
+    images: None = None
+
+    def drawn(self, rows: Any) -> Look:
+        """All of them."""
+        return self
+
+
+def look(encoders: Any, *rest: Any) -> Look:
+    """What the encoders are."""
+    return Look(encoders.w.tolist())
 
 
 def judge(features: Any, name: str, *rest: Any) -> Judgement:
@@ -179,17 +198,19 @@ class Bench:
 
     def __init__(self, folder: Path, study: Study) -> None:
         self.folder, self.study = folder, study
-        self.cases = open_cases(study.data, folder / "cases")
+        self.cases = open_cases(study.main, folder / "cases")
 
     def run(self, name: str) -> None:
         """As `dermsearch run` does it, without the screen."""
-        work.open_store.cache_clear()
+        cases.open_store.cache_clear()
         folder = self.folder / name
         store = StageStore(str(folder / "store"))
         study, space = self.study, space_of(self.study)
         prepare_folder(folder / "out", study)
         proposer = Proposer(space, study.search, folder / "journal")
-        driver = Driver(study, space, proposer, store, self.cases.fingerprint, str(self.folder / "cases"), "fp32")
+        sets = {"data": Cases(data=study.main, fingerprint=self.cases.fingerprint)}
+        given = sets, [Start("", "test_resnet")], str(self.folder / "cases"), "fp32"
+        driver = Driver(study, space, proposer, store, *given)
         try:
             run_inline(driver)
             if driver.stopped:
@@ -216,10 +237,10 @@ TIMES = ("seconds", "reused")
 def stand_ins() -> Iterator[None]:
     """What trains, judges and writes, replaced."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(work, "train_stage", train)
-        patch.setattr(work, "Encoders", Encoders)
-        patch.setattr(work, "extract", extract)
-        patch.setattr(work, "judge", judge)
+        patch.setattr(stages, "train_stage", train)
+        patch.setattr(stages, "Encoders", Encoders)
+        patch.setattr(judging, "look", look)
+        patch.setattr(judging, "judge", judge)
         Shaky.instead(patch)
         write = tables.write
 
@@ -229,7 +250,7 @@ def stand_ins() -> Iterator[None]:
 
         patch.setattr(tables, "write", write_table)
         yield
-        work.open_store.cache_clear()
+        cases.open_store.cache_clear()
 
 
 @pytest.fixture(scope="module")
@@ -265,7 +286,8 @@ def moments(bench: Bench, befall: Any, *kinds: str) -> list[str]:
 
 
 def test_the_undisturbed_run_is_whole(bench: Bench) -> None:
-    trials, stages, epochs, scores, _ = bench.tables("whole")
+    trials, stages, epochs, scores, _, judgements, _ = bench.tables("whole")
+    assert [row["status"] for row in judgements] == ["done"] * 3
     assert len(trials) == 1 and len(stages) == 2 and len(epochs) == 4
     assert len({row["value"] for row in scores}) == 3, "a root and two stages, each with a score of its own"
     assert bench.faults("whole") == []
@@ -411,7 +433,7 @@ def test_what_is_moved_away_is_made_again(bench: Bench) -> None:
 def test_writers_of_one_key_leave_one_whole_stage(tmp_path: Path, befall: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """The second writes between any two files of the first."""
     Shaky.instead(monkeypatch)
-    weights = {"w": torch.arange(6.0)}
+    weights = {"encoders": Part({}, {"w": torch.arange(6.0)})}
     for at in range(9):
         one, other = (StageStore(str(tmp_path / str(at))) for _ in range(2))
         left = iter(range(at, -1, -1))
@@ -431,7 +453,7 @@ def test_writers_of_one_key_leave_one_whole_stage(tmp_path: Path, befall: Any, m
 def test_what_is_read_from_a_broken_disk_counts_as_missing(tmp_path: Path, befall: Any, monkeypatch: Any) -> None:
     Shaky.instead(monkeypatch)
     store = StageStore(str(tmp_path))
-    store.commit("k", {"w": torch.ones(1)}, [], {})
+    store.commit("k", {"encoders": Part({}, {"w": torch.ones(1)})}, [], {})
 
     def strike(what: str, path: str) -> None:
         if what == "read" and path.endswith("history.json"):

@@ -19,11 +19,12 @@ from dermsearch.search.space.checks import space_of
 from dermsearch.search.tree.budget import Budget
 from dermsearch.search.tree.driver import FINISHED, WAIT, Driver
 from dermsearch.search.tree.node import DONE, Node
+from dermsearch.search.tree.roots import Start
 from dermsearch.storage import leases as module
 from dermsearch.storage.leases import BEAT, POLL, STALE, Claims, born, gone, home
 from dermsearch.storage.stages import StageStore
 from dermsearch.study.config import Limits
-from dermsearch.work.job import Job
+from dermsearch.work.job import Cases, Job
 
 
 class Clock:
@@ -164,7 +165,8 @@ def drivers(bench: Bench, clock: Clock, **changes: Any) -> tuple[Driver, Driver]
         space = space_of(study)
         own = StageStore(str(bench.folder / "store"))
         proposer = Proposer(space, study.search, bench.folder / name / "journal")
-        made.append(Driver(study, space, proposer, own, "f", "", "fp32", claims=Claims(own, clock)))
+        sets, starts = {"data": Cases(data=study.main, fingerprint="f")}, [Start("", "resnet10t")]
+        made.append(Driver(study, space, proposer, own, sets, starts, "", "fp32", claims=Claims(own, clock)))
     return made[0], made[1]
 
 
@@ -269,8 +271,8 @@ def test_what_goes_wrong_with_a_record_ends_the_run_as_it_is(bench: Bench, clock
 
     driver.on_change = full
     searcher = StageSearcher(driver, "")
-    job = json.loads(searcher.suggest("t0")["job"])
-    searcher.on_trial_complete("t0", {"record": json.dumps(bench.work(driver)(job))})
+    job = Job.model_validate_json(searcher.suggest("t0")["job"])
+    searcher.on_trial_complete("t0", {"record": bench.work(driver)(job).model_dump_json()})
     with pytest.raises(OSError, match="full"):  # which the command puts into a sentence
         searcher.suggest("t1")
 

@@ -6,10 +6,12 @@ import pytest
 import torch
 
 from dermsearch.errors import UserError
+from dermsearch.models.artifact import Part
 from dermsearch.storage.files import MANIFEST
-from dermsearch.storage.stages import ENCODERS, HISTORY, PartialStage, StageStore
+from dermsearch.storage.stages import HISTORY, PartialStage, StageStore, packed
 
 WEIGHTS = {"w": torch.arange(6.0).reshape(2, 3), "steps": torch.tensor(3)}
+PARTS = {"encoders": Part({"name": "resnet18"}, WEIGHTS), "heads": Part({"dim": 3}, {"p": torch.ones(2)})}
 ABOUT = {"seconds": 1.0}
 
 
@@ -21,17 +23,21 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> StageStore:
 
 def test_a_committed_stage_comes_back(store: StageStore) -> None:
     assert store.manifest("k") is None
-    store.commit("k", WEIGHTS, [{"epoch": 1}], ABOUT)
+    store.commit("k", PARTS, [{"epoch": 1}], ABOUT)
     assert store.manifest("k")["seconds"] == 1.0  # type: ignore[index]
-    assert all(torch.equal(v, WEIGHTS[n]) for n, v in store.encoders("k").items())
+    artifact = store.artifact("k")
+    assert artifact.keys() == PARTS.keys()
+    for kind, part in artifact.items():
+        assert part.config == PARTS[kind].config and part.state.keys() == PARTS[kind].state.keys()
+        assert all(torch.equal(tensor, PARTS[kind].state[name]) for name, tensor in part.state.items())
     assert store.history("k") == [{"epoch": 1}]
     assert store.address == store.root and StageStore(store.address).manifest("k")
 
 
-@pytest.mark.parametrize("name", [ENCODERS, HISTORY, MANIFEST])
+@pytest.mark.parametrize("name", ["encoders.safetensors", "heads.safetensors", HISTORY, MANIFEST])
 @pytest.mark.parametrize("damage", ["gone", "cut", "changed"])
 def test_a_damaged_stage_does_not_exist(name: str, damage: str, store: StageStore) -> None:
-    store.commit("k", WEIGHTS, [{"epoch": 1}], ABOUT)
+    store.commit("k", PARTS, [{"epoch": 1}], ABOUT)
     path = Path(store.root) / "stages" / "k" / name
     data = path.read_bytes()
     if damage == "gone":
@@ -39,7 +45,7 @@ def test_a_damaged_stage_does_not_exist(name: str, damage: str, store: StageStor
     else:
         path.write_bytes(data[:-3] if damage == "cut" else data[:5] + bytes([data[5] ^ 1]) + data[6:])
     assert store.manifest("k") is None
-    store.commit("k", WEIGHTS, [], ABOUT)
+    store.commit("k", PARTS, [], ABOUT)
     assert store.manifest("k") is not None
 
 
@@ -53,7 +59,7 @@ def test_the_state_of_a_stage_under_way(store: StageStore) -> None:
     path.write_bytes(path.read_bytes()[:-10])
     assert partial.load() is None, "half a state is none"
     partial.save({"history": "[]"})
-    store.commit("k", WEIGHTS, [], ABOUT)
+    store.commit("k", PARTS, [], ABOUT)
     assert not path.exists(), "a finished stage needs no state"
 
 
@@ -62,3 +68,24 @@ def test_a_place_that_cannot_be_written_is_a_message(tmp_path: Path) -> None:
     for where, said in ((str(tmp_path / "file" / "below"), "written to"), ("nonsense://bucket/x", "opened")):
         with pytest.raises(UserError, match=rf"compute\.store: .* cannot be {said}"):
             StageStore(where)
+
+
+def test_a_stage_of_format_2_is_read(store: StageStore) -> None:
+    """Its manifest names no parts, and what lay beside the encoders were heads."""
+    files = {"encoders.safetensors": packed(WEIGHTS), "handover.safetensors": packed({"p": torch.ones(2)})}
+    store.commit_files("stages/old", files, {"seconds": 1.0, "handover": {"dim": 3}})
+    artifact = store.artifact("old")
+    assert artifact.keys() == {"encoders", "heads"} and artifact["heads"].config == {"dim": 3}
+    assert torch.equal(artifact["encoders"].state["w"], WEIGHTS["w"])
+
+
+def test_judgements_and_starting_weights_come_back(store: StageStore) -> None:
+    assert store.judgement("j") is None and store.weights("hash", "resnet18") is None
+    store.write_judgement("j", {"rows": [{"value": 0.5}], "confusions": [], "seconds": 1.0}, of="k")
+    judgement = store.judgement("j")
+    assert judgement is not None and judgement["rows"] == [{"value": 0.5}] and judgement["stage"] == "k"
+    store.write_weights("hash", "resnet18", PARTS)
+    again = store.weights("hash", "resnet18")
+    assert again is not None and again.keys() == PARTS.keys() and torch.equal(again["heads"].state["p"], torch.ones(2))
+    (Path(store.root) / "weights" / "hash-resnet18" / "heads.safetensors").unlink()
+    assert store.weights("hash", "resnet18") is None

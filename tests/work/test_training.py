@@ -116,7 +116,7 @@ def test_every_curriculum_starts_with_the_files_weights(tmp_path):
     stages = {p.name: store.manifest(p.name) for p in (tmp_path / "store" / "stages").iterdir()}
     (root,) = (manifest["parent"] for manifest in stages.values() if manifest["task"])
     assert sum(not manifest["task"] for manifest in stages.values()) == 2  # random weights are judged beside them
-    kept = store.encoders(root)
+    kept = store.artifact(root)["encoders"].state
     assert all(torch.equal(v, state[n.removeprefix("backbones.shared.")]) for n, v in kept.items()) and kept
 
     (tmp_path / "copy.pth").write_bytes((tmp_path / "w.pth").read_bytes())
@@ -141,13 +141,11 @@ def test_a_wrong_file_is_refused_before_anything_starts(tmp_path):
 
 
 def test_the_root_key_knows_the_content_not_the_path():
-    study = make_study(encoder={"name": "test_resnet", "weights": "a.pth"})
-    other = make_study(encoder={"name": "test_resnet", "weights": "b.pth"})
-    one = root_key(study.data, "f", study.encoder, 0, "hash")
-    assert (
-        one == root_key(other.data, "f", other.encoder, 0, "hash") != root_key(study.data, "f", study.encoder, 0, "x")
-    )
-    assert one != root_key(study.data, "f", study.encoder, 0)
+    one, other = (make_study(encoder={"name": "test_resnet", "weights": f"{name}.pth"}) for name in "ab")
+    given = "f", "test_resnet", "shared", 0
+    key = root_key(one.main, *given, "hash")
+    assert key == root_key(other.main, *given, "hash") != root_key(one.main, *given, "x")
+    assert key != root_key(one.main, *given)
 
 
 def test_knn_patience_and_loggers_in_a_study(tmp_path, monkeypatch):
