@@ -19,11 +19,12 @@ from dermsearch.search.space.checks import space_of
 from dermsearch.search.tree.budget import Budget
 from dermsearch.search.tree.driver import FINISHED, WAIT, Driver
 from dermsearch.search.tree.node import DONE, Node
+from dermsearch.search.tree.roots import Start
 from dermsearch.storage import leases as module
 from dermsearch.storage.leases import BEAT, POLL, STALE, Claims, born, gone, home
 from dermsearch.storage.stages import StageStore
 from dermsearch.study.config import Limits
-from dermsearch.work.job import Job
+from dermsearch.work.job import Cases, Job
 
 
 class Clock:
@@ -79,7 +80,7 @@ def test_a_run_whose_beat_stands_still_is_dead_and_one_that_beats_is_not(
     store: StageStore, clock: Clock, local: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if not local:  # as on an object store, where nothing can be linked
-        monkeypatch.setattr(StageStore, "local", property(lambda self: None))
+        monkeypatch.setattr(store, "local", None)
     one, two = Claims(store), Claims(store, clock)
     assert one.take("a")
     for beat in range(20):
@@ -164,7 +165,9 @@ def drivers(bench: Bench, clock: Clock, **changes: Any) -> tuple[Driver, Driver]
         space = space_of(study)
         own = StageStore(str(bench.folder / "store"))
         proposer = Proposer(space, study.search, bench.folder / name / "journal")
-        made.append(Driver(study, space, proposer, own, "f", "", "fp32", claims=Claims(own, clock)))
+        sets = {"data": Cases(data=study.main, fingerprint="f")}
+        begin = [Start("", study.encoder.roots[0].encoder)]
+        made.append(Driver(study, space, proposer, own, sets, begin, "", "fp32", claims=Claims(own, clock)))
     return made[0], made[1]
 
 
@@ -269,8 +272,8 @@ def test_what_goes_wrong_with_a_record_ends_the_run_as_it_is(bench: Bench, clock
 
     driver.on_change = full
     searcher = StageSearcher(driver, "")
-    job = json.loads(searcher.suggest("t0")["job"])
-    searcher.on_trial_complete("t0", {"record": json.dumps(bench.work(driver)(job))})
+    job = Job.model_validate_json(searcher.suggest("t0")["job"])
+    searcher.on_trial_complete("t0", {"record": bench.work(driver)(job).model_dump_json()})
     with pytest.raises(OSError, match="full"):  # which the command puts into a sentence
         searcher.suggest("t1")
 

@@ -6,10 +6,12 @@ import pytest
 import torch
 
 from dermsearch.errors import UserError
+from dermsearch.models.artifact import ENCODERS, HEADS, Part
 from dermsearch.storage.files import MANIFEST
-from dermsearch.storage.stages import ENCODERS, HISTORY, PartialStage, StageStore
+from dermsearch.storage.stages import HISTORY, PartialStage, StageStore, file_of
 
 WEIGHTS = {"w": torch.arange(6.0).reshape(2, 3), "steps": torch.tensor(3)}
+PARTS = {ENCODERS: Part({}, WEIGHTS), HEADS: Part({"dim": 4}, {"h": torch.ones(2)})}
 ABOUT = {"seconds": 1.0}
 
 
@@ -21,17 +23,19 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> StageStore:
 
 def test_a_committed_stage_comes_back(store: StageStore) -> None:
     assert store.manifest("k") is None
-    store.commit("k", WEIGHTS, [{"epoch": 1}], ABOUT)
+    store.commit("k", PARTS, [{"epoch": 1}], ABOUT)
     assert store.manifest("k")["seconds"] == 1.0  # type: ignore[index]
-    assert all(torch.equal(v, WEIGHTS[n]) for n, v in store.encoders("k").items())
+    parts = store.artifact("k")
+    assert {kind: part.config for kind, part in parts.items()} == {ENCODERS: {}, HEADS: {"dim": 4}}
+    assert all(torch.equal(parts[kind].state[n], v) for kind, part in PARTS.items() for n, v in part.state.items())
     assert store.history("k") == [{"epoch": 1}]
     assert store.address == store.root and StageStore(store.address).manifest("k")
 
 
-@pytest.mark.parametrize("name", [ENCODERS, HISTORY, MANIFEST])
+@pytest.mark.parametrize("name", [file_of(ENCODERS), file_of(HEADS), HISTORY, MANIFEST])
 @pytest.mark.parametrize("damage", ["gone", "cut", "changed"])
 def test_a_damaged_stage_does_not_exist(name: str, damage: str, store: StageStore) -> None:
-    store.commit("k", WEIGHTS, [{"epoch": 1}], ABOUT)
+    store.commit("k", PARTS, [{"epoch": 1}], ABOUT)
     path = Path(store.root) / "stages" / "k" / name
     data = path.read_bytes()
     if damage == "gone":
@@ -39,7 +43,7 @@ def test_a_damaged_stage_does_not_exist(name: str, damage: str, store: StageStor
     else:
         path.write_bytes(data[:-3] if damage == "cut" else data[:5] + bytes([data[5] ^ 1]) + data[6:])
     assert store.manifest("k") is None
-    store.commit("k", WEIGHTS, [], ABOUT)
+    store.commit("k", PARTS, [], ABOUT)
     assert store.manifest("k") is not None
 
 
@@ -53,7 +57,7 @@ def test_the_state_of_a_stage_under_way(store: StageStore) -> None:
     path.write_bytes(path.read_bytes()[:-10])
     assert partial.load() is None, "half a state is none"
     partial.save({"history": "[]"})
-    store.commit("k", WEIGHTS, [], ABOUT)
+    store.commit("k", PARTS, [], ABOUT)
     assert not path.exists(), "a finished stage needs no state"
 
 
