@@ -88,13 +88,15 @@ def manifests(store: StageStore, among: Iterable[Item], kind: str = STAGE) -> di
 
 
 def curriculum(key: str, known: dict[str, dict[str, Any]]) -> str:
-    """The tasks from the root to that stage; "?" for what is no longer here."""
+    """The tasks from the root to that stage, and what is fitted to it; "?" for what is no longer here."""
     about = known.get(key)
     if about is None:
         return "?"
     if not about["task"]:
         return ROOT_CURRICULUM
     before = curriculum(about["parent"], known)
+    if about.get("kind") == "fit":
+        return f"{before} + {about['task']}"
     return about["task"] if before == ROOT_CURRICULUM else before + ARROW + about["task"]
 
 

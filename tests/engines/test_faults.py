@@ -8,6 +8,7 @@ import pytest
 import torch
 from e2e.tiny import TINY, run
 from engines import faulty
+from engines.jobs import some_job
 
 from dermsearch.engines.inline import attempt
 from dermsearch.errors import UserError
@@ -15,7 +16,10 @@ from dermsearch.results import load
 from dermsearch.storage.files import StoreLost
 from dermsearch.training.health import StageFailed
 from dermsearch.work import worker
+from dermsearch.work.job import Job
+from dermsearch.work.record import Record
 from dermsearch.work.verdicts import of_machine, verdict
+from dermsearch.work.worker import Worker
 
 STUDY = [*TINY, "encoder.name=test_resnet", "curriculum.length=[1,1]", "curriculum.order=listed"]
 STUDY += ["downstream={knn: {}}", "objective.protocol=knn"]
@@ -56,32 +60,35 @@ def test_only_what_is_of_the_stages_settings_is_a_verdict(error: Exception, said
 
 
 def test_a_job_that_is_no_verdict_is_raised(monkeypatch: pytest.MonkeyPatch) -> None:
-    job = {"key": "k", "task": "odc", "node": "here"}
+    job = some_job(task="odc")
     for error, status in ((StageFailed("loss is nan"), "failed"), (StoreLost("away"), "stopped"), (ValueError(), "")):
 
-        def fails(job: dict, error: Exception = error) -> dict:
+        def fails(job: Job, error: Exception = error) -> Record:
             raise error
 
-        monkeypatch.setattr(worker, "_do", fails)
+        monkeypatch.setattr(worker, "_run", fails)
         if status:
-            assert worker.do(job)["status"] == status and worker.do(job)["error"] == str(error)
+            record = worker.run_job(job)
+            assert record.status == status and record.error == str(error)
         else:
             with pytest.raises(ValueError):
-                worker.do(job)
+                worker.run_job(job)
 
 
 @pytest.mark.parametrize("sick", [OSError(28, "No space left on device"), torch.AcceleratorError("CUDA error: assert")])
 def test_inline_a_sick_process_ends_the_run_and_fails_no_stage(sick: Exception) -> None:
     assert of_machine(sick) and not of_machine(ValueError("a bug")) and not of_machine(FileNotFoundError(2, "gone"))
 
-    def fails(job: dict) -> dict:
-        raise job["error"]
+    def fails(error: Exception) -> Worker:
+        def work(job: Job) -> Record:
+            raise error
 
-    record = attempt(fails, {"key": "k", "error": sick})
-    assert record["status"] == "stopped" and "the same command continues" in record["error"]
-    record = attempt(fails, {"key": "k", "error": ValueError("a bug\nin two lines")})
-    assert record["status"] == "failed" and record["error"] == "ValueError: a bug"
-    assert 'raise job["error"]' in record["traceback"]
+        return work
+
+    record = attempt(fails(sick), some_job())
+    assert record.status == "stopped" and "the same command continues" in record.error
+    record = attempt(fails(ValueError("a bug\nin two lines")), some_job())
+    assert record.status == "failed" and record.error == "ValueError: a bug" and "raise error" in record.traceback
 
 
 def test_inline_the_run_of_a_sick_process_is_a_sentence_and_continues(bench: Path) -> None:

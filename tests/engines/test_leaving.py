@@ -9,29 +9,31 @@ import time
 from collections.abc import Iterator
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
 
 import pytest
 from engines import faulty
+from engines.jobs import some_job
 
 from dermsearch.engines.ray_train import on_workers
+from dermsearch.work.job import Job
+from dermsearch.work.record import Record
 
 SECONDS = 20  # torch's own patience is half an hour
 
 
-def collective(job: dict[str, Any]) -> dict[str, Any]:
+def collective(job: Job) -> Record:
     """Stands in for training: sums over the processes, until something befalls the second one."""
     import torch
     import torch.distributed as dist
 
     for step in range(8):
         if step == 5 and dist.get_rank() == 1:
-            Path(job["mark"]).touch()
-            if job["status"] == "stopped":
-                return {"key": job["key"], "status": "stopped", "error": "of process 1"}
+            Path(job.settings["mark"]).touch()
+            if job.settings["status"] == "stopped":
+                return Record(key=job.key, status="stopped", error="of process 1")
             raise ValueError("of process 1")
         dist.all_reduce(torch.ones(1))
-    return {"key": job["key"], "status": "done"}
+    return Record(key=job.key, status="done")
 
 
 @pytest.fixture(scope="module")
@@ -53,11 +55,11 @@ def ray_here() -> Iterator[None]:
 @pytest.mark.parametrize(("status", "error"), [("stopped", "of process 1"), ("failed", "ValueError: of process 1")])
 def test_ray_trains_workers_leave_together(status: str, error: str, ray_here: None, tmp_path: Path) -> None:
     """The store is lost to one of them; one meets a bug. Verdicts and deaths are in test_faults.py."""
-    job = {"key": "k", "status": status, "mark": str(tmp_path / "mark"), "workers": 2, "threads": 1, "gpus": 0}
-    record = on_workers(collective, {**job, "retries": 0}, str(tmp_path / "ray"))
+    job = some_job(settings={"status": status, "mark": str(tmp_path / "mark")}, workers=2)
+    record = on_workers(collective, job, str(tmp_path / "ray"))
     assert time.time() - (tmp_path / "mark").stat().st_mtime < SECONDS
-    assert (record["status"], record["error"]) == (status, error)
-    assert status == "stopped" or "in collective" in record["traceback"]
+    assert (record.status, record.error) == (status, error)
+    assert status == "stopped" or "in collective" in record.traceback
 
 
 def train(rank: int, folder: str) -> None:

@@ -13,7 +13,6 @@ import random
 import shutil
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,14 +25,13 @@ from dermsearch.data.open import open_cases
 from dermsearch.engines.inline import run_inline
 from dermsearch.errors import UserError
 from dermsearch.evaluate import Judgement
-from dermsearch.models.artifact import Part
+from dermsearch.models.artifact import ENCODERS, Part
 from dermsearch.results.tables import schema as tables
 from dermsearch.run.record import Recorder
-from dermsearch.run.run import prepare_folder
+from dermsearch.run.run import prepare_folder, sets_of, starts
 from dermsearch.search.propose.proposer import Proposer
 from dermsearch.search.space.checks import space_of
 from dermsearch.search.tree.driver import Driver
-from dermsearch.search.tree.roots import Start
 from dermsearch.storage import files
 from dermsearch.storage.files import StoreLost
 from dermsearch.storage.stages import StageStore
@@ -41,8 +39,8 @@ from dermsearch.study.config import Study
 from dermsearch.training.stage import Trained
 from dermsearch.upkeep.inventory import used_by
 from dermsearch.upkeep.upkeep import repair, unneeded, verify
-from dermsearch.work import cases, judging, stages
-from dermsearch.work.job import Cases
+from dermsearch.work import judging, stages
+from dermsearch.work.cases import open_store
 
 STUDY = make_study(
     data={"cases": 40, "size": 32},
@@ -103,6 +101,10 @@ class Shaky(pafs.LocalFileSystem):
         self.strike("delete", path)
         super().delete_dir(path)
 
+    def delete_file(self, path: str) -> None:
+        self.strike("delete", path)
+        super().delete_file(path)
+
 
 class Half:
     """A file that is being written: when something happens, half of it is there."""
@@ -132,6 +134,9 @@ class Encoders(torch.nn.Module):
         super().__init__()
         self.w = torch.nn.Parameter(torch.rand(5, generator=torch.Generator().manual_seed(seed)))
 
+    def part(self) -> Part:
+        return Part({}, self.state_dict())
+
     @classmethod
     def random(cls, *shape: Any, seed: int) -> Encoders:
         return cls(seed)
@@ -144,19 +149,16 @@ class Encoders(torch.nn.Module):
         self.load_state_dict(state)
         return self
 
-    def part(self) -> Part:
-        return Part({}, {name: tensor.clone() for name, tensor in self.state_dict().items()})
-
 
 EPOCHS: list[tuple[str, str, int]] = []  # trained: in which store, of which stage or segment, and the how manieth
 
 
 def train(
-    recipe: Any, encoders: Any, cases: Any, rows: Any, partial: Any, report: Any, *rest: Any, **named: Any
+    recipe: Any, encoders: Any, cases: Any, rows: Any, partial: Any, report: Any, *rest: Any, until: int, **more: Any
 ) -> Trained:
     """Epochs that move the weights by what recipe and parent say, and go on from the state of the last."""
     state = partial.load() or {"weights": encoders.state_dict(), "history": "[]"}
-    weights, history, until = state["weights"], json.loads(state["history"]), named["until"]
+    weights, history = state["weights"], json.loads(state["history"])
     for epoch in range(len(history), until or recipe.train["epochs"]):
         step = sum(map(ord, recipe.task)) / 1000 + epoch + recipe.train["lr"]
         weights = {n: w * (1 + step / 100) for n, w in weights.items()}
@@ -167,24 +169,19 @@ def train(
             partial.save({"weights": weights, "history": json.dumps(history)})
         report(history[-1])
     encoders.load_state_dict(weights)
-    return Trained(history, {"encoders": encoders.part()})
+    return Trained(history, {ENCODERS: encoders.part()})
 
 
-@dataclass
-class Look:
+class Looked:
     """The weights themselves."""
 
-    features: list[float]
-    images: None = None
+    images = None
 
-    def drawn(self, rows: Any) -> Look:
-        """All of them."""
+    def __init__(self, encoders: Any, *rest: Any) -> None:
+        self.features = encoders.w.tolist()
+
+    def drawn(self, rows: Any) -> Looked:
         return self
-
-
-def look(encoders: Any, *rest: Any) -> Look:
-    """What the encoders are."""
-    return Look(encoders.w.tolist())
 
 
 def judge(features: Any, name: str, *rest: Any) -> Judgement:
@@ -202,15 +199,14 @@ class Bench:
 
     def run(self, name: str) -> None:
         """As `dermsearch run` does it, without the screen."""
-        cases.open_store.cache_clear()
+        open_store.cache_clear()
         folder = self.folder / name
         store = StageStore(str(folder / "store"))
         study, space = self.study, space_of(self.study)
         prepare_folder(folder / "out", study)
         proposer = Proposer(space, study.search, folder / "journal")
-        sets = {"data": Cases(data=study.main, fingerprint=self.cases.fingerprint)}
-        given = sets, [Start("", "test_resnet")], str(self.folder / "cases"), "fp32"
-        driver = Driver(study, space, proposer, store, *given)
+        sets = sets_of(study, {"data": self.cases})
+        driver = Driver(study, space, proposer, store, sets, starts(study), str(self.folder / "cases"), "fp32")
         try:
             run_inline(driver)
             if driver.stopped:
@@ -218,12 +214,13 @@ class Bench:
         finally:
             Recorder(driver, folder / "out").write()
 
-    def tables(self, name: str) -> list[Any]:
+    def tables(self, name: str) -> dict[str, list[dict[str, Any]]]:
         """All that does not tell the time."""
-        return [
-            [{k: v for k, v in row.items() if k not in TIMES} for row in found.to_pylist()]
-            for found in (tables.read(self.folder / name / "out" / "tables" / f"{t}.arrow") for t in tables.SCHEMAS)
-        ]
+        read = {t: tables.read(self.folder / name / "out" / "tables" / f"{t}.arrow") for t in tables.SCHEMAS}
+        return {
+            t: [{k: v for k, v in row.items() if k not in TIMES} for row in table.to_pylist()]
+            for t, table in read.items()
+        }
 
     def faults(self, name: str) -> list[str]:
         """The files that are not as they were written."""
@@ -239,7 +236,7 @@ def stand_ins() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(stages, "train_stage", train)
         patch.setattr(stages, "Encoders", Encoders)
-        patch.setattr(judging, "look", look)
+        patch.setattr(judging, "look", Looked)
         patch.setattr(judging, "judge", judge)
         Shaky.instead(patch)
         write = tables.write
@@ -250,7 +247,7 @@ def stand_ins() -> Iterator[None]:
 
         patch.setattr(tables, "write", write_table)
         yield
-        cases.open_store.cache_clear()
+        open_store.cache_clear()
 
 
 @pytest.fixture(scope="module")
@@ -286,10 +283,9 @@ def moments(bench: Bench, befall: Any, *kinds: str) -> list[str]:
 
 
 def test_the_undisturbed_run_is_whole(bench: Bench) -> None:
-    trials, stages, epochs, scores, _, judgements, _ = bench.tables("whole")
-    assert [row["status"] for row in judgements] == ["done"] * 3
-    assert len(trials) == 1 and len(stages) == 2 and len(epochs) == 4
-    assert len({row["value"] for row in scores}) == 3, "a root and two stages, each with a score of its own"
+    rows = bench.tables("whole")
+    assert (len(rows["trials"]), len(rows["stages"]), len(rows["epochs"]), len(rows["judgements"])) == (1, 2, 4, 3)
+    assert len({row["value"] for row in rows["scores"]}) == 3, "a root and two stages, each with a score of its own"
     assert bench.faults("whole") == []
 
 
@@ -329,7 +325,7 @@ def test_killed_between_and_within_segments_none_that_is_finished_is_trained_twi
 ) -> None:
     bench = Bench(tmp_path, IN_PARTS)
     bench.run("whole")
-    verdicts = sorted((row["until"], row["verdict"]) for row in bench.tables("whole")[-1])
+    verdicts = sorted((row["until"], row["verdict"]) for row in bench.tables("whole")["segments"])
     assert verdicts == [(1, "goes on"), (1, "not chosen"), (2, "goes on"), (2, "pruned")]
     EPOCHS.clear()
     finished: dict[str, set[str]] = {}  # by folder: the segments that the kill found finished
@@ -433,7 +429,7 @@ def test_what_is_moved_away_is_made_again(bench: Bench) -> None:
 def test_writers_of_one_key_leave_one_whole_stage(tmp_path: Path, befall: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """The second writes between any two files of the first."""
     Shaky.instead(monkeypatch)
-    weights = {"encoders": Part({}, {"w": torch.arange(6.0)})}
+    parts = {ENCODERS: Part({}, {"w": torch.arange(6.0)})}
     for at in range(9):
         one, other = (StageStore(str(tmp_path / str(at))) for _ in range(2))
         left = iter(range(at, -1, -1))
@@ -441,10 +437,10 @@ def test_writers_of_one_key_leave_one_whole_stage(tmp_path: Path, befall: Any, m
         def strike(what: str, path: str, left: Iterator[int] = left, other: StageStore = other) -> None:
             if what != "read" and next(left, 1) == 0:
                 befall(harmless)
-                other.commit("k", weights, [{"epoch": 1, "seconds": 2.0}], {"node": "b"})
+                other.commit("k", parts, [{"epoch": 1, "seconds": 2.0}], {"node": "b"})
 
         befall(strike)
-        one.commit("k", weights, [{"epoch": 1, "seconds": 1.0}], {"node": "a"})
+        one.commit("k", parts, [{"epoch": 1, "seconds": 1.0}], {"node": "a"})
         befall(harmless)
         manifest = one.manifest("k")
         assert manifest is not None and {"a": 1.0, "b": 2.0}[manifest["node"]] == one.history("k")[0]["seconds"]
@@ -453,7 +449,7 @@ def test_writers_of_one_key_leave_one_whole_stage(tmp_path: Path, befall: Any, m
 def test_what_is_read_from_a_broken_disk_counts_as_missing(tmp_path: Path, befall: Any, monkeypatch: Any) -> None:
     Shaky.instead(monkeypatch)
     store = StageStore(str(tmp_path))
-    store.commit("k", {"encoders": Part({}, {"w": torch.ones(1)})}, [], {})
+    store.commit("k", {ENCODERS: Part({}, {"w": torch.ones(1)})}, [], {})
 
     def strike(what: str, path: str) -> None:
         if what == "read" and path.endswith("history.json"):

@@ -80,7 +80,7 @@ def test_a_run_whose_beat_stands_still_is_dead_and_one_that_beats_is_not(
     store: StageStore, clock: Clock, local: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if not local:  # as on an object store, where nothing can be linked
-        monkeypatch.setattr(StageStore, "local", property(lambda self: None))
+        monkeypatch.setattr(store, "local", None)
     one, two = Claims(store), Claims(store, clock)
     assert one.take("a")
     for beat in range(20):
@@ -165,8 +165,9 @@ def drivers(bench: Bench, clock: Clock, **changes: Any) -> tuple[Driver, Driver]
         space = space_of(study)
         own = StageStore(str(bench.folder / "store"))
         proposer = Proposer(space, study.search, bench.folder / name / "journal")
-        sets, starts = {"data": Cases(data=study.main, fingerprint="f")}, [Start("", "resnet10t")]
-        made.append(Driver(study, space, proposer, own, sets, starts, "", "fp32", claims=Claims(own, clock)))
+        sets = {"data": Cases(data=study.main, fingerprint="f")}
+        begin = [Start("", study.encoder.roots[0].encoder)]
+        made.append(Driver(study, space, proposer, own, sets, begin, "", "fp32", claims=Claims(own, clock)))
     return made[0], made[1]
 
 

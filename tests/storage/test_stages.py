@@ -6,12 +6,12 @@ import pytest
 import torch
 
 from dermsearch.errors import UserError
-from dermsearch.models.artifact import Part
+from dermsearch.models.artifact import ENCODERS, HEADS, Part
 from dermsearch.storage.files import MANIFEST
-from dermsearch.storage.stages import HISTORY, PartialStage, StageStore, packed
+from dermsearch.storage.stages import HISTORY, PartialStage, StageStore, file_of, packed
 
 WEIGHTS = {"w": torch.arange(6.0).reshape(2, 3), "steps": torch.tensor(3)}
-PARTS = {"encoders": Part({"name": "resnet18"}, WEIGHTS), "heads": Part({"dim": 3}, {"p": torch.ones(2)})}
+PARTS = {ENCODERS: Part({}, WEIGHTS), HEADS: Part({"dim": 4}, {"h": torch.ones(2)})}
 ABOUT = {"seconds": 1.0}
 
 
@@ -25,16 +25,14 @@ def test_a_committed_stage_comes_back(store: StageStore) -> None:
     assert store.manifest("k") is None
     store.commit("k", PARTS, [{"epoch": 1}], ABOUT)
     assert store.manifest("k")["seconds"] == 1.0  # type: ignore[index]
-    artifact = store.artifact("k")
-    assert artifact.keys() == PARTS.keys()
-    for kind, part in artifact.items():
-        assert part.config == PARTS[kind].config and part.state.keys() == PARTS[kind].state.keys()
-        assert all(torch.equal(tensor, PARTS[kind].state[name]) for name, tensor in part.state.items())
+    parts = store.artifact("k")
+    assert {kind: part.config for kind, part in parts.items()} == {ENCODERS: {}, HEADS: {"dim": 4}}
+    assert all(torch.equal(parts[kind].state[n], v) for kind, part in PARTS.items() for n, v in part.state.items())
     assert store.history("k") == [{"epoch": 1}]
     assert store.address == store.root and StageStore(store.address).manifest("k")
 
 
-@pytest.mark.parametrize("name", ["encoders.safetensors", "heads.safetensors", HISTORY, MANIFEST])
+@pytest.mark.parametrize("name", [file_of(ENCODERS), file_of(HEADS), HISTORY, MANIFEST])
 @pytest.mark.parametrize("damage", ["gone", "cut", "changed"])
 def test_a_damaged_stage_does_not_exist(name: str, damage: str, store: StageStore) -> None:
     store.commit("k", PARTS, [{"epoch": 1}], ABOUT)
@@ -75,8 +73,8 @@ def test_a_stage_of_format_2_is_read(store: StageStore) -> None:
     files = {"encoders.safetensors": packed(WEIGHTS), "handover.safetensors": packed({"p": torch.ones(2)})}
     store.commit_files("stages/old", files, {"seconds": 1.0, "handover": {"dim": 3}})
     artifact = store.artifact("old")
-    assert artifact.keys() == {"encoders", "heads"} and artifact["heads"].config == {"dim": 3}
-    assert torch.equal(artifact["encoders"].state["w"], WEIGHTS["w"])
+    assert artifact.keys() == {ENCODERS, HEADS} and artifact[HEADS].config == {"dim": 3}
+    assert torch.equal(artifact[ENCODERS].state["w"], WEIGHTS["w"])
 
 
 def test_judgements_and_starting_weights_come_back(store: StageStore) -> None:
@@ -86,6 +84,6 @@ def test_judgements_and_starting_weights_come_back(store: StageStore) -> None:
     assert judgement is not None and judgement["rows"] == [{"value": 0.5}] and judgement["stage"] == "k"
     store.write_weights("hash", "resnet18", PARTS)
     again = store.weights("hash", "resnet18")
-    assert again is not None and again.keys() == PARTS.keys() and torch.equal(again["heads"].state["p"], torch.ones(2))
-    (Path(store.root) / "weights" / "hash-resnet18" / "heads.safetensors").unlink()
+    assert again is not None and again.keys() == PARTS.keys()
+    (Path(store.root) / "weights" / "hash-resnet18" / file_of(HEADS)).unlink()
     assert store.weights("hash", "resnet18") is None

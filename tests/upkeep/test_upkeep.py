@@ -18,6 +18,7 @@ from typer.testing import CliRunner
 from dermsearch.cli.store import store_app
 from dermsearch.data.open import drop_damaged, open_cases, store_folder
 from dermsearch.errors import UserError
+from dermsearch.models.artifact import ENCODERS, PREDICTOR, Part
 from dermsearch.results.tables import schema as tables
 from dermsearch.storage.files import sealed
 from dermsearch.storage.stages import PartialStage, StageStore
@@ -26,8 +27,10 @@ from dermsearch.upkeep.upkeep import delete, repair, unneeded, verify
 
 HOUR = 3600.0
 WEIGHTS = {"w": torch.arange(6.0)}
+PARTS = {ENCODERS: Part({}, WEIGHTS)}
 # key -> (parent, task); "lost" was made by a study whose results are gone, "left" was killed under way
 STAGES = {"r": ("", ""), "a": ("r", "odc"), "ab": ("a", "moco_v2"), "r2": ("", ""), "lost": ("r2", "odc")}
+FITS = {"fit-a": ("a", "finetune"), "fit-lost": ("lost", "finetune")}
 MINE = make_study(data={"cases": 40, "size": 32}).data
 OTHERS = make_study(data={"cases": 44, "size": 32}).data
 
@@ -37,12 +40,15 @@ def fill(store: StageStore) -> None:
     for key, (parent, task) in STAGES.items():
         weights = "used" if key == "r" else "unused" if key == "r2" else ""
         about = {"task": task, "parent": parent, "seed": 0, "study": "one", "made": "2026-01-02T03:04:05Z"}
-        store.commit(key, WEIGHTS, [{"epoch": 1}], {**about, "weights": weights})
-        store.write_scores(f"s-{key}", [{"protocol": "knn", "value": 0.5}], key)
-    store.write_scores("s-other", [{"protocol": "linear", "value": 0.5}], "a")
+        store.commit(key, PARTS, [{"epoch": 1}], {**about, "weights": weights})
+        store.write_judgement(f"s-{key}", {"protocol": "knn", "rows": [{"value": 0.5}]}, key)
+    for key, (parent, task) in FITS.items():
+        store.commit(key, {PREDICTOR: Part({}, WEIGHTS)}, [], {"kind": "fit", "task": task, "parent": parent})
+        store.write_judgement(f"s-{key}", {"protocol": "finetune", "rows": [{"value": 0.5}]}, key)
+    store.write_judgement("s-other", {"protocol": "linear", "rows": [{"value": 0.5}]}, "a")
     store.write("scores/s-old.json", b'[{"protocol": "knn", "value": 0.5}]')
     for key in ("used", "unused"):
-        store.write_weights(key, "resnet10t", WEIGHTS)
+        store.write_weights(key, "resnet10t", PARTS)
     for key in ("a", "failed", "left"):  # of a finished stage: the kill fell between manifest and tidying up
         PartialStage(store, key).save({"learner": WEIGHTS})
         store.write_progress(key, [{"epoch": 1}])
@@ -55,9 +61,9 @@ def fill(store: StageStore) -> None:
 
 def tables_of_a_study(folder: Path, weights: bool = True) -> Path:
     """Results that name the root, a, ab and a stage that failed."""
-    keys = {"a": "r", "ab": "a", "failed": "ab"}
-    stages = [{"key": key, "parent": parent, "status": "done"} for key, parent in keys.items()]
-    scores = [{"stage": key, "protocol": "knn"} for key in ("r", "a", "ab")]
+    keys = {"a": ("r", "odc"), "ab": ("a", "moco_v2"), "failed": ("ab", "odc"), "fit-a": ("a", "finetune")}
+    stages = [{"key": key, "parent": parent, "task": task, "status": "done"} for key, (parent, task) in keys.items()]
+    scores = [{"stage": key, "protocol": "knn"} for key in ("r", "a", "ab")] + [{"stage": "a", "protocol": "finetune"}]
     for name, rows in {"stages": stages, "scores": scores, "trials": [], "epochs": []}.items():
         tables.write(tables.build(name, rows), folder / "tables" / f"{name}.arrow")
     study = {"name": "one", "data": MINE.model_dump(mode="json")}
@@ -101,6 +107,7 @@ def test_with_studies_what_their_tables_name_stays(store: StageStore, tmp_path: 
     gone = unneeded(store, used, 24, later)
     assert names(gone) == {
         *("stages/lost", "stages/r2", "stages/half", "scores/s-lost.json", "scores/s-r2.json", "scores/s-other.json"),
+        *("stages/fit-lost", "scores/s-fit-lost.json"),
         *("weights/unused-resnet10t", "partial/a", "partial/left", "tune/one-12", "claims/ab.json"),
         "stages/a/encoders.safetensors.12345678.part",
         *([f"data/{store_folder(OTHERS, store.local / 'data').name}"] if store.local else []),
@@ -111,7 +118,12 @@ def test_with_studies_what_their_tables_name_stays(store: StageStore, tmp_path: 
     delete(store, gone[0])  # two at once
     assert {item.name: item.bytes for item in items(store)} == {n: b for n, b in before.items() if n not in names(gone)}
     assert all(store.manifest(key) for key in ("r", "a", "ab")) and PartialStage(store, "failed").load()
-    assert store.weights("used", "resnet10t") and store.scores("s-a") and store.scores("s-old") and verify(store) == []
+    assert (
+        store.weights("used", "resnet10t")
+        and store.judgement("s-a")
+        and store.judgement("s-fit-a")
+        and verify(store) == []
+    )
     assert unneeded(store, used, 24, later) == []
 
 
@@ -147,7 +159,7 @@ def test_damage_is_named_and_moved_away(store: StageStore) -> None:
     store.write("stages/ab/history.json", b"[]")
     store.forget("stages/lost/encoders.safetensors")
     store.write("scores/s-a.json", (store.get("scores/s-a.json") or b"").replace(b"0.5", b"0.9"))
-    store.write("weights/used-resnet10t/weights.safetensors", b"?")
+    store.write("weights/used-resnet10t/encoders.safetensors", b"?")
     store.write("partial/left/state.pt", b"0" * 100)
     store.write("stages/r2/manifest.json", b"{}")
     faults = verify(store)
@@ -156,12 +168,12 @@ def test_damage_is_named_and_moved_away(store: StageStore) -> None:
         ("stages/lost/encoders.safetensors", "is missing"),
         ("stages/r2/manifest.json", "is damaged"),
         ("scores/s-a.json", "is damaged"),
-        ("weights/used-resnet10t/weights.safetensors", "is damaged"),
+        ("weights/used-resnet10t/encoders.safetensors", "is damaged"),
         ("partial/left/state.pt", "is damaged"),
     }
     assert len(repair(store, faults)) == 6 and verify(store) == []
     assert store.get("damaged/stages/ab/history.json") == b"[]" and store.get("stages/ab/manifest.json") is None
-    assert store.scores("s-a") is None and PartialStage(store, "left").load() is None
+    assert store.judgement("s-a") is None and PartialStage(store, "left").load() is None
     assert "damaged/stages" in names(unneeded(store, None, 24, time.time() + 25 * HOUR))
 
 
@@ -186,6 +198,7 @@ def test_the_curriculum_of_a_stage_is_read_from_its_ancestors(tmp_path: Path) ->
     fill(store)
     known = manifests(store, items(store))
     assert curriculum("ab", known) == "odc > moco_v2" and curriculum("r", known) == "no pre-training"
+    assert curriculum("fit-a", known) == "odc + finetune"
     del known["a"]
     assert curriculum("ab", known) == "? > moco_v2"
 
@@ -197,7 +210,7 @@ def test_the_commands(tmp_path: Path) -> None:
     studies = ["--studies", str(tables_of_a_study(tmp_path / "one"))]
     said = run(store_app, ["list", place]).output
     assert "odc > moco_v2" in said and "2026-01-02 03:04:05" in said and "in all" in said
-    assert [line.split()[0] for line in said.splitlines() if line.endswith("B") and "stage  " in line] == ["6"]
+    assert [line.split()[0] for line in said.splitlines() if line.endswith("B") and "stage  " in line] == ["8"]
     assert run(store_app, ["gc", place, *studies]).output == "Nothing to delete.\n"
     for path in (tmp_path / "store").rglob("*"):
         os.utime(path, (time.time() - 25 * HOUR,) * 2)
@@ -218,15 +231,13 @@ def test_the_commands(tmp_path: Path) -> None:
 
 def test_a_store_of_another_version(tmp_path: Path) -> None:
     old = tmp_path / "old"
-    StageStore(str(old)).commit("k", WEIGHTS, [], {})
+    StageStore(str(old)).commit("k", PARTS, [], {})
     (old / "store.json").unlink()
-    (old / "scores").mkdir()
-    (old / "scores" / "s.json").write_text('[{"value": 0.5}]')
-    assert StageStore(str(old), create=False).scores("s") == [{"value": 0.5}] and not (old / "store.json").exists()
-    assert StageStore(str(old)).manifest("k") and json.loads((old / "store.json").read_text())["format"] == 2
-    (old / "store.json").write_bytes(sealed({"format": 3, "version": "9.1"}))
+    assert StageStore(str(old), create=False).manifest("k") and not (old / "store.json").exists()
+    assert StageStore(str(old)).manifest("k") and json.loads((old / "store.json").read_text())["format"] == 3
+    (old / "store.json").write_bytes(sealed({"format": 4, "version": "9.1"}))
     for create in (True, False):
-        with pytest.raises(UserError, match=r"was written by dermsearch 9\.1 in format 3, and this one reads up to 2"):
+        with pytest.raises(UserError, match=r"was written by dermsearch 9\.1 in format 4, and this one reads up to 3"):
             StageStore(str(old), create)
 
 

@@ -14,13 +14,13 @@ from dermsearch import world
 from dermsearch.data.open import open_cases
 from dermsearch.engines.inline import run_inline
 from dermsearch.models.batchnorm import across_processes
+from dermsearch.run.run import sets_of, starts
 from dermsearch.search.propose.proposer import Proposer
 from dermsearch.search.space.checks import space_of
 from dermsearch.search.tree.driver import Driver
-from dermsearch.search.tree.roots import Start
 from dermsearch.storage.stages import StageStore
-from dermsearch.work import features
-from dermsearch.work.job import Cases, Job
+from dermsearch.work import judging
+from dermsearch.work.job import Job
 from dermsearch.work.record import Record
 from dermsearch.work.worker import run_job
 
@@ -35,32 +35,28 @@ STUDY = {
 }
 
 
-def work(text: str) -> Record:
+def work(job: Job) -> Record:
     """A job on this process, judged by what first lets the encoders see images as if they were in training."""
-    extract = features.extract
+    look = judging.look
 
     def trained(encoders: Any, *rest: Any) -> Any:
-        encoders.train()(torch.rand(4, 3, 32, 32), "derm")
-        return extract(encoders, *rest)
+        across_processes(encoders).train()(torch.rand(4, 3, 32, 32), "derm")
+        return look(encoders, *rest)
 
-    features.extract = trained
+    judging.look = trained
     try:
-        return run_job(Job.model_validate_json(text))
+        return run_job(job)
     finally:
-        features.extract = extract
+        judging.look = look
 
 
 def test_rates_and_rungs_are_judged_by_a_protocol_that_trains(two: Group, tmp_path: Path) -> None:  # noqa: F811
     study = make_study(**STUDY, compute={"engine": "ray", "workers": 2, "store": str(tmp_path / "store")})
     cases, space = open_cases(study.main, tmp_path / "cases"), space_of(study)
     proposer, store = Proposer(space, study.search, tmp_path / "journal"), StageStore(study.compute.store)
-    sets, starts = {"data": Cases(data=study.main, fingerprint=cases.fingerprint)}, [Start("", "test_resnet")]
-    driver = Driver(study, space, proposer, store, sets, starts, str(tmp_path / "cases"), "fp32")
-
-    def worker(job: Job) -> Record:
-        return two(work, job.model_dump_json())[0] if job.workers > 1 else work(job.model_dump_json())
-
-    run_inline(driver, worker)
+    sets = sets_of(study, {"data": cases})
+    driver = Driver(study, space, proposer, store, sets, starts(study), str(tmp_path / "cases"), "fp32")
+    run_inline(driver, lambda job: two(work, job)[0] if job.workers > 1 else work(job))
     assert not driver.stopped and [t["status"] for t in driver.trials] == ["done"]
     assert {n.record["workers"] for n in driver.tree.trained() if n.status == "done"} == {2}
 
