@@ -59,6 +59,10 @@ class CasePool:
         """The units' classes of a label, -1 where a case has none."""
         return self.store.label(name)[self.rows[np.asarray(units)]]
 
+    def groups(self, units: np.ndarray) -> np.ndarray:
+        """A number per unit, equal for those of one patient, or of one lesion where patients are not known."""
+        return self.store.groups()[self.rows[np.asarray(units)]]
+
     def there(self, units: np.ndarray) -> np.ndarray:
         """Has each unit an image of its own? In this pool units are images."""
         return np.ones(len(units), bool)
@@ -110,6 +114,10 @@ class PairedPool(CasePool):
     def labels(self, name: str, units: np.ndarray) -> np.ndarray:
         """The cases' own classes of a label."""
         return self.store.label(name)[self.cases[np.asarray(units)]]
+
+    def groups(self, units: np.ndarray) -> np.ndarray:
+        """The cases' own patients."""
+        return self.store.groups()[self.cases[np.asarray(units)]]
 
 
 def together(parts: list[Pictures]) -> Pictures:
