@@ -17,7 +17,7 @@ from dermsearch.training.stage import train_stage
 
 STEPS = 9  # three epochs of three
 context = get_context("forkserver")
-context.set_forkserver_preload(["torch", "lightly.loss", "pretext.tiny"])
+context.set_forkserver_preload(["torch", "pretext.tiny"])
 
 
 def train(name: str, store: str, place: str, die_at: int | None) -> None:
