@@ -208,7 +208,10 @@ def test_unknown_protocol_names_the_nearest() -> None:
 
 
 def test_registry_names() -> None:
-    assert all(name == protocol.name and protocol.version >= 1 for name, protocol in PROTOCOLS.items())
+    assert all(
+        name == protocol.name and protocol.version >= 1
+        for name, protocol in ((name, PROTOCOLS[name]) for name in PROTOCOLS)
+    )
 
 
 @pytest.mark.parametrize(
