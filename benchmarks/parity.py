@@ -39,11 +39,12 @@ from dermsearch.data.views.augment import PatchGrid, View
 from dermsearch.models.batchnorm import across_processes
 from dermsearch.models.encoders import Encoders
 from dermsearch.models.heads import mlp
-from dermsearch.pretext.base import TASKS, Batch, Loss, Settings, Task, find_task
+from dermsearch.pretext.base import TASKS, Batch, Loss, Material, Settings, Task, find_task
+from dermsearch.pretext.batch import epoch_order
 from dermsearch.training import optim
 from dermsearch.training.learner import WholeImages
 from dermsearch.training.precision import autocast
-from dermsearch.training.stage import Learner, Recipe, epoch_order, number_dropout
+from dermsearch.training.stage import Learner, Recipe, number_dropout
 
 CASES, SIDE, BATCH, STEPS = 48, 64, 16, 2
 TOLERANCE = 1e-4
@@ -124,7 +125,7 @@ def gradients(name: str, folder: str) -> list[Tensor]:
     if task is LightlyLoss:
         pools = {"shared": CasePool(cases, seen, rows, CPU)}
     else:
-        pools = find_task(recipe.task).pools(encoders, cases, rows, CPU, recipe.look)
+        pools = find_task(recipe.task).pools(Material(encoders, cases, rows, CPU, recipe.look))
     learner = across_processes(Learner(task, encoders, pools, recipe)).train()
     (one,) = learner.each()
     for part in one.children():
@@ -212,7 +213,7 @@ def importable(name: str) -> bool:
 def main() -> None:
     """Compute, compare, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--tasks", nargs="+", default=list(TASKS), choices=list(TASKS))
+    parser.add_argument("--tasks", nargs="+", default=list(TASKS.shipped), choices=list(TASKS.shipped))
     parser.add_argument("--processes", type=int, nargs="+", default=[2, 4])
     given = parser.parse_args()
     if uneven := [n for n in given.processes if n < 2 or BATCH % n]:

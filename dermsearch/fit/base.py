@@ -11,21 +11,17 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from dermsearch.data.store.pool import CasePool, Look, PairedPool
+from dermsearch.data.store.pool import CasePool, PairedPool
 from dermsearch.models.artifact import ENCODERS, PREDICTOR, Part
 from dermsearch.models.encoders import Encoders
 from dermsearch.nature import OF_PREDICTIONS, Nature
-from dermsearch.pretext.base import JOINT, Batch, Loss, Pretext, Setting, Whole
+from dermsearch.pretext.base import JOINT, Batch, Loss, Material, Pretext, Setting, Whole
 from dermsearch.registry import Registry
-
-if TYPE_CHECKING:
-    from dermsearch.data.store.case_store import CaseStore
 
 FITS = Registry("fit", "dermsearch.protocols", {"finetune": "dermsearch.fit.finetune:Finetune"})
 ROUND = 8  # a batch of few cases is filled up to a multiple of this, which divides among 2, 4 and 8 processes
@@ -71,12 +67,10 @@ class Fit(Pretext[Mapping[str, Batch], dict[str, Loss], Whole]):
         return min(asked, ROUND * math.ceil(units / ROUND))
 
     @classmethod
-    def pools(
-        cls, encoders: Encoders, cases: CaseStore, rows: np.ndarray, device: torch.device, look: Look | None
-    ) -> dict[str, CasePool]:
+    def pools(cls, given: Material) -> dict[str, CasePool]:
         """By modality, whatever the branches: the same cases in each."""
-        seen = encoders.modalities
-        return {m: PairedPool(cases, m, rows, device, look, seen) for m in seen}
+        g, seen = given, given.encoders.modalities
+        return {m: PairedPool(g.cases, m, g.rows, g.device, g.look, seen) for m in seen}
 
     @classmethod
     def over(cls, encoders: Encoders, config: Any, told: Mapping[str, Setting]) -> dict[str, Fit]:

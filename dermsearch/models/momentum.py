@@ -1,4 +1,4 @@
-"""A slow copy of a network: the target of BYOL, the teacher of DINO and iBOT."""
+"""A slow copy of a network: the keys of MoCo, the target of BYOL, the teacher of DINO and iBOT."""
 
 from __future__ import annotations
 

@@ -9,11 +9,8 @@ is the exception that pairs modalities: one module over all branches, and its un
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
-from importlib.metadata import entry_points
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
 
@@ -21,15 +18,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from dermsearch import world
 from dermsearch.data.store.pool import CasePool, Look, PairedPool
-from dermsearch.data.views.augment import PatchGrid, View, patches, plain, render
-from dermsearch.data.views.blockmask import BlockMask, masks
-from dermsearch.data.views.pictures import Pictures
-from dermsearch.errors import UserError, nearest
 from dermsearch.models.artifact import Artifact, Part
 from dermsearch.models.encoders import Encoders
-from dermsearch.numbers import uniforms
+from dermsearch.pretext.batch import Batch, Pool, epoch_order
+from dermsearch.registry import Registry
 from dermsearch.settings import Settings
 
 if TYPE_CHECKING:
@@ -56,90 +49,15 @@ class Setting:
     counts: Mapping[str, Sequence[int]] = field(default_factory=dict)  # of each class, by label; `supervised` only
 
 
-class Pool(Protocol):
-    """The images of one branch: units -> their pictures on the device."""
-
-    def pixels(self, units: np.ndarray) -> Pictures: ...
-
-    def labels(self, name: str, units: np.ndarray) -> np.ndarray: ...
-
-    def there(self, units: np.ndarray) -> np.ndarray: ...
-
-
 @dataclass(frozen=True)
-class Batch:
-    """One step's global batch (or a micro-batch of it), seen from one process."""
+class Material:
+    """What a stage has to make its pools of."""
 
-    units: np.ndarray  # (B,) of the global batch, the same on every process
-    pool: Pool
-    size: int
-    seed: int
-    epoch: int
-    step: int  # counted from the start of the stage
-
-    @property
-    def own(self) -> np.ndarray:
-        """The units of this process."""
-        return self.units[world.mine(len(self.units))]
-
-    @cached_property
-    def pictures(self) -> Pictures:
-        """What this process's units look like: fetched once, however many views a step takes of them."""
-        return self.pool.pixels(self.own)
-
-    def view(self, view: View, use: str, units: np.ndarray | None = None) -> Tensor:
-        """Pictures as `view` declares them, of this process's units unless others are named.
-
-        They depend on (seed, epoch, unit, use) alone, so any process can make any unit's.
-        """
-        return self.views([view], use, units)[0]
-
-    def views(self, views: Sequence[View], use: str, units: np.ndarray | None = None) -> list[Tensor]:
-        """Several crops of the same pictures, each with random numbers of its own: `[large] * 2 + [small] * 6`."""
-        pictures, units = self.pictures_of(units)
-        numbers = (self.uniforms(units, f"{use}/{i}", View.numbers) for i in range(len(views)))
-        return [render(view, pictures, u) for view, u in zip(views, numbers, strict=True)]
-
-    def whole(self) -> Tensor:
-        """Whole pictures of this process's units, as encoders are judged on."""
-        return plain(self.pictures, self.size)
-
-    def patches(self, grid: PatchGrid, use: str) -> Tensor:
-        """(b, 9, 3, p, p) patches of this process's units."""
-        return patches(grid, self.pictures, self.uniforms(self.own, use, PatchGrid.numbers))
-
-    def masks(self, blocks: BlockMask, use: str) -> Tensor:
-        """Bool (b, height, width) on the device, True where a patch of this process's units is hidden."""
-        found = masks(blocks, self.uniforms(self.own, use, BlockMask.numbers))
-        return torch.from_numpy(found).to(self.pictures.pixels.device, non_blocking=True)
-
-    def pictures_of(self, units: np.ndarray | None) -> tuple[Pictures, np.ndarray]:
-        """Pictures of these units, from those at hand if they are this process's."""
-        own = self.own
-        if units is None:
-            return self.pictures, own
-        order = own.argsort(kind="stable")
-        rows = order[np.searchsorted(own, units, sorter=order).clip(max=len(own) - 1)]
-        at_hand = np.array_equal(own[rows], units)
-        return self.pictures.take(rows) if at_hand else self.pool.pixels(units), units
-
-    def labels(self, name: str) -> Tensor:
-        """int64 (b,) of this process's units on the device, -1 where a case has none; for `supervised` tasks alone."""
-        found = torch.from_numpy(self.pool.labels(name, self.own).astype(np.int64))
-        return found.to(self.pictures.pixels.device, non_blocking=True)
-
-    @property
-    def there(self) -> Tensor:
-        """Bool (b,) on the device: False where a case lacks this image, and another case's stands in for it."""
-        return torch.from_numpy(self.pool.there(self.own)).to(self.pictures.pixels.device, non_blocking=True)
-
-    def uniforms(self, units: np.ndarray, use: str, count: int) -> np.ndarray:
-        """(n, count) random numbers of these units in this epoch."""
-        return uniforms(self.seed, self.epoch, units, use, count)
-
-    def permutation(self, use: str) -> np.ndarray:
-        """A shuffle of the global batch's rows, the same on every process."""
-        return uniforms(self.seed, self.step, np.arange(len(self.units)), use, 1)[:, 0].argsort()
+    encoders: Encoders
+    cases: CaseStore
+    rows: np.ndarray  # of the store
+    device: torch.device
+    look: Look | None = None  # at the images; None: as the store holds them
 
 
 @dataclass(frozen=True)
@@ -191,15 +109,8 @@ class Pretext(nn.Module, Generic[Given, Found, Seen]):
         return 1.0
 
     @classmethod
-    def sampling(cls, config: Any, labels: Callable[[str], np.ndarray]) -> np.ndarray | None:
-        """Chances of the pool's units to be drawn, with replacement; `labels(name)` are theirs. None: all alike."""
-        return None
-
-    @classmethod
-    def pools(
-        cls, encoders: Encoders, cases: CaseStore, rows: np.ndarray, device: torch.device, look: Look | None
-    ) -> dict[str, CasePool]:
-        """By name, the images of rows of a store that it trains on; losses and batches have these names too."""
+    def pools(cls, given: Material) -> dict[str, CasePool]:
+        """By name, the images that it trains on; losses and batches have these names too."""
         raise NotImplementedError(cls.__name__)
 
     @classmethod
@@ -211,6 +122,14 @@ class Pretext(nn.Module, Generic[Given, Found, Seen]):
     def batch_of(cls, asked: int, units: int) -> int:
         """The batch of a step, where so large a one is asked for and the smallest pool has so many units."""
         return min(asked, units)
+
+    def plan_epoch(self, epoch: int, pool: Any, count: int) -> Any:
+        """The units of an epoch in order, `count` of them, the same on every process; of a joint task by pool.
+
+        Every `setting.batch` of them are what one loss sees, so batches can be composed here.
+        """
+        seed, again = self.setting.seed, self.replacement
+        return {name: epoch_order(seed, epoch, len(units), count, again) for name, units in pool.items()}
 
     def begin(self, features: Seen) -> None:
         """Once, before the first epoch. `features(module)` is its eval-mode output on every whole image of the pool."""
@@ -257,15 +176,17 @@ class Task(Pretext[Batch, Loss, Callable[[nn.Module], Tensor]]):
         self.backbone, self.config, self.setting = backbone, config, setting
 
     @classmethod
-    def pools(
-        cls, encoders: Encoders, cases: CaseStore, rows: np.ndarray, device: torch.device, look: Look | None
-    ) -> dict[str, CasePool]:
+    def pools(cls, given: Material) -> dict[str, CasePool]:
         """By branch, all images that it sees."""
-        return {b: CasePool(cases, seen, rows, device, look) for b, seen in encoders.branches.items()}
+        g = given
+        return {b: CasePool(g.cases, seen, g.rows, g.device, g.look) for b, seen in g.encoders.branches.items()}
 
     @classmethod
     def over(cls, encoders: Encoders, config: Any, told: Mapping[str, Setting]) -> Mapping[str, Task]:
         return {b: cls(encoders.backbones[b], config, told[b]) for b in encoders.branches}
+
+    def plan_epoch(self, epoch: int, pool: Pool, count: int) -> np.ndarray:
+        return epoch_order(self.setting.seed, epoch, len(pool), count, self.replacement)
 
     def handed_on(self) -> nn.Module:
         """The backbone that the next stage begins with and that is judged: a teacher, where that is the better one."""
@@ -286,12 +207,11 @@ class JointTask(Pretext[Mapping[str, Batch], dict[str, Loss], Whole]):
         self.backbones, self.config, self.setting = backbones, config, setting
 
     @classmethod
-    def pools(
-        cls, encoders: Encoders, cases: CaseStore, rows: np.ndarray, device: torch.device, look: Look | None
-    ) -> dict[str, CasePool]:
+    def pools(cls, given: Material) -> dict[str, CasePool]:
         """By branch, the same cases in each."""
-        seen = encoders.modalities
-        return {b: PairedPool(cases, m, rows, device, look, seen) for b, (m, *_) in encoders.branches.items()}
+        g, among = given, given.encoders.modalities
+        seen = {b: modality for b, (modality, *_) in g.encoders.branches.items()}
+        return {b: PairedPool(g.cases, m, g.rows, g.device, g.look, among) for b, m in seen.items()}
 
     @classmethod
     def over(cls, encoders: Encoders, config: Any, told: Mapping[str, Setting]) -> Mapping[str, JointTask]:
@@ -304,49 +224,32 @@ class JointTask(Pretext[Mapping[str, Batch], dict[str, Loss], Whole]):
 
 AnyTask = Pretext[Any, Any, Any]
 
-TASKS = {
-    "relative_location": "dermsearch.pretext.relative_location:RelativeLocation",
-    "moco_v2": "dermsearch.pretext.moco_v2:MoCoV2",
-    "odc": "dermsearch.pretext.odc:ODC",
-    "simclr": "dermsearch.pretext.simclr:SimCLR",
-    "byol": "dermsearch.pretext.byol:BYOL",
-    "swav": "dermsearch.pretext.swav:SwAV",
-    "dino": "dermsearch.pretext.dino:DINO",
-    "ibot": "dermsearch.pretext.ibot:IBOT",
-    "rotation": "dermsearch.pretext.rotation:Rotation",
-    "colorme": "dermsearch.pretext.colorme:ColorMe",
-    "joint_supervised": "dermsearch.pretext.joint_supervised:JointSupervised",
-    "paired_contrast": "dermsearch.pretext.paired_contrast:PairedContrast",
-    "pseudo_labels": "dermsearch.pretext.pseudo_labels:PseudoLabels",
-}
+TASKS = Registry(
+    "task",
+    "dermsearch.tasks",
+    {
+        "relative_location": "dermsearch.pretext.relative_location:RelativeLocation",
+        "moco_v2": "dermsearch.pretext.moco_v2:MoCoV2",
+        "odc": "dermsearch.pretext.odc:ODC",
+        "simclr": "dermsearch.pretext.simclr:SimCLR",
+        "byol": "dermsearch.pretext.byol:BYOL",
+        "swav": "dermsearch.pretext.swav:SwAV",
+        "dino": "dermsearch.pretext.dino:DINO",
+        "ibot": "dermsearch.pretext.ibot:IBOT",
+        "rotation": "dermsearch.pretext.rotation:Rotation",
+        "colorme": "dermsearch.pretext.colorme:ColorMe",
+        "joint_supervised": "dermsearch.pretext.joint_supervised:JointSupervised",
+        "paired_contrast": "dermsearch.pretext.paired_contrast:PairedContrast",
+        "pseudo_labels": "dermsearch.pretext.pseudo_labels:PseudoLabels",
+    },
+)
 
 
 def task_names() -> list[str]:
     """Every task that a study may name: the shipped ones and those of installed packages."""
-    return sorted({*TASKS, *(e.name for e in entry_points(group="dermsearch.tasks"))})
+    return TASKS.names()
 
 
 def find_task(name: str) -> type[AnyTask]:
     """The task of that name."""
-    if name in TASKS:
-        module, _, attribute = TASKS[name].partition(":")
-        return getattr(importlib.import_module(module), attribute)
-    for entry in entry_points(group="dermsearch.tasks", name=name):
-        return entry.load()
-    raise UserError(f"'{name}' is not a task; {nearest(name, task_names())}")
-
-
-@torch.no_grad()
-def all_features(
-    module: nn.Module, pool: Pool, units: int, size: int, autocast: Callable[[], Any], batch: int = 256
-) -> Tensor:
-    """Eval-mode output of `module` on every whole image of a pool, float32, the same on every process."""
-    was = module.training
-    module.eval()
-    rows = []
-    for start in range(0, units, batch):
-        with autocast():
-            x = plain(pool.pixels(np.arange(start, min(start + batch, units))), size)
-            rows.append(module(x).float())
-    module.train(was)
-    return torch.cat(rows)
+    return TASKS.find(name)

@@ -21,11 +21,11 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from dermsearch.data.views.augment import View
 from dermsearch.errors import UserError
 from dermsearch.models.heads import mlp
 from dermsearch.models.momentum import Follower, momentum_at
 from dermsearch.pretext.base import Batch, Loss, Setting, Settings, Task
+from dermsearch.pretext.views import MILDER, contrastive
 
 
 class BYOL(Task):
@@ -53,17 +53,7 @@ class BYOL(Task):
     def __init__(self, backbone: nn.Module, config: Any, setting: Setting) -> None:
         super().__init__(backbone, config, setting)
         self.views = [
-            View(
-                setting.size,
-                scale=(config.scale, 1.0),
-                ratio=(3 / 4, 4 / 3),
-                flip=0.5,
-                jitter=(0.4, 0.4, 0.2, 0.1),
-                jitter_p=0.8,
-                gray=0.2,
-                blur=blur,
-                solarize=solarize,
-            )
+            contrastive(setting.size, config.scale, jitter=MILDER, blur=blur, solarize=solarize)
             for blur, solarize in ((1.0, 0.0), (0.1, 0.2))
         ]
         self.projector = mlp(setting.dim, config.hidden, config.out, norm=True)

@@ -22,15 +22,16 @@ from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
-from lightly.loss import DINOLoss
 from pydantic import Field
 from torch import Tensor, nn
 
 from dermsearch import world
-from dermsearch.data.views.augment import View, local_side
+from dermsearch.data.views.augment import local_side
+from dermsearch.models.centre import Centre
 from dermsearch.models.momentum import Follower, momentum_at
 from dermsearch.models.vit import StochasticDepth
 from dermsearch.pretext.base import Batch, Loss, Setting, Settings, Task
+from dermsearch.pretext.views import MILDER, contrastive
 
 
 class DINO(Task):
@@ -74,17 +75,14 @@ class DINO(Task):
 
     def __init__(self, backbone: nn.Module, config: Any, setting: Setting) -> None:
         super().__init__(backbone, config, setting)
-        self.large = [
-            crop(setting.size, (config.scale, 1.0), blur=1.0),
-            crop(setting.size, (config.scale, 1.0), blur=0.1, solarize=0.2),
-        ]
-        self.small = [crop(local_side(setting.size), (0.05, config.scale), blur=0.5)] * config.local
+        side, c = setting.size, config
+        kinds = {"blur": 1.0}, {"blur": 0.1, "solarize": 0.2}  # of the large crops
+        self.large = [contrastive(side, c.scale, jitter=MILDER, **kind) for kind in kinds]
+        self.small = [contrastive(local_side(side), 0.05, c.scale, jitter=MILDER)] * c.local
         self.head = Head(setting.dim, config.hidden, config.bottleneck, config.out)
         self.teacher = Follower(backbone, self.head)
         self.depth = StochasticDepth(backbone, config.depth_dropout, setting.seed)  # the student's alone
-        self.criterion = DINOLoss(
-            config.out, student_temp=config.temperature, center_momentum=config.centre_momentum
-        )  # holds the centre
+        self.centre = Centre(config.out, config.centre_momentum)
 
     @classmethod
     def cost(cls, config: Any, size: int) -> float:
@@ -112,9 +110,13 @@ class DINO(Task):
         """The loss over all pairs of different crops; the two large ones come first in both lists."""
         warmup = self.config.teacher_warmup * self.setting.steps
         temperature = ramp(step, warmup, self.config.teacher_start, self.config.teacher_temperature)
-        parts = watch(torch.stack(aims) - self.criterion.center, temperature)
-        with torch.autocast(aims[0].device.type, enabled=False):
-            value = self.criterion(aims, guesses, teacher_temp=temperature)
+        answers = torch.stack(aims)
+        centred = answers - self.centre.value
+        parts = watch(centred, temperature)
+        with torch.autocast(answers.device.type, enabled=False):
+            codes = F.softmax(centred / temperature, dim=-1)
+            value = crossed_loss(codes, torch.stack(guesses) / self.config.temperature)
+            self.centre.update(answers.mean((0, 1)))
         return Loss(value, features[::2], parts)  # the first large crop of each image
 
     def after_backward(self, step: int) -> None:
@@ -161,19 +163,11 @@ class Head(nn.Module):
             return F.linear(z, F.normalize(self.last.weight, dim=1))
 
 
-def crop(size: int, scale: tuple[float, float], blur: float, solarize: float = 0.0) -> View:
-    """The family of DINO's views."""
-    return View(
-        size,
-        scale=scale,
-        ratio=(3 / 4, 4 / 3),
-        flip=0.5,
-        jitter=(0.4, 0.4, 0.2, 0.1),
-        jitter_p=0.8,
-        gray=0.2,
-        blur=blur,
-        solarize=solarize,
-    )
+def crossed_loss(codes: Tensor, logits: Tensor) -> Tensor:
+    """Mean cross-entropy of codes (t, b, out) with logits (s, b, out) of every crop but the code's own."""
+    each = -torch.einsum("tbd,sbd->ts", codes, F.log_softmax(logits, dim=-1))
+    each.fill_diagonal_(0)
+    return each.sum() / ((each.numel() - len(codes)) * codes.shape[1])
 
 
 def by_image(views: list[Tensor]) -> Tensor:

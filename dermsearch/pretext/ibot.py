@@ -17,7 +17,6 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from lightly.models.modules.center import Center
 from pydantic import Field
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
@@ -25,6 +24,7 @@ from torch import Tensor, nn
 from dermsearch.data.views.blockmask import BlockMask
 from dermsearch.errors import UserError
 from dermsearch.models import encoders
+from dermsearch.models.centre import Centre
 from dermsearch.models.vit import grid, tokens
 from dermsearch.pretext.base import Batch, Loss, Setting
 from dermsearch.pretext.dino import DINO, Head, apart, by_image, ramp
@@ -56,7 +56,7 @@ class IBOT(DINO):
         assert isinstance(backbone, VisionTransformer), "Task.check lets no other pass"
         self.blocks = BlockMask(*grid(backbone, setting.size), config.masked, (config.hidden_low, config.hidden_high))
         self.mask_token = nn.Parameter(torch.zeros(setting.dim))
-        self.patch_centre = Center((1, config.out), momentum=config.centre_momentum)
+        self.patch_centre = Centre(config.out, config.centre_momentum)
 
     @classmethod
     def check(cls, config: Any, setting: Setting) -> None:
@@ -93,7 +93,7 @@ class IBOT(DINO):
             self.head(found[hidden.flatten(1)]) / self.config.temperature,
             hidden,
         )
-        self.patch_centre.update(mean[None])  # over all processes, which hold equally many patches
+        self.patch_centre.update(mean)  # over all processes, which hold equally many patches
         value = self.config.image_weight * whole.value + self.config.patch_weight * part
         return Loss(value, whole.embedding, whole.parts)
 

@@ -15,7 +15,6 @@ partner; the one here is what they describe. Only training images are drawn, whi
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, ClassVar
 
 import numpy as np
@@ -30,6 +29,7 @@ from dermsearch.errors import UserError, nearest
 from dermsearch.models.contrast import nt_xent
 from dermsearch.models.heads import mlp
 from dermsearch.pretext.base import Batch, Loss, Setting, Settings, Task
+from dermsearch.pretext.batch import Pool, epoch_order
 
 
 class JointSupervised(Task):
@@ -88,9 +88,10 @@ class JointSupervised(Task):
         """Two views, forward and backward."""
         return 2.0
 
-    @classmethod
-    def sampling(cls, config: Any, labels: Callable[[str], np.ndarray]) -> np.ndarray | None:
-        return chances(labels(config.label)) if config.balanced else None
+    def plan_epoch(self, epoch: int, pool: Pool, count: int) -> np.ndarray:
+        truth = pool.labels(self.config.label, np.arange(len(pool)))
+        drawn = chances(truth) if self.config.balanced else None
+        return epoch_order(self.setting.seed, epoch, len(pool), count, self.replacement, drawn)
 
     def loss(self, batch: Batch) -> Loss:
         # Numbered by the step: a rare case comes again and again in an epoch and shall look different every time.

@@ -14,7 +14,6 @@ every unit's view, so the shuffle moves no image; the finished keys are summed i
 
 from __future__ import annotations
 
-import copy
 from typing import Any, ClassVar
 
 import numpy as np
@@ -24,10 +23,11 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from dermsearch import world
-from dermsearch.data.views.augment import View
 from dermsearch.errors import UserError
 from dermsearch.models.heads import mlp
+from dermsearch.models.momentum import Follower
 from dermsearch.pretext.base import Batch, Loss, Setting, Settings, Task
+from dermsearch.pretext.views import MILD, contrastive
 
 
 class MoCoV2(Task):
@@ -57,16 +57,7 @@ class MoCoV2(Task):
 
     def __init__(self, backbone: nn.Module, config: Any, setting: Setting) -> None:
         super().__init__(backbone, config, setting)
-        self.view = View(
-            setting.size,
-            scale=(config.scale, 1.0),
-            ratio=(3 / 4, 4 / 3),
-            flip=0.5,
-            jitter=(0.4, 0.4, 0.4, 0.1),
-            jitter_p=0.8,
-            gray=0.2,
-            blur=0.5,
-        )
+        self.view = contrastive(setting.size, config.scale, jitter=MILD)
         self.head = mlp(setting.dim, setting.dim, config.out)
         self.key = KeyNetwork(backbone, self.head)
         queue = torch.randn(config.queue, config.out, generator=torch.Generator().manual_seed(setting.seed))
@@ -93,7 +84,7 @@ class MoCoV2(Task):
         return 4 / 3
 
     def before_step(self, step: int) -> None:
-        self.key.follow(self.backbone, self.head, self.config.momentum_encoder)
+        self.key.follow([self.backbone, self.head], self.config.momentum_encoder)
 
     def loss(self, batch: Batch) -> Loss:
         features = self.backbone(batch.view(self.view, "query"))
@@ -132,25 +123,13 @@ def info_nce(q: Tensor, k: Tensor, queue: Tensor, temperature: float) -> tuple[T
     return F.cross_entropy(logits, torch.zeros(len(q), dtype=torch.long, device=q.device)), logits
 
 
-class KeyNetwork(nn.Module):
-    """The slow copy of backbone and head: no gradient, and BatchNorm statistics of its own group only."""
+class KeyNetwork(Follower):
+    """The slow copy of backbone and head: BatchNorm has statistics of its own group only."""
 
     local_batchnorm = True
 
-    def __init__(self, backbone: nn.Module, head: nn.Module) -> None:
-        super().__init__()
-        self.backbone, self.head = copy.deepcopy(backbone), copy.deepcopy(head)
-        self.requires_grad_(False)
+    def __init__(self, *leaders: nn.Module) -> None:
+        super().__init__(*leaders)
         for module in self.modules():  # always normalises by its batch: running statistics would differ by process
             if isinstance(module, nn.modules.batchnorm._BatchNorm):
                 module.momentum = 0.0
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.head(self.backbone(x))
-
-    @torch.no_grad()
-    def follow(self, backbone: nn.Module, head: nn.Module, momentum: float) -> None:
-        """Every parameter becomes momentum * old + (1 - momentum) * the query network's."""
-        mine: list[Tensor] = [*self.backbone.parameters(), *self.head.parameters()]
-        theirs: list[Tensor] = [*backbone.parameters(), *head.parameters()]
-        torch._foreach_lerp_(mine, theirs, 1 - momentum)

@@ -26,11 +26,11 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from dermsearch import world
-from dermsearch.data.views.augment import View
 from dermsearch.errors import UserError
 from dermsearch.models.contrast import nt_xent
 from dermsearch.models.heads import mlp
 from dermsearch.pretext.base import Batch, JointTask, Loss, Setting, Settings
+from dermsearch.pretext.views import contrastive, jitter
 
 Views = tuple[Tensor, Tensor]
 PAIRINGS = {0: ((0, 0), (1, 1)), 1: ((0, 1), (1, 0)), 2: ((0, 0), (1, 1), (0, 1), (1, 0))}
@@ -62,17 +62,7 @@ class PairedContrast(JointTask):
 
     def __init__(self, backbones: nn.ModuleDict, config: Any, setting: Setting) -> None:
         super().__init__(backbones, config, setting)
-        s = config.strength
-        self.view = View(
-            setting.size,
-            scale=(config.scale, 1.0),
-            ratio=(3 / 4, 4 / 3),
-            flip=0.5,
-            jitter=(0.8 * s, 0.8 * s, 0.8 * s, 0.2 * s),
-            jitter_p=0.8,
-            gray=0.2,
-            blur=0.5,
-        )
+        self.view = contrastive(setting.size, config.scale, jitter=jitter(config.strength))
         own = {"none": (), "concat": ("both",), "sep_shared": ("both",), "sep_sep": tuple(backbones)}[config.fusion]
         width = setting.dim * (2 if config.fusion == "concat" else 1)
         self.within = nn.ModuleDict({b: projector(setting.dim, config.out) for b in backbones})

@@ -16,11 +16,11 @@ import torch
 from pydantic import Field
 from torch import nn
 
-from dermsearch.data.views.augment import View
 from dermsearch.errors import UserError
 from dermsearch.models.contrast import nt_xent
 from dermsearch.models.heads import mlp
 from dermsearch.pretext.base import Batch, Loss, Setting, Settings, Task
+from dermsearch.pretext.views import contrastive, jitter
 
 
 class SimCLR(Task):
@@ -48,17 +48,7 @@ class SimCLR(Task):
 
     def __init__(self, backbone: nn.Module, config: Any, setting: Setting) -> None:
         super().__init__(backbone, config, setting)
-        s = config.strength
-        self.view = View(
-            setting.size,
-            scale=(config.scale, 1.0),
-            ratio=(3 / 4, 4 / 3),
-            flip=0.5,
-            jitter=(0.8 * s, 0.8 * s, 0.8 * s, 0.2 * s),
-            jitter_p=0.8,
-            gray=0.2,
-            blur=0.5,
-        )
+        self.view = contrastive(setting.size, config.scale, jitter=jitter(config.strength))
         self.head = mlp(setting.dim, config.hidden, config.out, norm=True, bias=False)
         self.head.append(nn.BatchNorm1d(config.out))
 

@@ -25,10 +25,11 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from dermsearch import world
-from dermsearch.data.views.augment import View, local_side
+from dermsearch.data.views.augment import local_side
 from dermsearch.errors import UserError
 from dermsearch.models.heads import mlp
 from dermsearch.pretext.base import Batch, Loss, Setting, Settings, Task
+from dermsearch.pretext.views import contrastive
 
 
 class SwAV(Task):
@@ -66,8 +67,8 @@ class SwAV(Task):
 
     def __init__(self, backbone: nn.Module, config: Any, setting: Setting) -> None:
         super().__init__(backbone, config, setting)
-        self.crops = [crop(setting.size, config.scale, 1.0)] * 2
-        self.crops += [crop(local_side(setting.size), 0.05, config.scale)] * config.local
+        self.crops = [contrastive(setting.size, config.scale)] * 2
+        self.crops += [contrastive(local_side(setting.size), 0.05, config.scale)] * config.local
         self.head = mlp(setting.dim, setting.dim, config.out, norm=True)
         self.prototypes = nn.Linear(config.out, config.prototypes, bias=False)
         self.queue: Tensor
@@ -153,20 +154,6 @@ def swapped_loss(codes: Tensor, scores: Tensor, temperature: float) -> Tensor:
     each = -torch.einsum("ibk,vbk->iv", codes, (scores / temperature).log_softmax(2)) / scores.shape[1]
     others = 1 - torch.eye(*each.shape, dtype=each.dtype, device=each.device)
     return (each * others).sum() / others.sum()
-
-
-def crop(size: int, smallest: float, largest: float) -> View:
-    """A crop of that side which takes such a share of the image."""
-    return View(
-        size,
-        scale=(smallest, largest),
-        ratio=(3 / 4, 4 / 3),
-        flip=0.5,
-        jitter=(0.8, 0.8, 0.8, 0.2),
-        jitter_p=0.8,
-        gray=0.2,
-        blur=0.5,
-    )
 
 
 def queued(config: SwAV.Config, batch: int) -> int:

@@ -19,7 +19,7 @@ from dermsearch.fit.base import FITS, Fit, predictor
 from dermsearch.models.artifact import PREDICTOR, Artifact, Part
 from dermsearch.models.encoders import Encoders
 from dermsearch.numbers import uniforms
-from dermsearch.pretext.base import Batch
+from dermsearch.pretext.base import Batch, Material
 from dermsearch.training.learner import Recipe
 from dermsearch.training.precision import autocast
 from dermsearch.training.stage import Partial, Report, Trained, train_stage
@@ -83,7 +83,7 @@ def predicted_by(
 ) -> dict[str, Tensor]:
     """What a predictor says of rows of a store, in double precision on the CPU."""
     module.to(memory_format=torch.channels_last)
-    pools, cast = module.pools(module.encoders, cases, rows, device, look), autocast(device, precision)
+    pools, cast = module.pools(Material(module.encoders, cases, rows, device, look)), autocast(device, precision)
     if any(len(pool) != len(rows) for pool in pools.values()):
         raise ValueError(f"{module.name}: cases without any image cannot be predicted")
     parts: dict[str, list[Tensor]] = {}

@@ -18,7 +18,8 @@ from dermsearch.fit.heads import counts_of
 from dermsearch.models.artifact import Artifact, Part
 from dermsearch.models.encoders import Encoders
 from dermsearch.models.heads import GlobalDropout
-from dermsearch.pretext.base import JOINT, AnyTask, Batch, Loss, Setting, all_features
+from dermsearch.pretext.base import JOINT, AnyTask, Batch, Loss, Setting
+from dermsearch.pretext.batch import all_features
 from dermsearch.training.optim import FALLBACK
 
 
@@ -74,6 +75,17 @@ class Learner(nn.Module):
         else:
             for branch, own in of_branch.items():
                 getattr(self.tasks[branch], hook)(*first, own)
+
+    def orders(self, epoch: int, pools: Mapping[str, CasePool], count: int) -> dict[str, np.ndarray]:
+        """The units of an epoch by pool, as the tasks plan them."""
+        if self.joint:
+            orders = dict(self.tasks[JOINT].plan_epoch(epoch, pools, count))  # type: ignore[operator]
+        else:
+            orders = {b: self.tasks[b].plan_epoch(epoch, pool, count) for b, pool in pools.items()}  # type: ignore[operator]
+        for name, units in orders.items():
+            if np.shape(units) != (count,) or not 0 <= np.min(units) <= np.max(units) < len(pools[name]):
+                raise ValueError(f"plan_epoch: must name {count} units of the {len(pools[name])} of pool '{name}'")
+        return orders
 
     def options(self) -> dict[str, dict[str, float]]:
         """The tasks' optimiser options under their full parameter names."""

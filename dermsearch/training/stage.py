@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import time
 import zlib
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any, Protocol
 
@@ -23,7 +22,7 @@ from dermsearch.data.store.pool import CasePool
 from dermsearch.models.artifact import ENCODERS, Artifact, Part
 from dermsearch.models.batchnorm import across_processes
 from dermsearch.models.encoders import Encoders
-from dermsearch.pretext.base import AnyTask, Batch, Loss, find_task
+from dermsearch.pretext.base import AnyTask, Batch, Loss, Material, find_task
 from dermsearch.training import optim
 from dermsearch.training.health import StageFailed, check_finite, collapse, peak_memory
 from dermsearch.training.learner import Learner, Recipe, WholeImages, compile_networks, number_dropout, schedule
@@ -31,7 +30,7 @@ from dermsearch.training.memory import keep_memory
 from dermsearch.training.precision import autocast
 from dermsearch.training.validation import over, set_modes, validation_loss
 
-__all__ = ["Learner", "Partial", "Recipe", "StageFailed", "Trained", "epoch_order", "number_dropout", "train_stage"]
+__all__ = ["Learner", "Partial", "Recipe", "StageFailed", "Trained", "number_dropout", "train_stage"]
 
 
 class Partial(Protocol):
@@ -82,14 +81,15 @@ def train_stage(
     if device.type == "cpu":
         keep_memory()
     encoders.to(device).to(memory_format=torch.channels_last).train()
-    pools = task.pools(encoders, cases, rows, device, recipe.look)
+    given = Material(encoders, cases, rows, device, recipe.look)
+    pools = task.pools(given)
     batch, steps = schedule(task, pools, train)
     if batch % (train["accumulate"] * world.size()):  # another batch would be another stage
         among = f"{world.size()} workers" + (f" x {train['accumulate']} micro-batches" * (train["accumulate"] > 1))
         raise StageFailed(f"{recipe.task}: a batch of {batch} does not divide among {among}")
     unseen = {}
     if train["patience"] and heldout is not None:
-        unseen = task.pools(encoders, cases, heldout, device, recipe.look)
+        unseen = task.pools(replace(given, rows=heldout))
     if train["patience"] and not (unseen and all(map(len, unseen.values()))):
         raise StageFailed(f"{recipe.task}: patience needs validation images in every branch")
     learner = Learner(task, encoders, pools, recipe, artifact).to(device).to(memory_format=torch.channels_last)
@@ -107,11 +107,6 @@ def train_stage(
     else:
         learner.tell("begin", WholeImages(pools, cast))
 
-    config = learner.each()[0].config
-    chances = {
-        b: task.sampling(config, functools.partial(pool.labels, units=np.arange(len(pool))))
-        for b, pool in pools.items()
-    }
     if compiled:
         compile_networks(learner)
     # Buffers are the first process's at the start, and kept equal from then on by the tasks themselves.
@@ -121,10 +116,7 @@ def train_stage(
     ended = bool(history) and over(history, train["patience"])  # within a segment of it
     for epoch in range(len(history), len(history) if ended else until or train["epochs"]):
         learner.tell("begin_epoch", WholeImages(pools, cast), epoch)
-        orders = {
-            b: epoch_order(recipe.seed, epoch, len(pool), batch * steps, task.replacement, chances[b])
-            for b, pool in pools.items()
-        }
+        orders = learner.orders(epoch, pools, batch * steps)
         seen: list[Tensor] = []
         norms: list[Tensor] = []
         parts: dict[str, list[Tensor]] = {}
@@ -238,15 +230,3 @@ def clip(learner: Learner, most: float | None) -> Tensor:
         if most is not None:
             nn.utils.clip_grads_with_norm_(moved, most, norms[-1])
     return torch.stack(norms).norm()
-
-
-def epoch_order(
-    seed: int, epoch: int, units: int, count: int, replacement: bool, chances: np.ndarray | None = None
-) -> np.ndarray:
-    """The units of an epoch, the same on every process. The last batch is filled up from the front of the order."""
-    rng = np.random.default_rng([seed, epoch, units])
-    if chances is not None:
-        return rng.choice(units, count, p=chances / chances.sum())
-    if replacement:
-        return rng.integers(0, units, count)
-    return np.resize(rng.permutation(units), count)

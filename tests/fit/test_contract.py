@@ -22,6 +22,7 @@ from dermsearch.fit.base import FITS, Fit, is_fit, predictor
 from dermsearch.fit.finetune import Finetune
 from dermsearch.models.artifact import PREDICTOR, Part
 from dermsearch.nature import Nature
+from dermsearch.pretext.base import Material
 from dermsearch.storage.stages import PartialStage, StageStore
 from dermsearch.study.config import Train
 from dermsearch.training.health import StageFailed
@@ -243,9 +244,9 @@ class Tempered(Finetune):
     seen: ClassVar[list[np.ndarray]]
 
     @classmethod
-    def pools(cls, encoders: Any, cases: Any, rows: np.ndarray, *rest: Any) -> Any:
-        cls.seen.append(rows)
-        return super().pools(encoders, cases, rows, *rest)
+    def pools(cls, given: Material) -> Any:
+        cls.seen.append(given.rows)
+        return super().pools(given)
 
     def __init__(self, *given: Any) -> None:
         super().__init__(*given)

@@ -13,7 +13,7 @@ from dermsearch.fit.base import predictor
 from dermsearch.fit.finetune import Finetune
 from dermsearch.models.artifact import HEADS, PREDICTOR, Part
 from dermsearch.models.relations import LabelHeads
-from dermsearch.pretext.base import Batch
+from dermsearch.pretext.base import Batch, Material
 from dermsearch.training.fits import predict_fit
 
 SIZES = [len(names) for names in small.CLASSES.values()]
@@ -94,7 +94,7 @@ def test_a_missing_image_is_nothing(tmp_path):
     assert np.array_equal(one[:20], other[:20]) and (one[20:, :3] != other[20:, :3]).any(1).all()
 
     module = predictor(part).train()
-    pools = module.pools(module.encoders, lacking, small.ROWS, CPU, small.LOOK)
+    pools = module.pools(Material(module.encoders, lacking, small.ROWS, CPU, small.LOOK))
     for units, moved in ((np.arange(10, 26), False), (np.arange(16), True)):
         module.zero_grad()
         losses = module.loss({m: Batch(units, pool, small.SIZE, 0, 0, 0) for m, pool in pools.items()})

@@ -5,7 +5,6 @@ import math
 import pytest
 import torch
 from gloo import Group
-from lightly.loss import NTXentLoss
 
 from dermsearch import world
 from dermsearch.models.contrast import nt_xent
@@ -29,7 +28,7 @@ def plainly(a: torch.Tensor, b: torch.Tensor, temperature: float) -> list[float]
     found = []
     for i, anchor in enumerate(rows):
         others = [j for j in range(len(rows)) if j != i]
-        terms = {j: math.exp(float(anchor @ rows[j]) / temperature) for j in others}
+        terms = {j: math.exp(float((anchor @ rows[j]).detach()) / temperature) for j in others}
         partner = (i + len(a)) % len(rows)
         found.append(-math.log(terms[partner] / sum(terms.values())))
     return found
@@ -85,7 +84,6 @@ def test_definition(n, temperature):
     a, b = draw(n)
     found = nt_xent(a, b, temperature).item()
     assert found == pytest.approx(sum(plainly(a, b, temperature)) / (2 * n), abs=1e-9)
-    assert found == pytest.approx(NTXentLoss(temperature)(a, b).item(), abs=1e-9)
 
 
 def test_gradient():
@@ -99,10 +97,9 @@ def test_half_precision_around_it_costs_no_digits(dtype):
     a, b = draw(64, 16, dtype=dtype)
     expected = nt_xent(a.double(), b.double(), 0.01).item()
     with torch.autocast("cpu", torch.bfloat16):
-        found, lightly = nt_xent(a, b, 0.01), NTXentLoss(0.01)(a, b)
+        found = nt_xent(a, b, 0.01)
     assert found.dtype == torch.float32
     assert found.item() == pytest.approx(expected, rel=1e-5)
-    assert lightly.item() != pytest.approx(expected, rel=1e-4)
 
 
 def test_far_apart_at_a_small_temperature_is_finite():

@@ -8,13 +8,14 @@ import torch
 from gloo import Group
 from pretext import tiny
 
-from dermsearch import world
+from dermsearch import registry, world
 from dermsearch.data.store.case_store import CaseStore
 from dermsearch.data.store.pool import CasePool
 from dermsearch.data.views.augment import PatchGrid, View
 from dermsearch.errors import UserError
 from dermsearch.pretext import base
-from dermsearch.pretext.base import Batch, all_features, find_task
+from dermsearch.pretext.base import Batch, find_task
+from dermsearch.pretext.batch import all_features
 
 VIEW = View(32, scale=(0.2, 1), flip=0.5, jitter=(0.4, 0.4, 0.4, 0.1), jitter_p=0.8, gray=0.2, blur=0.5)
 
@@ -107,7 +108,7 @@ def test_a_task_of_another_package_joins_by_its_entry_point(monkeypatch: pytest.
         assert group == "dermsearch.tasks"
         return [Entry] if name in (None, "mine") else []
 
-    monkeypatch.setattr(base, "entry_points", entry_points)
+    monkeypatch.setattr(registry, "entry_points", entry_points)
     assert "mine" in base.task_names() and "moco_v2" in base.task_names()
     assert base.find_task("mine") is Mine
     with pytest.raises(UserError, match="'mien' is not a task; did you mean 'mine'"):

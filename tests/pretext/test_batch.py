@@ -1,7 +1,11 @@
 """Several views and masks of a batch: one fetch, numbers of their own, each unit's alone."""
 
+from collections.abc import Sequence
+from types import SimpleNamespace
+
 import numpy as np
 import torch
+from gloo import Group
 
 from dermsearch.data.views.augment import View
 from dermsearch.data.views.blockmask import BlockMask
@@ -17,11 +21,16 @@ class FakePool:
 
     def __init__(self) -> None:
         self.images = torch.randint(0, 256, (50, 3, 40, 48), dtype=torch.uint8)
-        self.asked = 0
+        self.asked, self.device = 0, torch.device("cpu")
 
     def pixels(self, units: np.ndarray) -> Pictures:
         self.asked += 1
         return Pictures(self.images[units])
+
+    def table(self, names: Sequence[str], units: np.ndarray) -> SimpleNamespace:
+        known = units[:, None] % (np.arange(len(names)) + 2) > 0
+        values = np.where(known, units[:, None] + [len(name) / 8 for name in names], 0).astype(np.float32)
+        return SimpleNamespace(columns=names, values=values, known=known)
 
 
 def batch_of(units: np.ndarray, pool: FakePool, **other: int) -> Batch:
@@ -57,3 +66,20 @@ def test_views_and_masks_are_their_units():
     torch.testing.assert_close(named[[0, 2]], whole.view(SMALL, "a")[[7, 0]], atol=1e-5, rtol=0)
     later = batch_of(np.arange(40), pool, epoch=2)
     assert not torch.equal(later.masks(blocks, "m"), whole.masks(blocks, "m"))
+
+
+def test_metadata_are_of_this_processs_units(two: Group):
+    values, known = table_of()
+    assert values.dtype == torch.float32 and known.dtype == torch.bool
+    assert values.tolist() == [[0.0, 4.5], [9.375, 0.0], [41.375, 41.5], [0.0, 10.5]]
+    assert known.tolist() == [[False, True], [True, False], [True, True], [False, True]]
+    parts = two(table_of)
+    for whole, both in zip((values, known), zip(*parts, strict=True), strict=True):
+        assert torch.equal(torch.cat(both), whole)
+
+
+def table_of() -> tuple[torch.Tensor, torch.Tensor]:
+    pool = FakePool()
+    found = batch_of(np.array([4, 9, 41, 10]), pool).table(["age", "site"])
+    assert pool.asked == 0, "no picture is fetched for it"
+    return found

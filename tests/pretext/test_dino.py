@@ -56,17 +56,17 @@ def test_uniform_answers_cost_the_logarithm(out):
 )
 def test_cross_entropy(aim, guess, expected):
     one = task(2)
-    one.criterion.center[:] = double((0.1, 0.0))
+    one.centre.value[:] = double((0.1, 0.0))[0]
     # Of the student's two large crops each is compared with the teacher's other one.
     assert compare(one, [double(aim)] * 2, [double(guess)] * 2).item() == pytest.approx(expected, abs=1e-5)
 
 
 def test_the_centre_moves_after_it_was_used():
     one = task(2)
-    one.criterion.center[:] = double((0.1, 0.0))
+    one.centre.value[:] = double((0.1, 0.0))[0]
     aims, guesses = double((1.0, 0.0), (0.0, 0.2)), double((0.3, 0.1), (0.1, 0.3))
     assert compare(one, [aims] * 2, [guesses] * 2).item() == pytest.approx((0.126928 + 0.128034) / 2, abs=1e-5)
-    torch.testing.assert_close(one.criterion.center, double((0.14, 0.01))[None], atol=1e-12, rtol=0)
+    torch.testing.assert_close(one.centre.value, double((0.14, 0.01))[0], atol=1e-12, rtol=0)
     assert compare(one, [aims] * 2, [guesses] * 2).item() != pytest.approx((0.126928 + 0.128034) / 2, abs=1e-5)
 
 
@@ -87,11 +87,11 @@ def slow(aims: list[Tensor], guesses: list[Tensor], centre: Tensor, temperature:
 @pytest.mark.parametrize("local", [0, 1, 3])
 def test_loss_is_that_of_a_plain_loop(local):
     one = task(6, steps=10, teacher_start=0.04, teacher_temperature=0.07, teacher_warmup=0.5)
-    one.criterion.center[:] = random(6) / 10
+    one.centre.value[:] = random(6) / 10
     views = random(4 + local, 5, 6) / 5
     aims, guesses = list(views[:2]), list(views[2:])
     for step, temperature in ((0, 0.04), (1, 0.046), (5, 0.07), (9, 0.07)):
-        expected = slow(aims, guesses, one.criterion.center[0, 0].clone(), temperature)
+        expected = slow(aims, guesses, one.centre.value.clone(), temperature)
         assert compare(one, aims, guesses, step).item() == pytest.approx(expected, abs=1e-6)
 
 
@@ -103,7 +103,7 @@ def test_temperature():
 def test_loss_keeps_its_precision_under_autocast():
     one, views = task(6).float(), (random(6, 5, 6) / 5).float()
     expected = compare(one, list(views[:2]), list(views[2:]))
-    one.criterion.center.zero_()
+    one.centre.value.zero_()
     with torch.autocast("cpu", torch.bfloat16):
         assert torch.equal(compare(one, list(views[:2]), list(views[2:])), expected)
         assert one.head(torch.randn(3, 4)).dtype == torch.float32

@@ -105,7 +105,7 @@ def test_loss_is_that_of_a_plain_loop(store, settings):
         guesses = [answers(student, task.head, x, m, token) for x, m in zip(large, masks, strict=True)]
         guesses += [answers(student, task.head, x, nothing, token) for x in small]
     # Warm-up over 0.3 of 6 steps, of which this is the third: it is over.
-    centre, patch_centre = task.criterion.center[0, 0].clone(), task.patch_centre.value[0].clone()
+    centre, patch_centre = task.centre.value.clone(), task.patch_centre.value.clone()
     assert centre.any() and patch_centre.any() and not torch.allclose(centre, patch_centre)
     image = torch.stack(
         [
@@ -123,9 +123,9 @@ def test_loss_is_that_of_a_plain_loop(store, settings):
     found = run.backward()
     assert found.item() == pytest.approx(2 * image.item() + 3 * sum(patch) / len(patch), abs=1e-6)
     mean = torch.cat(aims)[:, 1:].mean((0, 1))
-    torch.testing.assert_close(task.patch_centre.value[0], 0.9 * patch_centre + 0.1 * mean, atol=1e-9, rtol=0)
+    torch.testing.assert_close(task.patch_centre.value, 0.9 * patch_centre + 0.1 * mean, atol=1e-9, rtol=0)
     mean = torch.cat(aims)[:, 0].mean(0)
-    torch.testing.assert_close(task.criterion.center[0, 0], 0.9 * centre + 0.1 * mean, atol=1e-9, rtol=0)
+    torch.testing.assert_close(task.centre.value, 0.9 * centre + 0.1 * mean, atol=1e-9, rtol=0)
 
 
 @pytest.mark.parametrize("step, expected", [(0, 0.04), (1, 0.055), (2, 0.07), (5, 0.07)])

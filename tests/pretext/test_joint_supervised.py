@@ -16,8 +16,8 @@ from dermsearch.errors import UserError
 from dermsearch.models.batchnorm import across_processes
 from dermsearch.models.contrast import nt_xent
 from dermsearch.pretext.base import Setting, Task
+from dermsearch.pretext.batch import epoch_order
 from dermsearch.pretext.joint_supervised import JointSupervised, chances, classification
-from dermsearch.training.stage import epoch_order
 
 SETTING = Setting(units=100, size=32, dim=8, batch=10, seed=0, classes={"diagnosis": 5, "pigment_network": 3, "one": 1})
 
@@ -179,16 +179,25 @@ def test_a_case_without_a_label_has_the_mean_chance():
     assert chances(np.full(4, -1)) is None
 
 
-def test_sampling_asks_for_its_label_and_can_be_turned_off():
-    asked = []
+def test_draws_are_by_its_label_and_can_be_turned_off(store):
+    run, task = task_of(store)
+    pool, asked = run.pools["shared"], []
 
-    def labels(name: str) -> np.ndarray:
-        asked.append(name)
-        return np.array([0, 0, 1])
+    class Asked:
+        def __len__(self) -> int:
+            return len(pool)
 
-    found = JointSupervised.sampling(JointSupervised.Config(label="pigment_network"), labels)
-    assert found.tolist() == [0.5, 0.5, 1.0] and asked == ["pigment_network"]
-    assert JointSupervised.sampling(JointSupervised.Config(balanced=False), labels) is None
+        def labels(self, name: str, units: np.ndarray) -> np.ndarray:
+            asked.append(name)
+            return np.where(np.asarray(units) < 2, 0, 1)
+
+    drawn = task.plan_epoch(3, Asked(), 4000)
+    assert asked == ["diagnosis"] and 0.4 < (drawn < 2).mean() < 0.6
+    expected = epoch_order(7, 3, len(pool), 4000, True, chances(np.where(np.arange(len(pool)) < 2, 0, 1)))
+    assert np.array_equal(drawn, expected)
+    task.config = JointSupervised.Config(balanced=False)
+    assert np.array_equal(task.plan_epoch(3, Asked(), 4000), epoch_order(7, 3, len(pool), 4000, True))
+    assert asked == ["diagnosis", "diagnosis"]
 
 
 def test_a_case_that_comes_again_looks_different(store):

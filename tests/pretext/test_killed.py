@@ -19,7 +19,7 @@ pytestmark = pytest.mark.slow
 
 STEPS = 9  # three epochs of three
 context = get_context("forkserver")
-context.set_forkserver_preload(["torch", "lightly.loss", "pretext.tiny"])
+context.set_forkserver_preload(["torch", "pretext.tiny"])
 
 
 def train(name: str, store: str, place: str, die_at: int | None) -> None:

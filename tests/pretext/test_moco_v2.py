@@ -56,11 +56,11 @@ def test_moving_average():
     key = KeyNetwork(backbone, head)
     for p in [*backbone.parameters(), *head.parameters()]:
         nn.init.ones_(p)
-    key.follow(backbone, head, 0.999)
+    key.follow([backbone, head], 0.999)
     for p in key.parameters():
         torch.testing.assert_close(p.data, torch.full_like(p, 0.001))
         assert not p.requires_grad
-    key.follow(backbone, head, 0.999)
+    key.follow([backbone, head], 0.999)
     assert next(key.parameters()).flatten()[0].item() == pytest.approx(0.001999, rel=1e-4)
 
 

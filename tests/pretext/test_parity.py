@@ -15,7 +15,6 @@ from dermsearch.models.batchnorm import across_processes
 from dermsearch.models.momentum import Follower
 from dermsearch.pretext import odc
 from dermsearch.pretext.base import find_task
-from dermsearch.pretext.moco_v2 import KeyNetwork
 from dermsearch.training import stage
 
 pytestmark = pytest.mark.slow
@@ -40,8 +39,7 @@ def steps(name: str, folder: str, modalities: tuple[str, ...]) -> list[dict[str,
     for task in run.learner.each():
         for part in task.children():
             part.double()
-        slow = [m.backbone for m in task.children() if isinstance(m, KeyNetwork)]
-        slow += [m.parts[0] for m in task.children() if isinstance(m, Follower)]
+        slow = [m.parts[0] for m in task.children() if isinstance(m, Follower)]
         for module in (*run.encoders.backbones.values(), *slow):
             module = getattr(module, "patch_embed", module)  # a transformer may be asked for its tokens alone
             module.register_forward_pre_hook(lambda module, images: images[0].double())

@@ -23,6 +23,7 @@ from dermsearch.models.artifact import HEADS
 from dermsearch.models.kmeans import mutual_information, spherical_kmeans
 from dermsearch.models.relations import ATTENTIVE, RELATIONS, label_heads
 from dermsearch.pretext.base import Setting
+from dermsearch.pretext.batch import epoch_order
 from dermsearch.pretext.pseudo_labels import PseudoLabels, first_process
 from dermsearch.training import stage
 from dermsearch.training.learner import Recipe
@@ -217,7 +218,7 @@ def test_a_stale_memory_holds_what_the_last_batches_were(store, monkeypatch):
     assert task.training and task.heads.training
     task.heads.relation.register_forward_hook(lambda module, args, out: found.append(out.detach()))
     run.step()
-    (tokens,), units = found, stage.epoch_order(7, 0, tiny.CASES, tiny.BATCH, False)
+    (tokens,), units = found, epoch_order(7, 0, tiny.CASES, tiny.BATCH, False)
     assert torch.equal(task.memory[:, units], tokens.transpose(0, 1))
     others = np.setdiff1d(tiny.ROWS, units)
     assert torch.equal(task.memory[:, others], before[:, others])

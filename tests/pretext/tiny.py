@@ -17,11 +17,12 @@ from dermsearch.data.prepare.build import write_store
 from dermsearch.data.store.case_store import CaseStore
 from dermsearch.data.store.pool import CasePool
 from dermsearch.models.encoders import Encoders
-from dermsearch.pretext.base import Batch, all_features, find_task
+from dermsearch.pretext.base import Batch, Material, find_task
+from dermsearch.pretext.batch import all_features, epoch_order
 from dermsearch.training import optim
 from dermsearch.training.learner import WholeImages
 from dermsearch.training.precision import autocast
-from dermsearch.training.stage import Learner, Recipe, epoch_order, number_dropout, train_stage
+from dermsearch.training.stage import Learner, Recipe, number_dropout, train_stage
 
 # Every task joins here, with the settings that suit 48 images and batches of 16.
 TASKS: dict[str, dict[str, Any]] = {
@@ -126,7 +127,7 @@ class Steps:
     ) -> None:
         self.encoders = encoders(name) if made is None else made
         self.recipe = recipe(name, **settings)
-        self.pools = find_task(name).pools(self.encoders, store, ROWS, CPU, None)
+        self.pools = find_task(name).pools(Material(self.encoders, store, ROWS, CPU))
         self.learner = Learner(find_task(name), self.encoders, self.pools, self.recipe).train()
         self.optimizer = optim.build(self.learner, self.recipe.train, self.learner.options())
         self.units = len(next(iter(self.pools.values())))

@@ -8,13 +8,16 @@ import torch
 from pretext import tiny
 
 from dermsearch.data.store.case_store import CaseStore
+from dermsearch.data.store.pool import CasePool
+from dermsearch.data.views.augment import View
 from dermsearch.models.artifact import ENCODERS, Part
 from dermsearch.models.encoders import Encoders
 from dermsearch.pretext import base
 from dermsearch.pretext.base import Batch, Loss, Settings, Task
+from dermsearch.pretext.batch import epoch_order
 from dermsearch.training import stage
 from dermsearch.training.health import check_finite, collapse
-from dermsearch.training.stage import StageFailed, epoch_order, train_stage
+from dermsearch.training.stage import StageFailed, train_stage
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +40,7 @@ class Watching(Task):
         self.calls.append(("before",))
 
     def loss(self, batch: Batch) -> Loss:
-        features = self.backbone(batch.view(base.View(32), "view"))
+        features = self.backbone(batch.view(View(32), "view"))
         self.calls.append(("loss", batch.epoch, batch.step, tuple(batch.units)))
         return Loss(features.square().mean(), features, {"one": torch.ones(())})
 
@@ -47,7 +50,7 @@ class Watching(Task):
 
 @pytest.fixture
 def watching(monkeypatch) -> type[Watching]:
-    monkeypatch.setitem(base.TASKS, "watching", "unused")
+    monkeypatch.setitem(base.TASKS.shipped, "watching", "unused")
     monkeypatch.setattr(stage, "find_task", lambda name: Watching)
     return Watching
 
@@ -98,13 +101,13 @@ def test_a_batch_larger_than_the_pool(watching, store):
 
 def test_only_the_given_rows_are_seen(watching, store, monkeypatch):
     seen: list[np.ndarray] = []
-    whole = base.CasePool.pixels
+    whole = CasePool.pixels
 
     def pixels(self, units):
         seen.append(self.rows[np.asarray(units)])
         return whole(self, units)
 
-    monkeypatch.setattr(base.CasePool, "pixels", pixels)
+    monkeypatch.setattr(CasePool, "pixels", pixels)
     rows = np.array([3, 5, 8, 13, 21, 34, 40, 41])
     watch(store, rows, batch=4)
     assert set(np.concatenate(seen)) == set(rows)
@@ -122,6 +125,26 @@ def test_an_attempt_goes_on_where_the_last_one_was_written(watching, store):
     history = watch(store, kept=kept)[1]
     assert [c[1] for c in calls if c[0] == "loss"] == [1, 1, 1]  # no `begin`, no first epoch
     assert [row["epoch"] for row in history] == [1, 2]
+
+
+def test_a_task_composes_its_batches(watching, store, monkeypatch):
+    """Of pairs of neighbours, say: the same in every attempt, and each batch as it was planned."""
+    planned: list[list[int]] = []
+
+    def plan_epoch(task: Watching, epoch: int, pool: Any, count: int) -> np.ndarray:
+        pairs = np.random.default_rng(epoch).permutation(len(pool) // 2)[:, None] * 2 + np.arange(2)
+        assert pool.groups(np.arange(4)).tolist() == [0, 1, 2, 3]
+        planned.append(np.resize(pairs, count).tolist())
+        return np.array(planned[-1])
+
+    monkeypatch.setattr(Watching, "plan_epoch", plan_epoch)
+    calls, _ = watch(store, np.arange(40))
+    assert [len(plan) for plan in planned] == [48, 48]
+    assert [u for batch in units_of(calls) for u in batch] == [u for plan in planned for u in plan]
+    for plan in (lambda *a: np.arange(47), lambda *a: np.full(48, 40), lambda *a: np.full(48, -1)):
+        monkeypatch.setattr(Watching, "plan_epoch", plan)
+        with pytest.raises(ValueError, match="plan_epoch: must name 48 units of the 40 of pool 'shared'"):
+            watch(store, np.arange(40))
 
 
 def test_epoch_order():

@@ -64,6 +64,10 @@ class CasePool:
         """The units' metadata as inputs."""
         return self.store.table(names, self.rows[np.asarray(units)])
 
+    def groups(self, units: np.ndarray) -> np.ndarray:
+        """A number per unit, equal for those of one patient, or of one lesion where patients are not known."""
+        return self.store.groups()[self.rows[np.asarray(units)]]
+
     def there(self, units: np.ndarray) -> np.ndarray:
         """Has each unit an image of its own? In this pool units are images."""
         return np.ones(len(units), bool)
@@ -119,6 +123,10 @@ class PairedPool(CasePool):
     def table(self, names: Sequence[str], units: np.ndarray) -> Table:
         """The cases' own metadata as inputs."""
         return self.store.table(names, self.cases[np.asarray(units)])
+
+    def groups(self, units: np.ndarray) -> np.ndarray:
+        """The cases' own patients."""
+        return self.store.groups()[self.cases[np.asarray(units)]]
 
 
 def together(parts: list[Pictures]) -> Pictures:

@@ -1,0 +1,148 @@
+"""A batch as a task sees it: units of a pool, their views, labels and metadata; and in which order units come."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from dermsearch import world
+from dermsearch.data.views.augment import PatchGrid, View, patches, plain, render
+from dermsearch.data.views.blockmask import BlockMask, masks
+from dermsearch.data.views.pictures import Pictures
+from dermsearch.numbers import uniforms
+
+
+class Pool(Protocol):
+    """The images of one branch: units -> their pictures on the device, and what is known of them."""
+
+    device: torch.device
+
+    def __len__(self) -> int: ...
+
+    def pixels(self, units: np.ndarray) -> Pictures: ...
+
+    def there(self, units: np.ndarray) -> np.ndarray: ...
+
+    def groups(self, units: np.ndarray) -> np.ndarray: ...
+
+    def labels(self, name: str, units: np.ndarray) -> np.ndarray: ...
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One step's global batch (or a micro-batch of it), seen from one process."""
+
+    units: np.ndarray  # (B,) of the global batch, the same on every process
+    pool: Pool
+    size: int
+    seed: int
+    epoch: int
+    step: int  # counted from the start of the stage
+
+    @property
+    def own(self) -> np.ndarray:
+        """The units of this process."""
+        return self.units[world.mine(len(self.units))]
+
+    @cached_property
+    def pictures(self) -> Pictures:
+        """What this process's units look like: fetched once, however many views a step takes of them."""
+        return self.pool.pixels(self.own)
+
+    def view(self, view: View, use: str, units: np.ndarray | None = None) -> Tensor:
+        """Pictures as `view` declares them, of this process's units unless others are named.
+
+        They depend on (seed, epoch, unit, use) alone, so any process can make any unit's.
+        """
+        return self.views([view], use, units)[0]
+
+    def views(self, views: Sequence[View], use: str, units: np.ndarray | None = None) -> list[Tensor]:
+        """Several crops of the same pictures, each with random numbers of its own: `[large] * 2 + [small] * 6`."""
+        pictures, units = self.pictures_of(units)
+        numbers = (self.uniforms(units, f"{use}/{i}", View.numbers) for i in range(len(views)))
+        return [render(view, pictures, u) for view, u in zip(views, numbers, strict=True)]
+
+    def whole(self) -> Tensor:
+        """Whole pictures of this process's units, as encoders are judged on."""
+        return plain(self.pictures, self.size)
+
+    def patches(self, grid: PatchGrid, use: str) -> Tensor:
+        """(b, 9, 3, p, p) patches of this process's units."""
+        return patches(grid, self.pictures, self.uniforms(self.own, use, PatchGrid.numbers))
+
+    def masks(self, blocks: BlockMask, use: str) -> Tensor:
+        """Bool (b, height, width) on the device, True where a patch of this process's units is hidden."""
+        return self.on_device(masks(blocks, self.uniforms(self.own, use, BlockMask.numbers)))
+
+    def pictures_of(self, units: np.ndarray | None) -> tuple[Pictures, np.ndarray]:
+        """Pictures of these units, from those at hand if they are this process's."""
+        own = self.own
+        if units is None:
+            return self.pictures, own
+        order = own.argsort(kind="stable")
+        rows = order[np.searchsorted(own, units, sorter=order).clip(max=len(own) - 1)]
+        at_hand = np.array_equal(own[rows], units)
+        return self.pictures.take(rows) if at_hand else self.pool.pixels(units), units
+
+    def labels(self, name: str) -> Tensor:
+        """int64 (b,) of this process's units on the device, -1 where a case has none; for `supervised` tasks alone."""
+        return self.on_device(self.pool.labels(name, self.own).astype(np.int64))
+
+    def table(self, names: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """Metadata of this process's units as float32 (b, columns) on the device, and bool alike: what is known.
+
+        Numbers are standardised by the training cases, words the index in their column's vocabulary; 0 where unknown.
+        """
+        table = self.pool.table(names, self.own)  # type: ignore[attr-defined]
+        return self.on_device(table.values), self.on_device(table.known)
+
+    @property
+    def there(self) -> Tensor:
+        """Bool (b,) on the device: False where a case lacks this image, and another case's stands in for it."""
+        return self.on_device(self.pool.there(self.own))
+
+    def on_device(self, values: np.ndarray) -> Tensor:
+        """Where the pictures are."""
+        return torch.from_numpy(values).to(self.pool.device, non_blocking=True)
+
+    def uniforms(self, units: np.ndarray, use: str, count: int) -> np.ndarray:
+        """(n, count) random numbers of these units in this epoch."""
+        return uniforms(self.seed, self.epoch, units, use, count)
+
+    def permutation(self, use: str) -> np.ndarray:
+        """A shuffle of the global batch's rows, the same on every process."""
+        return uniforms(self.seed, self.step, np.arange(len(self.units)), use, 1)[:, 0].argsort()
+
+
+def epoch_order(
+    seed: int, epoch: int, units: int, count: int, replacement: bool, chances: np.ndarray | None = None
+) -> np.ndarray:
+    """The units of an epoch, the same on every process. The last batch is filled up from the front of the order."""
+    rng = np.random.default_rng([seed, epoch, units])
+    if chances is not None:
+        return rng.choice(units, count, p=chances / chances.sum())
+    if replacement:
+        return rng.integers(0, units, count)
+    return np.resize(rng.permutation(units), count)
+
+
+@torch.no_grad()
+def all_features(
+    module: nn.Module, pool: Pool, units: int, size: int, autocast: Callable[[], Any], batch: int = 256
+) -> Tensor:
+    """Eval-mode output of `module` on every whole image of a pool, float32, the same on every process."""
+    was = module.training
+    module.eval()
+    rows = []
+    for start in range(0, units, batch):
+        with autocast():
+            x = plain(pool.pixels(np.arange(start, min(start + batch, units))), size)
+            rows.append(module(x).float())
+    module.train(was)
+    return torch.cat(rows)
