@@ -22,8 +22,8 @@ from dermsearch.cli.main import main
 from dermsearch.evaluate import PROTOCOLS
 from dermsearch.pretext.base import find_task, task_names
 from dermsearch.study.config import Study, Train
-from dermsearch.study.fields import Section
 from dermsearch.study.reading import DEEPEST, LARGEST
+from dermsearch.study.wording import models_in
 
 STUDY = Path(__file__).parent / "study.yaml"  # the shape of the shipped study, which may change without these tests
 TEXT = STUDY.read_text()
@@ -101,9 +101,8 @@ def allowed_in(section: str) -> set[str]:
         return {*find_task(parts[2]).Config.model_fields, *Train.model_fields} if len(parts) == 3 else {*task_names()}
     if parts[:1] == ["downstream"]:
         return {*PROTOCOLS[parts[1]].Config.model_fields} if len(parts) == 2 else {*PROTOCOLS}
-    model = Study.model_fields[section].annotation if section else Study
-    assert isinstance(model, type) and issubclass(model, Section)
-    return {*model.model_fields}
+    models = models_in(Study.model_fields[section].annotation if section else Study)
+    return {name for model in models for name in model.model_fields}
 
 
 TASK = "curriculum.tasks"
