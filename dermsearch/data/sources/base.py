@@ -32,7 +32,7 @@ SPLIT_WORDS = {
 
 
 @dataclass
-class Record:
+class CaseRecord:
     """A case as a release tells of it. Empty `lesion` or `patient`: the release does not say."""
 
     case: str
@@ -62,7 +62,7 @@ class Problem:
 class Release:
     """All that a release's tables say."""
 
-    records: list[Record]
+    records: list[CaseRecord]
     classes: dict[str, tuple[str, ...]]  # label -> its classes, in the order of heads and tables
     problems: list[Problem] = field(default_factory=list)
     columns: tuple[Column, ...] = ()  # metadata that may be inputs, where the tables decide
@@ -149,12 +149,12 @@ class Collector:
 
     def __init__(self, words: Mapping[str, Mapping[str, str]]) -> None:
         self.words = words
-        self.records: list[Record] = []
+        self.records: list[CaseRecord] = []
         self.problems: list[Problem] = []
         self._first: dict[str, str] = {}  # case -> where it was met first
         self._any_case = {label: {w.lower(): c for w, c in known.items()} for label, known in words.items()}
 
-    def add(self, record: Record) -> None:
+    def add(self, record: CaseRecord) -> None:
         """Keep a record, without the modalities that have no file (""), or the reason why it is left out."""
         reason = wrong_id(record.case) or self._wrong(record)
         if reason:
@@ -187,7 +187,7 @@ class Collector:
         known = word(text or "")
         return None if known is None else self.words[label].get(known) or self._any_case[label].get(known.lower())
 
-    def _wrong(self, record: Record) -> str | None:
+    def _wrong(self, record: CaseRecord) -> str | None:
         if record.case in self._first:
             return f"this case is already in {self._first[record.case]}"
         paths = [path for path in (*record.images.values(), record.mask) if path]
@@ -327,7 +327,7 @@ def hidden(path: str) -> bool:
     return any(part.startswith(".") or part == "__MACOSX" for part in path.split("/"))
 
 
-class Images:
+class ImageFiles:
     """The image files of a release, listed once and found without regard to case, by path or by bare name."""
 
     def __init__(self, folder: Folder, *under: str) -> None:

@@ -17,11 +17,11 @@ from dataclasses import replace
 from dermsearch.data.case import METADATA, MODALITIES, Column, Kind, Level
 from dermsearch.data.sources.base import (
     SPLIT_WORDS,
+    CaseRecord,
     Collector,
     Columns,
-    Images,
+    ImageFiles,
     Problem,
-    Record,
     Release,
     Source,
     check_header,
@@ -49,7 +49,7 @@ def read(folder: Folder, columns: Columns) -> Release:
     collector = Collector({label: classes([row[label] for _, row in rows]) for label in columns.labels})
     collector.problems += damaged
     numeric = {c for c in levels if all(number(v) is not None for _, row in rows if (v := word(row[c])))}
-    images = Images(folder)
+    images = ImageFiles(folder)
 
     def file(row: dict[str, str], column: str | None) -> str:
         path = (word(row[column]) if column else None) or ""
@@ -63,7 +63,7 @@ def read(folder: Folder, columns: Columns) -> Release:
             collector.problem(case, where, f"'{split}' is no split; {nearest(split.lower(), SPLIT_WORDS)}")
             continue
         collector.add(
-            Record(
+            CaseRecord(
                 case=case,
                 images=paths,
                 labels={label: row[label] for label in columns.labels},

@@ -14,9 +14,9 @@ from dermsearch.data.case import MODALITIES
 from dermsearch.data.sources.base import (
     IMAGES,
     SPLIT_WORDS,
+    CaseRecord,
     Collector,
     Columns,
-    Record,
     Release,
     Source,
     hidden,
@@ -53,7 +53,7 @@ def read(folder: Folder, columns: Columns) -> Release:
             collector.problem(path_id(name), name, "is no image of a kind that is read")
             continue
         collector.add(
-            Record(
+            CaseRecord(
                 case=path_id(name),
                 images={columns.modality: name},
                 labels={"diagnosis": parts[depth] if len(parts) > depth + 1 else None} if classes else {},
