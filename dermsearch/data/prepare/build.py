@@ -8,7 +8,7 @@ import os
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -266,7 +266,7 @@ def write_store(
     folder: str | Path,
     cases: Iterable[Case],
     split: dict[str, str] | Split,
-    classes: dict[str, tuple[str, ...]],
+    classes: Mapping[str, tuple[str, ...]],
     settings: dict[str, Any],
     columns: Sequence[Column] = (),
 ) -> CaseStore:
@@ -289,10 +289,10 @@ def write_store(
             side = side or min(next(iter(chunk[0].images.values())).shape[:2])
             planes = (*modalities, MASK) if chunk[0].mask is not None else modalities
             write_shard(store, shards, [_entry(c, len(records) + i) for i, c in enumerate(chunk)], planes)
-            records += [_record(c, classes, named[c.case] if named is not None else None) for c in chunk]
+            records += [record_of(c, classes, named[c.case] if named is not None else None) for c in chunk]
             shards += 1
         heads, about = read_heads(store, shards)
-        given = Ingredients(records, classes, modalities, side, settings=settings, split=how, columns=columns)
+        given = Ingredients(records, dict(classes), modalities, side, settings=settings, split=how, columns=columns)
         manifest = finish(store, heads, about, given)
         try:
             os.rename(part, folder)
@@ -309,6 +309,7 @@ def _entry(case: Case, row: int) -> CasePlanes:
     return CasePlanes(row, {name: as_plane(x, x.shape[:2]) for name, x in pixels.items()})
 
 
-def _record(case: Case, classes: dict[str, tuple[str, ...]], split: str | None) -> CaseRecord:
+def record_of(case: Case, classes: Mapping[str, tuple[str, ...]], split: str | None = None) -> CaseRecord:
+    """A case that is in memory as a release would tell of it."""
     labels = {n: classes[n][i] if (i := case.labels.get(n, -1)) >= 0 else None for n in classes}
     return CaseRecord(case.case, {}, labels, case.lesion, case.patient, dict(case.metadata), split=split)

@@ -18,6 +18,7 @@ import numpy as np
 import pyarrow as pa
 
 from dermsearch.data.case import Column
+from dermsearch.data.domain import setting_of
 from dermsearch.data.prepare.build import ORIGIN, Ingredients, finish, read_heads, shard_cases
 from dermsearch.data.prepare.divide import note
 from dermsearch.data.prepare.duplicates import thumbnail
@@ -75,6 +76,8 @@ def refuse(parts: list[CaseStore], others: list[CaseStore], out: Path) -> None:
                 raise UserError(
                     f"{a.folder} has {what} {one}, {b.folder} has {what} {two}; prepare {b.folder} again {hint}"
                 )
+        if a.domain_name != b.domain_name:
+            raise UserError(f"{a.folder} is of domain {a.domain_name}, {b.folder} of {b.domain_name}; mix one of them")
     for part in parts:
         if any(part.fingerprint == other.fingerprint for other in others):
             raise UserError(f"{part.folder}: is mixed and named in --without; it would be left out as a whole")
@@ -128,6 +131,7 @@ def _write(
         "stores": [f"{name_of(part)} {part.fingerprint}" for part in parts],
         "without": [f"{name_of(other)} {other.fingerprint}" for other in others],
         "fit": fits[0] if fits else None,
+        **setting_of(parts[0].domain),
     }
     denied = {name: why for part in parts for name, why in part.denied.items()}
     about: dict[str, Any] = {"title": f"A mix of {', '.join(names)}, for pre-training", "denied": denied}

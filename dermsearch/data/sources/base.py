@@ -8,7 +8,6 @@ a release that is not what it should be is a `UserError` that names the file and
 from __future__ import annotations
 
 import csv
-import importlib
 import io
 import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -16,6 +15,7 @@ from dataclasses import dataclass, field
 
 from dermsearch.data.case import METADATA, Column
 from dermsearch.errors import UserError, nearest
+from dermsearch.registry import Registry
 from dermsearch.storage.files import Folder
 
 IMAGES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".dcm", ".dicom")
@@ -83,6 +83,7 @@ class Columns:
     modality: str = "derm"
     fold: int = 0  # of a release that has several published splits
     table: str | None = None  # the table's file (`csv`); None: the only .csv there
+    domain: str = "skin"  # what the images are of
 
 
 @dataclass(frozen=True)
@@ -109,30 +110,19 @@ class Source:
     expected: Expected = Expected()
     notes: tuple[str, ...] = ()  # what a user should know of it, a sentence each
     columns: tuple[Column, ...] = ()  # the metadata that may be inputs; all else is kept, to be looked at
+    domain: str | None = "skin"  # what the images are of; None: what the user says
     denied: Mapping[str, str] = field(default_factory=dict)  # metadata that never may, and why: "it follows ..."
 
 
-SOURCES = (
-    "derm7pt",
-    "ham10000",
-    "isic2019",
-    "isic2020",
-    "pad_ufes_20",
-    "fitzpatrick17k",
-    "ph2",
-    "mednode",
-    "sd198",
-    "siim_covid",
-    "folder",
-    "csv",
+SHIPPED = (
+    *("derm7pt", "ham10000", "isic2019", "isic2020", "pad_ufes_20", "fitzpatrick17k", "ph2", "mednode", "sd198"),
+    *("siim_covid", "folder", "csv"),
 )
-
-
-def find_source(name: str) -> Source:
-    """The source of that name."""
-    if name not in SOURCES:
-        raise UserError(f"'{name}' is not a data set that dermsearch knows; {nearest(name, SOURCES)}")
-    return importlib.import_module(f"dermsearch.data.sources.{name}").SOURCE
+SOURCES = Registry(
+    "data set that dermsearch knows",
+    "dermsearch.sources",
+    {name: f"dermsearch.data.sources.{name}:SOURCE" for name in SHIPPED},
+)
 
 
 def shared(*names: str) -> tuple[Column, ...]:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from dermsearch.data.case import METADATA, MODALITIES, Column, Kind, Level
+from dermsearch.data.case import METADATA, Column, Kind, Level
 from dermsearch.data.sources.base import (
     SPLIT_WORDS,
     CaseRecord,
@@ -102,7 +102,7 @@ def only_table(folder: Folder) -> str:
 
 
 def check_columns(folder: Folder, table: str, columns: Columns) -> str:
-    """What separates the table's columns. A command that names no image, or a modality that is none, is a mistake."""
+    """What separates the table's columns. A command that names no image is a mistake."""
     header = next(iter(folder.text(table).splitlines()), "")
     delimiter = max(",;\t|", key=header.count)
     names = [name.strip().strip('"') for name in header.split(delimiter)]
@@ -112,9 +112,6 @@ def check_columns(folder: Folder, table: str, columns: Columns) -> str:
             f"{folder.where}: say which column of {table} names the images, for example --image derm=COLUMN; "
             f"its columns are {', '.join(shown(name, 100) for name in names)}"
         )
-    for modality in columns.images:
-        if modality not in MODALITIES:
-            raise UserError(f"--image {modality}=...: '{modality}' is no modality; {nearest(modality, MODALITIES)}")
     return delimiter
 
 
@@ -140,5 +137,6 @@ SOURCE = Source(
     citation="",
     home="",
     read=read,
+    domain=None,
     notes=("Name the column of patients if there is one: without it, images of one patient may be in several splits.",),
 )

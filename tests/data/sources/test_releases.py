@@ -7,14 +7,14 @@ from pathlib import Path
 import pytest
 from data import releases
 
-from dermsearch.data.sources.base import CaseRecord, Columns, Release, find_source
+from dermsearch.data.sources.base import SOURCES, CaseRecord, Columns, Release
 from dermsearch.data.store.splits import groups_of
 from dermsearch.errors import UserError
 from dermsearch.storage.files import Folder
 
 
 def read(name: str, folder: Path, **columns: int) -> Release:
-    return find_source(name).read(Folder(folder), Columns(**columns))
+    return SOURCES.find(name).read(Folder(folder), Columns(**columns))
 
 
 def by_case(release: Release) -> dict[str, CaseRecord]:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from data.inspect.test_check import make, rows
 
-from dermsearch.data.case import SEVEN_POINT
+from dermsearch.data.domain import SEVEN_POINT
 from dermsearch.data.drawn.skin import synthetic
 from dermsearch.data.prepare.build import write_store
 from dermsearch.data.prepare.divide import note
