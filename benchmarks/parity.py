@@ -29,7 +29,7 @@ from torch.nn.modules.module import register_module_forward_pre_hook
 from torch.nn.parallel import DistributedDataParallel
 
 from dermsearch import world
-from dermsearch.data.case import SEVEN_POINT
+from dermsearch.data.domain import SEVEN_POINT
 from dermsearch.data.drawn.skin import synthetic
 from dermsearch.data.prepare.build import write_store
 from dermsearch.data.store.case_store import CaseStore

@@ -43,7 +43,8 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from dermsearch.data.case import SEVEN_POINT, Case
+from dermsearch.data.case import Case
+from dermsearch.data.domain import SEVEN_POINT
 from dermsearch.data.drawn.skin import synthetic
 from dermsearch.data.prepare.build import write_store
 from dermsearch.data.store.case_store import CaseStore

@@ -28,8 +28,13 @@ class Registry:
     def find(self, name: str) -> Any:
         """The thing of that name; UserError names the nearest where there is none."""
         if name in self.shipped:
-            module, _, attribute = self.shipped[name].partition(":")
-            return getattr(importlib.import_module(module), attribute)
+            return attribute(self.shipped[name])
         for entry in entry_points(group=self.group, name=name):
             return entry.load()
         raise UserError(f"'{name}' is not a {self.kind}; {nearest(name, self.names())}")
+
+
+def attribute(path: str) -> Any:
+    """What stands at `module:attribute`, imported when it is asked for."""
+    module, _, name = path.partition(":")
+    return getattr(importlib.import_module(module), name)

@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from dermsearch.curriculum import RANDOM_WEIGHTS, ROOT_CURRICULUM
-from dermsearch.data.case import NAMED
+from dermsearch.data.domain import SKIN
 from dermsearch.results import Results, load
 from dermsearch.results.tables.schema import SCHEMAS, build, write
 
@@ -49,7 +49,7 @@ def sm3_study(
                 scores.extend(row | whole | {"label": label} for label in ("diagnosis", "mean"))
                 for metric, base in NUMBERS.items():
                     value = auc + shift + base - NUMBERS["auc"]
-                    for i, (label, cls) in enumerate(NAMED.items()):
+                    for i, (label, cls) in enumerate(SKIN.named.items()):
                         scores.append(row | {"label": label, "class": cls, "metric": metric} | ends(value + 0.001 * i))
                     scores.append(row | {"label": "mean", "class": "", "metric": f"named_{metric}"} | ends(value))
         for split, n in (("train", 560), ("val", 120)):

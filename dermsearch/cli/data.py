@@ -93,6 +93,9 @@ def prepare(
     modality: Annotated[
         Literal["derm", "clinic", "xray"], typer.Option(rich_help_panel=YOURS, help="Of a folder's images.")
     ] = "derm",
+    domain: Annotated[
+        str, typer.Option(rich_help_panel=YOURS, help="What the images are of: skin, or what a package brings.")
+    ] = "skin",
 ) -> None:
     """Turn a downloaded data set into a case store.
 
@@ -129,6 +132,7 @@ def prepare(
             modality=modality,
             fold=fold,
             table=table,
+            domain=domain,
         ),
         max_bad,
         allow_missing,
@@ -170,11 +174,9 @@ def _finished(order: Order, engine: Any, bar: Any) -> None:
 
 
 def _pair(text: str) -> tuple[str, str]:
-    from dermsearch.data.case import MODALITIES
-
     modality, _, column = text.partition("=")
-    if modality not in MODALITIES or not column:
-        raise UserError(f"--image: '{text}' must be MODALITY=COLUMN, with one of {', '.join(MODALITIES)}")
+    if not modality or not column:
+        raise UserError(f"--image: '{text}' must be MODALITY=COLUMN, such as derm=dermoscopy")
     return modality, column
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import re
 import shutil
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from dermsearch.data.case import METADATA, SEVEN_POINT
+from dermsearch.data.domain import DOMAINS, Domain, setting_of
 from dermsearch.data.store.case_store import CaseStore
 from dermsearch.data.store.layout import FORMAT, MANIFEST, checksum, read_manifest
 from dermsearch.data.store.splits import Split
@@ -20,7 +21,6 @@ from dermsearch.errors import UserError, first_line
 from dermsearch.storage.files import Folder
 from dermsearch.study.data import Data
 
-SYNTHETIC_VERSION = 1  # raise it when the pictures change
 PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]*")  # the name of a file of a store
 
 
@@ -29,7 +29,9 @@ def store_folder(data: Data, cache: Path) -> Path:
     if data.source == "store":
         assert data.path is not None
         return latest(data.path, cache) if "://" in data.path else Path(data.path).expanduser()
-    text = json.dumps([data.source, SYNTHETIC_VERSION, FORMAT, data.cases, data.size, data.seed])
+    domain = domain_of(data)
+    told = [data.source, domain.version, FORMAT, data.cases, data.size, data.seed, *setting_of(domain).values()]
+    text = json.dumps(told)
     return cache / f"{data.source}-{data.cases}x{data.size}-{hashlib.blake2b(text.encode(), digest_size=6).hexdigest()}"
 
 
@@ -69,12 +71,36 @@ def open_cases(data: Data, cache: Path) -> CaseStore:
     folder = store_folder(data, cache)
     if is_made(data, cache):
         return CaseStore(folder)
-    from dermsearch.data.drawn.skin import synthetic
     from dermsearch.data.prepare.build import write_store
 
-    settings = {"source": data.source, "version": SYNTHETIC_VERSION, "cases": data.cases, "seed": data.seed}
-    drawn = synthetic(data.cases, data.size, data.seed)
-    return write_store(folder, drawn, Split("patient", seed=data.seed), SEVEN_POINT, settings, tuple(METADATA.values()))
+    domain = domain_of(data)
+    settings = {"source": data.source, "version": domain.version, "cases": data.cases, "seed": data.seed}
+    settings |= setting_of(domain)
+    drawn = domain.draw(data.cases, data.size, data.seed)
+    return write_store(folder, drawn, Split(seed=data.seed), domain.labels, settings, domain.columns)
+
+
+def drawn_for_training(data: Data) -> int:
+    """How many of the built-in cases will be for training, told without drawing one; of very many, at most."""
+    from dermsearch.data.prepare.build import record_of
+    from dermsearch.data.prepare.divide import divide
+
+    if data.transductive:
+        return data.cases
+    if data.cases > 5000:
+        return math.ceil(0.72 * data.cases)
+    domain = domain_of(data)
+    records = [record_of(case, domain.labels) for case in domain.draw(data.cases, None, data.seed)]
+    return divide(records, next(iter(domain.labels), None), Split(seed=data.seed), [])[1].count("train")
+
+
+def domain_of(data: Data) -> Domain:
+    """What the images of a data set are of."""
+    try:
+        domain: Domain = DOMAINS.find(data.domain)
+    except UserError as error:
+        raise UserError(f"data.domain: {error}") from None
+    return domain
 
 
 def open_store(data: Data, folder: Path) -> CaseStore:
@@ -82,6 +108,10 @@ def open_store(data: Data, folder: Path) -> CaseStore:
     if not (folder / MANIFEST).is_file():
         raise UserError(f"data.path: there is no case store at {folder}; `dermsearch data prepare` makes one")
     store = CaseStore(folder)
+    if store.domain_name != data.domain:
+        raise UserError(
+            f"data.domain: is '{data.domain}', but the store at {folder} holds images of domain '{store.domain_name}'"
+        )
     if store.side < data.size:
         raise UserError(
             f"data.size: is {data.size}, but the store at {folder} holds images of {store.side} px; "

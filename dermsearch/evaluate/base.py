@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from pydantic import BaseModel, ValidationError
 
-from dermsearch.data.case import NAMED
+from dermsearch.data.domain import SKIN
 from dermsearch.errors import UserError, nearest
 from dermsearch.evaluate import metrics
 from dermsearch.evaluate.metrics import Measure
@@ -58,7 +58,7 @@ class Features:
     split: str  # "val" or "test"
     columns: Mapping[str, slice] = field(default_factory=dict)  # by modality, where they lie side by side
     train_groups: np.ndarray | None = None  # patient of each training case; None: each its own
-    named: Mapping[str, str] = field(default_factory=lambda: NAMED)  # the class of a label that papers report
+    named: Mapping[str, str] = field(default_factory=lambda: SKIN.named)  # the class of a label that papers report
 
     def __post_init__(self) -> None:
         sides = ((self.train, self.train_labels), (self.heldout, self.heldout_labels))
@@ -184,7 +184,7 @@ def compare(
     groups: np.ndarray,
     predicted: Mapping[str, np.ndarray],
     split: str,
-    named: Mapping[str, str] = NAMED,
+    named: Mapping[str, str] = SKIN.named,
 ) -> Judgement:
     """What predicted probabilities are worth, label by label and on the mean. All but `split` is by label.
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dermsearch.data.case import NAMED
+from dermsearch.data.domain import SKIN
 
 MEAN_LABEL = "mean"
 # What is averaged over the labels; a class's own numbers are not comparable across labels.
@@ -147,7 +147,7 @@ def confusion(truth: np.ndarray, probabilities: np.ndarray) -> Iterator[tuple[in
         yield true, predicted, count
 
 
-def mean_over_labels(measures: Iterable[Measure], n: int, named: Mapping[str, str] = NAMED) -> Iterator[Measure]:
+def mean_over_labels(measures: Iterable[Measure], n: int, named: Mapping[str, str] = SKIN.named) -> Iterator[Measure]:
     """Whole-label metrics, and those of each label's named class, averaged over the labels.
 
     Replicate by replicate, since labels share their resamples.

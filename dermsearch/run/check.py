@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 
 import numpy as np
 import torch
 from pydantic import ValidationError
 
-from dermsearch.data.case import NAMED, SEVEN_POINT
-from dermsearch.data.domain import DOMAINS
-from dermsearch.data.drawn.skin import draw_labels, walk_patients
+from dermsearch.data.domain import DOMAINS, Domain
+from dermsearch.data.open import drawn_for_training
 from dermsearch.data.store.case_store import CaseStore, check_columns
-from dermsearch.data.store.splits import split_by_group
-from dermsearch.data.views.pictures import STATISTICS
 from dermsearch.errors import UserError, first_line, nearest
 from dermsearch.evaluate.base import PROTOCOLS, check_objective
 from dermsearch.models.encoders import Encoders, check_encoder
@@ -64,7 +60,11 @@ def place_of(study: Study, name: str) -> str:
 
 def check_data(study: Study, name: str, data: Data) -> None:
     """What a data set says must be known to its domain, and be something that the encoders look at."""
-    field, domain = place_of(study, name), DOMAINS.find(data.domain)
+    field = place_of(study, name)
+    try:
+        domain: Domain = DOMAINS.find(data.domain)
+    except UserError as error:
+        raise UserError(f"{field}.domain: {error}") from None
     for modality in data.modalities:
         if modality not in domain.modalities:
             raise UserError(
@@ -74,8 +74,8 @@ def check_data(study: Study, name: str, data: Data) -> None:
         if modality not in study.main.modalities:
             seen = ", ".join(study.main.modalities)
             raise UserError(f"{field}.modalities: the encoders see {seen} images only, not {modality}")
-    if data.normalise not in STATISTICS:
-        raise UserError(f"{field}.normalise: must be one of {', '.join(STATISTICS)}, not '{data.normalise}'")
+    if data.normalise not in domain.statistics:
+        raise UserError(f"{field}.normalise: must be one of {', '.join(domain.statistics)}, not '{data.normalise}'")
 
 
 def check_entry(study: Study, entry: Downstream) -> None:
@@ -164,18 +164,6 @@ def check_size(encoder: str, study: Study) -> None:
             ) from None
 
 
-def drawn_for_training(data: Data) -> int:
-    """How many of the built-in cases will be for training, told without drawing one; of very many, at most."""
-    if data.transductive:
-        return data.cases
-    if data.cases > 5000:
-        return math.ceil(0.72 * data.cases)
-    patients = [patient for _, patient, _ in walk_patients(data.cases, data.seed)]
-    names = [SEVEN_POINT["diagnosis"][draw_labels(data.seed, i)["diagnosis"]] for i in range(data.cases)]
-    kinds = np.unique(names, return_inverse=True)[1]
-    return split_by_group(patients, kinds, data.seed).count("train")
-
-
 def check_images(study: Study, space: Space, training: int) -> None:
     """What can be wrong with a study that trains its encoders on that many cases."""
     data = study.main
@@ -214,7 +202,7 @@ def check_label(study: Study, cases: CaseStore) -> None:
         raise UserError(
             f"objective.label: the cases have no label '{label}'; {nearest(label, [*cases.classes, 'mean'])}"
         )
-    named = [k for k, name in NAMED.items() if name in cases.classes.get(k, ())]
+    named = [k for k, name in cases.domain.named.items() if name in cases.classes.get(k, ())]
     if metric.startswith("named_") and not named:
         raise UserError(
             f"objective.metric: '{metric}' needs a label with a class that papers report, such as diagnosis with MEL; "

@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from dermsearch.curriculum import Curriculum
-from dermsearch.data.open import is_made, open_cases
+from dermsearch.data.open import drawn_for_training, is_made, open_cases
 from dermsearch.data.store.case_store import CaseStore
 from dermsearch.errors import UserError
-from dermsearch.run.check import check, check_cases, check_images, drawn_for_training, training_images
+from dermsearch.run.check import check, check_cases, check_images, training_images
 from dermsearch.run.roots import starts
 from dermsearch.run.run import cache_folder, sets_of
 from dermsearch.search.space.cost import prices

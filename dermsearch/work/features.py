@@ -68,6 +68,7 @@ def look(
         split=split,
         columns={m: slice(at, at + encoders.dim) for m, at in zip(data.modalities, starts, strict=True)},
         train_groups=groups[rows["train"]],
+        named=cases.domain.named,
     )
     return Looked(features, Images(encoders, cases, rows["train"], rows[split], seen, device, cast))
 

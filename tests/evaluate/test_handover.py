@@ -11,7 +11,7 @@ from evaluate.test_protocols import CLASSES, accepted, features
 from torch import nn
 from torch.nn import functional as F
 
-from dermsearch.data.case import SEVEN_POINT
+from dermsearch.data.domain import SEVEN_POINT
 from dermsearch.errors import UserError
 from dermsearch.evaluate import PROTOCOLS, Given, configure, judge
 from dermsearch.evaluate.base import Classifier, Features

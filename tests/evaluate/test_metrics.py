@@ -16,7 +16,7 @@ from sklearn.metrics import (
     roc_auc_score,
 )
 
-from dermsearch.data.case import NAMED, SEVEN_POINT
+from dermsearch.data.domain import SEVEN_POINT, SKIN
 from dermsearch.evaluate import compare, metrics
 
 CLASSES = ("a", "b", "c")
@@ -110,8 +110,8 @@ def test_named_classes_are_averaged_over_their_labels() -> None:
     for seed, (label, classes) in enumerate({**SEVEN_POINT, "other": CLASSES}.items()):
         truth, probabilities = simulate(seed, classes=len(classes))
         found += metrics.measure(label, truth, probabilities, classes, weights)
-        if label in NAMED:
-            c, predicted = classes.index(NAMED[label]), probabilities.argmax(axis=1)
+        if label in SKIN.named:
+            c, predicted = classes.index(SKIN.named[label]), probabilities.argmax(axis=1)
             numbers = (roc_auc_score(truth == c, probabilities[:, c]), recall_score(truth == c, predicted == c))
             numbers += (recall_score(truth != c, predicted != c), precision_score(truth == c, predicted == c))
             expected[label] = numbers

@@ -9,7 +9,7 @@ import pytest
 from conftest_search import make_study
 from e2e.tiny import TINY, run
 
-from dermsearch.data.case import NAMED
+from dermsearch.data.domain import SKIN
 from dermsearch.errors import UserError
 from dermsearch.evaluate import PROTOCOLS
 from dermsearch.results import load
@@ -103,7 +103,7 @@ def test_every_protocol_is_in_the_tables(judged: Any) -> None:
     for (_, protocol), rows in scores.groupby(["curriculum", "protocol"]):
         assert rows[rows.metric == "named_recall"].label.tolist() == ([] if protocol == "pairs" else ["mean"])
     named = scores[(scores.protocol == "linear") & (scores.curriculum == "moco_v2") & (scores.metric == "recall")]
-    named = named[[NAMED[label] == cls for label, cls in zip(named.label, named["class"], strict=True)]]
+    named = named[[SKIN.named[label] == cls for label, cls in zip(named.label, named["class"], strict=True)]]
     mean = scores[(scores.protocol == "linear") & (scores.curriculum == "moco_v2") & (scores.metric == "named_recall")]
     assert mean.value.item() == pytest.approx(named.value.mean())
 

@@ -10,7 +10,7 @@ import torch
 from gloo import Group
 
 from dermsearch import world
-from dermsearch.data.case import SEVEN_POINT
+from dermsearch.data.domain import SEVEN_POINT
 from dermsearch.errors import UserError
 from dermsearch.fit.heads import Heads, counts_of, mean_loss, own_randomness, train_heads
 from dermsearch.models.artifact import Part

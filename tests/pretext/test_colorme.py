@@ -8,8 +8,8 @@ import torch
 from pretext import tiny
 from torch import nn
 
+from dermsearch.data.domain import SKIN
 from dermsearch.data.store.case_store import CaseStore
-from dermsearch.data.views.pictures import STATISTICS
 from dermsearch.errors import UserError
 from dermsearch.models.decoder import Decoder, map_sizes
 from dermsearch.models.encoders import backbone
@@ -48,7 +48,7 @@ def test_painting_that_is_off_by_a_tenth():
 
 def test_one_falls_into_the_last_bin_and_edges_into_the_bin_they_open():
     assert histogram(constant(1.0, 0.0, 0.0)).tolist() == [[0, 0, 0, 0, 0.5, 0.5, 0, 0, 0, 0]]
-    for name, (mean, std) in STATISTICS.items():
+    for name, (mean, std) in SKIN.statistics.items():
         mean, std = (torch.tensor(s).view(3, 1, 1) for s in (mean, std))
         for level in range(256):  # as a task gets them: normalised, and brought back with the rounding of that
             image = torch.full((1, 3, 2, 2), level / 255)
@@ -124,7 +124,7 @@ class Watched:
 def test_loss_is_the_two_terms_of_the_picture_as_it_is(store):
     w = Watched(store, painting=3.0, colours=0.5)
     view = w.batch.view(w.task.view, "view")
-    mean, std = (torch.tensor(s).view(3, 1, 1) for s in STATISTICS["imagenet"])
+    mean, std = (torch.tensor(s).view(3, 1, 1) for s in SKIN.statistics["imagenet"])
     image = (view * std + mean).clamp(0, 1)
     assert image.max() > 0.8 and image.min() < 0.2
     whole = torch.stack([w.painted[:, 0], image[:, 1], w.painted[:, 1]], 1)
@@ -150,7 +150,7 @@ def test_backbone_sees_green_alone(store):
     plain, red_and_blue, green = (Watched(store, change) for change in (lambda p: p, other([0, 2]), other([1])))
     assert torch.equal(plain.input, red_and_blue.input) and not torch.equal(plain.input, green.input)
     assert plain.found.value != red_and_blue.found.value  # they are what is asked for
-    mean, std = (torch.tensor(s).view(3, 1, 1) for s in STATISTICS["imagenet"])
+    mean, std = (torch.tensor(s).view(3, 1, 1) for s in SKIN.statistics["imagenet"])
     grey = plain.input * std + mean
     torch.testing.assert_close(grey, grey[:, 1:2].expand_as(grey))
     torch.testing.assert_close(plain.input[:, 1], plain.batch.view(plain.task.view, "view")[:, 1])
@@ -158,7 +158,7 @@ def test_backbone_sees_green_alone(store):
 
 def test_statistics_are_those_of_the_pictures(store):
     """The picture that is painted does not depend on how it was normalised; nor, then, does its histogram."""
-    mean, std = STATISTICS["derm7pt"]
+    mean, std = SKIN.statistics["derm7pt"]
     one, two = Watched(store), Watched(store, lambda p: replace(p, mean=mean, std=std))
     green = [w.input[:, 1] * s + m for w, s, m in ((one, 0.224, 0.456), (two, std[1], mean[1]))]
     torch.testing.assert_close(*green, atol=1e-5, rtol=0)

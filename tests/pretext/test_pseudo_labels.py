@@ -14,7 +14,8 @@ from pretext import tiny
 from torch import nn
 
 from dermsearch import world
-from dermsearch.data.case import SEVEN_POINT, Case
+from dermsearch.data.case import Case
+from dermsearch.data.domain import SEVEN_POINT
 from dermsearch.data.prepare.build import write_store
 from dermsearch.data.store.case_store import CaseStore
 from dermsearch.data.store.pool import PairedPool

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
-from dermsearch.data.case import SEVEN_POINT, Case
+from dermsearch.data.case import Case
+from dermsearch.data.domain import SEVEN_POINT
 from dermsearch.data.drawn.lesion import EXTENT, Lesion, draw_lesion, quantise, ramp, smooth_noise
 from dermsearch.errors import UserError
 
@@ -89,11 +91,11 @@ LABELS, PATIENT, PERSON, METADATA, SKIN_TONE, LESION, DERM, CLINIC = range(
 )  # one stream of random numbers per purpose
 
 
-def synthetic(cases: int, size: int, seed: int) -> Iterator[Case]:
-    """Yields drawn cases, each with a dermoscopic and a clinical image `size` pixels wide."""
+def synthetic(cases: int, size: int | None, seed: int) -> Iterator[Case]:
+    """Yields drawn cases, each with a dermoscopic and a clinical image `size` pixels wide; None: without images."""
     if cases < 1:
         raise UserError(f"synthetic data needs at least 1 case, not {cases}.")
-    if not 32 <= size <= 512:
+    if size is not None and not 32 <= size <= 512:
         raise UserError(f"synthetic images are 32 to 512 pixels wide, not {size}.")
     if seed < 0:
         raise UserError(f"a seed is 0 or more, not {seed}.")
@@ -109,7 +111,7 @@ def walk_patients(cases: int, seed: int) -> Iterator[tuple[int, int, int]]:
         yield index, patient, first
 
 
-def draw_case(index: int, patient: int, first: int, size: int, seed: int) -> Case:
+def draw_case(index: int, patient: int, first: int, size: int | None, seed: int) -> Case:
     """One case; its patient's age, sex and skin come from the patient's first case."""
     labels = draw_labels(seed, index)
     person, skin_type = draw_person(seed, first)
@@ -121,22 +123,17 @@ def draw_case(index: int, patient: int, first: int, size: int, seed: int) -> Cas
         "skin_type": float(skin_type),
         "elevation": ELEVATIONS[relief],
     }
+    for name, share in MISSING.items():
+        if rng.random() < share:
+            metadata[name] = None
+    case = Case(f"C{index:05d}", f"L{index:05d}", f"P{patient:05d}", {}, labels, metadata)
+    if size is None:
+        return case
     skin = SKIN[skin_type - 1] / 255 + stream(seed, first, SKIN_TONE).normal(0, 0.015, 3)
     lesion = draw_lesion(labels, skin, 2 * size, stream(seed, index, LESION))
     derm, mask = photograph_derm(lesion, skin, size, stream(seed, index, DERM))
     clinic = photograph_clinic(lesion, skin, relief, size, stream(seed, index, CLINIC))
-    for name, share in MISSING.items():
-        if rng.random() < share:
-            metadata[name] = None
-    return Case(
-        case=f"C{index:05d}",
-        lesion=f"L{index:05d}",
-        patient=f"P{patient:05d}",
-        images={"derm": derm, "clinic": clinic},
-        labels=labels,
-        metadata=metadata,
-        mask=mask,
-    )
+    return replace(case, images={"derm": derm, "clinic": clinic}, mask=mask)
 
 
 def stream(seed: int, index: int, purpose: int) -> np.random.Generator:

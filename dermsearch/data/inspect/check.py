@@ -23,7 +23,7 @@ import pyarrow as pa
 
 from dermsearch.data.case import SPLITS
 from dermsearch.data.prepare.build import Ingredients, fingerprint
-from dermsearch.data.prepare.lookalikes import Images, lookalikes
+from dermsearch.data.prepare.lookalikes import StoreImages, lookalikes
 from dermsearch.data.store.card import LEAKS, WIDTH, plain, quarantined, size
 from dermsearch.data.store.case_store import CaseStore
 from dermsearch.data.store.columns import fit
@@ -225,7 +225,7 @@ def _shared(store: CaseStore, name: str) -> Answer:
 
 def _pictures(store: CaseStore) -> Answer:
     """Whether the same file or the same pixels stand in more than one split."""
-    images = Images.of(store)
+    images = StoreImages.of(store)
     shared: dict[str, list[list[int]]] = {
         what: _across(store, [(h, row) for h, row in zip(hashes, images.rows.tolist(), strict=True) if h != NONE])
         for what, hashes in (("file", images.files), ("picture", images.pixels))
@@ -263,7 +263,7 @@ def _splits(store: CaseStore) -> list[str]:
 
 def _lookalikes(store: CaseStore) -> Answer:
     """Pictures that are nearly the same, by the rule of `duplicates`, in different splits."""
-    images = Images.of(store)
+    images = StoreImages.of(store)
     split = np.array(_splits(store))[images.rows]
     pairs = []
     for a, b in combinations(SPLITS, 2):

@@ -8,7 +8,7 @@ import os
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -20,8 +20,8 @@ import pyarrow as pa
 from dermsearch.data.case import METADATA, SPLITS, Case, Column
 from dermsearch.data.prepare.divide import NOTE, divide, note, torn
 from dermsearch.data.prepare.duplicates import THUMB, identical, near_identical, perceptual_hash
-from dermsearch.data.prepare.shard import Entry, as_plane, head_file, write_shard
-from dermsearch.data.sources.base import Record
+from dermsearch.data.prepare.shard import CasePlanes, as_plane, head_file, write_shard
+from dermsearch.data.sources.base import CaseRecord
 from dermsearch.data.store.case_store import CaseStore
 from dermsearch.data.store.columns import fit
 from dermsearch.data.store.layout import (
@@ -47,7 +47,7 @@ SHARD_BYTES, SHARD_CASES = 24_000_000, 512  # what a kill can lose; memory for l
 class Ingredients:
     """All that a finished store is made of beside its shards."""
 
-    records: Sequence[Record]
+    records: Sequence[CaseRecord]
     classes: dict[str, tuple[str, ...]]
     modalities: tuple[str, ...]
     side: int
@@ -81,7 +81,7 @@ def read_head(store: Folder, head: int | str) -> pa.Table:
     return pa.ipc.open_file(pa.BufferReader(store.read(name))).read_all()
 
 
-def notes_of(heads: pa.Table, records: Sequence[Record]) -> list[dict[str, str]]:
+def notes_of(heads: pa.Table, records: Sequence[CaseRecord]) -> list[dict[str, str]]:
     """What was odd about images, as rows of the quarantine table."""
     rows = []
     for text, row in zip(heads["notes"].to_pylist(), heads["row"].to_pylist(), strict=True):
@@ -193,7 +193,7 @@ def _fixed(heads: pa.Table, name: str, width: int) -> np.ndarray:
 
 def index_columns(
     heads: pa.Table,
-    records: Sequence[Record],
+    records: Sequence[CaseRecord],
     given: Ingredients,
     has: dict[str, np.ndarray],
     groups: np.ndarray,
@@ -266,7 +266,7 @@ def write_store(
     folder: str | Path,
     cases: Iterable[Case],
     split: dict[str, str] | Split,
-    classes: dict[str, tuple[str, ...]],
+    classes: Mapping[str, tuple[str, ...]],
     settings: dict[str, Any],
     columns: Sequence[Column] = (),
 ) -> CaseStore:
@@ -281,7 +281,7 @@ def write_store(
     part.chmod(0o755)
     try:
         store, shards, side = Folder(part), 0, 0
-        records: list[Record] = []
+        records: list[CaseRecord] = []
         modalities: tuple[str, ...] = ()
         rest = iter(cases)
         while chunk := list(islice(rest, SHARD_CASES)):
@@ -289,10 +289,10 @@ def write_store(
             side = side or min(next(iter(chunk[0].images.values())).shape[:2])
             planes = (*modalities, MASK) if chunk[0].mask is not None else modalities
             write_shard(store, shards, [_entry(c, len(records) + i) for i, c in enumerate(chunk)], planes)
-            records += [_record(c, classes, named[c.case] if named is not None else None) for c in chunk]
+            records += [record_of(c, classes, named[c.case] if named is not None else None) for c in chunk]
             shards += 1
         heads, about = read_heads(store, shards)
-        given = Ingredients(records, classes, modalities, side, settings=settings, split=how, columns=columns)
+        given = Ingredients(records, dict(classes), modalities, side, settings=settings, split=how, columns=columns)
         manifest = finish(store, heads, about, given)
         try:
             os.rename(part, folder)
@@ -304,11 +304,12 @@ def write_store(
     return CaseStore(folder)
 
 
-def _entry(case: Case, row: int) -> Entry:
+def _entry(case: Case, row: int) -> CasePlanes:
     pixels = case.images if case.mask is None else {**case.images, MASK: case.mask}
-    return Entry(row, {name: as_plane(x, x.shape[:2]) for name, x in pixels.items()})
+    return CasePlanes(row, {name: as_plane(x, x.shape[:2]) for name, x in pixels.items()})
 
 
-def _record(case: Case, classes: dict[str, tuple[str, ...]], split: str | None) -> Record:
+def record_of(case: Case, classes: Mapping[str, tuple[str, ...]], split: str | None = None) -> CaseRecord:
+    """A case that is in memory as a release would tell of it."""
     labels = {n: classes[n][i] if (i := case.labels.get(n, -1)) >= 0 else None for n in classes}
-    return Record(case.case, {}, labels, case.lesion, case.patient, dict(case.metadata), split=split)
+    return CaseRecord(case.case, {}, labels, case.lesion, case.patient, dict(case.metadata), split=split)

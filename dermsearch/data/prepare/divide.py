@@ -9,20 +9,20 @@ import numpy as np
 import pyarrow as pa
 
 from dermsearch.data.case import SPLITS
-from dermsearch.data.sources.base import Record
+from dermsearch.data.sources.base import CaseRecord
 from dermsearch.data.store.splits import SHARES, By, Split, groups_of, split_by_group
 from dermsearch.errors import UserError
 
 NOTE = pa.schema([(name, pa.string()) for name in ("case", "image", "done", "reason", "where")])
 
 
-def note(record: Record, image: str, done: str, reason: str) -> dict[str, str]:
+def note(record: CaseRecord, image: str, done: str, reason: str) -> dict[str, str]:
     """A row of the quarantine table."""
     return {"case": record.case, "image": image, "done": done, "reason": reason, "where": record.where}
 
 
 def divide(
-    records: Sequence[Record], label: str | None, wanted: Split, links: list[tuple[int, int]]
+    records: Sequence[CaseRecord], label: str | None, wanted: Split, links: list[tuple[int, int]]
 ) -> tuple[np.ndarray, list[str], dict[str, Any]]:
     """The group and split of every case, stratified by a label, and how they came about."""
     patients, lesions = [r.patient for r in records], [r.lesion for r in records]
@@ -48,7 +48,7 @@ def divide(
     return groups, splits, about
 
 
-def unit_of(wanted: Split, records: Sequence[Record]) -> By:
+def unit_of(wanted: Split, records: Sequence[CaseRecord]) -> By:
     """What is dealt whole: what was asked for, if the release knows it, else the best that it knows."""
     known: dict[By, bool] = {
         "published": any(r.split for r in records),
@@ -68,7 +68,7 @@ def unit_of(wanted: Split, records: Sequence[Record]) -> By:
     return wanted.by or best
 
 
-def torn(records: Sequence[Record], groups: np.ndarray, splits: list[str]) -> list[dict[str, str]]:
+def torn(records: Sequence[CaseRecord], groups: np.ndarray, splits: list[str]) -> list[dict[str, str]]:
     """A note per patient or lesion that the published split has on both sides."""
     order = np.argsort(groups, kind="stable")
     notes = []

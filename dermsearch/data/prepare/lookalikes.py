@@ -14,7 +14,7 @@ from dermsearch.data.store.case_store import CaseStore
 
 
 @dataclass
-class Images:
+class StoreImages:
     """All images of a store, of every modality, in one list."""
 
     store: CaseStore
@@ -25,7 +25,7 @@ class Images:
     looks: np.ndarray
 
     @classmethod
-    def of(cls, store: CaseStore) -> Images:
+    def of(cls, store: CaseStore) -> StoreImages:
         """Those that are there; a left-out image keeps its hashes in the index, and is not."""
         rows = [np.flatnonzero(store.has(m)) for m in store.modalities]
         modality = np.repeat(store.modalities, [len(r) for r in rows])
@@ -37,10 +37,10 @@ class Images:
         looks = np.concatenate([c.to_numpy() for c in all_of("look")]).astype(np.uint64)
         return cls(store, modality, np.concatenate(rows), files, pixels, looks)
 
-    def take(self, which: np.ndarray) -> Images:
+    def take(self, which: np.ndarray) -> StoreImages:
         """Some of them."""
         files, pixels = [self.files[i] for i in which], [self.pixels[i] for i in which]
-        return Images(self.store, self.modality[which], self.rows[which], files, pixels, self.looks[which])
+        return StoreImages(self.store, self.modality[which], self.rows[which], files, pixels, self.looks[which])
 
     def name(self, i: int) -> str:
         """ham10000:ISIC_1 (derm)"""
@@ -52,7 +52,7 @@ class Images:
         return np.frombuffer(thumbnail(canvas[0]), np.uint8).astype(np.int16)
 
 
-def lookalikes(one: Images, two: Images) -> Iterator[tuple[int, int]]:
+def lookalikes(one: StoreImages, two: StoreImages) -> Iterator[tuple[int, int]]:
     """Pairs that are nearly the same picture: by their hashes, and then by thumbnails of those alone."""
     first, second = cache(one.thumb), cache(two.thumb)
     for i, j in close(one.looks, two.looks).tolist():

@@ -18,13 +18,14 @@ import numpy as np
 import pyarrow as pa
 
 from dermsearch.data.case import Column
+from dermsearch.data.domain import setting_of
 from dermsearch.data.prepare.build import ORIGIN, Ingredients, finish, read_heads, shard_cases
 from dermsearch.data.prepare.divide import note
 from dermsearch.data.prepare.duplicates import thumbnail
-from dermsearch.data.prepare.lookalikes import Images, lookalikes, name_of
+from dermsearch.data.prepare.lookalikes import StoreImages, lookalikes, name_of
 from dermsearch.data.prepare.progress import Silent, Watcher
-from dermsearch.data.prepare.shard import Entry, Plane, write_shard
-from dermsearch.data.sources.base import Record
+from dermsearch.data.prepare.shard import CasePlanes, Plane, write_shard
+from dermsearch.data.sources.base import CaseRecord
 from dermsearch.data.store.case_store import CaseStore
 from dermsearch.data.store.layout import MASK, NONE, digest, shard_file
 from dermsearch.data.store.splits import Split
@@ -75,6 +76,8 @@ def refuse(parts: list[CaseStore], others: list[CaseStore], out: Path) -> None:
                 raise UserError(
                     f"{a.folder} has {what} {one}, {b.folder} has {what} {two}; prepare {b.folder} again {hint}"
                 )
+        if a.domain_name != b.domain_name:
+            raise UserError(f"{a.folder} is of domain {a.domain_name}, {b.folder} of {b.domain_name}; mix one of them")
     for part in parts:
         if any(part.fingerprint == other.fingerprint for other in others):
             raise UserError(f"{part.folder}: is mixed and named in --without; it would be left out as a whole")
@@ -83,10 +86,10 @@ def refuse(parts: list[CaseStore], others: list[CaseStore], out: Path) -> None:
 def occurring(part: CaseStore, others: list[CaseStore]) -> dict[tuple[str, int], str]:
     """(modality, row) -> why not, for each image that is in another store too."""
     found: dict[tuple[str, int], str] = {}
-    mine = Images.of(part)
+    mine = StoreImages.of(part)
     keys = list(zip(mine.modality.tolist(), mine.rows.tolist(), strict=True))
     for other in others:
-        theirs = Images.of(other)
+        theirs = StoreImages.of(other)
         for reason, hashes, known in (
             ("is the same file as", mine.files, theirs.files),
             ("has the same pixels as", mine.pixels, theirs.pixels),
@@ -110,12 +113,12 @@ def _write(
 ) -> dict[str, Any]:
     modalities = tuple(dict.fromkeys(m for part in parts for m in part.modalities))
     planes = (*modalities, MASK) if any(part.about["masks"] for part in parts) else modalities
-    records: list[Record] = []
+    records: list[CaseRecord] = []
     notes: list[dict[str, str]] = []
     cases = (found for part, drop in zip(parts, dropped, strict=True) for found in _cases(part, drop, notes))
     shards = 0
     while chunk := list(islice(cases, shard_cases(parts[0].side, len(planes)))):
-        write_shard(folder, shards, [Entry(len(records) + i, p) for i, (_, p) in enumerate(chunk)], planes)
+        write_shard(folder, shards, [CasePlanes(len(records) + i, p) for i, (_, p) in enumerate(chunk)], planes)
         records += [record for record, _ in chunk]
         shards += 1
         watcher.advance(len(chunk))
@@ -128,6 +131,7 @@ def _write(
         "stores": [f"{name_of(part)} {part.fingerprint}" for part in parts],
         "without": [f"{name_of(other)} {other.fingerprint}" for other in others],
         "fit": fits[0] if fits else None,
+        **setting_of(parts[0].domain),
     }
     denied = {name: why for part in parts for name, why in part.denied.items()}
     about: dict[str, Any] = {"title": f"A mix of {', '.join(names)}, for pre-training", "denied": denied}
@@ -161,7 +165,7 @@ def agreed(parts: list[CaseStore], denied: Collection[str]) -> list[Column]:
 
 def _cases(
     store: CaseStore, drop: dict[tuple[str, int], str], notes: list[dict[str, str]]
-) -> Iterator[tuple[Record, dict[str, Plane]]]:
+) -> Iterator[tuple[CaseRecord, dict[str, Plane]]]:
     """A store's cases with the images that stay, shard by shard."""
     name = name_of(store)
     planes = (*store.modalities, *((MASK,) if store.about["masks"] else ()))
@@ -175,7 +179,7 @@ def _cases(
             opened, table = int(shards[row]), _shard(store, int(shards[row]))
         who = {key: f"{name}:{words[row]}" if words[row] else "" for key, words in ids.items()}
         images = {m: f"{who['case']} ({m})" for m in store.modalities if sizes[m][0][row]}
-        record = Record(
+        record = CaseRecord(
             who["case"],
             images,
             {ORIGIN: name},

@@ -16,15 +16,16 @@ from typing import Any
 
 from dermsearch.data.decode.dicom import needs_pydicom
 from dermsearch.data.decode.image import Form
+from dermsearch.data.domain import DOMAINS, Domain, setting_of
 from dermsearch.data.prepare.build import Ingredients, finish, notes_of, read_head, read_heads, shard_cases
 from dermsearch.data.prepare.divide import NOTE, unit_of
 from dermsearch.data.prepare.engines import Engine
 from dermsearch.data.prepare.progress import Watcher
 from dermsearch.data.prepare.shard import HEAD, head_file
-from dermsearch.data.sources.base import Columns, Release, Source, find_source
+from dermsearch.data.sources.base import SOURCES, Columns, Release, Source
 from dermsearch.data.store.layout import FORMAT, MANIFEST, MASK, SHARD, read_manifest
 from dermsearch.data.store.splits import Split
-from dermsearch.errors import UserError
+from dermsearch.errors import UserError, nearest
 from dermsearch.storage.files import PARTS, Folder
 
 PLAN = "preparing/plan.json"
@@ -49,7 +50,8 @@ class Order:
 
 def prepare(order: Order, engine: Engine, watcher: Watcher) -> dict[str, Any]:
     """Make the store; returns its manifest."""
-    source = find_source(order.source)
+    source: Source = SOURCES.find(order.source)
+    domain: Domain = DOMAINS.find(source.domain or order.columns.domain)
     release, store = Folder(order.release), Folder(order.store)
     for folder in (release, store):
         if folder.kind() == "file":
@@ -63,9 +65,12 @@ def prepare(order: Order, engine: Engine, watcher: Watcher) -> dict[str, Any]:
         needs_pydicom()
     published = unit_of(order.split, found.records) == "published"
     modalities = tuple(dict.fromkeys(m for r in found.records for m in r.images))
+    for modality in modalities:
+        if modality not in domain.modalities:
+            raise UserError(f"'{modality}' is no modality of {domain.name}; {nearest(modality, domain.modalities)}")
     planes = (*modalities, MASK) if any(r.mask for r in found.records) else modalities
     jobs = plan(order, release, found, planes)
-    settings = told(order)
+    settings = told(order, domain)
     if store.kind(MANIFEST) == "file":
         return already(store, order, settings)
     what = [{k: v for k, v in job.items() if k != "store"} for job in jobs]
@@ -95,15 +100,16 @@ def prepare(order: Order, engine: Engine, watcher: Watcher) -> dict[str, Any]:
     return finish(store, heads, shards, given)
 
 
-def told(order: Order) -> dict[str, Any]:
+def told(order: Order, domain: Domain) -> dict[str, Any]:
     """The settings that decide what is in a store; not where it or the release lies."""
     return {
         "source": order.source,
         **asdict(order.form),
         "encoded": order.encoded,
         "split": asdict(order.split),
-        "columns": asdict(order.columns),
+        "columns": {key: value for key, value in asdict(order.columns).items() if key != "domain"},
         "duplicates": order.duplicates,
+        **setting_of(domain),
     }
 
 

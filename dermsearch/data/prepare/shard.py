@@ -45,7 +45,7 @@ class Plane:
 
 
 @dataclass
-class Entry:
+class CasePlanes:
     """One case's planes, and what was odd about them: (image, what was done, why)."""
 
     row: int  # of the records
@@ -81,13 +81,13 @@ def in_groups(release: Folder, records: Iterable[dict[str, Any]]) -> Iterator[li
         yield group
 
 
-def read_entries(release: Folder, group: list[Read], form: Form, encoded: bool) -> list[Entry]:
+def read_entries(release: Folder, group: list[Read], form: Form, encoded: bool) -> list[CasePlanes]:
     """Records' images, each decoded or noted with the reason why not.
 
     One step for all of them, then the next: a processor runs through one decoder many times faster than through all
     of them in turn, by a third of the time altogether.
     """
-    entries = [Entry(record["row"]) for record, _ in group]
+    entries = [CasePlanes(record["row"]) for record, _ in group]
     images = [(e, *image) for e, (record, _) in zip(entries, group, strict=True) for image in record["images"].items()]
     files = [file for _, files in group for file in files]
     pictures = each(decode, files, [name for _, _, name in images], repeat(form))
@@ -147,7 +147,7 @@ def as_plane(pixels: np.ndarray, original: tuple[int, int], file: bytes = NONE, 
     return Plane(data, pixels.shape[:2], original, file, NO_THUMB if mask else thumbnail(pixels))
 
 
-def write_shard(store: Folder, number: int, entries: Iterable[Entry], planes: Iterable[str]) -> None:
+def write_shard(store: Folder, number: int, entries: Iterable[CasePlanes], planes: Iterable[str]) -> None:
     """The shard's images, then its head."""
     entries = list(entries)
     images: dict[str, pa.Array] = {}

@@ -8,7 +8,6 @@ a release that is not what it should be is a `UserError` that names the file and
 from __future__ import annotations
 
 import csv
-import importlib
 import io
 import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -16,6 +15,7 @@ from dataclasses import dataclass, field
 
 from dermsearch.data.case import METADATA, Column
 from dermsearch.errors import UserError, nearest
+from dermsearch.registry import Registry
 from dermsearch.storage.files import Folder
 
 IMAGES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".dcm", ".dicom")
@@ -32,7 +32,7 @@ SPLIT_WORDS = {
 
 
 @dataclass
-class Record:
+class CaseRecord:
     """A case as a release tells of it. Empty `lesion` or `patient`: the release does not say."""
 
     case: str
@@ -62,7 +62,7 @@ class Problem:
 class Release:
     """All that a release's tables say."""
 
-    records: list[Record]
+    records: list[CaseRecord]
     classes: dict[str, tuple[str, ...]]  # label -> its classes, in the order of heads and tables
     problems: list[Problem] = field(default_factory=list)
     columns: tuple[Column, ...] = ()  # metadata that may be inputs, where the tables decide
@@ -83,6 +83,7 @@ class Columns:
     modality: str = "derm"
     fold: int = 0  # of a release that has several published splits
     table: str | None = None  # the table's file (`csv`); None: the only .csv there
+    domain: str = "skin"  # what the images are of
 
 
 @dataclass(frozen=True)
@@ -109,30 +110,19 @@ class Source:
     expected: Expected = Expected()
     notes: tuple[str, ...] = ()  # what a user should know of it, a sentence each
     columns: tuple[Column, ...] = ()  # the metadata that may be inputs; all else is kept, to be looked at
+    domain: str | None = "skin"  # what the images are of; None: what the user says
     denied: Mapping[str, str] = field(default_factory=dict)  # metadata that never may, and why: "it follows ..."
 
 
-SOURCES = (
-    "derm7pt",
-    "ham10000",
-    "isic2019",
-    "isic2020",
-    "pad_ufes_20",
-    "fitzpatrick17k",
-    "ph2",
-    "mednode",
-    "sd198",
-    "siim_covid",
-    "folder",
-    "csv",
+SHIPPED = (
+    *("derm7pt", "ham10000", "isic2019", "isic2020", "pad_ufes_20", "fitzpatrick17k", "ph2", "mednode", "sd198"),
+    *("siim_covid", "folder", "csv"),
 )
-
-
-def find_source(name: str) -> Source:
-    """The source of that name."""
-    if name not in SOURCES:
-        raise UserError(f"'{name}' is not a data set that dermsearch knows; {nearest(name, SOURCES)}")
-    return importlib.import_module(f"dermsearch.data.sources.{name}").SOURCE
+SOURCES = Registry(
+    "data set that dermsearch knows",
+    "dermsearch.sources",
+    {name: f"dermsearch.data.sources.{name}:SOURCE" for name in SHIPPED},
+)
 
 
 def shared(*names: str) -> tuple[Column, ...]:
@@ -149,12 +139,12 @@ class Collector:
 
     def __init__(self, words: Mapping[str, Mapping[str, str]]) -> None:
         self.words = words
-        self.records: list[Record] = []
+        self.records: list[CaseRecord] = []
         self.problems: list[Problem] = []
         self._first: dict[str, str] = {}  # case -> where it was met first
         self._any_case = {label: {w.lower(): c for w, c in known.items()} for label, known in words.items()}
 
-    def add(self, record: Record) -> None:
+    def add(self, record: CaseRecord) -> None:
         """Keep a record, without the modalities that have no file (""), or the reason why it is left out."""
         reason = wrong_id(record.case) or self._wrong(record)
         if reason:
@@ -187,7 +177,7 @@ class Collector:
         known = word(text or "")
         return None if known is None else self.words[label].get(known) or self._any_case[label].get(known.lower())
 
-    def _wrong(self, record: Record) -> str | None:
+    def _wrong(self, record: CaseRecord) -> str | None:
         if record.case in self._first:
             return f"this case is already in {self._first[record.case]}"
         paths = [path for path in (*record.images.values(), record.mask) if path]
@@ -327,7 +317,7 @@ def hidden(path: str) -> bool:
     return any(part.startswith(".") or part == "__MACOSX" for part in path.split("/"))
 
 
-class Images:
+class ImageFiles:
     """The image files of a release, listed once and found without regard to case, by path or by bare name."""
 
     def __init__(self, folder: Folder, *under: str) -> None:

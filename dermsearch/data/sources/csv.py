@@ -14,14 +14,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from dermsearch.data.case import METADATA, MODALITIES, Column, Kind, Level
+from dermsearch.data.case import METADATA, Column, Kind, Level
 from dermsearch.data.sources.base import (
     SPLIT_WORDS,
+    CaseRecord,
     Collector,
     Columns,
-    Images,
+    ImageFiles,
     Problem,
-    Record,
     Release,
     Source,
     check_header,
@@ -49,7 +49,7 @@ def read(folder: Folder, columns: Columns) -> Release:
     collector = Collector({label: classes([row[label] for _, row in rows]) for label in columns.labels})
     collector.problems += damaged
     numeric = {c for c in levels if all(number(v) is not None for _, row in rows if (v := word(row[c])))}
-    images = Images(folder)
+    images = ImageFiles(folder)
 
     def file(row: dict[str, str], column: str | None) -> str:
         path = (word(row[column]) if column else None) or ""
@@ -63,7 +63,7 @@ def read(folder: Folder, columns: Columns) -> Release:
             collector.problem(case, where, f"'{split}' is no split; {nearest(split.lower(), SPLIT_WORDS)}")
             continue
         collector.add(
-            Record(
+            CaseRecord(
                 case=case,
                 images=paths,
                 labels={label: row[label] for label in columns.labels},
@@ -102,7 +102,7 @@ def only_table(folder: Folder) -> str:
 
 
 def check_columns(folder: Folder, table: str, columns: Columns) -> str:
-    """What separates the table's columns. A command that names no image, or a modality that is none, is a mistake."""
+    """What separates the table's columns. A command that names no image is a mistake."""
     header = next(iter(folder.text(table).splitlines()), "")
     delimiter = max(",;\t|", key=header.count)
     names = [name.strip().strip('"') for name in header.split(delimiter)]
@@ -112,9 +112,6 @@ def check_columns(folder: Folder, table: str, columns: Columns) -> str:
             f"{folder.where}: say which column of {table} names the images, for example --image derm=COLUMN; "
             f"its columns are {', '.join(shown(name, 100) for name in names)}"
         )
-    for modality in columns.images:
-        if modality not in MODALITIES:
-            raise UserError(f"--image {modality}=...: '{modality}' is no modality; {nearest(modality, MODALITIES)}")
     return delimiter
 
 
@@ -140,5 +137,6 @@ SOURCE = Source(
     citation="",
     home="",
     read=read,
+    domain=None,
     notes=("Name the column of patients if there is one: without it, images of one patient may be in several splits.",),
 )

@@ -10,12 +10,12 @@ Infrequent words are grouped into 24 classes as the authors group them. The id o
 from __future__ import annotations
 
 from dermsearch.data.sources.base import (
+    CaseRecord,
     Collector,
     Columns,
     Expected,
-    Images,
+    ImageFiles,
     Problem,
-    Record,
     Release,
     Source,
     locate,
@@ -86,7 +86,7 @@ KEPT = ("level_of_diagnostic_difficulty", "management", "case_id", "notes")
 def read(folder: Folder, columns: Columns) -> Release:
     """Every row of meta.csv that exactly one of the index files names."""
     top, table = locate(folder, ["meta/meta.csv"], ["release_v0"])
-    images = Images(folder, f"{top}images")
+    images = ImageFiles(folder, f"{top}images")
     collector = Collector(WORDS)
     named = published(folder, top, collector)
     needs = ["case_num", "derm", "clinic", *WORDS]
@@ -101,7 +101,7 @@ def read(folder: Folder, columns: Columns) -> Release:
             collector.problem(row["case_num"], where, f"row {index} (from 0) {said}")
             continue
         collector.add(
-            Record(
+            CaseRecord(
                 case=row["case_num"],
                 images={m: images.path(f"{top}images/{row[m]}") if row[m] else "" for m in ("derm", "clinic")},
                 labels={label: row[label] for label in WORDS},

@@ -9,12 +9,12 @@ The id of a case is its `md5hash`. Three labels: `diagnosis` (the three-way part
 from __future__ import annotations
 
 from dermsearch.data.sources.base import (
+    CaseRecord,
     Collector,
     Columns,
     Expected,
-    Images,
+    ImageFiles,
     Problem,
-    Record,
     Release,
     Source,
     locate,
@@ -43,7 +43,7 @@ LABELS = {"diagnosis": "three_partition_label", "nine_partition": "nine_partitio
 def read(folder: Folder, columns: Columns) -> Release:
     """Every row of the table whose image is there; the conditions are those that occur in the table."""
     top, table = locate(folder, ["fitzpatrick17k.csv"], ["fitzpatrick17k"])
-    images = Images(folder, top.rstrip("/"))
+    images = ImageFiles(folder, top.rstrip("/"))
     needs = ["md5hash", "fitzpatrick_scale", "fitzpatrick_centaur", "qc", *LABELS.values()]
     words = {"diagnosis": {name: name for name in THREE}, "nine_partition": {name: name for name in NINE}}
     damaged: list[Problem] = []
@@ -53,7 +53,7 @@ def read(folder: Folder, columns: Columns) -> Release:
     collector.problems += damaged
     for where, row in rows:
         collector.add(
-            Record(
+            CaseRecord(
                 case=row["md5hash"],
                 images={"clinic": images.stem(row["md5hash"]) or ""},
                 labels={label: row[column] for label, column in LABELS.items()},

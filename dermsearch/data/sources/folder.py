@@ -10,19 +10,18 @@ over; a file of another kind in a class folder is listed as a problem, as it may
 
 from __future__ import annotations
 
-from dermsearch.data.case import MODALITIES
 from dermsearch.data.sources.base import (
     IMAGES,
     SPLIT_WORDS,
+    CaseRecord,
     Collector,
     Columns,
-    Record,
     Release,
     Source,
     hidden,
     path_id,
 )
-from dermsearch.errors import UserError, nearest
+from dermsearch.errors import UserError
 from dermsearch.storage.files import Folder
 
 PASSED_OVER = (".txt", ".md", ".csv", ".tsv", ".json", ".xml", ".yaml", ".yml", ".html", ".pdf", ".xlsx", ".db", ".ini")
@@ -30,8 +29,6 @@ PASSED_OVER = (".txt", ".md", ".csv", ".tsv", ".json", ".xml", ".yaml", ".yml", 
 
 def read(folder: Folder, columns: Columns) -> Release:
     """Every image below the folder."""
-    if columns.modality not in MODALITIES:
-        raise UserError(f"'{columns.modality}' is no modality; {nearest(columns.modality, MODALITIES)}")
     if folder.kind() != "folder":
         raise UserError(f"there is no folder '{folder.where}'")
     names = [name for name in folder.names() if not hidden(name) and not name.lower().endswith(PASSED_OVER)]
@@ -53,7 +50,7 @@ def read(folder: Folder, columns: Columns) -> Release:
             collector.problem(path_id(name), name, "is no image of a kind that is read")
             continue
         collector.add(
-            Record(
+            CaseRecord(
                 case=path_id(name),
                 images={columns.modality: name},
                 labels={"diagnosis": parts[depth] if len(parts) > depth + 1 else None} if classes else {},
@@ -71,6 +68,7 @@ SOURCE = Source(
     citation="",
     home="",
     read=read,
+    domain=None,
     notes=(
         "Neither patients nor lesions are known: if one has several images, use `csv`, which can name them.",
         "A class folder named unknown, none or na holds images without a label.",

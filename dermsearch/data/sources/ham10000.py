@@ -10,11 +10,11 @@ Several images may show one lesion (`lesion_id`). The id of a case is its `image
 from __future__ import annotations
 
 from dermsearch.data.sources.base import (
+    CaseRecord,
     Collector,
     Columns,
     Expected,
-    Images,
-    Record,
+    ImageFiles,
     Release,
     Source,
     locate,
@@ -40,11 +40,11 @@ FOLDERS = (
 def read(folder: Folder, columns: Columns) -> Release:
     """Every image of the metadata table."""
     top, table = locate(folder, ["HAM10000_metadata.csv", "HAM10000_metadata"], ["ham10000", "HAM10000"])
-    images = Images(folder, *(top + name for name in FOLDERS))
+    images = ImageFiles(folder, *(top + name for name in FOLDERS))
     collector = Collector({"diagnosis": {name: name for name in COUNTS}})
     for where, row in read_table(folder, table, NEEDS, collector.problems):
         collector.add(
-            Record(
+            CaseRecord(
                 case=row["image_id"],
                 images={"derm": images.stem(row["image_id"]) or ""},
                 labels={"diagnosis": row["dx"]},

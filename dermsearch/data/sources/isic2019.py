@@ -10,11 +10,11 @@ The id of a case is its `image`. The column UNK, which is for the challenge's te
 from __future__ import annotations
 
 from dermsearch.data.sources.base import (
+    CaseRecord,
     Collector,
     Columns,
     Expected,
-    Images,
-    Record,
+    ImageFiles,
     Release,
     Source,
     locate,
@@ -35,7 +35,7 @@ SHRUNK = "_downsampled"
 def read(folder: Folder, columns: Columns) -> Release:
     """Every image of the ground truth, with what the metadata table says of it."""
     top, table = locate(folder, [TABLE], ["ISIC_2019", "ISIC2019", "isic2019"])
-    images = Images(folder, f"{top}ISIC_2019_Training_Input", f"{top}images")
+    images = ImageFiles(folder, f"{top}ISIC_2019_Training_Input", f"{top}images")
     collector = Collector({"diagnosis": {name: name for name in COUNTS}})
     about = metadata(folder, top + ABOUT, collector)
     for where, row in read_table(folder, table, ["image", *MARKS], collector.problems):
@@ -47,7 +47,7 @@ def read(folder: Folder, columns: Columns) -> Release:
         # Copies of the release differ in whether a file keeps the suffix that its row has, and the other way round.
         file = images.stem(image) or images.stem(image + SHRUNK) or images.stem(image.removesuffix(SHRUNK))
         collector.add(
-            Record(
+            CaseRecord(
                 case=image,
                 images={"derm": file or ""},
                 labels={"diagnosis": diagnosis},

@@ -12,11 +12,11 @@ unknown for most benign images.
 from __future__ import annotations
 
 from dermsearch.data.sources.base import (
+    CaseRecord,
     Collector,
     Columns,
     Expected,
-    Images,
-    Record,
+    ImageFiles,
     Release,
     Source,
     locate,
@@ -51,12 +51,12 @@ def read(folder: Folder, columns: Columns) -> Release:
     """Every image of the ground truth."""
     names = ["ISIC_2020_Training_GroundTruth.csv", "train.csv"]
     top, table = locate(folder, names, ["ISIC_2020", "ISIC2020", "isic2020"])
-    images = Images(folder, *(top + name for name in FOLDERS))
+    images = ImageFiles(folder, *(top + name for name in FOLDERS))
     collector = Collector(WORDS)
     lesions = duplicates(folder, top + DUPLICATES, collector)
     for where, row in read_table(folder, table, NEEDS, collector.problems):
         collector.add(
-            Record(
+            CaseRecord(
                 case=row["image_name"],
                 images={"derm": images.stem(row["image_name"]) or ""},
                 labels={"diagnosis": row["target"], "condition": row["diagnosis"]},

@@ -9,11 +9,11 @@ The id of a case is its folder and its file's name, for example melanoma_1128640
 from __future__ import annotations
 
 from dermsearch.data.sources.base import (
+    CaseRecord,
     Collector,
     Columns,
     Expected,
-    Images,
-    Record,
+    ImageFiles,
     Release,
     Source,
     locate,
@@ -29,9 +29,9 @@ def read(folder: Folder, columns: Columns) -> Release:
     collector = Collector({"diagnosis": {name: name for name in COUNTS}})
     for name in COUNTS:
         _, place = locate(folder, [name], ["complete_mednode_dataset"])
-        for path in Images(folder, place).names:
+        for path in ImageFiles(folder, place).names:
             labels: dict[str, str | None] = {"diagnosis": name}
-            collector.add(Record(case=f"{name}_{stem(path)}", images={"clinic": path}, labels=labels, where=path))
+            collector.add(CaseRecord(case=f"{name}_{stem(path)}", images={"clinic": path}, labels=labels, where=path))
     return collector.release()
 
 

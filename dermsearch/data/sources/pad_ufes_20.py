@@ -13,11 +13,11 @@ from __future__ import annotations
 
 from dermsearch.data.case import columns
 from dermsearch.data.sources.base import (
+    CaseRecord,
     Collector,
     Columns,
     Expected,
-    Images,
-    Record,
+    ImageFiles,
     Release,
     Source,
     locate,
@@ -48,13 +48,13 @@ NEEDS = (
 def read(folder: Folder, columns: Columns) -> Release:
     """Every image of the metadata table."""
     top, table = locate(folder, ["metadata.csv"], ["PAD-UFES-20", "pad_ufes_20"])
-    images = Images(folder, f"{top}images", *(f"{top}imgs_part_{part}" for part in (1, 2, 3)))
+    images = ImageFiles(folder, f"{top}images", *(f"{top}imgs_part_{part}" for part in (1, 2, 3)))
     collector = Collector({"diagnosis": {name: name for name in COUNTS}})
     for where, row in read_table(folder, table, NEEDS, collector.problems):
         case = row["img_id"].removesuffix(".png")
         patient, lesion = word(row["patient_id"]) or "", word(row["lesion_id"]) or ""
         collector.add(
-            Record(
+            CaseRecord(
                 case=case,
                 images={"clinic": images.stem(case) or ""},
                 labels={"diagnosis": row["diagnostic"]},

@@ -15,11 +15,11 @@ import re
 from collections.abc import Iterator
 
 from dermsearch.data.sources.base import (
+    CaseRecord,
     Collector,
     Columns,
     Expected,
-    Images,
-    Record,
+    ImageFiles,
     Release,
     Source,
     check_header,
@@ -37,7 +37,7 @@ NAMED = {"name": "image name"}  # the text file's word, the sheet's
 def read(folder: Folder, columns: Columns) -> Release:
     """Every image of the sheet, or of the text file where there is no sheet."""
     top, table = locate(folder, [SHEET, TEXT], ["PH2Dataset"])
-    images = Images(folder, top.rstrip("/"))
+    images = ImageFiles(folder, top.rstrip("/"))
     collector = Collector({"diagnosis": {name: name for name in CLASSES}})
     for where, row in sheet(folder, table) if table.endswith(SHEET) else text(folder, table, collector):
         case = row.pop("image name")
@@ -48,7 +48,7 @@ def read(folder: Folder, columns: Columns) -> Release:
             diagnosis = dict(zip("012", CLASSES, strict=True)).get(code, code)
         if diagnosis is not None:
             collector.add(
-                Record(
+                CaseRecord(
                     case=case,
                     images={"derm": images.stem(case) or ""},
                     labels={"diagnosis": diagnosis},

@@ -13,12 +13,12 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from dermsearch.data.sources.base import (
+    CaseRecord,
     Collector,
     Columns,
     Expected,
-    Images,
+    ImageFiles,
     Problem,
-    Record,
     Release,
     Source,
     inside,
@@ -31,7 +31,7 @@ from dermsearch.storage.files import Folder
 FILES = {"train": "train_{}.txt", "test": "val_{}.txt"}
 
 
-class Line(NamedTuple):
+class Photo(NamedTuple):
     """What a file of the split says of an image."""
 
     path: str
@@ -43,13 +43,13 @@ class Line(NamedTuple):
 def read(folder: Folder, columns: Columns) -> Release:
     """Every image of one published fold, or of the class folders where no split is published."""
     top, _ = locate(folder, ["images"], ["SD-198", "sd-198", "SD-260", "sd-260"])
-    images = Images(folder, f"{top}images")
+    images = ImageFiles(folder, f"{top}images")
     if folder.kind(f"{top}8_2_split") == "none":
         return class_folders(images, f"{top}images/")
     return fold(folder, top, columns.fold, images)
 
 
-def fold(folder: Folder, top: str, number: int, images: Images) -> Release:
+def fold(folder: Folder, top: str, number: int, images: ImageFiles) -> Release:
     """The images that exactly one of the fold's two files names."""
     unread: list[Problem] = []
     files = {split: file.format(number) for split, file in FILES.items()}
@@ -69,7 +69,7 @@ def fold(folder: Folder, top: str, number: int, images: Images) -> Release:
             collector.problem(path_id(line.path), line.where, f"class {line.label} is {name} in a line before")
         else:
             collector.add(
-                Record(
+                CaseRecord(
                     case=path_id(line.path),
                     images={"clinic": images.path(f"{top}images/{line.path}")},
                     labels={"diagnosis": name},
@@ -85,7 +85,7 @@ def fold(folder: Folder, top: str, number: int, images: Images) -> Release:
     return collector.release()
 
 
-def read_lines(folder: Folder, top: str, file: str, split: str, unread: list[Problem]) -> list[Line]:
+def read_lines(folder: Folder, top: str, file: str, split: str, unread: list[Problem]) -> list[Photo]:
     """The lines `path label` of one file; a path may have spaces."""
     if folder.kind(f"{top}8_2_split/{file}") == "none":
         there = [n.rsplit("/", 1)[-1] for n in folder.names(f"{top}8_2_split")]
@@ -94,21 +94,21 @@ def read_lines(folder: Folder, top: str, file: str, split: str, unread: list[Pro
     for n, text in enumerate(folder.text(f"{top}8_2_split/{file}").splitlines(), 1):
         path, _, label = text.strip().rpartition(" ")
         if path and inside(path) and label.isascii() and label.isdigit():
-            found.append(Line(path.strip(), int(label[:9]), split, f"8_2_split/{file}, line {n}"))
+            found.append(Photo(path.strip(), int(label[:9]), split, f"8_2_split/{file}, line {n}"))
         elif text.strip():
             reason = "is no path inside images/ and number of a class"
             unread.append(Problem(path_id(text.strip()), f"8_2_split/{file}, line {n}", reason))
     return found
 
 
-def class_folders(images: Images, start: str) -> Release:
+def class_folders(images: ImageFiles, start: str) -> Release:
     """Every image; one outside the class folders has no class."""
     names = [path.removeprefix(start) for path in images.names]
     classes = sorted({name.split("/")[0] for name in names if "/" in name})
     collector = Collector({"diagnosis": {name: name for name in classes}})
     for path, name in zip(images.names, names, strict=True):
         labels: dict[str, str | None] = {"diagnosis": name.split("/")[0] if "/" in name else None}
-        collector.add(Record(case=path_id(name), images={"clinic": path}, labels=labels, where=path))
+        collector.add(CaseRecord(case=path_id(name), images={"clinic": path}, labels=labels, where=path))
     return collector.release()
 
 

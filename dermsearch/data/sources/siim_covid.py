@@ -11,11 +11,11 @@ of the image table are not read.
 from __future__ import annotations
 
 from dermsearch.data.sources.base import (
+    CaseRecord,
     Collector,
     Columns,
     Expected,
-    Images,
-    Record,
+    ImageFiles,
     Release,
     Source,
     locate,
@@ -35,7 +35,7 @@ STUDIES, IMAGES = "train_study_level.csv", "train_image_level.csv"
 def read(folder: Folder, columns: Columns) -> Release:
     """Every image whose study has one class."""
     top, table = locate(folder, [IMAGES], ["siim-covid19-detection"])
-    images = Images(folder, f"{top}train")
+    images = ImageFiles(folder, f"{top}train")
     collector = Collector({"diagnosis": CLASSES})
     studies: dict[str, str | None] = {}
     for where, row in read_table(folder, top + STUDIES, ["id", *CLASSES], collector.problems):
@@ -51,7 +51,7 @@ def read(folder: Folder, columns: Columns) -> Release:
             collector.problem(case, where, f"its study '{study}' has no usable row in {STUDIES}")
             continue
         collector.add(
-            Record(
+            CaseRecord(
                 case=case,
                 images={"xray": images.stem(case) or ""},
                 labels={"diagnosis": diagnosis},

@@ -16,6 +16,7 @@ import pyarrow as pa
 from PIL import Image
 
 from dermsearch.data.case import SPLITS, Column
+from dermsearch.data.domain import DOMAINS, SKIN, Domain
 from dermsearch.data.store.columns import Table, encode
 from dermsearch.data.store.few import low_label
 from dermsearch.data.store.layout import INDEX, MANIFEST, MASK, read_manifest, shard_file
@@ -40,6 +41,7 @@ class CaseStore:
             raise UserError(f"{folder}: {INDEX} is missing or damaged; make the store again") from None
         self.fingerprint: str = self.about["fingerprint"]
         self.settings: dict[str, Any] = self.about["settings"]
+        self.domain_name: str = self.settings.get("domain", SKIN.name)
         self.side: int = self.about["side"]  # the short side of its images
         self.encoded: bool = self.about["encoded"]
         self.split_by: str = self.about["split"]["by"]  # published, patient, lesion or image
@@ -55,6 +57,15 @@ class CaseStore:
 
     def __len__(self) -> int:
         return self.index.num_rows
+
+    @property
+    def domain(self) -> Domain:
+        """What its images are of; UserError where the package that brings it is not installed."""
+        try:
+            domain: Domain = DOMAINS.find(self.domain_name)
+        except UserError as error:
+            raise UserError(f"{self.folder}: {error}") from None
+        return domain
 
     def column(self, name: str) -> np.ndarray:
         """A column of numbers of the index, which has one chunk and no gaps."""

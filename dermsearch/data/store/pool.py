@@ -10,7 +10,7 @@ import torch
 
 from dermsearch.data.store.case_store import CaseStore
 from dermsearch.data.store.columns import Table
-from dermsearch.data.views.pictures import STATISTICS, Pictures
+from dermsearch.data.views.pictures import Pictures
 from dermsearch.errors import UserError
 
 
@@ -27,7 +27,8 @@ def pictures(store: CaseStore, modality: str, rows: np.ndarray, look: Look, devi
     """Images of a store on the device, as views are made from them."""
     canvas, frame = store.pictures(modality, rows)
     pixels = torch.from_numpy(canvas).to(device).permute(0, 3, 1, 2)
-    found = Pictures(pixels, None if frame is None else torch.from_numpy(frame), *STATISTICS[look.statistics])
+    mean, deviation = store.domain.statistics[look.statistics]
+    found = Pictures(pixels, None if frame is None else torch.from_numpy(frame), mean, deviation)
     return found.cut(look.border) if look.border else found
 
 

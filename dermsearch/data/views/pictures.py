@@ -8,10 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-STATISTICS = {  # mean and standard deviation of red, green and blue in [0, 1]
-    "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
-    "derm7pt": ((0.7833, 0.6712, 0.6026), (0.2139, 0.2472, 0.2571)),
-}
+from dermsearch.data.domain import IMAGENET
 
 
 @dataclass(frozen=True)
@@ -20,8 +17,8 @@ class Pictures:
 
     pixels: Tensor  # uint8 (n, 3, H, W) on the device; fastest with the colours of a pixel side by side in memory
     frame: Tensor | None = None  # int64 (n, 4) on the CPU: top, left, height, width in the canvas; None: all of it
-    mean: tuple[float, float, float] = STATISTICS["imagenet"][0]
-    std: tuple[float, float, float] = STATISTICS["imagenet"][1]
+    mean: tuple[float, float, float] = IMAGENET[0]
+    std: tuple[float, float, float] = IMAGENET[1]
 
     def __len__(self) -> int:
         return len(self.pixels)

@@ -12,7 +12,8 @@ from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 from torch.nn.functional import cross_entropy
 
-from dermsearch.data.case import METADATA, SEVEN_POINT, Case
+from dermsearch.data.case import METADATA, Case
+from dermsearch.data.domain import SEVEN_POINT
 from dermsearch.data.drawn.skin import draw_labels, synthetic, walk_patients
 from dermsearch.errors import UserError
 

@@ -12,8 +12,8 @@ import pytest
 from dermsearch.data.inspect.check import FAILED, OK, WARNING, check
 from dermsearch.data.prepare.build import Ingredients, finish, read_heads
 from dermsearch.data.prepare.divide import note
-from dermsearch.data.prepare.shard import Entry, as_plane, write_shard
-from dermsearch.data.sources.base import Expected, Record
+from dermsearch.data.prepare.shard import CasePlanes, as_plane, write_shard
+from dermsearch.data.sources.base import CaseRecord, Expected
 from dermsearch.data.store.case_store import CaseStore
 from dermsearch.data.store.layout import CARD, INDEX, MANIFEST, QUARANTINE, of_itself
 from dermsearch.data.store.splits import Split
@@ -28,7 +28,7 @@ def noise(seed: int, side: int = 16) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, (side, side + 4, 3), np.uint8)
 
 
-def rows(n: int = 24, start: int = 0, side: int = 16) -> list[tuple[Record, Pixels]]:
+def rows(n: int = 24, start: int = 0, side: int = 16) -> list[tuple[CaseRecord, Pixels]]:
     """Cases in a split that is sound: two of a lesion, both in one split, and both classes in each."""
     found = []
     for i in range(n):
@@ -38,11 +38,11 @@ def rows(n: int = 24, start: int = 0, side: int = 16) -> list[tuple[Record, Pixe
         images = {"derm": f"c{start + i}.jpg"}
         labels: dict[str, str | None] = {"diagnosis": CLASSES["diagnosis"][i % 2]}
         pixels = {"derm": noise(start + i, side)}
-        found.append((Record(images=images, labels=labels, split=split, metadata={"age": float(i)}, **who), pixels))
+        found.append((CaseRecord(images=images, labels=labels, split=split, metadata={"age": float(i)}, **who), pixels))
     return found
 
 
-def make(folder: Path, cases: list[tuple[Record, Pixels]], shard: int = 8, **other: Any) -> Path:
+def make(folder: Path, cases: list[tuple[CaseRecord, Pixels]], shard: int = 8, **other: Any) -> Path:
     """A store with shards of eight cases; the file of an image is its name."""
     store = Folder(folder)
     encoded, side = other.get("encoded", False), min(next(iter(cases[0][1].values())).shape[:2])
@@ -53,7 +53,7 @@ def make(folder: Path, cases: list[tuple[Record, Pixels]], shard: int = 8, **oth
             planes = {
                 m: as_plane(x, (60, 80), record.images[m].encode().ljust(16, b"."), encoded) for m, x in pixels.items()
             }
-            entries.append(Entry(row, planes))
+            entries.append(CasePlanes(row, planes))
         write_shard(store, start // shard, entries, modalities)
     heads, shards = read_heads(store, -(-len(cases) // shard))
     given = Ingredients([r for r, _ in cases], CLASSES, modalities, side, settings={"source": "test", "fit": "keep"})
@@ -69,7 +69,7 @@ def found(folder: Path) -> dict[str, tuple[str, str]]:
     return {question: (mark, answer) for mark, question, answer in report.found}
 
 
-def changed(where: int, **what: Any) -> list[tuple[Record, Pixels]]:
+def changed(where: int, **what: Any) -> list[tuple[CaseRecord, Pixels]]:
     cases = rows()
     cases[where] = (replace(cases[where][0], **what), cases[where][1])
     return cases
@@ -234,7 +234,7 @@ def test_published_counts(tmp_path):
 
 
 def test_counts_that_the_quarantine_table_explains(tmp_path):
-    left_out = [note(Record(f"c{i}", {}), "", "left out", "is truncated") for i in (24, 25)]
+    left_out = [note(CaseRecord(f"c{i}", {}), "", "left out", "is truncated") for i in (24, 25)]
     about = expecting(cases=26, lesions=13, classes={"diagnosis": {"NEV": 13, "MEL": 13}})
     folder = make(tmp_path / "s", rows(), notes=left_out, about=about)
     assert found(folder)["counts"] == (OK, "24 of 26 cases published; 2 left out (see quarantine)")

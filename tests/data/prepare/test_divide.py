@@ -4,15 +4,15 @@ import numpy as np
 import pytest
 
 from dermsearch.data.prepare.divide import divide, torn, unit_of
-from dermsearch.data.sources.base import Record
+from dermsearch.data.sources.base import CaseRecord
 from dermsearch.data.store.splits import Split
 from dermsearch.errors import UserError
 
 
-def records(n: int = 60, patient: int = 0, lesion: int = 0, splits: str = "") -> list[Record]:
+def records(n: int = 60, patient: int = 0, lesion: int = 0, splits: str = "") -> list[CaseRecord]:
     """Cases of patients and lesions with so many cases each (0: not known), and a published split in turns."""
     return [
-        Record(
+        CaseRecord(
             f"c{i}",
             {"derm": f"{i}.jpg"},
             {"dx": "ab"[i % 2]},
@@ -35,7 +35,7 @@ def records(n: int = 60, patient: int = 0, lesion: int = 0, splits: str = "") ->
         (records(), Split("image"), "image"),
     ],
 )
-def test_what_is_dealt_whole(rows: list[Record], wanted: Split, by: str) -> None:
+def test_what_is_dealt_whole(rows: list[CaseRecord], wanted: Split, by: str) -> None:
     assert unit_of(wanted, rows) == by
     groups, splits, about = divide(rows, "dx", wanted, [])
     assert about["by"] == by and set(splits) == {"train", "val", "test"}
@@ -57,7 +57,7 @@ def test_what_is_dealt_whole(rows: list[Record], wanted: Split, by: str) -> None
         (records(patient=2), Split("published"), "the release has no published split"),
     ],
 )
-def test_what_a_release_does_not_know_cannot_be_dealt_by(rows: list[Record], wanted: Split, message: str) -> None:
+def test_what_a_release_does_not_know_cannot_be_dealt_by(rows: list[CaseRecord], wanted: Split, message: str) -> None:
     with pytest.raises(UserError, match=message):
         unit_of(wanted, rows)
 

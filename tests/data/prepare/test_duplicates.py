@@ -2,6 +2,7 @@
 
 import time
 from functools import cache
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from dermsearch.data.decode.image import Form, decode
 from dermsearch.data.drawn.skin import synthetic
 from dermsearch.data.prepare.duplicates import (
     DISTANCE,
+    EDGE,
     THUMB,
     close,
     identical,
@@ -21,6 +23,7 @@ from dermsearch.data.prepare.duplicates import (
     perceptual_hash,
     thumbnail,
 )
+from dermsearch.data.prepare.lookalikes import lookalikes
 
 COUNT = 60
 
@@ -68,6 +71,24 @@ def test_flat_pictures_are_told_apart_by_their_tone() -> None:
     tones = [50, 51, 90, 200, 91]
     flat = thumbs([encode(Image.new("RGB", (40, 30), (tone,) * 3), "PNG") for tone in tones])
     assert near_identical(flat) == [(0, 1), (2, 4)]
+
+
+def apart(levels: float) -> np.ndarray:
+    """Two thumbnails of one picture that differ by that much in the mean, and in no bit of their hashes."""
+    steps = np.full(THUMB, 100, np.int64) + np.arange(THUMB) // EDGE * 4
+    other = steps + (np.arange(THUMB) < levels % 1 * THUMB) + int(levels)
+    both = np.stack([steps, other]).astype(np.uint8)
+    assert len(set(perceptual_hash(both).tolist())) == 1 and np.abs(np.diff(both.astype(int), axis=0)).mean() == levels
+    return both
+
+
+@pytest.mark.parametrize(("levels", "twins"), [(0.0, True), (1.5, True), (1.5 + 1 / THUMB, False), (2.0, False)])
+def test_one_and_a_half_levels_are_the_most_that_twins_differ_by(levels: float, twins: bool) -> None:
+    """In one data set, and between two."""
+    both = apart(levels)
+    assert near_identical(both) == ([(0, 1)] if twins else [])
+    one, two = (SimpleNamespace(looks=perceptual_hash(t), thumb=t.astype(np.int16).__getitem__) for t in both[:, None])
+    assert list(lookalikes(one, two)) == ([(0, 0)] if twins else [])  # type: ignore[arg-type]
 
 
 def test_a_turned_picture_is_another() -> None:

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 from data.inspect.test_check import flip, make, noise, rows
 
-from dermsearch.data.case import SEVEN_POINT
+from dermsearch.data.domain import SEVEN_POINT
 from dermsearch.data.drawn.skin import synthetic
 from dermsearch.data.inspect.check import check
 from dermsearch.data.prepare.build import write_store

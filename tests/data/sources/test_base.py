@@ -6,10 +6,10 @@ import pytest
 from data import releases
 
 from dermsearch.data.sources.base import (
+    CaseRecord,
     Collector,
-    Images,
+    ImageFiles,
     Problem,
-    Record,
     hidden,
     inside,
     locate,
@@ -61,10 +61,10 @@ def test_hidden_files() -> None:
 
 def test_the_collector_keeps_the_order_of_words_and_says_what_it_leaves_out() -> None:
     collector = Collector({"dx": {"nevus": "NEV", "Melanoma": "MEL", "dermal nevus": "NEV"}})
-    collector.add(Record("1", {"derm": "a.jpg", "clinic": ""}, {"dx": "melanoma"}, where="t, line 2"))
-    collector.add(Record("2", {"derm": "a.jpg"}, {"dx": "unknown"}, where="t, line 3"))
-    collector.add(Record("1", {"derm": "a.jpg"}, {"dx": "nevus"}, where="t, line 4"))
-    collector.add(Record("3", {"derm": "a.jpg"}, {"dx": "nevous"}, where="t, line 5"))
+    collector.add(CaseRecord("1", {"derm": "a.jpg", "clinic": ""}, {"dx": "melanoma"}, where="t, line 2"))
+    collector.add(CaseRecord("2", {"derm": "a.jpg"}, {"dx": "unknown"}, where="t, line 3"))
+    collector.add(CaseRecord("1", {"derm": "a.jpg"}, {"dx": "nevus"}, where="t, line 4"))
+    collector.add(CaseRecord("3", {"derm": "a.jpg"}, {"dx": "nevous"}, where="t, line 5"))
     release = collector.release()
     assert release.classes == {"dx": ("NEV", "MEL")}
     assert [(r.case, r.images, r.labels) for r in release.records] == [
@@ -120,7 +120,7 @@ def test_locating_a_release(tmp_path: Path) -> None:
 
 def test_images_are_found_whatever_their_case(tmp_path: Path) -> None:
     releases.images(tmp_path, "a/One.JPG", "b/two.png", "b/.three.png", "b/TWO.PNG")
-    images = Images(Folder(tmp_path), "a", "b", "nowhere")
+    images = ImageFiles(Folder(tmp_path), "a", "b", "nowhere")
     assert images.names == ["a/One.JPG", "b/TWO.PNG", "b/two.png"]
     assert images.path("A/one.jpg") == "a/One.JPG"
     assert images.path("b/two.png") == "b/two.png" and images.path("b/TWO.PNG") == "b/TWO.PNG"

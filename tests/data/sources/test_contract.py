@@ -7,8 +7,9 @@ from data.releases import COPIES, Copy
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from dermsearch.data.case import MODALITIES, SPLITS
-from dermsearch.data.sources.base import SOURCES, Release, find_source, wrong_id
+from dermsearch.data.case import SPLITS
+from dermsearch.data.domain import SKIN
+from dermsearch.data.sources.base import SOURCES, Release, wrong_id
 from dermsearch.errors import UserError
 from dermsearch.storage.files import Folder
 
@@ -19,21 +20,21 @@ in_top = ("derm7pt", "ph2", "ph2_sheet", "mednode")  # copies below the folder t
 
 def read(copy: Copy, folder: Path | Folder) -> Release:
     place = folder if isinstance(folder, Folder) else Folder(folder)
-    return find_source(copy.name).read(place, copy.columns)
+    return SOURCES.find(copy.name).read(place, copy.columns)
 
 
 def test_every_source_has_a_copy() -> None:
-    assert {copy.name for copy in COPIES} == set(SOURCES)
+    assert {copy.name for copy in COPIES} == set(SOURCES.shipped)
 
 
 def test_a_source_that_is_none() -> None:
     with pytest.raises(UserError, match="'ham1000' is not a data set that dermsearch knows; did you mean 'ham10000'"):
-        find_source("ham1000")
+        SOURCES.find("ham1000")
 
 
-@pytest.mark.parametrize("name", SOURCES)
+@pytest.mark.parametrize("name", SOURCES.shipped)
 def test_what_a_source_says_of_itself(name: str) -> None:
-    source = find_source(name)
+    source = SOURCES.find(name)
     assert source.name == name
     assert source.title and source.licence
     assert source.home.startswith("http") or name in ("folder", "csv")
@@ -47,14 +48,14 @@ def test_what_a_source_says_of_itself(name: str) -> None:
 @each
 def test_a_whole_release(copy: Copy, tmp_path: Path) -> None:
     folder = copy.write(tmp_path)
-    release, source = read(copy, folder), find_source(copy.name)
+    release, source = read(copy, folder), SOURCES.find(copy.name)
     inputs = (*source.columns, *release.columns)
     assert release.problems == []
     assert len(release.records) >= 3
     assert len({r.case for r in release.records}) == len(release.records)
     for record in release.records:
         assert wrong_id(record.case) is None
-        assert record.images and set(record.images) <= set(MODALITIES)
+        assert record.images and set(record.images) <= set(SKIN.modalities)
         assert all((folder / path).is_file() for path in record.images.values())
         assert record.mask is None or (folder / record.mask).is_file()
         assert set(record.labels) == set(release.classes)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from data.releases import derm7pt, derm7pt_table
 
-from dermsearch.data.case import SEVEN_POINT
+from dermsearch.data.domain import SEVEN_POINT
 from dermsearch.data.sources.base import Columns, Release
 from dermsearch.data.sources.derm7pt import SOURCE, WORDS
 from dermsearch.errors import UserError

@@ -13,7 +13,7 @@ from dermsearch.data.decode.image import Form
 from dermsearch.data.prepare.engines import on_cores
 from dermsearch.data.prepare.prepare import Order, prepare
 from dermsearch.data.prepare.progress import Silent
-from dermsearch.data.sources.base import SOURCES, find_source
+from dermsearch.data.sources.base import SOURCES
 from dermsearch.data.store.case_store import CaseStore, check_columns
 from dermsearch.data.store.splits import Split
 from dermsearch.errors import UserError
@@ -40,9 +40,9 @@ INPUTS = {
 }
 
 
-@pytest.mark.parametrize("name", SOURCES)
+@pytest.mark.parametrize("name", SOURCES.shipped)
 def test_what_is_allowed_and_what_is_denied(name: str) -> None:
-    source = find_source(name)
+    source = SOURCES.find(name)
     assert set(source.denied) == TELLING.get(name, set())
     assert {column.name for column in source.columns} == INPUTS.get(name, set())
     for column in source.columns:

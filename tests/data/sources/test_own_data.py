@@ -1,19 +1,24 @@
 """A hospital's own data: a folder of class folders, and a table whose columns the command names."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from data import releases
 from data.releases import CSV, NONE, fields
 
 from dermsearch.data.case import columns
-from dermsearch.data.sources.base import Columns, Release, find_source
+from dermsearch.data.prepare.engines import on_cores
+from dermsearch.data.prepare.prepare import Order, prepare
+from dermsearch.data.prepare.progress import Silent
+from dermsearch.data.sources.base import SOURCES, Columns, Release
+from dermsearch.data.store.splits import Split
 from dermsearch.errors import UserError
 from dermsearch.storage.files import Folder
 
 
 def read(name: str, folder: Path, columns: Columns = NONE) -> Release:
-    return find_source(name).read(Folder(folder), columns)
+    return SOURCES.find(name).read(Folder(folder), columns)
 
 
 def hospital(folder: Path, *lines: str) -> Path:
@@ -79,11 +84,14 @@ def test_a_file_that_may_be_an_image_is_told(tmp_path: Path) -> None:
     ]
 
 
-def test_a_modality_that_is_none(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="'dermo' is no modality; did you mean 'derm'"):
-        read("folder", releases.folder(tmp_path), Columns(modality="dermo"))
-    with pytest.raises(UserError, match="'dermo' is no modality; did you mean 'derm'"):
-        read("csv", releases.csv(tmp_path), Columns(images={"dermo": "Photo"}))
+@pytest.mark.parametrize("name, columns", [("folder", {"modality": "dermo"}), ("csv", {"images": {"dermo": "Photo"}})])
+def test_a_modality_or_a_domain_that_is_none(name: str, columns: dict[str, Any], tmp_path: Path) -> None:
+    release = getattr(releases, name)(tmp_path / "release")
+    for more, message in (({}, "'dermo' is no modality of skin; did you mean 'derm'"), ({"domain": "skim"}, "'skin'")):
+        order = Order(name, str(release), str(tmp_path / "s"), split=Split("image"), columns=Columns(**columns, **more))
+        with pytest.raises(UserError, match=message):
+            prepare(order, on_cores(1), Silent())
+    assert not (tmp_path / "s").exists()
 
 
 # -- csv

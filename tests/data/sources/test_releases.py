@@ -7,17 +7,17 @@ from pathlib import Path
 import pytest
 from data import releases
 
-from dermsearch.data.sources.base import Columns, Record, Release, find_source
+from dermsearch.data.sources.base import SOURCES, CaseRecord, Columns, Release
 from dermsearch.data.store.splits import groups_of
 from dermsearch.errors import UserError
 from dermsearch.storage.files import Folder
 
 
 def read(name: str, folder: Path, **columns: int) -> Release:
-    return find_source(name).read(Folder(folder), Columns(**columns))
+    return SOURCES.find(name).read(Folder(folder), Columns(**columns))
 
 
-def by_case(release: Release) -> dict[str, Record]:
+def by_case(release: Release) -> dict[str, CaseRecord]:
     return {r.case: r for r in release.records}
 
 

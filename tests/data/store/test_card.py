@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from data.inspect.test_check import make, rows
 
-from dermsearch.data.case import SEVEN_POINT
+from dermsearch.data.domain import SEVEN_POINT
 from dermsearch.data.drawn.skin import synthetic
 from dermsearch.data.prepare.build import write_store
 from dermsearch.data.prepare.divide import note
-from dermsearch.data.sources.base import Record
+from dermsearch.data.sources.base import CaseRecord
 from dermsearch.data.store.card import card, describe, size
 from dermsearch.data.store.case_store import CaseStore
 from dermsearch.data.store.layout import CARD, QUARANTINE
@@ -48,7 +48,7 @@ def test_what_is_known_of_a_store(tmp_path):
     cases = [(replace(r, patient="" if i < 4 else r.patient), x) for i, (r, x) in enumerate(rows())]
     cases[3][0].labels["diagnosis"] = None
     cases[5][0].metadata["age"] = None
-    odd = Record("c99", {})
+    odd = CaseRecord("c99", {})
     notes = [
         note(odd, "a.jpg", "left out", "is truncated"),
         note(odd, "b.jpg", "left out", "is truncated"),

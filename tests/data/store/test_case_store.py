@@ -1,6 +1,7 @@
 """The case store: what was written is what is read, and its fingerprint is that of its content."""
 
 import copy
+import json
 import threading
 from pathlib import Path
 from typing import Any
@@ -189,6 +190,22 @@ def test_a_half_written_file_is_no_store(tmp_path, name, left):
     (store.folder / name).write_bytes(whole[: int(left * len(whole)) if isinstance(left, float) else left])
     with pytest.raises(UserError, match=r"is not a case store|is missing or damaged"):
         CaseStore(store.folder).pictures("derm", np.arange(12))
+
+
+def test_a_manifest_that_says_something_else_is_refused(tmp_path):
+    """Any field of it, though the file is sound JSON and the checksums of all others are right."""
+    manifest = write(tmp_path / "s").folder / MANIFEST
+    whole = json.loads(manifest.read_text())
+    manifest.write_text(json.dumps(dict(reversed(whole.items()))))  # the order of fields says nothing
+    assert len(CaseStore(tmp_path / "s")) == 12
+    for key in set(whole) - {"format"}:
+        for other in ({**whole, key: "ab" if key == "checksum" else [whole[key]]}, {**whole, key: None}):
+            manifest.write_text(json.dumps(other))
+            with pytest.raises(UserError, match=f"{MANIFEST} is damaged or was changed by hand; make the store again"):
+                CaseStore(tmp_path / "s")
+        manifest.write_text(json.dumps({k: v for k, v in whole.items() if k != key}))
+        with pytest.raises(UserError, match=f"{MANIFEST} is damaged"):
+            CaseStore(tmp_path / "s")
 
 
 def test_other_things_are_no_stores(tmp_path):

@@ -9,7 +9,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from dermsearch.data.case import SEVEN_POINT
+from dermsearch.data.domain import SEVEN_POINT
 from dermsearch.data.drawn.skin import draw_labels
 from dermsearch.data.store.few import low_label
 

@@ -14,6 +14,7 @@ from scipy import stats
 from torch import Tensor
 from torchvision.transforms import v2
 
+from dermsearch.data.domain import SKIN
 from dermsearch.data.views.augment import (
     TRIES,
     PatchGrid,
@@ -24,11 +25,11 @@ from dermsearch.data.views.augment import (
     plain,
     render,
 )
-from dermsearch.data.views.pictures import STATISTICS, Pictures
+from dermsearch.data.views.pictures import Pictures
 from dermsearch.numbers import uniforms
 
 f = v2.functional
-MEAN, STD = STATISTICS["imagenet"]
+MEAN, STD = SKIN.statistics["imagenet"]
 FIRST = 2 * TRIES + 2  # where the numbers begin that follow the crop's
 FIELDS = ["flip", "angle", "jitter", "brightness", "contrast", "saturation", "hue", "gray", "blur", "sigma"]
 FIELDS += ["vflip", "solarize"]
@@ -346,10 +347,10 @@ def test_a_border_that_is_cut_is_sliced_off(border):
     assert narrow.frames.tolist() == [[0, 0, 50, 1]]  # something is left
 
 
-@pytest.mark.parametrize("which", list(STATISTICS))
+@pytest.mark.parametrize("which", list(SKIN.statistics))
 def test_statistics_normalise(which):
     images = noisy(2)
-    mean, std = STATISTICS[which]
+    mean, std = SKIN.statistics[which]
     theirs = f.normalize(images / 255, list(mean), list(std))
     for found in (
         plain(Pictures(images, None, mean, std), 64),

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dermsearch.data.case import SEVEN_POINT
+from dermsearch.data.domain import SEVEN_POINT
 from dermsearch.errors import UserError
 from dermsearch.evaluate import compare
 from dermsearch.results.papers.audit_scores import audit_alone

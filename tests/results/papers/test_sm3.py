@@ -8,7 +8,7 @@ import pytest
 from conftest_sm3 import sm3_study
 from scipy import stats
 
-from dermsearch.data.case import NAMED
+from dermsearch.data.domain import SKIN
 from dermsearch.errors import UserError
 from dermsearch.papers.published import named_tables, published_rows
 from dermsearch.results.papers.files import escape, interval, latex, markdown, write_files
@@ -51,7 +51,7 @@ RELATED = "Relation between labels, after sep_sep"
 
 
 def test_the_columns_are_the_named_classes():
-    assert {label: cls for _, label, cls in LABELS.values()} == NAMED
+    assert {label: cls for _, label, cls in LABELS.values()} == SKIN.named
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -81,7 +81,7 @@ def test_every_declared_number_is_in_the_csv_of_the_paper(name):
 
 def test_one_seed_keeps_the_interval_of_its_score(tmp_path):
     found, text, tex = written(sm3_study(tmp_path, values={"tel": [0.8]}), "sm3_table2", tmp_path)
-    row = found[RELATED, "tel", "DaG"]  # 0.8 + 0.001 x 6, the label's place in NAMED
+    row = found[RELATED, "tel", "DaG"]  # 0.8 + 0.001 x 6, the label's place in SKIN.named
     assert [row[k] for k in ("paper", "here", "low", "high", "seeds")] == ["76.5", "80.600", "76.600", "84.600", "1"]
     assert [row[k] for k in ("protocol", "split", "metric", "label")] == ["linear", "val", "auc", "dots_and_globules"]
     assert found[RELATED, "tel", "AVG"]["here"] == "80.000" and found[RELATED, "tel", "AVG"]["paper"] == "80.4"

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dermsearch.data.case import SEVEN_POINT, Case
+from dermsearch.data.case import Case
+from dermsearch.data.domain import SEVEN_POINT
 from dermsearch.data.open import open_cases
 from dermsearch.data.prepare.build import write_store
 from dermsearch.errors import UserError
