@@ -20,6 +20,7 @@ from dermsearch.study.load import load_study
 pytestmark = pytest.mark.slow
 
 MODALITIES = "data.modalities=[derm,clinic]"
+BOTH = "data.modalities=[derm, clinic]"
 PAIRS = "downstream={pairs: {}, linear: {}}"
 
 
@@ -31,11 +32,11 @@ def objective(**fields: str) -> str:
     ("given", "message"),
     [
         (
-            [PAIRS, objective(protocol="pairs", metric="auc", label="pairs")],
+            [PAIRS, BOTH, objective(protocol="pairs", metric="auc", label="pairs")],
             "objective.metric: must be acc_at_1 or acc_at_5 for protocol 'pairs', not 'auc'",
         ),
         (
-            [PAIRS, objective(protocol="pairs", metric="acc_at_1")],
+            [PAIRS, BOTH, objective(protocol="pairs", metric="acc_at_1")],
             "objective.label: must be pairs for protocol 'pairs', not 'diagnosis'",
         ),
         (
@@ -131,7 +132,7 @@ def test_the_search_and_the_leaderboard_find_the_objective(judged: Any) -> None:
     stages, root = read_scores(judged, measure)
     assert len(stages) == len(root) == 1
     (score,) = stages.values()
-    assert judged.pandas("trials").value.tolist() == [score["value"]] and 0 <= score["value"] <= 1
+    assert judged.pandas("trials").value.tolist() == [score.value] and 0 <= score.value <= 1
     # Asked for another protocol, the objective's label is no longer meant.
     assert choose(judged, protocol="pairs", metric="acc_at_1").metric == "acc_at_1"
     assert choose(judged, protocol="linear", label="mean", metric="auc").label == "mean"

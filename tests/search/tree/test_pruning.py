@@ -219,7 +219,7 @@ def test_rates_are_chosen_after_each_parent_on_the_first_seed_and_cost_their_epo
     assert (later.after, jobs[later.segments[0]].until) == ("stage", 2)
     Recorder(driver, tmp_path / "out").write()
     lines = lineages(load(tmp_path / "out"))
-    assert {line.curriculum: line.parent[0] for line in lines.values()} == {
+    assert {str(line.curriculum): str(line.parent[0]) for line in lines.values()} == {
         "rotation": ROOT_CURRICULUM,
         "simclr": ROOT_CURRICULUM,
         "rotation > simclr": "rotation",
