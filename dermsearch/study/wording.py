@@ -93,7 +93,7 @@ def _meant(loc: tuple[str, ...], model: type[BaseModel]) -> str:
     """Where an unknown key belongs, or the closest field of the section that it stands in."""
     key, siblings = loc[-1], _siblings(loc, model)
     sections = Study.model_fields.items() if model is Study else ()
-    homes = [f"{name}.{key}" for name, of in sections if any(key in m.model_fields for m in _models(of.annotation))]
+    homes = [f"{name}.{key}" for name, of in sections if any(key in m.model_fields for m in models_in(of.annotation))]
     if homes and not get_close_matches(key, siblings, cutoff=0.8):
         return "did you mean '" + "' or '".join(homes) + "'?"
     return nearest(key.lower(), siblings)
@@ -103,17 +103,17 @@ def _siblings(loc: tuple[str, ...], model: type[BaseModel]) -> list[str]:
     """The field names that are valid where an unknown one stood."""
     models = [model]
     for part in loc[:-1]:
-        inner = [m for at in models if part in at.model_fields for m in _models(at.model_fields[part].annotation)]
+        inner = [m for at in models if part in at.model_fields for m in models_in(at.model_fields[part].annotation)]
         models = inner or models  # a name in a mapping or a place in a list: the same model goes on
     names = dict.fromkeys(name for at in models for name in at.model_fields)
     return [*names, *([QUICK] if models == [Study] else [])]
 
 
-def _models(annotation: Any) -> list[type[BaseModel]]:
+def models_in(annotation: Any) -> list[type[BaseModel]]:
     """The models within an annotation, be it of one, of several by name or of one or nothing."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return [annotation]
-    return [model for part in get_args(annotation) for model in _models(part)]
+    return [model for part in get_args(annotation) for model in models_in(part)]
 
 
 def say(value: Any) -> str:
