@@ -44,6 +44,7 @@ def test_loss_is_finite_and_gradient_reaches_the_whole_backbone(name, store):
         assert all(part.isfinite() and part >= 0 for part in found.parts.values())
 
 
+@pytest.mark.slow
 @every_task
 def test_loss_falls(name, store):
     """On one batch that comes again and again, without the noise of dropout."""
@@ -156,6 +157,7 @@ def test_separate_branches_do_not_meet(name, store):
     assert tiny.same(both.backbones["derm"], alone.backbones["derm"])
 
 
+@pytest.mark.slow
 @every_task
 def test_what_is_handed_on_gives_the_same_features(name, store, tmp_path):
     made, _ = tiny.train(name, store, tiny.encoders(name, ("derm", "clinic"), "separate"), epochs=1)

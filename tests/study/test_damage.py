@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from study.damage import BAD_OVERRIDES, IMPOSSIBLE, TEXT, Damage, changed, damages, field, refused
 
 
+@pytest.mark.slow
 @settings(max_examples=200, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck))
 @given(damages)
 def test_a_damaged_study_is_refused_in_one_line_that_names_the_field(damage: Damage) -> None:
