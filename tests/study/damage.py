@@ -19,7 +19,7 @@ from hypothesis import assume
 from hypothesis import strategies as st
 
 from dermsearch.cli.main import main
-from dermsearch.evaluate import PROTOCOLS
+from dermsearch.evaluate.base import PROTOCOLS
 from dermsearch.pretext.base import find_task, task_names
 from dermsearch.study.config import Study, Train
 from dermsearch.study.reading import DEEPEST, LARGEST
@@ -37,7 +37,7 @@ def dermsearch(*words: str) -> tuple[int, str]:
     with (
         patch.object(sys, "argv", ["dermsearch", *words]),
         patch("dermsearch.run.run.run_engine", side_effect=started),
-        patch("dermsearch.run.run.Brain", side_effect=started),
+        patch("dermsearch.run.run.Proposer", side_effect=started),
         contextlib.redirect_stdout(io.StringIO()),
         contextlib.redirect_stderr(said),
     ):
@@ -100,7 +100,8 @@ def allowed_in(section: str) -> set[str]:
     if parts[:2] == ["curriculum", "tasks"]:
         return {*find_task(parts[2]).Config.model_fields, *Train.model_fields} if len(parts) == 3 else {*task_names()}
     if parts[:1] == ["downstream"]:
-        return {*PROTOCOLS[parts[1]].Config.model_fields} if len(parts) == 2 else {*PROTOCOLS}
+        own = {*PROTOCOLS.find(parts[1]).Config.model_fields, "labelled", "repeats"} if len(parts) == 2 else set()
+        return own or {*PROTOCOLS.names()}
     models = models_in(Study.model_fields[section].annotation if section else Study)
     return {name for model in models for name in model.model_fields}
 

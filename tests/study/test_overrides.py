@@ -11,7 +11,7 @@ from study.damage import STUDY, TEXT
 
 from dermsearch.errors import UserError
 from dermsearch.run.run import check
-from dermsearch.search.space.space import Space
+from dermsearch.search.space.checks import space_of
 from dermsearch.study.load import load_study, located
 from dermsearch.study.overlay import Told, tell
 
@@ -60,7 +60,7 @@ def test_dimensions(override: str, kind: str, values: tuple[Any, ...]) -> None:
 
 def test_space_alone_refuses_what_its_tasks_refuse() -> None:
     with pytest.raises(UserError, match=r"curriculum\.tasks\.odc\.small: must be at least 1, not 0"):
-        Space(load_study("curriculum.yaml", ["odc.small=0"]))
+        space_of(load_study("curriculum.yaml", ["odc.small=0"]))
 
 
 NAMED = """\
