@@ -18,6 +18,7 @@ from dermsearch.results.explain.text import search_table
 from dermsearch.results.tables.lineages import lineages
 from dermsearch.results.tables.measure import choose
 from dermsearch.run.record import Recorder
+from dermsearch.work.job import Job
 from dermsearch.search.tree.driver import FINISHED, Driver
 
 Job = dict[str, Any]
@@ -25,7 +26,7 @@ RATES = [0.01, 0.03, 0.1]
 
 
 def letters(job: Job) -> float:
-    return len(job["curriculum"]) / 100
+    return len(job.curriculum) / 100
 
 
 def finished(
@@ -43,8 +44,8 @@ def finished(
     train = {"epochs": epochs, "batch": 16, "precision": "fp32"}
     driver = bench.driver(make_study(curriculum={"tasks": tasks, "length": list(length)}, train=train, search=search))
     work = bench.work(driver)
-    while isinstance(job := driver.next_job(), dict):
-        driver.done(job["key"], work(job))
+    while isinstance(job := driver.next_job(), Job):
+        driver.done(work(job))
     assert job == FINISHED
     Recorder(driver, folder / "out").write()
     return driver, load(folder / "out")
@@ -94,7 +95,7 @@ def test_a_stage_that_was_pruned_at_a_rung_costs_its_epochs(tmp_path: Path) -> N
 
 
 def by_rate(job: Job) -> float:
-    return 0.5 - abs(job["settings"]["train"]["lr"] - 0.03) if job["task"] else 0.1
+    return 0.5 - abs(job.settings["train"]["lr"] - 0.03) if job.task else 0.1
 
 
 def test_what_a_failure_left_untrained_is_dropped_and_costs_nothing(tmp_path: Path) -> None:
