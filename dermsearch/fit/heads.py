@@ -38,6 +38,7 @@ def probabilities(logits: Sequence[Tensor], counts: Mapping[str, Sequence[int]])
 class Heads(nn.Module):
     """Logits of every label: by what a stage hands on, or by fresh linear heads, with biases that start at zero.
 
+    Heads that were made for other labels, as those of another data set are, are not taken.
     `counts` are the training cases of each class, by label. A class that has none is never predicted; of a label that
     none has, all classes are alike.
     """
@@ -47,10 +48,7 @@ class Heads(nn.Module):
         self.counts = {label: tuple(each) for label, each in counts.items()}
         self.handed = None
         sizes = [len(each) for each in self.counts.values()]
-        if handed is not None:
-            expected, given = (dim, sizes), (handed.config["dim"], list(handed.config["classes"]))
-            if expected != given:
-                raise ValueError(f"heads for (width, classes) {given} do not fit features of {expected}")
+        if handed is not None and (handed.config["dim"], list(handed.config["classes"])) == (dim, sizes):
             self.handed = label_heads(handed)
         else:
             generator = torch.Generator().manual_seed(seed)
