@@ -84,6 +84,18 @@ def gather_with_gradient(x: Tensor) -> Tensor:
     """The rows of all processes in rank order, differentiable on every one of them."""
     if size() == 1:
         return x
+    return gather_by_torch(x) if x.is_cuda else gather_by_sum(x)
+
+
+def gather_by_torch(x: Tensor) -> Tensor:
+    """torch's own: the gradients are summed and dealt out in one go, which a GPU's processes can and gloo cannot."""
+    from torch.distributed.nn.functional import all_gather
+
+    return torch.cat(all_gather(x))
+
+
+def gather_by_sum(x: Tensor) -> Tensor:
+    """The sum over processes of each one's rows among zeros: the same on any backend, rows times more to send."""
     rows = len(x) * size()
     at = mine(rows)
     return sum_with_gradient(F.pad(x, [0, 0] * (x.dim() - 1) + [at.start, rows - at.stop]))

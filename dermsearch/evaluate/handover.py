@@ -46,5 +46,5 @@ class LinearHandover:
             heads = Heads(x.shape[1], counts, given.artifact.get(HEADS), seed).to(device)
             train_heads(heads, x, torch.from_numpy(truth).to(device), config, seed, self.name)
             with torch.no_grad():
-                predicted = heads.probabilities(heads(heldout))
+                predicted = heads.probabilities(heldout)
         return {label: each.cpu().numpy() for label, each in predicted.items()}

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -50,6 +50,11 @@ class Fit(Pretext[Mapping[str, Batch], dict[str, Loss], Whole]):
     def predict(self, batches: Mapping[str, Batch]) -> dict[str, Tensor]:
         """(n, classes) probabilities of every label, on whole images (`batch.whole()`), in evaluation mode."""
         raise NotImplementedError(type(self).__name__)
+
+    def features(self, batches: Mapping[str, Batch], picture: Callable[[Batch], Tensor]) -> dict[str, Tensor]:
+        """(b, dim) of each modality's pictures, in single precision at least; zeros where a case lacks the image."""
+        found = {m: self.encoders(picture(batch), m) * batch.there[:, None] for m, batch in batches.items()}
+        return {m: x.to(torch.promote_types(x.dtype, torch.float32)) for m, x in found.items()}
 
     @classmethod
     def aside(cls, config: Any) -> float:

@@ -11,7 +11,7 @@ An image that a case lacks has features of zero.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import torch
@@ -55,18 +55,13 @@ class Finetune(Fit):
         return {"optimizer": "adamw", **config.model_dump(exclude={"crop"})}
 
     def loss(self, batches: Mapping[str, Batch]) -> dict[str, Loss]:
-        features, logits = self.see(batches, lambda batch: batch.view(self.view, "view"))
-        value, accuracy = mean_loss(logits, labels_of(batches, list(self.setting.counts)))
+        features = self.features(batches, lambda batch: batch.view(self.view, "view"))
+        joined = torch.cat(list(features.values()), 1)
+        with torch.autocast(joined.device.type, enabled=False):
+            value, accuracy = mean_loss(self.heads(joined), labels_of(batches, list(self.setting.counts)))
         return shares(value, features, {"accuracy": accuracy})
 
     def predict(self, batches: Mapping[str, Batch]) -> dict[str, Tensor]:
-        return self.heads.probabilities(self.see(batches, Batch.whole)[1])
-
-    def see(
-        self, batches: Mapping[str, Batch], picture: Callable[[Batch], Tensor]
-    ) -> tuple[dict[str, Tensor], list[Tensor]]:
-        """Features by modality, and the logits of every label."""
-        features = {m: self.encoders(picture(batch), m) * batch.there[:, None] for m, batch in batches.items()}
-        joined = torch.cat(list(features.values()), 1)
+        joined = torch.cat(list(self.features(batches, Batch.whole).values()), 1)
         with torch.autocast(joined.device.type, enabled=False):
-            return features, self.heads(joined.to(torch.promote_types(joined.dtype, torch.float32)))
+            return self.heads.probabilities(joined)

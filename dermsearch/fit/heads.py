@@ -22,9 +22,23 @@ from dermsearch.numbers import uniforms
 UNKNOWN = -1
 
 
+def probabilities(logits: Sequence[Tensor], counts: Mapping[str, Sequence[int]]) -> dict[str, Tensor]:
+    """Soft-maxed logits by label, in double precision; `counts` are the training cases of each class.
+
+    A class that has none has no probability; of a label that none has, all classes are alike.
+    """
+    found = {}
+    for x, (label, count) in zip(logits, counts.items(), strict=True):
+        absent = torch.tensor(count, device=x.device) == 0
+        x = torch.zeros_like(x) if absent.all() else x.masked_fill(absent, -math.inf)
+        found[label] = x.detach().double().softmax(1)
+    return found
+
+
 class Heads(nn.Module):
     """Logits of every label: by what a stage hands on, or by fresh linear heads, with biases that start at zero.
 
+    Heads that were made for other labels, as those of another data set are, are not taken.
     `counts` are the training cases of each class, by label. A class that has none is never predicted; of a label that
     none has, all classes are alike.
     """
@@ -34,10 +48,7 @@ class Heads(nn.Module):
         self.counts = {label: tuple(each) for label, each in counts.items()}
         self.handed = None
         sizes = [len(each) for each in self.counts.values()]
-        if handed is not None:
-            expected, given = (dim, sizes), (handed.config["dim"], list(handed.config["classes"]))
-            if expected != given:
-                raise ValueError(f"heads for (width, classes) {given} do not fit features of {expected}")
+        if handed is not None and (handed.config["dim"], list(handed.config["classes"])) == (dim, sizes):
             self.handed = label_heads(handed)
         else:
             generator = torch.Generator().manual_seed(seed)
@@ -54,10 +65,9 @@ class Heads(nn.Module):
             for k, (logits, bias) in enumerate(zip(scores, self.biases, strict=True))
         ]
 
-    def probabilities(self, logits: Sequence[Tensor]) -> dict[str, Tensor]:
-        """Soft-maxed logits by label, in double precision."""
-        each = zip(self.counts.items(), (x.detach().double() for x in logits), strict=True)
-        return {label: (x if any(count) else torch.zeros_like(x)).softmax(1) for (label, count), x in each}
+    def probabilities(self, features: Tensor) -> dict[str, Tensor]:
+        """Of every label, in double precision."""
+        return probabilities(self(features), self.counts)
 
 
 def counts_of(labels: Mapping[str, np.ndarray], sizes: Mapping[str, int]) -> dict[str, tuple[int, ...]]:
@@ -69,16 +79,23 @@ def counts_of(labels: Mapping[str, np.ndarray], sizes: Mapping[str, int]) -> dic
 def mean_loss(logits: Sequence[Tensor], truth: Tensor) -> tuple[Tensor, Tensor]:
     """Cross-entropy of each label over the cases that it is known of, then the mean over these labels; and accuracy.
 
-    Cases are those of the global batch. Processes may hold different numbers of labelled ones: each divides its sums by
-    everybody's, times the processes, because their mean is taken. `truth` is (b, labels), -1 where unknown.
+    `truth` is (b, labels), -1 where unknown; the cases are those of the global batch.
     """
-    known = world.reduce_sum((truth != UNKNOWN).sum(0))
-    labels = (known > 0).sum().clamp(min=1) / world.size()
     each = [(x.to(torch.promote_types(x.dtype, torch.float32)), t) for x, t in zip(logits, truth.T, strict=True)]
     losses = [F.cross_entropy(x, t, ignore_index=UNKNOWN, reduction="sum") for x, t in each]
     hits = [(x.detach().argmax(1) == t).sum() for x, t in each]
-    value, accuracy = ((torch.stack(sums) / known.clamp(min=1)).sum() / labels for sums in (losses, hits))
-    return value, accuracy
+    return label_mean(losses, truth), label_mean(hits, truth)
+
+
+def label_mean(sums: Sequence[Tensor], truth: Tensor) -> Tensor:
+    """The mean over labels of the mean over cases, from each label's sum over this process's cases that it is known of.
+
+    Processes may hold different numbers of labelled cases: each divides by everybody's, times the processes, because
+    their mean is taken.
+    """
+    known = world.reduce_sum((truth != UNKNOWN).sum(0))
+    labels = (known > 0).sum().clamp(min=1) / world.size()
+    return (torch.stack(list(sums)) / known.clamp(min=1)).sum() / labels
 
 
 def train_heads(heads: Heads, x: Tensor, truth: Tensor, config: Any, seed: int, name: str) -> None:

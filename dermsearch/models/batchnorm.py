@@ -1,7 +1,8 @@
-"""BatchNorm over all processes' rows, on CPUs too (torch's SyncBatchNorm refuses CPU tensors)."""
+"""BatchNorm over all processes' rows: torch's own on GPUs, and one for CPUs, which that refuses."""
 
 from __future__ import annotations
 
+from itertools import chain
 from typing import TypeVar
 
 import torch
@@ -47,16 +48,18 @@ class WorldBatchNorm(nn.modules.batchnorm._BatchNorm):
 
 
 def across_processes(module: M) -> M:
-    """Make every BatchNorm of `module` one over all processes, in place. With one process nothing changes.
+    """Make every BatchNorm of `module` one over all processes, in place, where it lies. With one nothing changes.
 
     A module marked `local_batchnorm = True` (MoCo's key encoder) keeps its own.
     """
     if world.size() == 1:
         return module
+    lies = next(chain(module.parameters(), module.buffers()), torch.empty(0))
     for child in _synchronised(module):
         if type(child) not in (nn.BatchNorm1d, nn.BatchNorm2d):
             raise ValueError(f"{type(child).__name__} cannot be synchronised over processes; use workers: 1")
-        child.__class__ = WorldBatchNorm
+        child.__class__ = nn.SyncBatchNorm if lies.is_cuda else WorldBatchNorm
+        child.process_group = None  # type: ignore[assignment]  # all processes, as SyncBatchNorm has it
     return module
 
 

@@ -70,9 +70,14 @@ def test_heads_of_the_parent_are_where_it_starts(store, relation):
     assert small.equal(part.state, before), "what the parent handed on stays as it is"
 
 
-def test_heads_for_other_features_are_refused(store):
-    with pytest.raises(ValueError, match="do not fit"):
-        small.train("finetune", store, artifact={HEADS: heads(dim=8)})
+def test_heads_for_other_labels_or_features_are_not_taken(store):
+    part = heads()
+    others = heads(dim=8), Part({**part.config, "classes": SIZES[::-1]}, part.state)
+    fresh = small.predict(small.train("finetune", store, epochs=1), store)
+    for other in others:
+        assert small.equal(
+            small.predict(small.train("finetune", store, artifact={HEADS: other}, epochs=1), store), fresh
+        )
 
 
 def test_encoders_learn_and_not_only_the_heads(store):

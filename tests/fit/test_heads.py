@@ -76,7 +76,7 @@ def test_counts():
 
 def test_what_no_training_case_has_is_not_predicted():
     heads = Heads(4, {"a": (1, 0, 2), "b": (0, 0)}, None, 0)
-    found = heads.probabilities(heads(torch.randn(5, 4) * 100))
+    found = heads.probabilities(torch.randn(5, 4) * 100)
     assert (found["a"][:, 1] == 0).all() and np.allclose(found["a"].sum(1), 1)
     assert (found["b"] == 0.5).all() and found["a"].dtype == torch.float64
     x = torch.randn(5, 4)

@@ -1,5 +1,6 @@
 """BatchNorm over processes against torch's own on the whole batch."""
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -58,6 +59,44 @@ def test_equals_the_whole_batch_on_four(kind, four: Group):
     for part in four(run, kind, {}):
         for name, value in whole.items():
             torch.testing.assert_close(part[name], value, rtol=1e-4, atol=1e-5)
+
+
+def changed(kind: str, settings: dict[str, Any], to: type) -> nn.Module:
+    """A norm of torch's as it is made one over processes of CPUs or of GPUs."""
+    norm = SHAPES[kind][0](5, **settings)
+    norm.__class__, norm.process_group = to, None
+    return norm
+
+
+@pytest.mark.parametrize("kind", SHAPES)
+@pytest.mark.parametrize("settings", SETTINGS, ids=str)
+@pytest.mark.parametrize("to", [WorldBatchNorm, nn.SyncBatchNorm])
+def test_alone_both_are_torchs_own(to, kind, settings):
+    """What the two have in common without a GPU: one process, training and evaluation, and what is saved."""
+    norm, own = changed(kind, settings, to), SHAPES[kind][0](5, **settings)
+    x = torch.randn(SHAPES[kind][1])
+    for _ in range(2):
+        assert torch.equal(norm(x), own(x))
+    assert norm.state_dict().keys() == own.state_dict().keys()
+    assert all(torch.equal(a, b) for a, b in zip(norm.buffers(), own.buffers(), strict=True))
+    assert torch.equal(norm.eval()(x), own.eval()(x))
+
+
+class OnGpu(nn.Sequential):
+    """A module that says that it lies on a GPU."""
+
+    def parameters(self, recurse: bool = True) -> Any:
+        return iter([SimpleNamespace(is_cuda=True)])
+
+
+def kinds_on_a_gpu() -> list[tuple[str, bool]]:
+    module = across_processes(OnGpu(nn.BatchNorm2d(3), nn.Sequential(nn.BatchNorm1d(3))))
+    norms = [m for m in module.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    return [(type(m).__name__, m.process_group is None) for m in norms]
+
+
+def test_on_gpus_torchs_own_is_taken(two: Group):
+    assert two(kinds_on_a_gpu) == [[("SyncBatchNorm", True)] * 2] * 2
 
 
 def kept_type(dtype: torch.dtype) -> torch.dtype:

@@ -1,5 +1,6 @@
 """The trainer: the order of images, what it records, and where it stops."""
 
+import math
 from typing import Any
 
 import numpy as np
@@ -180,6 +181,20 @@ def test_the_first_bad_step_is_named():
         check_finite("odc", [good, bad, bad], [good, bad, bad], 10, 30)
     with pytest.raises(StageFailed, match="odc: gradient is nan at step 13 of 30"):
         check_finite("odc", [good] * 3, [good, good, bad], 10, 30)
+
+
+def test_on_a_cpu_a_stage_stops_at_the_bad_step_and_not_at_the_end_of_the_epoch(watching, store, monkeypatch):
+    """Weights that are not finite would be trained on for the rest of the epoch."""
+    whole = Watching.loss
+
+    def loss(task: Watching, batch: Batch) -> Loss:
+        found = whole(task, batch)
+        return Loss(found.value * (math.nan if batch.step == 1 else 1.0), found.embedding, {})
+
+    monkeypatch.setattr(Watching, "loss", loss)
+    with pytest.raises(StageFailed, match="watching: loss is nan at step 2 of 6"):
+        watch(store)
+    assert [c[0] for c in Watching.calls] == ["begin", "before", "loss", "after", "before", "loss"]
 
 
 def test_clipping(watching, store):

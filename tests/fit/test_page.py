@@ -1,0 +1,52 @@
+"""A fit in a package of somebody else's, made by following docs/fits.md to the letter."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / "docs" / "fits.md").read_text()
+
+
+@pytest.fixture(scope="module")
+def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The page's files, installed apart from this environment."""
+    folder = tmp_path_factory.mktemp("package")
+    files = dict(re.findall(r"^`([\w.]+)`\n\n```\w+\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL))
+    assert set(files) == {"focal.py", "pyproject.toml", "study.yaml"}
+    for name, text in files.items():
+        (folder / name).write_text(text)
+    pip = "pip install --no-deps --no-build-isolation --no-index --target site ."
+    done = subprocess.run([sys.executable, "-m", *pip.split()], cwd=folder, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+def call(package: Path, command: list[str], folder: Path, **more: str) -> subprocess.CompletedProcess[str]:
+    """A command that finds the package where it was installed."""
+    path = os.pathsep.join([str(package / "site"), str(ROOT), os.environ.get("PYTHONPATH", "")])
+    environment = {**os.environ, "PYTHONPATH": path, **more}
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=800)
+
+
+def test_the_page_is_short() -> None:
+    code = re.search(r"^class Focal.*?(?=^```$)", PAGE, re.MULTILINE | re.DOTALL)
+    assert code is not None and len([line for line in code[0].splitlines() if line]) <= 40
+    assert len(PAGE.splitlines()) <= 160
+
+
+def test_the_tests_of_every_fit_pass(package: Path) -> None:
+    """By the command of the page; a stale `pytest -n` of this session's is not its business."""
+    found = re.search(r"^```sh\nexport DERMSEARCH_FITS='(.*)'\npython -m (pytest .*)\n```$", PAGE, re.MULTILINE)
+    assert found is not None
+    command = [sys.executable, "-m", *found[2].split(), "-q", "-n", "0"]
+    done = call(package, command, ROOT, DERMSEARCH_FITS=found[1])
+    assert done.returncode == 0, done.stdout[-3000:]
+    passed = re.search(r"(\d+) passed", done.stdout)
+    assert passed is not None and int(passed[1]) >= 18
