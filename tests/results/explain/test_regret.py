@@ -18,8 +18,8 @@ from dermsearch.results.explain.text import search_table
 from dermsearch.results.tables.lineages import lineages
 from dermsearch.results.tables.measure import choose
 from dermsearch.run.record import Recorder
-from dermsearch.work.job import Job
 from dermsearch.search.tree.driver import FINISHED, Driver
+from dermsearch.work.job import Job
 
 Job = dict[str, Any]
 RATES = [0.01, 0.03, 0.1]
