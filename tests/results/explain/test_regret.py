@@ -21,7 +21,6 @@ from dermsearch.run.record import Recorder
 from dermsearch.search.tree.driver import FINISHED, Driver
 from dermsearch.work.job import Job
 
-Job = dict[str, Any]
 RATES = [0.01, 0.03, 0.1]
 
 
