@@ -25,10 +25,12 @@ from dermsearch.data.store.case_store import CaseStore
 from dermsearch.data.store.pool import Look, pictures
 from dermsearch.data.store.splits import Split
 from dermsearch.errors import UserError
+from dermsearch.models.encoders import Encoders
 from dermsearch.registry import Registry
 from dermsearch.run.check import check, check_cases
 from dermsearch.study.config import Study
 from dermsearch.study.data import Data
+from dermsearch.work.features import look
 
 CPU = torch.device("cpu")
 
@@ -59,6 +61,17 @@ def test_the_study_of_the_page_is_drawn_and_opened(installed: None, tmp_path: Pa
     for name in ("eye", "imagenet"):
         seen = pictures(store, "fundus", np.arange(2), Look(32, statistics=name), CPU)
         assert (seen.mean, seen.std) == store.domain.statistics[name]
+
+
+def test_the_named_classes_are_the_domains(installed: None, tmp_path: Path) -> None:
+    page = yaml.safe_load(files("domains.md")["study.yaml"])
+    page["objective"] = {"protocol": "linear", "metric": "named_recall", "label": "mean"}
+    asked = Study.model_validate(page)
+    store = open_cases(asked.main, tmp_path / "data")
+    check_cases(asked, check(asked), {"data": store})
+    encoders = Encoders.random("test_resnet", ("fundus",), "shared", 0)
+    seen = look(encoders, store, asked.main, store.split("train"), "val", CPU, "fp32")
+    assert seen.features.named == {"grade": "severe"}
 
 
 @pytest.mark.parametrize("name", ["skin", "eye"])
