@@ -7,7 +7,7 @@ import torch
 
 from dermsearch.errors import UserError
 from dermsearch.models.artifact import ENCODERS, HEADS, Part
-from dermsearch.storage.files import MANIFEST
+from dermsearch.storage.files import MANIFEST, StoreLost
 from dermsearch.storage.stages import HISTORY, PartialStage, StageStore, file_of
 
 WEIGHTS = {"w": torch.arange(6.0).reshape(2, 3), "steps": torch.tensor(3)}
@@ -66,3 +66,11 @@ def test_a_place_that_cannot_be_written_is_a_message(tmp_path: Path) -> None:
     for where, said in ((str(tmp_path / "file" / "below"), "written to"), ("nonsense://bucket/x", "opened")):
         with pytest.raises(UserError, match=rf"compute\.store: .* cannot be {said}"):
             StageStore(where)
+
+
+def test_a_store_that_is_gone_is_not_an_empty_one(store: StageStore) -> None:
+    store.commit("k", PARTS, [], ABOUT)
+    assert store.keys() == {"k"} and store.keys("segments") == set()
+    Path(store.root).rename(f"{store.root}-elsewhere")
+    with pytest.raises(StoreLost, match=r"^compute\.store: '.*' cannot be listed: .*; once it can, the same command"):
+        store.keys()
