@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
+
+SECRET = re.compile(r"://[^/@\s]*@")  # s3://key:secret@bucket
 
 
 class UserError(ValueError):
@@ -20,6 +23,6 @@ def nearest(name: object, allowed: Iterable[str]) -> str:
 
 
 def first_line(error: Exception) -> str:
-    """What an exception says, short enough for a message."""
+    """What an exception says, short enough for a message, and without the secrets of a URI."""
     text = (str(error) or type(error).__name__).splitlines()[0]
-    return text.split(". Detail:")[0][:200]
+    return SECRET.sub("://", text.split(". Detail:")[0][:200])

@@ -9,7 +9,6 @@ import errno
 import hashlib
 import json
 import os
-import re
 import time
 import uuid
 from collections.abc import Callable, Sequence
@@ -20,7 +19,7 @@ from typing import Any, TypeVar
 import pyarrow as pa
 import pyarrow.fs as pafs
 
-from dermsearch.errors import UserError, first_line
+from dermsearch.errors import SECRET, UserError, first_line
 
 OBJECT_STORES = ("s3", "gcs", "abfs")  # nothing can be renamed there, and what is written appears whole
 PARTS = "preparing"  # elsewhere files grow in here until they are whole
@@ -28,7 +27,6 @@ MANIFEST = "manifest.json"
 READERS = 16  # files that are read at once: a remote folder answers slowly, but many at a time
 ATTEMPTS = 3  # at a commit: two processes that write the same folder at once may spoil it for each other
 MISSING = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
-SECRET = re.compile(r"://[^/@]*@")  # s3://key:secret@bucket
 T = TypeVar("T")
 
 

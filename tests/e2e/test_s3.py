@@ -20,6 +20,7 @@ from dermsearch.data.open import fetch, open_cases
 from dermsearch.data.prepare.engines import on_cores
 from dermsearch.data.prepare.prepare import Order, prepare
 from dermsearch.data.prepare.progress import Silent
+from dermsearch.data.store.layout import FORMAT
 from dermsearch.data.store.splits import Split
 from dermsearch.errors import UserError
 from dermsearch.results import load
@@ -181,8 +182,8 @@ def test_a_damaged_store_is_told_and_not_kept(s3: Server, there: str, tmp_path: 
     [
         (b"{", "is not a case store"),
         (b'{"format": 1, "files": {}, "fingerprint": "0"}', "was made by another version"),
-        (b'{"format": 2, "files": {"../../x": "0"}, "fingerprint": "0"}', "is damaged"),
-        (b'{"format": 2, "files": {}, "fingerprint": "../x"}', "is damaged"),
+        (b'{"format": %d, "files": {"../../x": "0"}, "fingerprint": "0"}' % FORMAT, "is damaged"),
+        (b'{"format": %d, "files": {}, "fingerprint": "../x"}' % FORMAT, "is damaged"),
     ],
 )
 def test_a_manifest_that_is_none_is_told(s3: Server, tmp_path: Path, manifest: bytes, said: str) -> None:

@@ -11,9 +11,12 @@ import pytest
 import torch
 from s3 import serving
 
+from dermsearch.models.artifact import ENCODERS, Part
 from dermsearch.storage import files
 from dermsearch.storage.files import StoreLost
 from dermsearch.storage.stages import StageStore
+
+PARTS = {ENCODERS: Part({}, {"w": torch.ones(3)})}
 
 
 class Line:
@@ -82,10 +85,10 @@ def test_a_line_that_is_cut_is_one_sentence_or_waited_for(tmp_path: Path, monkey
             patch.setattr(StageStore, "_write", cut_before_the_manifest)
             patch.setattr(StageStore, "waits", ())
             with pytest.raises(StoreLost, match=r"^compute\.store: 's3://.*cannot be written to") as told:
-                store.commit("k", {"w": torch.ones(3)}, [], {"node": "a"})
+                store.commit("k", PARTS, [], {"node": "a"})
         assert "\n" not in str(told.value)
         monkeypatch.setattr(files.time, "sleep", mend)
         assert store.manifest("k") is None and waited == [1], "what has no manifest does not count"
-        store.commit("k", {"w": torch.ones(3)}, [], {"node": "b"})
+        store.commit("k", PARTS, [], {"node": "b"})
         line.cut()
         assert store.manifest("k") is not None and waited == [1, 1], "out of reach is not missing"

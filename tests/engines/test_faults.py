@@ -75,7 +75,7 @@ def test_a_job_that_is_no_verdict_is_raised(monkeypatch: pytest.MonkeyPatch) -> 
                 worker.run_job(job)
 
 
-@pytest.mark.parametrize("sick", [OSError(28, "No space left on device"), torch.AcceleratorError("CUDA error: assert")])
+@pytest.mark.parametrize("sick", [OSError(28, "No space left on device"), torch.AcceleratorError("an assert")])
 def test_inline_a_sick_process_ends_the_run_and_fails_no_stage(sick: Exception) -> None:
     assert of_machine(sick) and not of_machine(ValueError("a bug")) and not of_machine(FileNotFoundError(2, "gone"))
 

@@ -480,4 +480,20 @@ def test_a_remote_store_is_waited_for(tmp_path: Path, befall: Any, monkeypatch: 
     back += 1
     with pytest.raises(StoreLost, match="cannot be read: no answer; once it can, the same command continues"):
         store.get("a")
-    assert store.progress("k") == [], "who only looks does not wait"
+    assert sum(waited) == 60
+    assert store.progress("k") == [] and len(waited) == len(StageStore.waits), "who only looks does not wait"
+
+
+def test_a_file_that_is_replaced_is_whole_at_any_moment(tmp_path: Path, befall: Any, monkeypatch: Any) -> None:
+    Shaky.instead(monkeypatch)
+    folder = files.Folder(tmp_path)
+    folder.write("a/b", b"before")
+    seen = []
+
+    def strike(what: str, path: str) -> None:
+        if what in ("write", "move"):
+            seen.append((tmp_path / "a" / "b").read_bytes())
+
+    befall(strike)
+    folder.write("a/b", b"after")
+    assert seen == [b"before"] * 2 and folder.read("a/b") == b"after"

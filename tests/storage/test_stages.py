@@ -7,7 +7,7 @@ import torch
 
 from dermsearch.errors import UserError
 from dermsearch.models.artifact import ENCODERS, HEADS, Part
-from dermsearch.storage.files import MANIFEST
+from dermsearch.storage.files import MANIFEST, StoreLost
 from dermsearch.storage.stages import HISTORY, PartialStage, StageStore, file_of, packed
 
 WEIGHTS = {"w": torch.arange(6.0).reshape(2, 3), "steps": torch.tensor(3)}
@@ -87,3 +87,11 @@ def test_judgements_and_starting_weights_come_back(store: StageStore) -> None:
     assert again is not None and again.keys() == PARTS.keys()
     (Path(store.root) / "weights" / "hash-resnet18" / file_of(HEADS)).unlink()
     assert store.weights("hash", "resnet18") is None
+
+
+def test_a_store_that_is_gone_is_not_an_empty_one(store: StageStore) -> None:
+    store.commit("k", PARTS, [], ABOUT)
+    assert store.keys() == {"k"} and store.keys("segments") == set()
+    Path(store.root).rename(f"{store.root}-elsewhere")
+    with pytest.raises(StoreLost, match=r"^compute\.store: '.*' cannot be listed: .*; once it can, the same command"):
+        store.keys()
