@@ -86,7 +86,20 @@ def test_one_choice_for_all_labels() -> None:
     alone = [strength.choose(x, [truth], np.arange(len(x)), True) for truth in labels]
     both = strength.choose(x, labels, np.arange(len(x)), True)
     assert alone[0] < alone[1] and alone[0] <= both <= alone[1]
-    assert both == strength.choose(x, labels[::-1], np.arange(len(x)), True)
+    told = dict(zip(CLASSES, labels, strict=True))
+    given = Features(x.astype(np.float32), x[:9].astype(np.float32), told, {}, CLASSES, np.arange(9), "val")
+    expected = Linear().predict(Given(given), configure("linear", {"c": both}), 0)
+    for order in (list(CLASSES), list(CLASSES)[::-1]):
+        ordered = dataclasses.replace(given, classes={label: CLASSES[label] for label in order})
+        predicted = Linear().predict(Given(ordered), configure("linear"), 0)
+        assert all(np.array_equal(predicted[label], expected[label]) for label in CLASSES)
+
+
+def test_no_more_columns_than_cases() -> None:
+    features = np.random.default_rng(0).normal(size=(10, 50))
+    fewer = strength.rotated(features)
+    assert fewer.shape == (10, 10) and strength.rotated(features.T).shape == (50, 10)
+    np.testing.assert_allclose(fewer @ fewer.T, features @ features.T, atol=1e-9)
 
 
 def remembered() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
