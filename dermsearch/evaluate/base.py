@@ -16,7 +16,7 @@ from pydantic import BaseModel, ValidationError
 from dermsearch.data.domain import SKIN
 from dermsearch.errors import UserError, nearest
 from dermsearch.evaluate import metrics
-from dermsearch.evaluate.metrics import Measure
+from dermsearch.evaluate.metrics import Measurement
 from dermsearch.models.artifact import Artifact
 from dermsearch.nature import Nature
 from dermsearch.registry import Registry
@@ -142,7 +142,7 @@ class Classifier(Evaluator, typing.Protocol):
 class Ruler(Evaluator, typing.Protocol):
     """Measures the features themselves, without labels."""
 
-    def measure(self, given: Given, config: Any, seed: int) -> Iterable[tuple[str, Measure]]:
+    def measure(self, given: Given, config: Any, seed: int) -> Iterable[tuple[str, Measurement]]:
         """What it finds, each with the split that it is of."""
 
 
@@ -205,8 +205,8 @@ def _measures(
     groups: np.ndarray,
     predicted: Mapping[str, np.ndarray],
     named: Mapping[str, str],
-) -> Iterator[Measure]:
-    weights, averaged = metrics.case_weights(groups), list[Measure]()
+) -> Iterator[Measurement]:
+    weights, averaged = metrics.case_weights(groups), list[Measurement]()
     judged = np.zeros(len(groups), dtype=bool)
     for label, names in classes.items():
         probabilities = predicted[label]
@@ -220,7 +220,7 @@ def _measures(
     yield from metrics.mean_over_labels(averaged, int(judged.sum()), named)
 
 
-def _row(split: str, measure: Measure) -> dict[str, Any]:
+def _row(split: str, measure: Measurement) -> dict[str, Any]:
     value, low, high = metrics.summary(measure.values)
     return {
         "split": split,

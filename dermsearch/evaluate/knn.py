@@ -48,7 +48,7 @@ class Knn:
 
     def _nearest(self, features: Features, known: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
         """Of each held-out case the k most similar of these training cases, and how similar they are."""
-        from threadpoolctl import threadpool_limits  # comes with scikit-learn
+        from threadpoolctl import threadpool_limits
 
         with threadpool_limits(1, user_api="blas"):  # the last bits do not depend on how many cores there are
             similarity = unit(features.heldout) @ unit(features.train[known]).T

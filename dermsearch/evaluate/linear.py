@@ -7,6 +7,7 @@ import warnings
 import numpy as np
 from pydantic import Field
 
+from dermsearch.evaluate import strength
 from dermsearch.evaluate.base import Features, Given, Settings
 from dermsearch.nature import Nature
 
@@ -14,7 +15,9 @@ from dermsearch.nature import Nature
 class LinearConfig(Settings):
     """Settings of the linear probe."""
 
-    c: float = Field(0.1, gt=0, le=1e12, description="inverse strength of the L2 penalty")
+    c: float | None = Field(
+        None, gt=0, le=1e12, description="inverse strength of the L2 penalty; null chooses it by cross-validation"
+    )
     balanced: bool = Field(True, description="weight classes inversely to their frequency")
     max_iter: int = Field(500, ge=1, le=1_000_000, description="iterations of L-BFGS at most")
 
@@ -23,15 +26,20 @@ class Linear:
     """Multinomial logistic regression, fitted by L-BFGS from zero."""
 
     name = "linear"
-    version = 4
+    version = 5
     nature = Nature()
     Config = LinearConfig
 
     def predict(self, given: Given, config: LinearConfig, seed: int) -> dict[str, np.ndarray]:
         """Probabilities over all classes, 0 for one the training set lacks. Deterministic: no `seed`."""
-        return {label: self._fit(given.features, label, config) for label in given.features.classes}
+        features, c = given.features, config.c
+        if c is None:  # once for all labels: a label alone has too few cases of its rare classes to tell
+            groups = np.arange(len(features.train)) if features.train_groups is None else features.train_groups
+            labels = [features.train_labels[label] for label in features.classes]
+            c = strength.choose(features.train, labels, groups, config.balanced)
+        return {label: self._fit(features, label, c, config) for label in features.classes}
 
-    def _fit(self, features: Features, label: str, config: LinearConfig) -> np.ndarray:
+    def _fit(self, features: Features, label: str, c: float, config: LinearConfig) -> np.ndarray:
         train, truth = features.known(label)
         classes = len(features.classes[label])
         seen = np.unique(truth)
@@ -49,9 +57,8 @@ class Linear:
 
         mean, spread = train.mean(axis=0), train.std(axis=0)
         spread[spread < 1e-8] = 1.0  # a dead feature stays dead instead of becoming noise of unit size
-        model = LogisticRegression(
-            C=config.c, class_weight="balanced" if config.balanced else None, max_iter=config.max_iter
-        )
+        weights = "balanced" if config.balanced else None
+        model = LogisticRegression(C=c, class_weight=weights, max_iter=config.max_iter)
         # One thread: the matrices are small, trials share the cores, and the sums keep one order.
         with threadpool_limits(1, user_api="blas"), warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)  # an early stop is a probe like any other

@@ -28,7 +28,7 @@ BOOTSTRAP_SEED = 0
 
 
 @dataclass(frozen=True)
-class Measure:
+class Measurement:
     """One number in every replicate: `values[0]` on the data themselves, `values[1:]` on its resamples."""
 
     label: str
@@ -64,7 +64,7 @@ def totals(slots: np.ndarray, count: int, weights: np.ndarray) -> np.ndarray:
     return csr_array((ones, cases, np.r_[0, ends]), shape=(count, len(slots))) @ weights
 
 
-class Counts:
+class Tally:
     """What the predicted classes come to: of every class (classes, replicates) hits, cases and predictions."""
 
     def __init__(self, truth: np.ndarray, predicted: np.ndarray, classes: int, weights: np.ndarray) -> None:
@@ -115,7 +115,7 @@ def auc(positive: np.ndarray, scores: np.ndarray, weights: np.ndarray) -> np.nda
 
 def measure(
     label: str, truth: np.ndarray, probabilities: np.ndarray, classes: Sequence[str], weights: np.ndarray
-) -> Iterator[Measure]:
+) -> Iterator[Measurement]:
     """Every metric of one label. `truth` holds class indices, -1 for unknown; those cases are left out.
 
     The macro mean of the AUC is over the classes with both outcomes present, in each replicate its own.
@@ -124,18 +124,18 @@ def measure(
     if not known.all():
         truth, probabilities, weights = truth[known], probabilities[known], weights[known]
     predicted, n = probabilities.argmax(axis=1), len(truth)
-    counts = Counts(truth, predicted, len(classes), weights)
+    counts = Tally(truth, predicted, len(classes), weights)
     areas = np.stack([auc(truth == c, probabilities[:, c], weights) for c in range(len(classes))])
-    yield Measure(label, "", "balanced_accuracy", n, counts.balanced_accuracy())
-    yield Measure(label, "", "macro_f1", n, counts.macro_f1())
-    yield Measure(label, "", "auc", n, _mean(areas))
+    yield Measurement(label, "", "balanced_accuracy", n, counts.balanced_accuracy())
+    yield Measurement(label, "", "macro_f1", n, counts.macro_f1())
+    yield Measurement(label, "", "auc", n, _mean(areas))
     true, taken = (np.bincount(which, minlength=len(classes)).tolist() for which in (truth, predicted))
     of_classes = zip(classes, areas, counts.recall(), counts.specificity(), counts.precision(), strict=True)
     for c, (name, area, recall, specificity, precision) in enumerate(of_classes):
-        yield Measure(label, name, "auc", n, area)
-        yield Measure(label, name, "recall", true[c], recall)
-        yield Measure(label, name, "specificity", n - true[c], specificity)
-        yield Measure(label, name, "precision", taken[c], precision)
+        yield Measurement(label, name, "auc", n, area)
+        yield Measurement(label, name, "recall", true[c], recall)
+        yield Measurement(label, name, "specificity", n - true[c], specificity)
+        yield Measurement(label, name, "precision", taken[c], precision)
 
 
 def confusion(truth: np.ndarray, probabilities: np.ndarray) -> Iterator[tuple[int, int, int]]:
@@ -147,7 +147,9 @@ def confusion(truth: np.ndarray, probabilities: np.ndarray) -> Iterator[tuple[in
         yield true, predicted, count
 
 
-def mean_over_labels(measures: Iterable[Measure], n: int, named: Mapping[str, str] = SKIN.named) -> Iterator[Measure]:
+def mean_over_labels(
+    measures: Iterable[Measurement], n: int, named: Mapping[str, str] = SKIN.named
+) -> Iterator[Measurement]:
     """Whole-label metrics, and those of each label's named class, averaged over the labels.
 
     Replicate by replicate, since labels share their resamples.
@@ -158,11 +160,11 @@ def mean_over_labels(measures: Iterable[Measure], n: int, named: Mapping[str, st
         # A label without a value of its own (no AUC where the held-out cases show one class) is left out of
         # the value and of every resample alike, since resampling adds no class.
         if stack:
-            yield Measure(MEAN_LABEL, "", metric, n, _mean(np.stack(stack)))
+            yield Measurement(MEAN_LABEL, "", metric, n, _mean(np.stack(stack)))
     for metric in OF_A_CLASS:
         stack = [m.values for m in measures if m.metric == metric and m.cls and m.cls == named.get(m.label)]
         if stack:
-            yield Measure(MEAN_LABEL, "", f"named_{metric}", n, _mean(np.stack(stack)))
+            yield Measurement(MEAN_LABEL, "", f"named_{metric}", n, _mean(np.stack(stack)))
 
 
 def summary(values: np.ndarray, level: float = LEVEL) -> tuple[float | None, float | None, float | None]:

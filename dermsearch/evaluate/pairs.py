@@ -8,7 +8,7 @@ import numpy as np
 
 from dermsearch.evaluate.base import Given, Settings
 from dermsearch.evaluate.knn import unit
-from dermsearch.evaluate.metrics import Measure, case_weights
+from dermsearch.evaluate.metrics import Measurement, case_weights
 from dermsearch.nature import Nature
 
 LABEL = "pairs"
@@ -22,7 +22,7 @@ class Pairs:
     nature = Nature(frozenset({"features", "pairs"}), ("acc_at_1", "acc_at_5"), (LABEL,), learns=False)
     Config = Settings
 
-    def measure(self, given: Given, config: Settings, seed: int) -> Iterator[tuple[str, Measure]]:
+    def measure(self, given: Given, config: Settings, seed: int) -> Iterator[tuple[str, Measurement]]:
         """Mean rank and accuracy of both directions, and their mean. Deterministic: `seed` is not used."""
         features = given.features
         if len(features.columns) != 2:
@@ -42,7 +42,7 @@ def positions(similarity: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return (similarity > own).sum(axis=1), (similarity == own).sum(axis=1) - 1
 
 
-def _measures(rows: np.ndarray, columns: Mapping[str, slice], groups: np.ndarray) -> Iterator[Measure]:
+def _measures(rows: np.ndarray, columns: Mapping[str, slice], groups: np.ndarray) -> Iterator[Measurement]:
     from threadpoolctl import threadpool_limits
 
     first, second = columns
@@ -59,9 +59,9 @@ def _measures(rows: np.ndarray, columns: Mapping[str, slice], groups: np.ndarray
         for metric, value in {"mean_rank": 1 + better + ties / 2, **hits}.items():
             values = _mean(value, weights)
             found.setdefault(metric, []).append(values)
-            yield Measure(LABEL, direction, metric, len(rows), values)
+            yield Measurement(LABEL, direction, metric, len(rows), values)
     for metric, both in found.items():
-        yield Measure(LABEL, "", metric, len(rows), np.mean(both, axis=0))
+        yield Measurement(LABEL, "", metric, len(rows), np.mean(both, axis=0))
 
 
 def _mean(values: np.ndarray, weights: np.ndarray) -> np.ndarray:

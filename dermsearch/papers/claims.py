@@ -17,7 +17,7 @@ from dermsearch.errors import UserError, nearest
 from dermsearch.papers.audit import Claim, RowAudit, audit_row
 from dermsearch.papers.counts import Counts, Printed
 from dermsearch.papers.published import published_folder
-from dermsearch.papers.sheet import NOTHING, Line, need, read_sheet
+from dermsearch.papers.sheet import NOTHING, SheetLine, need, read_sheet
 
 METRICS = {
     "sens": ("sens", "sensitivity", "recall", "tpr"),
@@ -57,7 +57,7 @@ class Cells:
     printed: dict[str, dict[str, dict[str, Printed]]] = field(default_factory=dict)
     counts: dict[tuple[str, str], Counts] = field(default_factory=dict)
 
-    def add(self, line: Line, label: str, metric: str, cell: Printed | None) -> None:
+    def add(self, line: SheetLine, label: str, metric: str, cell: Printed | None) -> None:
         """Take in one cell; an empty one leaves no trace but its row and label."""
         labels = self.printed.setdefault(line.text("row"), {}).setdefault(label, {})
         if metric in labels:
@@ -128,7 +128,7 @@ def read_cells(path: Path) -> Cells:
     return cells
 
 
-def read_count(line: Line) -> Counts:
+def read_count(line: SheetLine) -> Counts:
     """The columns `positive` and `total` of a line."""
     counts = Counts(line.count("positive"), line.count("total"))
     if not 0 < counts.positive < counts.total:

@@ -17,7 +17,7 @@ NOTHING = ("", "-", "–", "—")  # what stands in a cell without a number
 
 
 @dataclass(frozen=True)
-class Line:
+class SheetLine:
     """One line of a sheet by its columns; it knows where it stands, for messages."""
 
     file: str
@@ -67,7 +67,7 @@ class Line:
         raise self.error(column, f"'{text[:40]}' must be a number such as 77.3, or empty")
 
 
-def read_sheet(path: Path) -> list[Line]:
+def read_sheet(path: Path) -> list[SheetLine]:
     """The lines of a CSV file; columns by their names in lower case. Empty lines are passed over."""
     try:
         text = path.read_bytes().decode("utf-8-sig")
@@ -78,7 +78,7 @@ def read_sheet(path: Path) -> list[Line]:
     if not text.strip():
         raise UserError(f"{path}: is empty")
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
-    lines: list[Line] = []
+    lines: list[SheetLine] = []
     header: list[str] = []
     try:
         for row in reader:
@@ -90,7 +90,7 @@ def read_sheet(path: Path) -> list[Line]:
             elif len(cells) != len(header):
                 raise UserError(f"{path}, line {reader.line_num}: has {len(cells)} cells, its header {len(header)}")
             else:
-                lines.append(Line(str(path), reader.line_num, dict(zip(header, cells, strict=True))))
+                lines.append(SheetLine(str(path), reader.line_num, dict(zip(header, cells, strict=True))))
     except csv.Error as error:
         raise UserError(f"{path}, line {reader.line_num}: is not CSV: {error}") from None
     if not lines:
@@ -110,7 +110,7 @@ def head(path: Path, cells: list[str]) -> list[str]:
     return names
 
 
-def need(lines: list[Line], columns: Collection[str]) -> None:
+def need(lines: list[SheetLine], columns: Collection[str]) -> None:
     """Refuse a sheet without one of the columns."""
     for column in columns:
         if column not in lines[0].cells:

@@ -17,7 +17,7 @@ DIGITS = 6  # of a number of stages: what is behind them is rounding
 
 
 @dataclass(frozen=True)
-class Trained:
+class Portion:
     """A stage, or the first epochs of one that did not go on."""
 
     key: str  # of the stage
@@ -29,7 +29,7 @@ class Trained:
 class Level:
     """What one proposal trains for its k-th task: a stage per seed, and rates that were tried and not chosen."""
 
-    trained: tuple[Trained, ...]
+    trained: tuple[Portion, ...]
     value: float | None  # the curriculum up to here: mean over the seeds, None where a stage failed
 
 
@@ -81,21 +81,21 @@ class Begun:
 
     def __init__(self, results: Results) -> None:
         stages = {s["key"] for s in results.stages.to_pylist()}
-        self.longest: dict[str, Trained] = {}  # by the key of the stage that was begun
-        self.beside: dict[tuple[str, ...], list[Trained]] = {}  # rates, of which another one went on
+        self.longest: dict[str, Portion] = {}  # by the key of the stage that was begun
+        self.beside: dict[tuple[str, ...], list[Portion]] = {}  # rates, of which another one went on
         for segment in sorted(results.segments.to_pylist(), key=lambda s: s["until"]):
             share = segment["until"] / json.loads(segment["settings"])["train"]["epochs"]
-            part = Trained(segment["stage"], share, segment["seconds"] or 0.0)
+            part = Portion(segment["stage"], share, segment["seconds"] or 0.0)
             self.longest[part.key] = part
             if part.key not in stages:
                 self.beside.setdefault(but_for_rate(segment), []).append(part)
 
-    def of(self, stage: Mapping[str, Any]) -> list[Trained]:
+    def of(self, stage: Mapping[str, Any]) -> list[Portion]:
         """What a stage has taken, and the rates that were tried beside its own."""
         own = self.longest.get(stage["key"])
         seconds = stage["seconds"] or (own.seconds if own else 0.0)
         ended = stage["status"] in ("pruned", "dropped")
-        whole = ([own] if own else []) if ended else [Trained(stage["key"], 1.0, seconds)]
+        whole = ([own] if own else []) if ended else [Portion(stage["key"], 1.0, seconds)]
         return [*whole, *self.beside.get(but_for_rate(stage), ())]
 
 
@@ -125,7 +125,7 @@ def level(line: Lineage, scores: Mapping[str, Score], begun: Begun) -> Level:
 def published_walks(scores: Mapping[tuple[str, ...], float]) -> list[list[Level]]:
     """The curricula of a paper's table, in its order, as if each had been proposed."""
     beginnings = [list(Curriculum(tasks).prefixes()) for tasks in scores]
-    return [[Level((Trained(str(at), 1.0, 0.0),), scores.get(at.tasks)) for at in each] for each in beginnings]
+    return [[Level((Portion(str(at), 1.0, 0.0),), scores.get(at.tasks)) for at in each] for each in beginnings]
 
 
 def progress(walks: Sequence[Sequence[Level]], shared: bool = True) -> list[Step]:

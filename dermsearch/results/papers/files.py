@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from dermsearch.results.papers.table import Cell, Column, Entry, Filled
+from dermsearch.results.papers.table import Cell, Entry, Filled, TableColumn
 
 CSV = [
     *("section", "row", "column", "paper", "paper_note", "here", "low", "high", "seeds", "n"),
@@ -74,7 +74,7 @@ def csv_rows(table: Filled) -> Iterator[list[str]]:
                 yield [*told, *measured, *counts, *where, status]
 
 
-def number(value: float | None, column: Column, more: int = 0) -> str:
+def number(value: float | None, column: TableColumn, more: int = 0) -> str:
     """A number with the digits of its column."""
     if value is None:
         return ""

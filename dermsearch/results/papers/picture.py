@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dermsearch.results.drawing import BLUE, GREY, INK, PALE, STYLE, save
-from dermsearch.results.papers.table import Cell, Column, Entry, Filled, Section
+from dermsearch.results.papers.table import Cell, Entry, Filled, TableColumn, TableSection
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -21,7 +21,7 @@ WIDE, NARROW, GAP, RIGHT = 2.1, 1.12, 0.2, 0.2  # a panel where there are few or
 ABOVE, BELOW, TOP = 0.4, 0.55, 0.3  # over a band of panels for their titles, under it for the axis, over all
 NOTE = 0.15  # a line of the notes
 
-Block = tuple[Section, tuple[Entry, ...]]
+Block = tuple[TableSection, tuple[Entry, ...]]
 
 
 def picture(table: Filled, path: str | Path) -> list[Path]:
@@ -84,9 +84,9 @@ def tall(band: Sequence[Block]) -> float:
     return 2 * EDGE + sum(HEADING + ROW * len(entries) for _, entries in band)
 
 
-def places(band: Sequence[Block]) -> list[tuple[float, Section | Entry]]:
+def places(band: Sequence[Block]) -> list[tuple[float, TableSection | Entry]]:
     """What stands at which height, from the panel's top downwards in inches."""
-    found: list[tuple[float, Section | Entry]] = []
+    found: list[tuple[float, TableSection | Entry]] = []
     y = EDGE
     for section, entries in band:
         found.append((y + HEADING / 2, section))
@@ -102,7 +102,7 @@ def named(entry: Entry) -> str:
     return entry.title if entry.status in ("done", "not run") else f"{entry.title}  × {entry.status}"
 
 
-def frame(ax: Axes, band: Sequence[Block], column: Column, index: int) -> None:
+def frame(ax: Axes, band: Sequence[Block], column: TableColumn, index: int) -> None:
     """The panel's axes, and at the first one the names of the lines."""
     ax.set_ylim(tall(band), 0)
     ax.set_yticks([])
@@ -121,7 +121,7 @@ def frame(ax: Axes, band: Sequence[Block], column: Column, index: int) -> None:
         if isinstance(what, Entry):
             ax.axhline(y, color=PALE, linewidth=0.5, zorder=0)
         if index == 0:
-            weight = "bold" if isinstance(what, Section) else "normal"
+            weight = "bold" if isinstance(what, TableSection) else "normal"
             ax.annotate(
                 name,
                 (0, y),
@@ -136,7 +136,7 @@ def frame(ax: Axes, band: Sequence[Block], column: Column, index: int) -> None:
             )
 
 
-def limits(ax: Axes, cells: Sequence[Cell], column: Column) -> None:
+def limits(ax: Axes, cells: Sequence[Cell], column: TableColumn) -> None:
     """Room for every number and interval of these cells, and for chance."""
     from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
@@ -161,7 +161,7 @@ def limits(ax: Axes, cells: Sequence[Cell], column: Column) -> None:
         ax.set_xticks([tick for tick in ticks if ends[0] <= tick <= min(ends[1], column.scale)])
 
 
-def levels(cells: Sequence[Cell], column: Column) -> list[float]:
+def levels(cells: Sequence[Cell], column: TableColumn) -> list[float]:
     """Chance, for the study's number of cases and for the paper's."""
     if column.chance is None:
         return []
@@ -177,7 +177,7 @@ def draw(ax: Axes, band: Sequence[Block], index: int) -> None:
     for level, style in zip(levels(cells, column), ("--", ":"), strict=False):
         ax.axvline(level, color=GREY, linewidth=1, linestyle=style, zorder=1)
     for y, what in places(band):
-        if isinstance(what, Section):
+        if isinstance(what, TableSection):
             continue
         cell = what.cells[index]
         apart = APART if cell.printed and cell.value else 0.0

@@ -3,7 +3,16 @@
 from __future__ import annotations
 
 from dermsearch.curriculum import Curriculum
-from dermsearch.results.papers.table import EITHER, GIVEN, OTHER, RANDOM, Column, Form, Line, Section
+from dermsearch.results.papers.table import (
+    EITHER,
+    GIVEN,
+    OTHER,
+    RANDOM,
+    PaperTable,
+    TableColumn,
+    TableLine,
+    TableSection,
+)
 
 FUSIONS = ("concat", "sep_shared", "sep_sep")
 RELATIONS = ("no_proj", "proj", "msa", "tel", "te")
@@ -37,14 +46,16 @@ def half(cases: int) -> float:
     return 50.0
 
 
-def per_label(printed: str, metric: str) -> tuple[Column, ...]:
+def per_label(printed: str, metric: str) -> tuple[TableColumn, ...]:
     """A column for each label's reported class, and their mean."""
     chance = half if metric == "auc" else None
-    own = [Column(k, f"{printed}|{at}", metric, label, cls, chance=chance) for k, (at, label, cls) in LABELS.items()]
-    return (*own, Column("AVG", f"{printed}|AVG", f"named_{metric}", "mean", chance=chance))
+    own = [
+        TableColumn(k, f"{printed}|{at}", metric, label, cls, chance=chance) for k, (at, label, cls) in LABELS.items()
+    ]
+    return (*own, TableColumn("AVG", f"{printed}|AVG", f"named_{metric}", "mean", chance=chance))
 
 
-def matching(split: str, printed: bool) -> tuple[Column, ...]:
+def matching(split: str, printed: bool) -> tuple[TableColumn, ...]:
     """Where a dermoscopic image finds its own clinical one among all; the paper has training cases only."""
     rank = "rank of the own image (log scale)"
     share = "share of images"
@@ -54,7 +65,7 @@ def matching(split: str, printed: bool) -> tuple[Column, ...]:
         ("Acc@5", "Acc@5", "acc_at_5", lambda n: min(5 / n, 1.0), share),
     )
     return tuple(
-        Column(
+        TableColumn(
             heading,
             at * printed,
             metric,
@@ -74,22 +85,22 @@ def matching(split: str, printed: bool) -> tuple[Column, ...]:
 
 
 AUC = per_label("AUC", "auc")
-STARTS = (Line("ImageNet", "ImageNet", GIVEN), Line("random weights", "", RANDOM))
+STARTS = (TableLine("ImageNet", "ImageNet", GIVEN), TableLine("random weights", "", RANDOM))
 FUSED = (
-    Line("no fusion (SimCLR)", "SimCLR", fusion("none")),
-    *(Line(name, f"MMSSL_{name}", fusion(name)) for name in FUSIONS),
+    TableLine("no fusion (SimCLR)", "SimCLR", fusion("none")),
+    *(TableLine(name, f"MMSSL_{name}", fusion(name)) for name in FUSIONS),
 )
 METHODS = (
-    Line("Baseline-50-ImageNet, fine-tuned", "Baseline-50-ImageNet", GIVEN, "finetune"),
-    Line("SimCLR", "SimCLR", fusion("none"), "linear"),
-    Line("SM3-linear", "SM3-linear", relation("tel"), "linear_handover"),
-    Line("SM3-linear, classifier alone", "", relation("tel"), "linear"),
-    Line("SM3-finetune", "SM3-finetune", relation("tel"), "finetune"),
-    Line("given weights, linear", "", GIVEN, "linear"),
-    Line("random weights, linear", "", RANDOM, "linear"),
-    Line("random weights, fine-tuned", "", RANDOM, "finetune"),
-    Line("random predictions", "", EITHER, "stratified"),
-    Line("majority class", "", EITHER, "majority"),
+    TableLine("Baseline-50-ImageNet, fine-tuned", "Baseline-50-ImageNet", GIVEN, "finetune"),
+    TableLine("SimCLR", "SimCLR", fusion("none"), "linear"),
+    TableLine("SM3-linear", "SM3-linear", relation("tel"), "linear_handover"),
+    TableLine("SM3-linear, classifier alone", "", relation("tel"), "linear"),
+    TableLine("SM3-finetune", "SM3-finetune", relation("tel"), "finetune"),
+    TableLine("given weights, linear", "", GIVEN, "linear"),
+    TableLine("random weights, linear", "", RANDOM, "linear"),
+    TableLine("random weights, fine-tuned", "", RANDOM, "finetune"),
+    TableLine("random predictions", "", EITHER, "stratified"),
+    TableLine("majority class", "", EITHER, "majority"),
 )
 METRICS = {
     "AUC": ("AUC", "auc"),
@@ -98,12 +109,12 @@ METRICS = {
     "Prec": ("precision", "precision"),
 }
 
-TABLE_1 = Form(
+TABLE_1 = PaperTable(
     "sm3_table1",
     "SM3, Table I",
     TEST,
     tuple(
-        Section(name.capitalize() if name != "AUC" else name, f"{name} (%)", METHODS, per_label(at, metric))
+        TableSection(name.capitalize() if name != "AUC" else name, f"{name} (%)", METHODS, per_label(at, metric))
         for at, (name, metric) in METRICS.items()
     ),
     TELLING,
@@ -113,17 +124,17 @@ TABLE_1 = Form(
         "Only the self-supervised rows and the baseline of the paper's table are shown.",
     ),
 )
-TABLE_2 = Form(
+TABLE_2 = PaperTable(
     "sm3_table2",
     "SM3, Table II",
     TEST,
     (
-        Section("Without the two tasks", "AUC (%)", STARTS, AUC),
-        Section("Fusion of the two images", "AUC (%)", FUSED, AUC, (CONTRAST,)),
-        Section(
+        TableSection("Without the two tasks", "AUC (%)", STARTS, AUC),
+        TableSection("Fusion of the two images", "AUC (%)", FUSED, AUC, (CONTRAST,)),
+        TableSection(
             "Relation between labels, after sep_sep",
             "AUC (%)",
-            tuple(Line(name, f"MLSSL_{name}", relation(name)) for name in RELATIONS),
+            tuple(TableLine(name, f"MLSSL_{name}", relation(name)) for name in RELATIONS),
             AUC,
             (PSEUDO,),
         ),
@@ -131,13 +142,13 @@ TABLE_2 = Form(
     TELLING,
     ("The released code starts all of its pre-training from ImageNet weights and contains 'tel' only.",),
 )
-TABLE_3 = Form(
+TABLE_3 = PaperTable(
     "sm3_table3",
     "SM3, Table III",
     "derm7pt, its 413 training cases",
     (
-        Section("Training cases", "", (*STARTS, *FUSED), matching("train", True), (CONTRAST, OTHER)),
-        Section("Validation cases", "", (*STARTS, *FUSED), matching("val", False), (CONTRAST, OTHER)),
+        TableSection("Training cases", "", (*STARTS, *FUSED), matching("train", True), (CONTRAST, OTHER)),
+        TableSection("Validation cases", "", (*STARTS, *FUSED), matching("val", False), (CONTRAST, OTHER)),
     ),
     TELLING,
     (

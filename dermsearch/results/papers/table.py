@@ -23,14 +23,14 @@ from dermsearch.results.tables.schema import Results
 # What a line may ask for that is no curriculum: weights that the study gives (such as ImageNet's), random ones, and
 # either, for predictions that look at no image.
 GIVEN, RANDOM, EITHER = "given weights", RANDOM_WEIGHTS, "any weights"
-OTHER = ""  # in Section.takes: curricula that end in a task the paper does not vary
+OTHER = ""  # in TableSection.takes: curricula that end in a task the paper does not vary
 MARKS = "†‡§¶"
 SPLITS = {"train": "training", "val": "validation", "test": "test"}
 FINDINGS = ("audit: ", "header prints", "caption wrongly")  # how a note begins that finds something wrong
 
 
 @dataclass(frozen=True)
-class Column:
+class TableColumn:
     """One number of every line: where the paper prints it, and which row of the scores table it is."""
 
     heading: str
@@ -49,7 +49,7 @@ class Column:
 
 
 @dataclass(frozen=True)
-class Line:
+class TableLine:
     """One line: its row in the CSV file, and the curriculum that is the same here."""
 
     title: str
@@ -59,24 +59,24 @@ class Line:
 
 
 @dataclass(frozen=True)
-class Section:
+class TableSection:
     """Lines and columns under one heading."""
 
     title: str
     quantity: str  # of all columns, with its unit; "" where every column has its own
-    lines: tuple[Line, ...]
-    columns: tuple[Column, ...]
+    lines: tuple[TableLine, ...]
+    columns: tuple[TableColumn, ...]
     takes: tuple[str, ...] = (OTHER,)  # last tasks of curricula that the paper does not have
 
 
 @dataclass(frozen=True)
-class Form:
+class PaperTable:
     """A table of a paper as data."""
 
     name: str  # of the CSV file
     title: str
     data: str  # that the printed numbers were measured on
-    sections: tuple[Section, ...]
+    sections: tuple[TableSection, ...]
     telling: Mapping[str, str]  # task -> the setting that tells its variants apart
     notes: tuple[str, ...] = ()
 
@@ -97,7 +97,7 @@ class Value:
 class Cell:
     """A printed number, a measured one, or both."""
 
-    column: Column
+    column: TableColumn
     printed: str  # as printed
     finding: str  # what is wrong with it
     value: Value | None
@@ -126,9 +126,9 @@ class Entry:
 class Filled:
     """The whole table, ready to be written and drawn."""
 
-    form: Form
+    form: PaperTable
     study: str
-    blocks: tuple[tuple[Section, tuple[Entry, ...]], ...]
+    blocks: tuple[tuple[TableSection, tuple[Entry, ...]], ...]
     marks: Mapping[str, str]  # finding -> its mark
     heads: Mapping[str, str]  # heading -> the finding that all its printed cells share
     notes: tuple[str, ...]
@@ -137,7 +137,7 @@ class Filled:
         """The mark of a printed cell; a finding of the whole column is marked in its heading instead."""
         return "" if self.heads.get(cell.column.heading) == cell.finding else self.marks.get(cell.finding, "")
 
-    def heading(self, column: Column) -> str:
+    def heading(self, column: TableColumn) -> str:
         """A column's heading, with the mark of a finding that all its printed cells share."""
         return column.heading + self.marks.get(self.heads.get(column.heading, ""), "")
 
@@ -145,7 +145,7 @@ class Filled:
 class Measured:
     """The scores of a study, and which of its stages are which line."""
 
-    def __init__(self, results: Results, form: Form) -> None:
+    def __init__(self, results: Results, form: PaperTable) -> None:
         self.rows: dict[str, list[Row]] = {}  # best first
         self.baselines: dict[str, list[Row]] = {name: [] for name in BASELINES}
         board = leaderboard(results)
@@ -186,7 +186,7 @@ class Measured:
         """Where a protocol's numbers are shown: on test cases where there are any, as papers do."""
         return "test" if (protocol, "test") in self.splits else "val"
 
-    def cell(self, column: Column, line: Line, printed: Mapping[tuple[str, str], dict[str, str]]) -> Cell:
+    def cell(self, column: TableColumn, line: TableLine, printed: Mapping[tuple[str, str], dict[str, str]]) -> Cell:
         """What the paper and the study say of one line and column."""
         paper = printed.get((line.printed, column.printed), {})
         protocol = column.protocol or line.protocol or self.protocol
@@ -205,7 +205,7 @@ class Measured:
 
         return Spread.of(of(self.rows.values()), of(self.baselines.values()))
 
-    def status(self, line: Line) -> str:
+    def status(self, line: TableLine) -> str:
         """Why a line that was not measured was not."""
         if self.keys.get(line.identity):
             return "not judged"
@@ -230,7 +230,7 @@ def variants(row: Row, telling: Mapping[str, str]) -> list[tuple[str, str]]:
     return found
 
 
-def value_of(scores: Sequence[Score], spread: Spread, column: Column) -> Value:
+def value_of(scores: Sequence[Score], spread: Spread, column: TableColumn) -> Value:
     """The mean over the seeds with its interval, in the unit of the column."""
     low, high = (None if end is None else column.scale * end for end in interval(scores, spread, column.metric))
     mean = column.scale * fmean(score.value for score in scores)
@@ -243,7 +243,7 @@ def finding(note: str) -> str:
     return note[start.start() :].removeprefix("audit: ") if start else ""
 
 
-def fill(results: Results, form: Form) -> Filled:
+def fill(results: Results, form: PaperTable) -> Filled:
     """The table of a paper with the numbers of a study in it."""
     printed = {(row["row"], row["column_metric"]): row for row in published_rows(form.name)}
     measured = Measured(results, form)
@@ -267,7 +267,7 @@ def fill(results: Results, form: Form) -> Filled:
     return Filled(form, study, tuple(blocks), marks, shared(faced), notes)
 
 
-def extra(measured: Measured, form: Form, section: Section, declared: set[str]) -> list[Line]:
+def extra(measured: Measured, form: PaperTable, section: TableSection, declared: set[str]) -> list[TableLine]:
     """Curricula that the study has scored and the paper does not have."""
     lines = []
     for name, rows in measured.rows.items():
@@ -275,7 +275,7 @@ def extra(measured: Measured, form: Form, section: Section, declared: set[str]) 
         last = told[-1][0] if told[-1][0] in form.telling else OTHER
         if name not in declared and rows[0].score is not None and last in section.takes:
             title = chain(rows[0].tasks, {task: value for task, value in told if value})
-            lines.append(Line(title, "", name))
+            lines.append(TableLine(title, "", name))
     return lines
 
 
@@ -287,7 +287,7 @@ def shared(cells: Iterable[Cell]) -> dict[str, str]:
     return {heading: next(iter(texts)) for heading, texts in said.items() if len(texts) == 1 and "" not in texts}
 
 
-def general(study: str, form: Form, blocks: Sequence[tuple[Section, Sequence[Entry]]]) -> list[str]:
+def general(study: str, form: PaperTable, blocks: Sequence[tuple[TableSection, Sequence[Entry]]]) -> list[str]:
     """What the two kinds of numbers are."""
     cells = [cell for _, entries in blocks for entry in entries for cell in entry.cells]
     used: dict[str, list[str]] = {}
@@ -304,7 +304,7 @@ def general(study: str, form: Form, blocks: Sequence[tuple[Section, Sequence[Ent
     return notes
 
 
-def remarks(measured: Measured, form: Form, results: Results) -> list[str]:
+def remarks(measured: Measured, form: PaperTable, results: Results) -> list[str]:
     """What became of single lines: failed seeds, and the choice among several settings."""
     said = []
     for rows in measured.rows.values():

@@ -32,7 +32,7 @@ PANEL = {1: 5.0, 2: 3.5}  # width of a panel by the number of panels
 
 
 @dataclass(frozen=True)
-class Line:
+class FigureLine:
     """One line of the figure: a row of the leaderboard at its height, or a heading over some."""
 
     y: float  # inches from the first line's top, downwards
@@ -97,24 +97,24 @@ def curriculum_figure(results: Results, path: str | Path) -> list[Path]:
         return save(figure, path)
 
 
-def layout(rows: list[Row]) -> tuple[list[Line], float]:
+def layout(rows: list[Row]) -> tuple[list[FigureLine], float]:
     """The lines from top to bottom, grouped by length and sorted in a group, and their height in inches."""
     told = differences(row.key for row in rows)
-    lines: list[Line] = []
+    lines: list[FigureLine] = []
     y = 0.06
     for length in sorted({row.length for row in rows}):
         inside = [row for row in rows if row.length == length]
         if length:  # a baseline is its own heading
             y += HEADING
             title = GROUPS[length] if length < len(GROUPS) else f"{length} tasks"
-            lines.append(Line(y - 0.09, title, None))
+            lines.append(FigureLine(y - 0.09, title, None))
         for row in inside:
-            lines.append(Line(y + ROW / 2, chain(row.tasks, told[row.key], row.root), row))
+            lines.append(FigureLine(y + ROW / 2, chain(row.tasks, told[row.key], row.root), row))
             y += ROW
     return lines, y + 0.06
 
 
-def frame(axes: list[Axes], lines: list[Line], tall: float) -> None:
+def frame(axes: list[Axes], lines: list[FigureLine], tall: float) -> None:
     """The lines' names at the left, and faint guides through all panels."""
     for i, ax in enumerate(axes):
         ax.set_ylim(tall, 0)
@@ -146,7 +146,7 @@ def frame(axes: list[Axes], lines: list[Line], tall: float) -> None:
             )
 
 
-def draw_measured(ax: Axes, lines: list[Line], rows: list[Row]) -> None:
+def draw_measured(ax: Axes, lines: list[FigureLine], rows: list[Row]) -> None:
     """Mean, interval and single seeds of every curriculum; a word where there is no score."""
     limits(ax, rows)
     for none in [row.score for row in rows if row.curriculum == ROOT_CURRICULUM and row.score is not None]:
@@ -202,7 +202,7 @@ def mark(order: str, length: int) -> tuple[str, str]:
     return ORDERS[order][:2] if length else (GREY, "o")
 
 
-def draw_published(ax: Axes, lines: list[Line], name: str) -> set[str]:
+def draw_published(ax: Axes, lines: list[FigureLine], name: str) -> set[str]:
     """A paper's values of the same curricula, hollow, on their own axis. Returns their ordering marks."""
     scores = published(name)
     single = {curriculum: score for curriculum, score in scores.items() if len(Curriculum.parse(curriculum)) == 1}

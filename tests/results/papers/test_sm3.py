@@ -14,7 +14,7 @@ from dermsearch.papers.published import named_tables, published_rows
 from dermsearch.results.papers.files import escape, interval, latex, markdown, write_files
 from dermsearch.results.papers.picture import picture
 from dermsearch.results.papers.sm3 import FORMS, LABELS
-from dermsearch.results.papers.table import Cell, Column, Form, Line, Section, Value, fill, finding
+from dermsearch.results.papers.table import Cell, PaperTable, TableColumn, TableLine, TableSection, Value, fill, finding
 from dermsearch.results.pictures.figures import curriculum_figure, figures
 from dermsearch.study.config import Study
 
@@ -233,7 +233,7 @@ def test_findings_of_single_cells_are_marked_and_told(tmp_path):
     assert finding("ordering=C; delta vs first task alone") == ""
     assert finding("header prints DAIG for DIAG") == "header prints DAIG for DIAG"
     sections = FORMS["sm3_table1"].sections
-    line = Line("FM4-FS + SM3", "FM4-FS + SM3", "none of ours")
+    line = TableLine("FM4-FS + SM3", "FM4-FS + SM3", "none of ours")
     form = replace(FORMS["sm3_table1"], sections=tuple(replace(s, lines=(*s.lines, line)) for s in sections))
     table = fill(sm3_study(tmp_path), form)
     text, tex = markdown(table), latex(table)
@@ -274,7 +274,7 @@ def test_latex_is_well_formed(tmp_path, name):
 
 def test_escape_and_interval():
     assert escape("a_b 5 % → {†}") == r"a\_b 5 \% $\to$ \{\dag{}\}"
-    column = Column("x", "", "auc", "y")
+    column = TableColumn("x", "", "auc", "y")
     cell = Cell(column, "", "", Value(0.0, -0.04, 1.25, 1, 5), "linear", "val")
     assert interval(cell) == "0.0–1.2"  # "-0.0" reads as a negative number
     assert interval(replace(cell, value=Value(0, -1, 2, 1, 5))) == "-1.0 to 2.0"
@@ -282,12 +282,14 @@ def test_escape_and_interval():
 
 
 def test_another_papers_table_joins_as_data(make_study, tmp_path):
-    column = Column("balanced accuracy", "Balanced accuracy percent", "balanced_accuracy", "diagnosis", digits=2)
+    column = TableColumn("balanced accuracy", "Balanced accuracy percent", "balanced_accuracy", "diagnosis", digits=2)
     lines = (
-        Line("ODC > MoCo v2", "ODC > MoCo v2", "odc > moco_v2"),
-        Line("Rel. loc.", "Rel. loc.", "relative_location"),
+        TableLine("ODC > MoCo v2", "ODC > MoCo v2", "odc > moco_v2"),
+        TableLine("Rel. loc.", "Rel. loc.", "relative_location"),
     )
-    form = Form("aiseeme_table1", "AISEEME D4, Table 1", "ISIC-2019", (Section("Skin", "%", lines, (column,)),), {})
+    form = PaperTable(
+        "aiseeme_table1", "AISEEME D4, Table 1", "ISIC-2019", (TableSection("Skin", "%", lines, (column,)),), {}
+    )
     results = make_study(values={"odc > moco_v2": 0.7, "relative_location": 0.6})  # on test cases 2 points less
     table = fill(results, form)
     (section, entries), text = table.blocks[0], markdown(table)
