@@ -99,7 +99,7 @@ class Peeking(Colour):
 
     def changed(self, apart: Any, features: Any, batch: Any) -> Any:
         pool = batch.pool
-        truth = torch.from_numpy(pool.cases.label("diagnosis")[pool.rows[batch.own]].astype(np.float32))
+        truth = torch.from_numpy(pool.store.label("diagnosis")[pool.rows[batch.own]].astype(np.float32))
         return apart * (1 + truth.mean())
 
 
@@ -107,7 +107,8 @@ class Alone(Colour):
     name = "alone"
 
     def changed(self, apart: Any, features: Any, batch: Any) -> Any:
-        return apart + 10 * (features.float() @ features.float().T).softmax(1).diagonal().mean()
+        unit = nn.functional.normalize(features.float(), dim=1)
+        return apart - (10 * unit @ unit.T).log_softmax(1).diagonal().mean()
 
 
 class Raw(Finetune):
@@ -221,7 +222,8 @@ class Closed(Sampler):
 
 class Early(Sampler):
     def propose(self) -> Any:
-        return self.draw() if not self.known.asked else None
+        proposal = self.draw()
+        return proposal if not self.known.asked and self.known.open(proposal) else None
 
 
 class Dicing(Sampler):
