@@ -1,0 +1,101 @@
+"""What every fit promises, see docs/fits.md."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load, save
+
+from dermsearch.data.store.case_store import CaseStore
+from dermsearch.data.store.pool import Look
+from dermsearch.fit.base import FITS, is_fit
+from dermsearch.models.artifact import PREDICTOR, Part
+from dermsearch.study.config import Train
+from dermsearch.testing.claims import claim, named, numbered, probable, strict
+from dermsearch.testing.small import (
+    CASES,
+    CPU,
+    ROWS,
+    SIZE,
+    Interrupted,
+    Kept,
+    SmallStage,
+    equal,
+    interrupted,
+    make_store,
+    nothing,
+    timeless,
+)
+from dermsearch.training.fits import predict_fit, train_fit
+from dermsearch.training.stage import Trained
+
+TRAIN, HELDOUT = ROWS[:32], ROWS[32:]
+LOOK = Look(SIZE)
+
+
+def check_fit(name: str, config: Mapping[str, Any]) -> None:
+    """The installed fit of that name, in settings of two epochs or more that suit 32 images of 32 pixels."""
+    fit = named(FITS, name)
+    claim(is_fit(fit), f"{name}: is a dermsearch.fit.base.Fit")
+    numbered(fit)
+    strict(name, fit.Config)
+    claim(fit.nature.learns, f"{name}: its nature says that it learns")
+    recipe = fit.recipe(fit.Config.model_validate(config))
+    words = {"lr", "epochs", "batch"} <= recipe.keys() <= Train.model_fields.keys()
+    claim(words, f"{name}: its recipe has lr, epochs and batch, and words of a study's `train` alone")
+    claim(recipe["epochs"] >= 2, f"{name}: is checked with two epochs or more, to interrupt it between them")
+    with tempfile.TemporaryDirectory() as folder:
+        _check(name, config, Path(folder))
+
+
+def _check(name: str, config: Mapping[str, Any], folder: Path) -> None:
+    store, plain, learnt = make_store(folder / "store"), np.arange(CASES) % 3, np.arange(CASES) < len(TRAIN)
+    torch.manual_seed(1)
+    whole = trained(name, config, store)
+    part = whole.parts[PREDICTOR]
+    told = predicted(part, store)
+    claim(told.keys() == store.classes.keys(), f"{name}: predicts every label, {', '.join(store.classes)}")
+    for label, classes in store.classes.items():
+        probable(name, label, told[label], len(HELDOUT), len(classes))
+
+    torch.manual_seed(2)
+    np.random.seed(2)
+    again = trained(name, config, store)
+    alike = equal(again.parts[PREDICTOR].state, part.state) and timeless(again.history) == timeless(whole.history)
+    claim(alike, f"{name}: draws no random numbers of its own, so two runs are equal to the bit")
+
+    file = Part(json.loads(json.dumps(part.config)), load(save(part.state)))
+    claim(equal(predicted(file, store), told), f"{name}: keeps what it needs to predict in weights and buffers")
+
+    kept = Kept()
+    with suppress(Interrupted):
+        trained(name, config, store, kept, interrupted)
+    resumed = trained(name, config, store, kept).parts[PREDICTOR]
+    claim(equal(resumed.state, part.state), f"{name}: resumed after an epoch it is equal to the bit")
+
+    held = make_store(folder / "held", np.where(learnt, plain, (plain + 1) % 3))
+    seen = predicted(trained(name, config, held).parts[PREDICTOR], held)
+    claim(equal(seen, told), f"{name}: does not look at the labels of held-out cases")
+    other = make_store(folder / "other", np.where(learnt, (plain + ROWS % 2) % 3, plain))
+    taught = predicted(trained(name, config, other).parts[PREDICTOR], other)
+    claim(not equal(taught, told), f"{name}: learns from the labels of training cases")
+
+
+def trained(
+    name: str, config: Mapping[str, Any], store: CaseStore, kept: Kept | None = None, report: Any = nothing
+) -> Trained:
+    """The fit on 32 cases."""
+    where = kept or Kept(), report, CPU, "fp32", LOOK
+    return train_fit(name, config, 7, {}, SmallStage("").encoders(), store, TRAIN, *where)
+
+
+def predicted(part: Part, store: CaseStore) -> dict[str, np.ndarray]:
+    """What it says of the 16 others."""
+    return predict_fit(part, store, HELDOUT, LOOK, CPU, "fp32")

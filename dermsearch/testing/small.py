@@ -1,0 +1,123 @@
+"""A small store of random images, and stages that are trained on it in seconds."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+import torch
+
+from dermsearch.data.case import Case
+from dermsearch.data.prepare.build import write_store
+from dermsearch.data.store.case_store import CaseStore
+from dermsearch.models.encoders import Encoders
+from dermsearch.pretext.base import find_task
+from dermsearch.training.stage import Recipe, Report, train_stage
+
+CASES, SIZE, BATCH = 48, 32, 16
+CPU = torch.device("cpu")
+ROWS = np.arange(CASES)
+OF_THE_RUN = ("seconds", "views_per_second", "peak_memory")
+
+
+def make_store(
+    folder: Path, labels: np.ndarray | None = None, missing: Mapping[str, Sequence[int]] = MappingProxyType({})
+) -> CaseStore:
+    """48 cases of blurred noise in both modalities. Other labels leave the images as they are."""
+    rng = np.random.default_rng(0)
+    labels = np.arange(CASES) % 3 if labels is None else labels
+    cases = []
+    for i in range(CASES):
+        coarse = torch.from_numpy(rng.uniform(0, 255, (2, 3, 6, 6)))
+        fine = torch.nn.functional.interpolate(coarse, (SIZE, SIZE), mode="bicubic").clamp(0, 255)
+        derm, clinic = fine.permute(0, 2, 3, 1).to(torch.uint8).numpy()
+        images = {m: x for m, x in (("derm", derm), ("clinic", clinic)) if i not in missing.get(m, ())}
+        cases.append(Case(f"c{i}", f"l{i}", f"p{i}", images, {"diagnosis": int(labels[i])}))
+    return write_store(
+        folder, cases, {c.case: "train" for c in cases}, {"diagnosis": ("a", "b", "c")}, {"source": "test"}
+    )
+
+
+class Kept:
+    """A `Partial` in memory, as bytes: nothing can be shared with the run that goes on."""
+
+    def __init__(self) -> None:
+        self.data: bytes | None = None
+
+    def load(self) -> dict[str, Any] | None:
+        return None if self.data is None else torch.load(io.BytesIO(self.data), weights_only=True)
+
+    def save(self, state: dict[str, Any]) -> None:
+        buffer = io.BytesIO()
+        torch.save(state, buffer)
+        self.data = buffer.getvalue()
+
+
+class Interrupted(Exception):
+    """A run is ended after an epoch."""
+
+
+def interrupted(row: object) -> None:
+    """In the place of a report."""
+    raise Interrupted
+
+
+def timeless(history: list[dict[str, Any]]) -> str:
+    """What of a history must come again."""
+    return json.dumps([{k: v for k, v in row.items() if k not in OF_THE_RUN} for row in history])
+
+
+def same(a: torch.nn.Module, b: torch.nn.Module) -> bool:
+    """Are the weights equal to the bit?"""
+    return equal(a.state_dict(), b.state_dict())
+
+
+def equal(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Are arrays or tensors, by name, equal to the bit?"""
+    alike = (np.array_equal(np.asarray(each), np.asarray(other[name])) for name, each in one.items())
+    return one.keys() == other.keys() and all(alike)
+
+
+def nothing(row: object) -> None:
+    """A report that nobody reads."""
+
+
+@dataclass(frozen=True)
+class SmallStage:
+    """A task in settings that suit 48 images and batches of 16."""
+
+    name: str
+    config: Mapping[str, Any] = field(default_factory=dict)
+    backbone: str = "test_resnet"
+
+    def encoders(self, modalities: tuple[str, ...] = ("derm",), branches: str = "shared") -> Encoders:
+        """Fresh ones, always the same, of the kind that this task wants: a joint task has a branch each."""
+        if self.name and find_task(self.name).joint:
+            modalities, branches = ("derm", "clinic"), "separate"
+        return Encoders.random(self.backbone, modalities, branches, 3)
+
+    def recipe(self, **train: Any) -> Recipe:
+        """The task's own optimiser, for two epochs at a rate that small images bear."""
+        task = find_task(self.name)
+        config = task.Config(**self.config).model_dump()
+        given = {"epochs": 2, "batch": BATCH, **task.train_defaults, "lr": 0.02, "warmup": 0.0, "clip": None}
+        return Recipe(self.name, config, {**given, **train}, 7, "fp32")
+
+    def train(
+        self,
+        store: CaseStore,
+        made: Encoders | None = None,
+        kept: Any = None,
+        report: Report | Callable[[Any], None] = nothing,
+        **settings: Any,
+    ) -> tuple[Encoders, list[Any]]:
+        """Two epochs in this process; the encoders and the history."""
+        made = self.encoders() if made is None else made
+        given = self.recipe(**settings), made, store, ROWS, kept or Kept(), report, CPU
+        return made, train_stage(*given).history
