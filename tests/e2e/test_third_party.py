@@ -113,10 +113,10 @@ STUDY = {
     "downstream": {
         "linear@drawn": {},
         "focal@harbour": {"epochs": 1, "batch": 16},
-        "centroid@harbour": {},
-        "centroid@drawn": {},
+        "centres@harbour": {},
+        "centres@drawn": {},
     },
-    "objective": {"protocol": "centroid@drawn", "metric": "balanced_accuracy", "label": "grade"},
+    "objective": {"protocol": "centres@drawn", "metric": "balanced_accuracy", "label": "grade"},
     "compute": {"engine": "inline"},
 }
 
@@ -148,8 +148,8 @@ def test_a_task_fit_protocol_source_domain_and_sampler_of_others_in_one_study(tm
     scores = results.pandas("scores")
     told = {(p, d): set(rows.label) - {"mean"} for (p, d), rows in scores.groupby(["protocol", "data"])}
     of_eyes, of_sailors = {"grade"}, {"diagnosis"}
-    assert told[("linear", "drawn")] == told[("centroid", "drawn")] == of_eyes
-    assert told[("focal", "harbour")] == told[("centroid", "harbour")] == of_sailors
+    assert told[("linear", "drawn")] == told[("centres", "drawn")] == of_eyes
+    assert told[("focal", "harbour")] == told[("centres", "harbour")] == of_sailors
     assert set(scores["class"][scores.label == "diagnosis"]) == {"", "BCC", "NEV", "MEL"}
     assert scores.value.between(0, 1).all()
 
