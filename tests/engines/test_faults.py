@@ -91,6 +91,7 @@ def test_inline_a_sick_process_ends_the_run_and_fails_no_stage(sick: Exception) 
     assert record.status == "failed" and record.error == "ValueError: a bug" and "raise error" in record.traceback
 
 
+@pytest.mark.slow
 def test_inline_the_run_of_a_sick_process_is_a_sentence_and_continues(bench: Path) -> None:
     study = [*STUDY, "compute.engine=inline", "curriculum.tasks={sick: {}, rotation: {}, buggy: {}}"]
     _, said = run(bench, *study, code=2)
@@ -101,6 +102,7 @@ def test_inline_the_run_of_a_sick_process_is_a_sentence_and_continues(bench: Pat
     assert [f["error"] for f in summary["failures"]] == ["ValueError: a mistake of its author"]
 
 
+@pytest.mark.slow
 def test_on_ray_a_sick_process_is_replaced_and_a_bug_is_one_stages(bench: Path) -> None:
     study = [*STUDY, "compute.concurrency=1", "compute.retries=1"]
     summary, _ = run(bench, *study, "curriculum.tasks={sick: {}, rotation: {}, buggy: {}}", code=3)
@@ -113,6 +115,7 @@ def test_on_ray_a_sick_process_is_replaced_and_a_bug_is_one_stages(bench: Path) 
     assert "Traceback" in told.read_text() and "in strike" in told.read_text()
 
 
+@pytest.mark.slow
 def test_two_workers_leave_together_with_the_reason_of_the_one_that_failed(bench: Path) -> None:
     study = [*STUDY, "compute.workers=2", "compute.retries=1", "curriculum.tasks={refusing: {}, dying: {}}"]
     summary, _ = run(bench, *study, code=3)

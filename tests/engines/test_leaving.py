@@ -52,6 +52,7 @@ def ray_here() -> Iterator[None]:
     assert not ray.is_initialized()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("status", "error"), [("stopped", "of process 1"), ("failed", "ValueError: of process 1")])
 def test_ray_trains_workers_leave_together(status: str, error: str, ray_here: None, tmp_path: Path) -> None:
     """The store is lost to one of them; one meets a bug. Verdicts and deaths are in test_faults.py."""

@@ -32,6 +32,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         yield server
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["folder", "s3"])
 @pytest.mark.parametrize(("engine", "workers"), [("inline", 1), ("ray", 1), ("ray", 2)])
 def test_every_engine_works_with_every_store(

@@ -50,6 +50,7 @@ def work(job: Job) -> Record:
         judging.look = look
 
 
+@pytest.mark.slow
 def test_rates_and_rungs_are_judged_by_a_protocol_that_trains(two: Group, tmp_path: Path) -> None:  # noqa: F811
     study = make_study(**STUDY, compute={"engine": "ray", "workers": 2, "store": str(tmp_path / "store")})
     cases, space = open_cases(study.main, tmp_path / "cases"), space_of(study)
