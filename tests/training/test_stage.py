@@ -197,6 +197,16 @@ def test_on_a_cpu_a_stage_stops_at_the_bad_step_and_not_at_the_end_of_the_epoch(
     assert [c[0] for c in Watching.calls] == ["begin", "before", "loss", "after", "before", "loss"]
 
 
+@pytest.mark.parametrize("supervised", [False, True])
+def test_how_many_cases_a_class_has_is_told_to_who_reads_labels(supervised, watching, store, monkeypatch):
+    told: list[Any] = []
+    monkeypatch.setattr(Watching, "supervised", supervised)
+    monkeypatch.setattr(Watching, "begin_epoch", lambda task, *given: told.append(task.setting))
+    watch(store, np.arange(40), epochs=1)
+    assert told[0].counts == ({"diagnosis": (14, 13, 13)} if supervised else {})
+    assert told[0].classes == {"diagnosis": 3}
+
+
 def test_clipping(watching, store):
     """A step is no longer than rate times clip; the history tells the norm from before the cut."""
     start, made = tiny.encoders(), tiny.encoders()
