@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from dermsearch import world
+from dermsearch.data.store.columns import Table
 from dermsearch.data.views.augment import PatchGrid, View, patches, plain, render
 from dermsearch.data.views.blockmask import BlockMask, masks
 from dermsearch.data.views.pictures import Pictures
@@ -32,6 +33,8 @@ class Pool(Protocol):
     def groups(self, units: np.ndarray) -> np.ndarray: ...
 
     def labels(self, name: str, units: np.ndarray) -> np.ndarray: ...
+
+    def table(self, names: Sequence[str], units: np.ndarray) -> Table: ...
 
 
 @dataclass(frozen=True)
@@ -99,7 +102,7 @@ class Batch:
 
         Numbers are standardised by the training cases, words the index in their column's vocabulary; 0 where unknown.
         """
-        table = self.pool.table(names, self.own)  # type: ignore[attr-defined]
+        table = self.pool.table(names, self.own)
         return self.on_device(table.values), self.on_device(table.known)
 
     @property

@@ -10,6 +10,13 @@ from pathlib import Path
 
 import pytest
 
+TABLES = """
+import pathlib, pyarrow as pa
+read = lambda name: pa.ipc.open_file(next(pathlib.Path().rglob(f"tables/{name}.arrow"))).read_all().to_pylist()
+fits = [row for row in read("stages") if row["kind"] == "fit"]
+print(*sorted(row["kind"] for row in fits), *sorted(row["task"] for row in fits))
+assert {row["protocol"] for row in read("scores")} == {"focal"}
+"""
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "fits.md").read_text()
 
@@ -39,6 +46,15 @@ def test_the_page_is_short() -> None:
     code = re.search(r"^class Focal.*?(?=^```$)", PAGE, re.MULTILINE | re.DOTALL)
     assert code is not None and len([line for line in code[0].splitlines() if line]) <= 40
     assert len(PAGE.splitlines()) <= 160
+
+
+def test_the_study_of_the_page_is_run(package: Path) -> None:
+    small = ["data.cases=60", "data.size=32", "train.epochs=1", "train.batch=16", "downstream.focal.epochs=2"]
+    command = [sys.executable, "-m", "dermsearch", "run", "study.yaml", "--json", *small]
+    done = call(package, command, package)
+    assert done.returncode == 0, done.stderr
+    stages = call(package, [sys.executable, "-c", TABLES], package)
+    assert stages.stdout.split() == ["fit", "fit", "focal", "focal"], stages.stderr or stages.stdout
 
 
 def test_the_tests_of_every_fit_pass(package: Path) -> None:

@@ -9,7 +9,7 @@ from gloo import Group
 from pretext import tiny
 
 from dermsearch.data.store.case_store import CaseStore
-from dermsearch.pretext import base
+from dermsearch.data.views.augment import View
 from dermsearch.pretext.base import Batch, Loss, Settings, Task
 from dermsearch.training import stage
 
@@ -34,7 +34,7 @@ class Still(Task):
         self.calls.append(("before", step))
 
     def loss(self, batch: Batch) -> Loss:
-        features = self.backbone(batch.view(base.View(32), "view"))
+        features = self.backbone(batch.view(View(32), "view"))
         self.calls.append(("loss", batch.step, len(batch.units)))
         return Loss(features.square().mean(), features, {})
 

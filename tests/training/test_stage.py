@@ -142,7 +142,7 @@ def test_a_task_composes_its_batches(watching, store, monkeypatch):
     calls, _ = watch(store, np.arange(40))
     assert [len(plan) for plan in planned] == [48, 48]
     assert [u for batch in units_of(calls) for u in batch] == [u for plan in planned for u in plan]
-    for plan in (lambda *a: np.arange(47), lambda *a: np.full(48, 40), lambda *a: np.full(48, -1)):
+    for plan in (lambda *a: np.arange(47) % 40, lambda *a: np.full(48, 40), lambda *a: np.full(48, -1)):
         monkeypatch.setattr(Watching, "plan_epoch", plan)
         with pytest.raises(ValueError, match="plan_epoch: must name 48 units of the 40 of pool 'shared'"):
             watch(store, np.arange(40))
@@ -195,6 +195,16 @@ def test_on_a_cpu_a_stage_stops_at_the_bad_step_and_not_at_the_end_of_the_epoch(
     with pytest.raises(StageFailed, match="watching: loss is nan at step 2 of 6"):
         watch(store)
     assert [c[0] for c in Watching.calls] == ["begin", "before", "loss", "after", "before", "loss"]
+
+
+@pytest.mark.parametrize("supervised", [False, True])
+def test_how_many_cases_a_class_has_is_told_to_who_reads_labels(supervised, watching, store, monkeypatch):
+    told: list[Any] = []
+    monkeypatch.setattr(Watching, "supervised", supervised)
+    monkeypatch.setattr(Watching, "begin_epoch", lambda task, *given: told.append(task.setting))
+    watch(store, np.arange(40), epochs=1)
+    assert told[0].counts == ({"diagnosis": (14, 13, 13)} if supervised else {})
+    assert told[0].classes == {"diagnosis": 3}
 
 
 def test_clipping(watching, store):
@@ -303,7 +313,8 @@ def test_a_task_is_given_what_its_parent_handed_on_and_hands_on_its_own(watching
     assert parts["notes"].config == {"heard": ["encoders", "tables"]} and parts.keys() == {ENCODERS, "notes"}
     again = Encoders.empty(**parts[ENCODERS].config).load(parts[ENCODERS].state)
     assert tiny.same(again, made) and not tiny.same(again, start)
+    kept = {name: w.clone() for name, w in again.state_dict().items()}
     with torch.no_grad():
-        for p in made.parameters():
-            p.zero_()
-    assert not tiny.same(again, made), "what is handed on is a copy"
+        for w in (*made.parameters(), *made.buffers()):
+            w.zero_()
+    assert all(torch.equal(w, kept[name]) for name, w in again.state_dict().items()), "what is handed on is a copy"
