@@ -13,12 +13,14 @@ import numpy as np
 import torch
 from safetensors.torch import load, save
 
+from dermsearch import world
 from dermsearch.data.store.case_store import CaseStore
 from dermsearch.data.store.pool import Look
 from dermsearch.fit.base import FITS, is_fit
 from dermsearch.models.artifact import PREDICTOR, Part
 from dermsearch.study.config import Train
 from dermsearch.testing.claims import claim, named, numbered, probable, strict
+from dermsearch.testing.group import on_each
 from dermsearch.testing.small import (
     CASES,
     CPU,
@@ -40,8 +42,11 @@ TRAIN, HELDOUT = ROWS[:32], ROWS[32:]
 LOOK = Look(SIZE)
 
 
-def check_fit(name: str, config: Mapping[str, Any]) -> None:
-    """The installed fit of that name, in settings of two epochs or more that suit 32 images of 32 pixels."""
+def check_fit(name: str, config: Mapping[str, Any], processes: int = 1) -> None:
+    """The installed fit of that name, in settings of two epochs or more that suit 32 images of 32 pixels.
+
+    With 2 or 4 `processes` these must come to what one comes to.
+    """
     fit = named(FITS, name)
     claim(is_fit(fit), f"{name}: is a dermsearch.fit.base.Fit")
     numbered(fit)
@@ -53,6 +58,8 @@ def check_fit(name: str, config: Mapping[str, Any]) -> None:
     claim(recipe["epochs"] >= 2, f"{name}: is checked with two epochs or more, to interrupt it between them")
     with tempfile.TemporaryDirectory() as folder:
         _check(name, config, Path(folder))
+        if processes > 1:
+            divides(name, config, Path(folder) / "store", processes)
 
 
 def _check(name: str, config: Mapping[str, Any], folder: Path) -> None:
@@ -99,3 +106,19 @@ def trained(
 def predicted(part: Part, store: CaseStore) -> dict[str, np.ndarray]:
     """What it says of the 16 others."""
     return predict_fit(part, store, HELDOUT, LOOK, CPU, "fp32")
+
+
+def divides(name: str, config: Mapping[str, Any], folder: Path, processes: int) -> None:
+    """Several processes come to what one comes to, to a thousandth of what lies between the cases."""
+    one = foretold(name, config, str(folder))
+    many = on_each(processes, foretold, name, config, str(folder))[0]
+    for label, told in one.items():
+        kept = np.abs(many[label] - told).max() <= 1e-3 * np.ptp(told, axis=0).max()
+        claim(kept, f"{name}: {processes} processes come to what one comes to: its loss is a mean over processes")
+
+
+def foretold(name: str, config: Mapping[str, Any], folder: str) -> dict[str, np.ndarray]:
+    """What is said by the first process of those that train."""
+    store = CaseStore(folder)
+    part = trained(name, config, store).parts[PREDICTOR]
+    return predicted(part, store) if world.rank() == 0 else {}

@@ -12,7 +12,7 @@ from dermsearch.storage.files import Folder
 from dermsearch.testing.claims import claim, named
 
 
-class Watched(Folder):
+class WatchedFolder(Folder):
     """Remembers what was read."""
 
     def __init__(self, where: str | Path) -> None:
@@ -28,7 +28,7 @@ def check_source(name: str, release: str | Path, columns: Columns | None = None)
     """The installed source of that name, on a small copy of its release: a few cases, all of them sound."""
     source: Source = named(SOURCES, name)
     claim(source.title and source.licence, f"{name}: says its title and its licence")
-    asked, folder = columns or Columns(), Watched(release)
+    asked, folder = columns or Columns(), WatchedFolder(release)
     found = source.read(folder, asked)
     pictures = [file for file in folder.opened if file.lower().endswith(IMAGES)]
     claim(not pictures, f"{name}: opens no image, but {', '.join(pictures[:3])}")

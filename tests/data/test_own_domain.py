@@ -30,6 +30,7 @@ from dermsearch.registry import Registry
 from dermsearch.run.check import check, check_cases
 from dermsearch.study.config import Study
 from dermsearch.study.data import Data
+from dermsearch.testing import check_domain
 from dermsearch.work.features import look
 
 CPU = torch.device("cpu")
@@ -77,18 +78,7 @@ def test_the_named_classes_are_the_domains(installed: None, tmp_path: Path) -> N
 @pytest.mark.parametrize("name", ["skin", "eye"])
 def test_a_drawer_keeps_its_word(name: str, installed: None) -> None:
     """What the page asks of it, and of the shipped one too."""
-    domain = DOMAINS.find(name)
-    many, few, bare = (list(domain.draw(n, size, 5)) for n, size in ((9, 40), (4, 40), (9, None)))
-    assert len(many) == len(bare) == 9 and not any(case.images or case.mask is not None for case in bare)
-    for case, other in zip(many, bare, strict=True):
-        assert (case.case, case.lesion, case.patient) == (other.case, other.lesion, other.patient)
-        assert case.labels == other.labels and case.metadata == other.metadata and (case.patient or case.lesion)
-        assert set(case.labels) == set(domain.labels) and set(case.images) <= set(domain.modalities)
-        assert all(0 <= c < len(domain.labels[label]) for label, c in case.labels.items())
-        assert {column.name for column in domain.columns} <= set(case.metadata)
-        assert all(image.shape == (40, 40, 3) and image.dtype == np.uint8 for image in case.images.values())
-    for case, other in zip(few, many, strict=False):
-        assert all(np.array_equal(case.images[m], other.images[m]) for m in case.images)
+    check_domain(name)
 
 
 def test_how_many_are_for_training_is_told_as_it_will_be(tmp_path: Path) -> None:

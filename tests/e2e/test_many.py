@@ -111,7 +111,7 @@ def test_killed_in_a_stage_and_in_a_fit_it_goes_on(engine: str, study: list[str]
 
 
 def test_a_judgement_that_fails_hides_no_other(tmp_path: Path) -> None:
-    study = [*STUDY, "downstream={knn@a: {}, finetune@b: {epochs: 3, lr: 10.0, labelled: 4}}", "objective.labelled=4"]
+    study = [*STUDY, "downstream={knn@a: {}, finetune@b: {epochs: 3, lr: 10.0, weight_decay: 100.0, labelled: 4}}", "objective.labelled=4"]
     summary, said = run(tmp_path, *study, "compute.engine=inline", code=3)
     results = load(tmp_path / "out")
     stages, judged = results.pandas("stages"), results.pandas("judgements")
@@ -132,5 +132,5 @@ def test_a_finished_stage_is_a_root_of_another_study(inline: Path, tmp_path: Pat
     run(tmp_path, *other, "objective={protocol: knn@a, metric: balanced_accuracy}", "compute.engine=inline")
     scores = load(tmp_path / "out").pandas("scores")
     assert set(scores.curriculum) == {"no pre-training", "random weights", "moco_v2"}
-    _, said = run(tmp_path, *other, f"encoder.weights.key={'0' * 32}", code=2)
-    assert "has no finished stage 000" in said and "Traceback" not in said
+    _, said = run(tmp_path, *other, f"encoder.weights.key={'f' * 32}", code=2)
+    assert "has no finished stage fff" in said and "Traceback" not in said

@@ -16,6 +16,7 @@ from data.page import files
 
 from dermsearch.results import load
 
+PAGE_FILES = ("simsiam.py", "test_simsiam.py", "pyproject.toml", "study.yaml")
 ROOT = Path(__file__).parents[2]
 PAGES = ["tasks.md", "fits.md", "protocols.md", "sources.md", "domains.md", "samplers.md"]
 PAGE = (ROOT / "docs" / "tasks.md").read_text()
@@ -46,7 +47,7 @@ def install(page: str, folder: Path, site: Path) -> dict[str, str]:
 def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The task of its page."""
     folder = tmp_path_factory.mktemp("package")
-    assert set(install("tasks.md", folder, folder / "site")) == {"simsiam.py", "pyproject.toml", "study.yaml"}
+    assert set(install("tasks.md", folder, folder / "site")) == {*PAGE_FILES}
     assert (folder / "site" / "simsiam.py").exists()
     return folder
 
@@ -89,15 +90,10 @@ def test_without_the_package_there_is_no_such_task(package: Path) -> None:
     assert done.returncode == 2 and "'simsiam' is not a task" in done.stderr
 
 
-def test_the_contract_is_tested_as_the_page_says(package: Path) -> None:
-    """Its line of pytest, with as many of its tests as a short while allows."""
-    found = re.search(r"^```sh\nexport DERMSEARCH_TASKS='(.*)'\npython -m (pytest .*)\n```$", PAGE, re.MULTILINE)
-    assert found is not None
-    quick = ["-q", "--deselect", "tests/pretext/test_parity.py::test_loss_and_gradient_on_four_processes"]
-    done = call(package, [sys.executable, "-m", *found[2].split(), *quick], ROOT, DERMSEARCH_TASKS=found[1])
-    assert done.returncode == 0, done.stdout[-3000:]
-    passed = re.search(r"(\d+) passed", done.stdout)
-    assert passed is not None and int(passed[1]) >= 12
+@pytest.mark.slow
+def test_the_check_of_the_page_passes_away_from_a_checkout(package: Path) -> None:
+    done = call(package, [sys.executable, "-m", "pytest", "-q", "test_simsiam.py"], package)
+    assert done.returncode == 0 and "1 passed" in done.stdout, done.stdout[-3000:]
 
 
 STUDY = {

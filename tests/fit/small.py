@@ -1,7 +1,5 @@
 """A small store of labelled cases that show what they are, the fits in small settings, and how these are trained."""
 
-import json
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -23,8 +21,6 @@ from dermsearch.training.stage import Trained
 
 # Every fit joins here, with the settings that suit 40 images in batches of 16.
 FITS: dict[str, dict[str, Any]] = {"finetune": {"epochs": 3, "batch": 16, "lr": 1e-3}}
-# And a fit of another package for the while: DERMSEARCH_FITS='{"mine": {"width": 32}}', see docs/fits.md.
-FITS |= json.loads(os.environ.get("DERMSEARCH_FITS", "{}"))
 
 CLASSES = {"diagnosis": ("a", "b", "c", "d"), "veil": ("absent", "present"), "streaks": ("no", "yes")}
 CASES, TRAIN, SIZE = 64, 40, 32

@@ -26,7 +26,7 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The page's files, installed apart from this environment."""
     folder = tmp_path_factory.mktemp("package")
     files = dict(re.findall(r"^`([\w.]+)`\n\n```\w+\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL))
-    assert set(files) == {"focal.py", "pyproject.toml", "study.yaml"}
+    assert set(files) == {"focal.py", "test_focal.py", "pyproject.toml", "study.yaml"}
     for name, text in files.items():
         (folder / name).write_text(text)
     pip = "pip install --no-deps --no-build-isolation --no-index --target site ."
@@ -57,12 +57,6 @@ def test_the_study_of_the_page_is_run(package: Path) -> None:
     assert stages.stdout.split() == ["fit", "fit", "focal", "focal"], stages.stderr or stages.stdout
 
 
-def test_the_tests_of_every_fit_pass(package: Path) -> None:
-    """By the command of the page; a stale `pytest -n` of this session's is not its business."""
-    found = re.search(r"^```sh\nexport DERMSEARCH_FITS='(.*)'\npython -m (pytest .*)\n```$", PAGE, re.MULTILINE)
-    assert found is not None
-    command = [sys.executable, "-m", *found[2].split(), "-q", "-n", "0"]
-    done = call(package, command, ROOT, DERMSEARCH_FITS=found[1])
-    assert done.returncode == 0, done.stdout[-3000:]
-    passed = re.search(r"(\d+) passed", done.stdout)
-    assert passed is not None and int(passed[1]) >= 18
+def test_the_check_of_the_page_passes_away_from_a_checkout(package: Path) -> None:
+    done = call(package, [sys.executable, "-m", "pytest", "-q", "test_focal.py"], package)
+    assert done.returncode == 0 and "1 passed" in done.stdout, done.stdout[-3000:]

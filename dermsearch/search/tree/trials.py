@@ -26,6 +26,7 @@ def trial(asked: Asked, paths: Paths, value: float | None, cut: Cut | None) -> d
     failed = bool(lost) or any(n.status == FAILED for n in last)
     return {
         "trial": asked.number,
+        "root": asked.proposal.root,
         "curriculum": str(asked.proposal.curriculum),
         "settings": json.dumps(asked.proposal.settings),
         "keys": [n.key for n in last if n.depth == len(asked.proposal.curriculum)],

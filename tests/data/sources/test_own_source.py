@@ -16,6 +16,7 @@ from dermsearch.data.sources.base import SOURCES
 from dermsearch.data.store.case_store import check_columns
 from dermsearch.errors import UserError
 from dermsearch.registry import Registry
+from dermsearch.testing import check_source
 
 WORDS = ("melanoma", "naevus", "mole", "basal cell carcinoma")
 
@@ -52,6 +53,12 @@ def test_the_source_of_the_page_prepares_a_store(installed: None, tmp_path: Path
     assert set(store.columns) == {"age", "sex"} and store.columns["age"].level == METADATA["age"].level
     with pytest.raises(UserError, match=r"^data\.metadata: 'biopsied' is no input: it was decided by who suspected"):
         check_columns(store, ["biopsied"])
+
+
+def test_it_keeps_what_a_source_promises(installed: None, tmp_path: Path) -> None:
+    table = release(tmp_path / "release") / "metadata.csv"
+    table.write_text(table.read_text().replace("H1,p0,l1,wart,,,", ""))
+    check_source("harbour", tmp_path / "release")
 
 
 def test_a_misspelt_name_is_told_the_nearest(installed: None, tmp_path: Path) -> None:

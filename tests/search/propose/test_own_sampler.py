@@ -19,6 +19,7 @@ from dermsearch.run.check import check
 from dermsearch.search.propose.replay import read_table, replay
 from dermsearch.search.propose.sampler import SAMPLERS
 from dermsearch.study.config import Search, Study
+from dermsearch.testing import check_sampler
 
 PAGE = (Path(__file__).parents[3] / "docs" / "samplers.md").read_text()
 FILES = dict(re.findall(r"^`([\w.]+)`\n\n```\w+\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL))
@@ -53,6 +54,10 @@ def test_the_study_of_the_page_is_searched(installed: None, bench: Bench) -> Non
         assert len(driver.trials) == 10 and {t["status"] for t in driver.trials} == {"done"}
         found.append([(t["curriculum"], t["settings"]) for t in driver.trials])
     assert found[0] == found[1] and len(set(found[0])) == 10
+
+
+def test_it_keeps_what_a_sampler_promises(installed: None) -> None:
+    check_sampler("climber")
 
 
 def test_it_searches_a_table_to_its_end(installed: None) -> None:

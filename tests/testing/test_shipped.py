@@ -1,0 +1,23 @@
+"""What is shipped keeps what is asked of others; tasks, fits and sources are checked in rooms of their own."""
+
+import pytest
+
+from dermsearch.evaluate.base import PROTOCOLS
+from dermsearch.fit.base import FITS
+from dermsearch.testing import check_evaluator, check_fit, check_sampler
+
+
+@pytest.mark.parametrize("name", [name for name in PROTOCOLS.shipped if name not in FITS.shipped])
+def test_evaluators(name: str) -> None:
+    check_evaluator(name)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", FITS.shipped)
+def test_fits(name: str) -> None:
+    check_fit(name, {"epochs": 2, "batch": 16, "lr": 0.001}, processes=2)
+
+
+@pytest.mark.parametrize("name", ["grid", "random", "curriculum_prior", "qmc"])  # the others think for long
+def test_samplers(name: str) -> None:
+    check_sampler(name)
