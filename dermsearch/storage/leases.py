@@ -28,7 +28,7 @@ BEAT, STALE, POLL = 5.0, 30.0, 1.0  # seconds between two beats, without one unt
 
 
 @dataclass
-class Watched:
+class OtherRun:
     """Another run, as seen from here."""
 
     beat: bytes | None
@@ -44,7 +44,7 @@ class Claims:
         self.run = uuid.uuid4().hex
         self.mine: dict[str, list[str]] = {}  # stage key -> the files of its claims, the first one first
         self.held: dict[str, str] = {}  # stage key -> the run that has it
-        self.others: dict[str, Watched] = {}
+        self.others: dict[str, OtherRun] = {}
         self.looked = clock()
         self.beats = 0
         self._stop = threading.Event()
@@ -127,7 +127,7 @@ class Claims:
         if beat is None or gone(beat):
             return False
         if seen is None or seen.beat != beat:
-            self.others[run] = Watched(beat, now)
+            self.others[run] = OtherRun(beat, now)
             return True
         seen.quiet += min(now - seen.looked, BEAT)  # this process may itself have been asleep
         seen.looked = now

@@ -111,7 +111,11 @@ def test_killed_in_a_stage_and_in_a_fit_it_goes_on(engine: str, study: list[str]
 
 
 def test_a_judgement_that_fails_hides_no_other(tmp_path: Path) -> None:
-    study = [*STUDY, "downstream={knn@a: {}, finetune@b: {epochs: 3, lr: 10.0, weight_decay: 100.0, labelled: 4}}", "objective.labelled=4"]
+    study = [
+        *STUDY,
+        "downstream={knn@a: {}, finetune@b: {epochs: 3, lr: 10.0, weight_decay: 100.0, labelled: 4}}",
+        "objective.labelled=4",
+    ]
     summary, said = run(tmp_path, *study, "compute.engine=inline", code=3)
     results = load(tmp_path / "out")
     stages, judged = results.pandas("stages"), results.pandas("judgements")
