@@ -83,7 +83,7 @@ def problem(e: dict[str, Any], model: type[BaseModel] = Study) -> tuple[str, str
     quoted = isinstance(value, str) and re.fullmatch(r"[-+.\deE]+|true|false", value)
     hint = " (without quotes)" if quoted and kind in ("int_type", "float_type", "bool_type") else ""
     if isinstance(value, dict) and value.keys() & SEARCHED:
-        hint = ": only what stands under a task in curriculum.tasks is searched"
+        hint = ": only what stands under a task in curriculum.tasks is searched, and what curricula begin with"
     hint = " (text goes in quotes)" if kind == "string_type" and isinstance(value, (int, float, date)) else hint
     bounds = {k: f"{v:g}" if isinstance(v, float) else v for k, v in ctx.items()}
     return field, f"must be {_ALLOWED[kind].format(**bounds)}, not {say(value)}{hint}"
