@@ -106,6 +106,10 @@ def run(
     counts = outcome.summary["stages"]
     became = [f"{counts[state]} {state}" for state in ("trained", "reused", "failed")]
     became += [f"{counts[state]} {state}" for state in ("dropped", "pruned") if counts[state]]
+    if fits := outcome.summary["fits"]["trained"]:
+        became.append(f"{fits} fits")
+    if unjudged := outcome.summary["judgements"]["failed"]:
+        became.append(f"{unjudged} judgements failed")
     took = f"{outcome.summary['seconds']:.0f} s"
     console.print(
         f"Stages: {', '.join(became)} in {took}. Tables and {sum(p.suffix == '.png' for p in drawn)} figures: {folder}",
