@@ -9,8 +9,9 @@ from pretext.tiny import CPU
 from dermsearch.data.store.case_store import CaseStore
 from dermsearch.data.store.pool import Look, pictures
 from dermsearch.data.views.augment import plain
-from dermsearch.fit.base import predictor
+from dermsearch.fit.base import labels_of, predictor
 from dermsearch.fit.finetune import Finetune
+from dermsearch.fit.heads import mean_loss
 from dermsearch.models.artifact import HEADS, PREDICTOR, Part
 from dermsearch.models.relations import LabelHeads
 from dermsearch.pretext.base import Batch, Material
@@ -98,7 +99,15 @@ def test_a_missing_image_is_nothing(tmp_path):
     one, other = (small.predict(p, lacking)["diagnosis"] for p in (part, Part(part.config, state)))
     assert np.array_equal(one[:20], other[:20]) and (one[20:, :3] != other[20:, :3]).any(1).all()
 
-    module = predictor(part).train()
+    module = predictor(part).eval()
+    pools = module.pools(Material(module.encoders, lacking, small.HELDOUT, CPU, small.LOOK))
+    batches = {m: Batch(np.arange(8), pool, small.SIZE, 0, 0, 0) for m, pool in pools.items()}
+    losses = module.loss(batches)
+    logits = module.heads(torch.cat([losses[m].embedding for m in made.modalities], 1))
+    expected, _ = mean_loss(logits, labels_of(batches, list(small.CLASSES)))
+    torch.testing.assert_close(losses["derm"].value + losses["clinic"].value, expected)
+
+    module.train()
     pools = module.pools(Material(module.encoders, lacking, small.ROWS, CPU, small.LOOK))
     for units, moved in ((np.arange(10, 26), False), (np.arange(16), True)):
         module.zero_grad()

@@ -83,6 +83,7 @@ def test_what_no_training_case_has_is_not_predicted():
     for logits, expected in zip(heads(x), [x @ w.T for w in heads.weights], strict=True):
         kept = logits > -math.inf
         assert torch.equal(logits[kept], expected[kept])
+    assert heads(x)[1].isfinite().all(), "no number that is none goes into the loss"
 
 
 def test_gradients_are_finite_where_a_class_or_a_label_is_absent():
