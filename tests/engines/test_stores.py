@@ -27,7 +27,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         serving(tmp_path_factory.mktemp("s3") / "log.txt") as server,
         Cluster(Compute(), None) as cluster,
     ):
-        environment.setenv("HOME", str(tmp_path_factory.mktemp("home")))  # whose cache has the cases of remote stores
+        cases = tmp_path_factory.mktemp("cases")
+        environment.setattr("dermsearch.run.run.cache_folder", lambda store: cases)  # a remote store's are at home
         cluster.open()
         yield server
 
