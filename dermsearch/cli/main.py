@@ -101,8 +101,13 @@ def run(
     from dermsearch.results.pictures.figures import figures
 
     results = load(folder)
-    rows = leaderboard(results)
-    drawn = figures(folder)
+    try:
+        rows = leaderboard(results)
+        drawn = figures(folder)
+    except UserError:
+        if not outcome.failed:
+            raise
+        rows, drawn = [], []  # the objective has no score at all; what failed is told below
     counts = outcome.summary["stages"]
     became = [f"{counts[state]} {state}" for state in ("trained", "reused", "failed")]
     became += [f"{counts[state]} {state}" for state in ("dropped", "pruned") if counts[state]]
@@ -117,10 +122,10 @@ def run(
     )
     if said := outcome.summary["budget"]["said"]:
         console.print(f"Ended: {said}. The same command with a larger search.budget continues.", soft_wrap=True)
-    board = render(rows, title=settings.name)
-    (console if as_json else paper()).print(board)
+    if rows:
+        (console if as_json else paper()).print(render(rows, title=settings.name))
     if as_json:
-        print(json.dumps({**outcome.summary, **summary(rows)}, indent=2))
+        print(json.dumps({**outcome.summary, **(summary(rows) if rows else {})}, indent=2))
     if outcome.failed:
         first = outcome.failed[0]
         others = f" (and {len(outcome.failed) - 1} more)" if len(outcome.failed) > 1 else ""

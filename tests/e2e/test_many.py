@@ -133,7 +133,8 @@ def test_a_finished_stage_is_a_root_of_another_study(inline: Path, tmp_path: Pat
     stages = load(inline / "out").pandas("stages")
     key = stages[stages.kind == "pretext"].key.iloc[0]
     other = [*STUDY, f"encoder.weights={{store: {inline / 'store'}, key: {key}}}", "downstream={knn@a: {}}"]
-    run(tmp_path, *other, "objective={protocol: knn@a, metric: balanced_accuracy}", "compute.engine=inline")
+    other.append("objective={protocol: knn@a, metric: balanced_accuracy}")
+    run(tmp_path, *other, "compute.engine=inline")
     scores = load(tmp_path / "out").pandas("scores")
     assert set(scores.curriculum) == {"no pre-training", "random weights", "moco_v2"}
     _, said = run(tmp_path, *other, f"encoder.weights.key={'f' * 32}", code=2)
