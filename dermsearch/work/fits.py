@@ -19,7 +19,7 @@ from dermsearch.work.features import whole
 from dermsearch.work.job import Job
 from dermsearch.work.judging import attempt, key_of
 from dermsearch.work.record import Judged, Record
-from dermsearch.work.stages import made, reporter, start
+from dermsearch.work.stages import manifest_of, reporter, start
 
 
 def run_fit(job: Job, store: StageStore, device: torch.device) -> Record:
@@ -65,18 +65,7 @@ def train(job: Job, store: StageStore, cases: CaseStore, device: torch.device) -
         look_of(data),
         job.compile,
     )
-    manifest = {
-        "kind": "fit",
-        "task": job.task,
-        "parent": job.parent,
-        "settings": job.settings,
-        "seed": job.seed,
-        "study": job.study,
-        "precision": job.precision,
-        **made(job, trained.history, device),
-        "made": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "took": time.perf_counter() - started,
-    }
+    manifest = {"kind": "fit", **manifest_of(job, trained.history, device, started)}
     if world.rank() == 0:
         store.commit(job.key, trained.parts, trained.history, manifest)
     return manifest

@@ -36,18 +36,7 @@ def make_stage(job: Job, store: StageStore, device: torch.device) -> Made:
         encoders, artifact = start(job, store)
         root = Trained([], {**artifact, ENCODERS: encoders.part()})
         trained = train(job, store, encoders, artifact, device) if job.task else root
-        manifest = {
-            "task": job.task,
-            "parent": job.parent,
-            "settings": job.settings,
-            "seed": job.seed,
-            "study": job.study,  # that it was first made for; others may use it
-            "weights": job.weights,
-            "precision": job.precision,
-            **made(job, trained.history, device),
-            "made": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-            "took": time.perf_counter() - started,
-        }
+        manifest = manifest_of(job, trained.history, device, started)
         if world.rank() == 0:
             store.commit(job.key, trained.parts, trained.history, manifest)
             for segment in job.segments:
@@ -133,6 +122,22 @@ def reporter(job: Job, store: StageStore, partial: PartialStage) -> Any:
             store.write_progress(job.key, partial.behind + seen)
 
     return report
+
+
+def manifest_of(job: Job, history: list[dict[str, Any]], device: torch.device, started: float) -> dict[str, Any]:
+    """What is written beside a stage or fit: what it is, and how it came to be."""
+    return {
+        "task": job.task,
+        "parent": job.parent,
+        "settings": job.settings,
+        "seed": job.seed,
+        "study": job.study,  # that it was first made for; others may use it
+        "weights": job.weights,
+        "precision": job.precision,
+        **made(job, history, device),
+        "made": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "took": time.perf_counter() - started,
+    }
 
 
 def made(job: Job, history: list[dict[str, Any]], device: torch.device) -> dict[str, Any]:
