@@ -90,7 +90,7 @@ def test_without_ray_a_process_that_leaves_frees_the_others_and_they_blame_no_se
     tiny.make_store(tmp_path / "store")
     (tmp_path / "marks").mkdir()
     monkeypatch.setenv(faulty.MARKS, str(tmp_path / "marks"))
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(Path(__file__).parents[1]), os.environ["PYTHONPATH"]]))
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1]), prepend=os.pathsep)
     context = get_context("spawn")
     processes = [context.Process(target=train, args=(rank, str(tmp_path)), daemon=True) for rank in range(2)]
     for process in processes:
