@@ -40,9 +40,21 @@ ROOMS = [
     "study",
     "results",
     "papers",
-    *("nature", "settings", "curriculum", "registry", "numbers", "world", "errors"),  # the ground
+    *("metrics", "nature", "settings", "curriculum", "registry", "numbers", "world", "errors"),  # the ground
 ]
-TORCHLESS = {"results", "papers", "cli", "study", "curriculum", "registry", "numbers", "nature", "settings", "errors"}
+TORCHLESS = {
+    "results",
+    "papers",
+    "cli",
+    "study",
+    "curriculum",
+    "registry",
+    "numbers",
+    "metrics",
+    "nature",
+    "settings",
+    "errors",
+}
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from pydantic import BaseModel, ValidationError
 
+from dermsearch import metrics
 from dermsearch.data.domain import SKIN
 from dermsearch.errors import UserError, nearest
-from dermsearch.evaluate import metrics
-from dermsearch.evaluate.metrics import Measurement
+from dermsearch.metrics import Measurement
 from dermsearch.models.artifact import Artifact
 from dermsearch.nature import Nature
 from dermsearch.registry import Registry

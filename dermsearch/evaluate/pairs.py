@@ -8,7 +8,7 @@ import numpy as np
 
 from dermsearch.evaluate.base import Given, Settings
 from dermsearch.evaluate.knn import unit
-from dermsearch.evaluate.metrics import Measurement, case_weights
+from dermsearch.metrics import Measurement, case_weights
 from dermsearch.nature import Nature
 
 LABEL = "pairs"

@@ -12,8 +12,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dermsearch.data.domain import SKIN
-
 MEAN_LABEL = "mean"
 # What is averaged over the labels; a class's own numbers are not comparable across labels.
 AVERAGED = ("balanced_accuracy", "macro_f1", "auc")
@@ -147,9 +145,7 @@ def confusion(truth: np.ndarray, probabilities: np.ndarray) -> Iterator[tuple[in
         yield true, predicted, count
 
 
-def mean_over_labels(
-    measures: Iterable[Measurement], n: int, named: Mapping[str, str] = SKIN.named
-) -> Iterator[Measurement]:
+def mean_over_labels(measures: Iterable[Measurement], n: int, named: Mapping[str, str]) -> Iterator[Measurement]:
     """Whole-label metrics, and those of each label's named class, averaged over the labels.
 
     Replicate by replicate, since labels share their resamples.
