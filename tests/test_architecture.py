@@ -42,19 +42,8 @@ ROOMS = [
     "papers",
     *("metrics", "nature", "settings", "curriculum", "registry", "numbers", "world", "errors"),  # the ground
 ]
-TORCHLESS = {
-    "results",
-    "papers",
-    "cli",
-    "study",
-    "curriculum",
-    "registry",
-    "numbers",
-    "metrics",
-    "nature",
-    "settings",
-    "errors",
-}
+GROUND = {"curriculum", "registry", "numbers", "metrics", "nature", "settings", "errors"}
+TORCHLESS = {"results", "papers", "cli", "study", *GROUND}
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 

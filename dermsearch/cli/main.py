@@ -148,6 +148,35 @@ def plan(study: StudyArg, overrides: OverrideArg = None, quick: QuickArg = False
 
 
 @app.command()
+def test(
+    folder: Annotated[Path, typer.Argument(help="The folder of a study's results.")],
+    curriculum: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="Test this one, as the leaderboard names it; may be given several times."),
+    ] = None,
+    store: Annotated[
+        str | None, typer.Option(help="The stage store, where it is not the one that the study names.")
+    ] = None,
+) -> None:
+    """Open the test split: judge the best on validation, the best single task and no pre-training there, and count it.
+
+    Every opening is written down in the stage store. Choose on validation, and open once.
+    """
+    from dermsearch.results import load
+    from dermsearch.results.board.opened import opened, render
+    from dermsearch.run.opening import open_test
+
+    console = aside()
+    opening = open_test(
+        folder, curriculum or [], store, lambda said: console.print(said, highlight=False, markup=False)
+    )
+    console.print(f"Opening {opening.number} of this test split: {', '.join(opening.curricula)}", highlight=False)
+    found = opened(load(folder))
+    assert found is not None
+    paper().print(render(found))
+
+
+@app.command()
 def figures(folder: Annotated[Path, typer.Argument(help="The folder of a study's results.")]) -> None:
     """Draw the figures of a finished study again, from its tables alone."""
     from dermsearch.results.pictures.figures import figures as draw
@@ -167,10 +196,14 @@ def leaderboard(
     from dermsearch.results import load
     from dermsearch.results.board.leaderboard import leaderboard as make
     from dermsearch.results.board.leaderboard import render
+    from dermsearch.results.board.opened import opened
+    from dermsearch.results.board.opened import render as render_opened
 
     results = load(folder)
     rows = make(results, protocol=protocol, metric=metric, label=label)
     paper().print(render(rows, title=results.study.get("name", str(folder))))
+    if (found := opened(results, protocol, metric, label)) is not None:
+        paper().print(render_opened(found))
 
 
 app.command()(explain)

@@ -11,11 +11,13 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pyarrow as pa
 from pydantic import BaseModel, ValidationError
 
 from dermsearch import metrics
 from dermsearch.data.domain import SKIN
 from dermsearch.errors import UserError, nearest
+from dermsearch.evaluate.predictions import predictions
 from dermsearch.metrics import Measurement
 from dermsearch.models.artifact import Artifact
 from dermsearch.nature import Nature
@@ -59,6 +61,7 @@ class Features:
     columns: Mapping[str, slice] = field(default_factory=dict)  # by modality, where they lie side by side
     train_groups: np.ndarray | None = None  # patient of each training case; None: each its own
     named: Mapping[str, str] = field(default_factory=lambda: SKIN.named)  # the class of a label that papers report
+    heldout_cases: np.ndarray | None = None  # their names; None: predictions are not kept
 
     def __post_init__(self) -> None:
         sides = ((self.train, self.train_labels), (self.heldout, self.heldout_labels))
@@ -116,6 +119,7 @@ class Judgement:
 
     rows: list[dict[str, Any]]  # split, label, class, metric, value, ci_low, ci_high, n
     confusions: list[dict[str, Any]]  # split, label, truth, predicted, count, where that is not 0
+    predictions: pa.Table | None = None  # label, case, group, truth, class, probability
 
 
 class Evaluator(typing.Protocol):
@@ -175,7 +179,7 @@ def judge(
         return Judgement([_row(split, m) for split, m in evaluator.measure(given, settings, seed)], [])
     predicted = evaluator.predict(given, settings, seed)
     truth, groups = features.heldout_labels, features.heldout_groups
-    return compare(truth, features.classes, groups, predicted, features.split, features.named)
+    return compare(truth, features.classes, groups, predicted, features.split, features.named, features.heldout_cases)
 
 
 def compare(
@@ -185,10 +189,12 @@ def compare(
     predicted: Mapping[str, np.ndarray],
     split: str,
     named: Mapping[str, str] = SKIN.named,
+    cases: np.ndarray | None = None,
 ) -> Judgement:
     """What predicted probabilities are worth, label by label and on the mean. All but `split` is by label.
 
-    `groups` are the cases' patients, and `named` the classes whose numbers are averaged over the labels.
+    `groups` are the cases' patients, `named` the classes whose numbers are averaged over the labels; where the cases
+    have names, what was said of each is kept.
     """
     rows = [_row(split, m) for m in _measures(truth, classes, groups, predicted, named)]  # one by one: each is large
     confusions = [
@@ -196,7 +202,8 @@ def compare(
         for label, names in classes.items()
         for true, taken, count in metrics.confusion(truth[label], predicted[label])
     ]
-    return Judgement(rows, confusions)
+    said = None if cases is None else predictions(truth, classes, groups, predicted, cases)
+    return Judgement(rows, confusions, said)
 
 
 def _measures(

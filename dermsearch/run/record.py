@@ -16,6 +16,7 @@ from dermsearch.results.tables.writer import WHOLE, Writer
 from dermsearch.search.tree.driver import Driver
 from dermsearch.search.tree.node import DONE, FAILED, LOST, Node
 from dermsearch.storage.files import READERS
+from dermsearch.work.job import Judge
 from dermsearch.work.record import MADE
 
 
@@ -50,17 +51,16 @@ class Recorder:
         new = [node for node in nodes if not self.tables.has("epochs", node.key)]
         with ThreadPoolExecutor(READERS) as pool:
             for node, history in zip(new, pool.map(lambda n: self.driver.store.history(n.key), new), strict=True):
-                own = {**self._of(node), "task": node.task}
+                own = {**whose(node), "task": node.task}
                 rows = [{**own, **row, "parts": json.dumps(row["parts"])} for row in history]
                 self.tables.put("epochs", node.key, rows)
 
     def _add_judgements(self, node: Node) -> None:
         """What was said of a node, or why it was not. A fit's belong to the stage that it is of."""
-        of = node.parent if node.kind == "fit" and node.parent else node
-        scores, confusions, judgements = [], [], []
+        scores, confusions, judgements, predictions = [], [], [], []
         for verdict in self.driver.verdicts[node.key]:
             judge, judgement = verdict.judge, verdict.judgement
-            own = {**self._of(of), **judge.model_dump(include={"protocol", "data", "labelled", "draw", "split"})}
+            own = told(node, judge)
             judgements.append(
                 {
                     **own,
@@ -72,18 +72,16 @@ class Recorder:
             )
             scores += [{**own, **row} for row in judgement["rows"]] if judgement else []
             confusions += [{**own, **row} for row in judgement["confusions"]] if judgement else []
+            said = self.driver.store.predictions(self.driver.judges.key(node, judge)) if judgement else None
+            predictions += [(own, said)] if said is not None else []
             self._tell_of_bug(node, verdict.traceback, f", {judge}")
         for name, rows in (("scores", scores), ("confusions", confusions), ("judgements", judgements)):
             self.tables.put(name, node.key, rows)
-
-    @staticmethod
-    def _of(node: Node) -> dict[str, Any]:
-        """Whose a row is."""
-        return {"stage": node.key, "curriculum": str(node.curriculum), "root": node.root.name, "seed": node.seed}
+        self.tables.put_tables("predictions", node.key, predictions)
 
     def _stage(self, node: Node) -> dict[str, Any]:
         return {
-            **self._of(node),
+            **whose(node),
             "key": node.key,
             "kind": FIT if node.kind == "fit" else PRETEXT,
             "parent": node.origin.key,  # not of a segment of its own
@@ -99,7 +97,7 @@ class Recorder:
     def _segment(self, node: Node) -> dict[str, Any]:
         own = ("key", "stage", "task", "until", "status", "verdict", "value", "reused", "error")
         return {
-            **self._of(node),
+            **whose(node),
             **{name: getattr(node, name) for name in own},
             "curriculum": str(node.curriculum),
             "parent": node.origin.key,
@@ -115,6 +113,17 @@ class Recorder:
         path = self.folder / "errors" / f"{node.key}.txt"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(f"{node.curriculum}, seed {node.seed}{judge}\n\n{traceback}")
+
+
+def whose(node: Node) -> dict[str, Any]:
+    """Whose a row is."""
+    return {"stage": node.key, "curriculum": str(node.curriculum), "root": node.root.name, "seed": node.seed}
+
+
+def told(node: Node, judge: Judge) -> dict[str, Any]:
+    """Whose a judgement is, and who made it; a fit's is of the stage that it is fitted to."""
+    of = node.parent if node.judge is not None and node.parent is not None else node
+    return {**whose(of), **judge.model_dump(include={"protocol", "data", "labelled", "draw", "split"})}
 
 
 def ended_by(driver: Driver) -> str:

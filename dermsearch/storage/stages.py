@@ -3,11 +3,12 @@
 store.json                                                       the format; an older dermsearch refuses a newer one
 stages/<key>/<part>.safetensors, history.json, manifest.json     the manifest last, with checksums; a part is one of
                                                                  `models.artifact`: encoders, heads; of a fit predictor
-scores/<key>.json                                                what a protocol said of a stage or fit
+scores/<key>.json, <key>.arrow                                   what a protocol said of a stage or fit, of each case
 partial/<key>/state.pt, progress.json                            a stage under way; gone once it is finished
 segments/<key>/manifest.json, <part>.safetensors                 that the first epochs of a stage are trained; their
                                                                  state is in partial/<key>/ while it may go on from it,
                                                                  their parts are here where fits are to judge them
+openings/<fingerprint>/<id>.json                                 that a data set's test split was looked at
 weights/<hash>-<backbone>/<part>.safetensors, manifest.json      what curricula start with, from what has that hash
 
 What is damaged counts as missing and is made again. A store that is full or out of reach is `StoreLost`, never
@@ -18,16 +19,19 @@ from __future__ import annotations
 
 import io
 import json
+import uuid
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
+
+import pyarrow as pa
 
 from dermsearch import __version__
 from dermsearch.errors import UserError
 from dermsearch.models.artifact import ENCODERS, HEADS, Artifact, Part
 from dermsearch.storage.files import MANIFEST, Folder, StoreLost, checksum, sealed, unsealed
 
-HISTORY, STORE = "history.json", "store.json"
+HISTORY, STORE, PREDICTIONS = "history.json", "store.json", "predictions"
 FORMAT = 3  # of a store; one without store.json is of format 1
 # Up to format 2 manifests did not name their parts.
 BEFORE = {"encoders.safetensors": ENCODERS, "weights.safetensors": ENCODERS, "handover.safetensors": HEADS}
@@ -116,12 +120,40 @@ class StageStore(Folder):
     # Judgements --------------------------------------------------------------------------------------------
 
     def judgement(self, key: str) -> dict[str, Any] | None:
-        """Its rows, counts and seconds; None if there is none yet or it is damaged."""
-        return unsealed(self.read_json(f"scores/{key}.json"))
+        """Its rows, counts and seconds; None if there is none yet or it, or what it predicted, is damaged."""
+        found = unsealed(self.read_json(f"scores/{key}.json"))
+        whole = found is None or PREDICTIONS not in found or self._predictions(key, found) is not None
+        return found if whole else None
 
-    def write_judgement(self, key: str, judgement: dict[str, Any], of: str = "") -> None:
+    def predictions(self, key: str) -> pa.Table | None:
+        """What a judgement's classifier said of each case; None if it is none, or of an earlier version."""
+        found = unsealed(self.read_json(f"scores/{key}.json")) or {}
+        data = self._predictions(key, found) if PREDICTIONS in found else None
+        return None if data is None else pa.ipc.open_file(pa.BufferReader(data)).read_all()
+
+    def _predictions(self, key: str, judgement: dict[str, Any]) -> bytes | None:
+        data = self.get(f"scores/{key}.arrow")
+        return data if data is not None and checksum(data) == judgement[PREDICTIONS] else None
+
+    def write_judgement(
+        self, key: str, judgement: dict[str, Any], of: str = "", predictions: pa.Table | None = None
+    ) -> None:
         """Keep a judgement of that stage or fit: it goes where that goes."""
+        if predictions is not None:
+            data = columns(predictions)
+            self.write(f"scores/{key}.arrow", data)
+            judgement = {**judgement, PREDICTIONS: checksum(data)}
         self.write(f"scores/{key}.json", sealed({"stage": of, **judgement}))
+
+    # Openings of test splits -------------------------------------------------------------------------------
+
+    def note_opening(self, fingerprint: str, about: dict[str, Any]) -> None:
+        """The test split of the data set with that fingerprint is looked at: for which curricula, and when."""
+        self.write(f"openings/{fingerprint}/{uuid.uuid4().hex}.json", sealed(about))
+
+    def openings(self, fingerprint: str) -> int:
+        """How often it has been looked at, as far as this store knows."""
+        return len(self.names(f"openings/{fingerprint}"))
 
     # Starting weights --------------------------------------------------------------------------------------
 
@@ -195,6 +227,14 @@ class PartialStage:
 def file_of(kind: str) -> str:
     """Where a part lies in its folder."""
     return f"{kind}.safetensors"
+
+
+def columns(table: pa.Table) -> bytes:
+    """A table as Arrow, compressed."""
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_file(sink, table.schema, options=pa.ipc.IpcWriteOptions(compression="zstd")) as writer:
+        writer.write_table(table)
+    return sink.getvalue().to_pybytes()
 
 
 def packed(tensors: dict[str, Any]) -> bytes:

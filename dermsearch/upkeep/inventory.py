@@ -21,6 +21,7 @@ STAGE, JUDGEMENT, WEIGHTS, CASES = "stage", "judgement", "starting weights", "ca
 SEGMENT, UNDER_WAY = "segment of a stage", "state to go on from"
 NOTES, DAMAGED, LEFTOVER, OTHER = "notes of Ray Tune", "damaged, moved away", "half-written file", "other"
 CLAIM = "claim of a run"
+OPENING = "opening of a test split"
 FOLDERS = {
     "stages": STAGE,
     "segments": SEGMENT,
@@ -31,6 +32,7 @@ FOLDERS = {
     "tune": NOTES,
     "claims": CLAIM,
     "damaged": DAMAGED,
+    "openings": OPENING,
 }
 KINDS = (*FOLDERS.values(), LEFTOVER, OTHER)  # in the order in which they are shown
 
@@ -73,6 +75,8 @@ def items(store: StageStore) -> list[Item]:
             kind, name = LEFTOVER, path
         elif kind == CLAIM:
             name = path
+        elif kind == JUDGEMENT:
+            name = path.removesuffix(".json").removesuffix(".arrow") + ".json"  # what was predicted goes with it
         item = found.setdefault(name, Item(kind, name))
         item.files[path] = info.size
         item.written = max(item.written, info.mtime_ns / 1e9)

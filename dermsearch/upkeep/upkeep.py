@@ -95,6 +95,9 @@ def _judgement(store: StageStore, item: Item) -> Iterator[tuple[str, str]]:
     found = store.read_json(item.name)
     if not isinstance(found, list) and unsealed(found) is None:  # a bare list is of format 1, without a checksum
         yield item.name, "is damaged"
+    elif isinstance(found, dict) and store.judgement(item.key) is None:
+        file = item.name.replace(".json", ".arrow")
+        yield file, "is damaged" if file in item.files else "is missing"
 
 
 def _under_way(store: StageStore, item: Item) -> Iterator[tuple[str, str]]:
@@ -156,7 +159,9 @@ def unneeded(store: StageStore, used: Used | None, hours: float, now: float | No
     goes: dict[str, Callable[[Item], bool]] = {
         STAGE: lambda item: item.key not in kept or not item.finished,
         SEGMENT: lambda item: item.key not in kept_segments or not item.finished,
-        JUDGEMENT: lambda item: _of_no_study(store.read_json(item.name), kept, kept_segments, used),
+        JUDGEMENT: lambda item: (
+            item.name not in item.files or _of_no_study(store.read_json(item.name), kept, kept_segments, used)
+        ),
         UNDER_WAY: lambda item: over(item.key) or not wanted(item),
         WEIGHTS: lambda item: used is not None and item.key.partition("-")[0] not in weights,
         CASES: lambda item: used is not None and cache / item.key not in folders,

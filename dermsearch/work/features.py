@@ -69,6 +69,7 @@ def look(
         columns={m: slice(at, at + encoders.dim) for m, at in zip(data.modalities, starts, strict=True)},
         train_groups=groups[rows["train"]],
         named=cases.domain.named,
+        heldout_cases=cases.strings("case")[rows[split]],
     )
     return Looked(features, Images(encoders, cases, rows["train"], rows[split], seen, device, cast))
 

@@ -81,4 +81,5 @@ def judgement(job: Job, store: StageStore, cases: CaseStore, device: torch.devic
     predictor = store.artifact(job.key)[PREDICTOR]
     predicted = predict_fit(predictor, cases, rows, look_of(data), device, job.precision)
     truth = {name: cases.label(name)[rows] for name in cases.classes}
-    return compare(truth, cases.classes, cases.groups()[rows], predicted, judge.split, cases.domain.named)
+    names = cases.strings("case")[rows]
+    return compare(truth, cases.classes, cases.groups()[rows], predicted, judge.split, cases.domain.named, names)

@@ -73,7 +73,7 @@ def attempt(
         return failed(key, error, str(judge))
     seconds = time.perf_counter() - began
     told = {"protocol": judge.protocol, "rows": made.rows, "confusions": made.confusions, "seconds": seconds}
-    store.write_judgement(key, told, of)
+    store.write_judgement(key, told, of, made.predictions)
     return Judged(key=key, seconds=seconds)
 
 

@@ -37,6 +37,12 @@ def test_the_tables_hold_every_stage_epoch_and_score(finished: Path) -> None:
     assert len(main) == 20 and ((main.ci_low <= main.value) & (main.value <= main.ci_high)).all()
     trials = results.pandas("trials")
     assert len(trials) == 9 and trials.value.notna().all()
+    said = results.pandas("predictions")
+    own = said[(said.stage == stages.key[0]) & (said.protocol == "linear") & (said.label == "diagnosis")]
+    taken = own.loc[own.groupby("case", observed=True).probability.idxmax()]
+    right = (taken["class"].astype(str) == taken.truth.astype(str)).groupby(taken.truth.astype(str)).mean()
+    (told,) = main[(main.stage == stages.key[0]) & (main.protocol == "linear")].value
+    assert right.mean() == pytest.approx(told), "a score can be made again from what was predicted"
     for table in results.tables.values():
         assert {"study", "version", "commit"} <= set(table.column_names)
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 import torch
 
@@ -82,11 +83,25 @@ def test_judgements_and_starting_weights_come_back(store: StageStore) -> None:
     store.write_judgement("j", {"rows": [{"value": 0.5}], "confusions": [], "seconds": 1.0}, of="k")
     judgement = store.judgement("j")
     assert judgement is not None and judgement["rows"] == [{"value": 0.5}] and judgement["stage"] == "k"
+    assert store.predictions("j") is None
     store.write_weights("hash", "resnet18", PARTS)
     again = store.weights("hash", "resnet18")
     assert again is not None and again.keys() == PARTS.keys()
     (Path(store.root) / "weights" / "hash-resnet18" / file_of(HEADS)).unlink()
     assert store.weights("hash", "resnet18") is None
+
+
+@pytest.mark.parametrize("damage", ["gone", "changed"])
+def test_a_judgement_without_its_predictions_is_none(damage: str, store: StageStore) -> None:
+    said = pa.table({"case": ["a", "b"], "probability": pa.array([0.25, 0.75], pa.float32())})
+    store.write_judgement("j", {"rows": [{"value": 0.5}], "confusions": [], "seconds": 1.0}, of="k", predictions=said)
+    assert store.predictions("j").equals(said) and store.judgement("j") is not None  # type: ignore[union-attr]
+    path = Path(store.root) / "scores" / "j.arrow"
+    if damage == "gone":
+        path.unlink()
+    else:
+        path.write_bytes(path.read_bytes()[:-1] + b"x")
+    assert store.judgement("j") is None and store.predictions("j") is None
 
 
 def test_a_store_that_is_gone_is_not_an_empty_one(store: StageStore) -> None:

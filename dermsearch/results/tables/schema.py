@@ -27,6 +27,24 @@ JUDGED = [
     ("split", pa.string()),
 ]
 
+WORDS = pa.dictionary(pa.int32(), pa.string())  # of a table with so many rows that each word is written once
+
+
+def words(fields: list[tuple[str, pa.DataType]]) -> list[tuple[str, pa.DataType]]:
+    """The same columns, words as a dictionary."""
+    return [(name, WORDS if kind == pa.string() else kind) for name, kind in fields]
+
+
+PREDICTED = [
+    *words(JUDGED),
+    ("label", WORDS),
+    ("case", WORDS),
+    ("group", pa.int32()),  # equal for cases of one patient, else of one lesion
+    ("truth", WORDS),  # null where it is not known
+    ("class", WORDS),
+    ("probability", pa.float32()),
+    *words(PROVENANCE),
+]
 SCHEMAS: dict[str, pa.Schema] = {
     # One row per proposal of the brain: a whole curriculum with its settings.
     "trials": pa.schema(
@@ -115,6 +133,26 @@ SCHEMAS: dict[str, pa.Schema] = {
             *PROVENANCE,
         ]
     ),
+    # One row per held-out case and class: what a classifier or fit said of it.
+    "predictions": pa.schema(PREDICTED),
+    "test_predictions": pa.schema(PREDICTED),
+    # One row per number on the test split: of the curricula that it was opened for.
+    "tests": pa.schema(
+        [
+            ("opening", pa.int32()),  # which one of this data set's test split it was, of those that its store knows
+            ("when", pa.string()),  # in UTC
+            ("rule", pa.string()),  # why it was chosen
+            *JUDGED,
+            ("label", pa.string()),
+            ("class", pa.string()),
+            ("metric", pa.string()),
+            ("value", pa.float64()),
+            ("ci_low", pa.float64()),
+            ("ci_high", pa.float64()),
+            ("n", pa.int32()),
+            *PROVENANCE,
+        ]
+    ),
     # One row per judgement: what became of it.
     "judgements": pa.schema(
         [
@@ -158,7 +196,14 @@ ENDED = (NOT_CHOSEN, CUT)  # of these nothing is needed but the result
 PRETEXT, FIT = "pretext", "fit"  # kinds of stages
 # What a row, or a table of an earlier version, means where it does not say it.
 DEFAULTS: dict[str, Any] = {"root": "", "data": "data", "labelled": "all", "draw": 0, "kind": PRETEXT}
-LATER = ("segments", "confusions", "judgements")  # tables that studies of earlier versions lack: there they are empty
+OPENED = ("tests", "test_predictions")  # written by `dermsearch test` alone
+LATER = (
+    "segments",
+    "confusions",
+    "judgements",
+    "predictions",
+    *OPENED,
+)  # tables that studies of earlier versions lack: there they are empty
 
 
 def build(name: str, rows: Iterable[Mapping[str, Any]]) -> pa.Table:
@@ -173,7 +218,9 @@ def write(table: pa.Table, path: str | Path) -> None:
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    with pa.OSFile(str(part), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
+    wordy = any(pa.types.is_dictionary(field.type) for field in table.schema)
+    options = pa.ipc.IpcWriteOptions(compression="zstd" if wordy else None)  # what is not can be mapped
+    with pa.OSFile(str(part), "wb") as sink, pa.ipc.new_file(sink, table.schema, options=options) as writer:
         writer.write_table(table)
     part.replace(path)
 

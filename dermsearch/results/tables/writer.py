@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 
 from dermsearch.results.tables import schema as tables
-from dermsearch.results.tables.schema import PROVENANCE, SCHEMAS
+from dermsearch.results.tables.schema import OPENED, PROVENANCE, SCHEMAS
 
 WHOLE = ""  # the key of rows that are a table's only ones: put anew, they replace what was there
 COLUMNS = [name for name, _ in PROVENANCE]
@@ -23,7 +23,7 @@ class Writer:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.pieces: dict[str, dict[str, pa.Table]] = {name: {} for name in SCHEMAS}
+        self.pieces: dict[str, dict[str, pa.Table]] = {name: {} for name in SCHEMAS if name not in OPENED}
         self.saved: dict[str, tuple[list[str], dict[str, str]]] = {}  # by table: which pieces the file has, and whose
 
     def has(self, name: str, key: str) -> bool:
@@ -33,6 +33,11 @@ class Writer:
     def put(self, name: str, key: str, rows: Iterable[Mapping[str, Any]]) -> None:
         """Add the rows of one key to a table, or put them in the place of those that it had."""
         self.pieces[name][key] = tables.build(name, rows).drop_columns(COLUMNS)
+        self.saved.pop(name, None)
+
+    def put_tables(self, name: str, key: str, parts: Iterable[tuple[Mapping[str, Any], pa.Table]]) -> None:
+        """The same with rows that are Arrow already; columns that a part lacks have the one value that goes with it."""
+        self.pieces[name][key] = joined(name, parts).drop_columns(COLUMNS)
         self.saved.pop(name, None)
 
     def save(self, order: Iterable[str], provenance: Mapping[str, str]) -> None:
@@ -50,8 +55,25 @@ class Writer:
     def _table(self, name: str, keys: Iterable[str], provenance: Mapping[str, str]) -> pa.Table:
         empty = tables.build(name, []).drop_columns(COLUMNS)
         # In one chunk: of thousands of small ones a reader would have more trouble than of their rows.
-        table = pa.concat_tables([empty, *(self.pieces[name][key] for key in keys)]).combine_chunks()
-        for column in COLUMNS:
-            value = pa.scalar(provenance.get(column), pa.string())
-            table = table.append_column(column, pa.repeat(value, len(table)))
-        return table.cast(SCHEMAS[name])
+        table = pa.concat_tables([empty, *(self.pieces[name][key] for key in keys)]).unify_dictionaries()
+        table = table.combine_chunks()
+        return joined(name, [(provenance, table)])
+
+
+def joined(name: str, parts: Iterable[tuple[Mapping[str, Any], pa.Table]]) -> pa.Table:
+    """Tables below one another in the named schema; what one lacks is, in all of its rows, what goes with it."""
+    schema = SCHEMAS[name]
+    tables = [schema.empty_table()]
+    for own, part in parts:
+        there = set(part.column_names)
+        columns = [part[f.name] if f.name in there else repeated(own.get(f.name), f.type, len(part)) for f in schema]
+        tables.append(pa.Table.from_arrays(columns, schema=schema))
+    return pa.concat_tables(tables).unify_dictionaries().combine_chunks()
+
+
+def repeated(value: Any, kind: pa.DataType, length: int) -> pa.Array:
+    """A column of one value; a word that is written once is a dictionary of one."""
+    if not pa.types.is_dictionary(kind):
+        return pa.repeat(pa.scalar(value, kind), length)
+    which = pa.repeat(pa.scalar(0, kind.index_type), length)
+    return pa.DictionaryArray.from_arrays(which, pa.array([value], kind.value_type))

@@ -34,13 +34,15 @@ class Verdict:
 class Judges:
     """All of a study's."""
 
-    def __init__(self, study: Study, sets: Mapping[str, Cases], precision: str) -> None:
+    def __init__(self, study: Study, sets: Mapping[str, Cases], precision: str, split: str = "val") -> None:
         self.objective, self.sets, self.precision = study.objective, sets, precision
         entry, few = study.wanted
-        judges = [judge for each in study.entries.values() for judge in draws(each, study)]
+        judges = [judge for each in study.entries.values() for judge in draws(each, study, split)]
         self.fits = [judge for judge in judges if is_fit(PROTOCOLS.find(judge.protocol))]
         self.evaluators = [judge for judge in judges if judge not in self.fits]
-        self.wanted = [judge for judge in draws(entry, study) if judge.labelled == few]  # the objective is their mean
+        self.wanted = [
+            judge for judge in draws(entry, study, split) if judge.labelled == few
+        ]  # the objective is their mean
 
     @property
     def main(self) -> Cases:
@@ -92,7 +94,7 @@ class Judges:
         return next((r for r in rows if (r["metric"], r["label"], r["class"], r["split"]) == wanted), None)
 
 
-def draws(entry: Downstream, study: Study) -> Iterator[Judge]:
+def draws(entry: Downstream, study: Study, split: str = "val") -> Iterator[Judge]:
     """One for each number of labels and each draw of so many. All labels are drawn once, unless a fit is repeated."""
     protocol = PROTOCOLS.find(entry.protocol)
     config = protocol.Config.model_validate(entry.config).model_dump(mode="json")
@@ -106,5 +108,6 @@ def draws(entry: Downstream, study: Study) -> Iterator[Judge]:
                 data=entry.data,
                 labelled=labelled,
                 draw=draw,
+                split=split,
                 metadata=study.sets[entry.data].metadata if "tables" in protocol.nature.needs else (),
             )

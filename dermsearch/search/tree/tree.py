@@ -31,6 +31,7 @@ class Tree:
 
     def __init__(self, rank: Rank = critical_path, expect: Callable[[Node], float] = lambda node: node.cost) -> None:
         self.nodes: dict[str, Node] = {}
+        self._roots: list[Node] = []
         self.rank, self.expect = rank, expect
         self.most = 1  # stages that were under way at once
         self.wanted = self.settled = 0  # stages let in or dropped, and those of them of which nothing more will come
@@ -42,6 +43,7 @@ class Tree:
         """A root of a seed, made on first use. Nobody asks a budget for its judging."""
         if key not in self.nodes:
             self.nodes[key] = Node(key, seed, title=title, name=name, order=len(self.nodes), granted=True)
+            self._roots.append(self.nodes[key])
             self._push(self.nodes[key])
         return self.nodes[key]
 
@@ -51,7 +53,7 @@ class Tree:
 
     def roots(self) -> list[Node]:
         """All roots, those of baselines too."""
-        return [n for n in list(self.nodes.values()) if n.parent is None]
+        return list(self._roots)
 
     def child(
         self, parent: Node, key: str, task: str, settings: dict[str, Any], cost: float = 1.0, **more: Any

@@ -1,0 +1,129 @@
+"""Validation and test side by side, for the curricula that the test split was opened for, and the luck of the choice."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+
+from dermsearch import metrics
+from dermsearch.results.board.leaderboard import Row, leaderboard, points
+from dermsearch.results.board.optimism import Optimism, optimism
+from dermsearch.results.tables.measure import Measure
+from dermsearch.results.tables.said import said
+from dermsearch.results.tables.schema import Results
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+
+@dataclass(frozen=True)
+class Tested:
+    """A curriculum on validation and on test. Scores are fractions."""
+
+    rule: str  # why it was chosen
+    validation: Row
+    test: Row
+
+
+@dataclass(frozen=True)
+class Opened:
+    """All that is known of the test split, and how much luck there is in the best validation score."""
+
+    openings: int
+    tested: list[Tested]  # in the order of validation
+    luck: Optimism | None  # of the best of all on validation; None where no predictions were kept
+
+
+def opened(
+    results: Results, protocol: str | None = None, metric: str | None = None, label: str | None = None
+) -> Opened | None:
+    """What came of opening the test split; None where nobody has."""
+    rules = dict(zip(results.tests["stage"].to_pylist(), results.tests["rule"].to_pylist(), strict=True))
+    if not rules:
+        return None
+    rows = leaderboard(results, protocol, metric, label)
+    there = replace(results, tables={**results.tables, "scores": latest(results)})
+    on_test = {row.keys: row for row in leaderboard(there, protocol, metric, label, "test") if row.score is not None}
+    found = [Tested(rules[row.keys[0]], row, on_test[row.keys]) for row in rows if row.keys in on_test]
+    openings = max(results.tests["opening"].to_pylist())
+    return Opened(openings, found, luck_of_the_best(results, rows, on_test))
+
+
+def latest(results: Results) -> pa.Table:
+    """The scores on test, as the table of scores has them: of each stage those of its last opening."""
+    stages, openings = (results.tests[name].to_pylist() for name in ("stage", "opening"))
+    last = dict(sorted(zip(stages, openings, strict=True), key=lambda pair: pair[1]))
+    keep = [last[stage] == opening for stage, opening in zip(stages, openings, strict=True)]
+    return results.tests.filter(np.array(keep)).select(results.scores.column_names)
+
+
+def luck_of_the_best(results: Results, rows: list[Row], on_test: dict[tuple[str, ...], Row]) -> Optimism | None:
+    """By how much the best of these rows is better on validation than it is, from the whole tree's predictions."""
+    scored = [row for row in rows if row.score is not None and row.length]
+    measure = scored[0].measure
+    drawn = resampled(results, measure)
+    if any(key not in drawn for row in scored for key in row.keys):
+        return None
+    test = on_test.get(scored[0].keys)
+    error = (test.high - test.low) / 4 if test and test.high is not None and test.low is not None else 0.0
+    return optimism(np.stack([np.mean([drawn[key] for key in row.keys], 0) for row in scored]), error)
+
+
+def resampled(results: Results, measure: Measure, table: str = "predictions") -> dict[str, np.ndarray]:
+    """Each stage's score (1 + resamples) on all patients and on the same resamples of them, the mean over draws."""
+    if measure.metric not in metrics.AVERAGED:
+        return {}
+    found: dict[str, list[np.ndarray]] = {}
+    weights: dict[bytes, np.ndarray] = {}
+    for each in said(results, measure, table):
+        weight = weights.setdefault(each.groups.tobytes(), metrics.case_weights(each.groups))
+        found.setdefault(each.stage, []).append(each.scores(measure, weight))
+    return {stage: np.mean(values, 0) for stage, values in found.items()}
+
+
+HEADINGS = [
+    "curriculum",
+    "chosen as",
+    "validation, %",
+    "test, %  [95 %]",
+    "Δ no pre-\ntraining",
+    "test minus\nvalidation",
+]
+
+
+def render(found: Opened) -> Table:
+    """Validation and test as a table for a terminal."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(title="On the test split", caption="\n".join(notes(found)), caption_justify="left")
+    table.box, table.padding = box.SIMPLE_HEAD, (0, 1, 0, 0)
+    for i, heading in enumerate(HEADINGS):
+        table.add_column(heading, justify="left" if i < 2 else "right", no_wrap=i > 1)
+    for each in found.tested:
+        low, high = points(each.test.low), points(each.test.high)
+        change = (each.test.score or 0) - (each.validation.score or 0)
+        cells = [each.test.name, each.rule, points(each.validation.score), f"{points(each.test.score)} [{low}, {high}]"]
+        cells += [points(each.test.delta_none, "+"), points(change, "+")]
+        table.add_row(*map(Text, cells))
+    return table
+
+
+def notes(found: Opened) -> list[str]:
+    """How often the split was opened, and what of the best validation score is luck."""
+    times = f"{found.openings} times" if found.openings > 1 else "once"
+    said = [f"The test split of these data was opened {times}, as far as this stage store knows."]
+    if found.openings > 1:
+        said.append("What was chosen after an earlier look is no longer blind.")
+    if found.luck:
+        luck = found.luck
+        said += [
+            f"The best of {luck.curricula} on validation is {points(luck.value)} points better there than it is, by luck;",
+            f"on test it should stand between {points(-luck.high, '+')} and {points(-luck.low, '+')} points of it "
+            "(95 %).",
+        ]
+    return said
