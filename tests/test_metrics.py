@@ -172,7 +172,7 @@ def test_mean_over_labels_shares_resamples() -> None:
     weights = metrics.case_weights(np.arange(len(truth)), replicates=100)
     one = list(metrics.measure("one", truth, probabilities, CLASSES, weights))
     # The same label twice: were the resamples drawn anew, the mean's interval would be narrower.
-    twice = list(metrics.mean_over_labels([*one, *one], len(truth)))
+    twice = list(metrics.mean_over_labels([*one, *one], len(truth), {}))
     by_metric = {m.metric: m.values for m in one if not m.cls}
     assert [m.metric for m in twice] == list(metrics.AVERAGED)
     for mean in twice:
@@ -184,7 +184,7 @@ def test_mean_over_labels_leaves_out_a_label_without_a_value() -> None:
     weights = metrics.case_weights(np.arange(len(truth)), replicates=20)
     good = list(metrics.measure("good", truth, probabilities, CLASSES, weights))
     flat = metrics.measure("flat", np.zeros_like(truth), probabilities, CLASSES, weights)
-    mean = {m.metric: m.values for m in metrics.mean_over_labels([*good, *flat], len(truth))}
+    mean = {m.metric: m.values for m in metrics.mean_over_labels([*good, *flat], len(truth), {})}
     np.testing.assert_allclose(mean["auc"], next(m.values for m in good if m.metric == "auc"))
 
 

@@ -11,7 +11,6 @@ from ray import tune
 from ray.tune.search import Searcher
 
 from dermsearch.engines.ray_train import on_workers
-from dermsearch.errors import UserError
 from dermsearch.search.tree.driver import FINISHED, WAIT, Driver
 from dermsearch.work.job import Job
 from dermsearch.work.record import Record
@@ -30,7 +29,7 @@ class StageSearcher(Searcher):
         self.keys: dict[str, str] = {}  # Tune's trial id -> stage key
         self.records: dict[str, Record] = {}  # and the last record that came of it
         self.lock = threading.Lock()
-        self.error: UserError | OSError | None = None  # that ends the run
+        self.error: Exception | None = None  # that ends the run
 
     def suggest(self, trial_id: str) -> Any:
         """A job; None while stages that others need are still running; FINISHED at the end."""
@@ -63,7 +62,7 @@ class StageSearcher(Searcher):
         with self.lock:
             try:
                 self.driver.done(record)
-            except (UserError, OSError) as error:  # from here Tune would pass on nothing but a traceback
+            except Exception as error:  # Tune would take it for the trial's, and try that again
                 self.error = error
 
     def set_max_concurrency(self, max_concurrent: int) -> bool:

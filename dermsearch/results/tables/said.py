@@ -17,7 +17,7 @@ from dermsearch.results.tables.schema import Results
 
 
 @dataclass(frozen=True)
-class Label:
+class Answers:
     """One label of one judgement: what is true of each case, and how probable each class was said to be."""
 
     name: str
@@ -37,7 +37,7 @@ class Said:
     root: str
     seed: int
     draw: int
-    labels: Mapping[str, Label]
+    labels: Mapping[str, Answers]
 
     def scores(self, measure: Measure, weights: np.ndarray) -> np.ndarray:
         """(replicates,) of a whole-label metric, or its mean over labels, under weights (cases, replicates)."""
@@ -73,7 +73,7 @@ def parted(rows: pa.Table) -> Iterator[Said]:
     numbers = {name: rows[name].to_numpy() for name in ("seed", "draw", "group", "probability")}
     told = np.stack([words["stage"][0], words["label"][0], numbers["seed"], numbers["draw"]])
     cuts = np.r_[0, 1 + np.flatnonzero((np.diff(told) != 0).any(0)), len(rows)]
-    found: dict[tuple[str, int, int], dict[str, Label]] = {}
+    found: dict[tuple[str, int, int], dict[str, Answers]] = {}
     about: dict[tuple[str, int, int], tuple[str, str]] = {}
     for start, stop in zip(cuts[:-1], cuts[1:], strict=True):
         word = {name: values[which[start]] for name, (which, values) in words.items()}
@@ -86,7 +86,7 @@ def parted(rows: pa.Table) -> Iterator[Said]:
 
 def label_of(
     name: str, words: Mapping[str, tuple[np.ndarray, list[str]]], numbers: Mapping[str, np.ndarray], part: slice
-) -> Label:
+) -> Answers:
     """The rows of one label of one judgement."""
     which, values = words["class"]
     case = words["case"][0][part]
@@ -97,7 +97,7 @@ def label_of(
     place = np.array([*(names.index(word) if word in names else -1 for word in truths), -1])  # null comes as -1
     cases = np.array(words["case"][1], object)[words["case"][0][every]]
     probabilities = numbers["probability"][part].reshape(-1, len(names))
-    return Label(name, names, cases, numbers["group"][every], place[true[every]], probabilities)
+    return Answers(name, names, cases, numbers["group"][every], place[true[every]], probabilities)
 
 
 def column(rows: pa.Table, name: str) -> tuple[np.ndarray, list[str]]:

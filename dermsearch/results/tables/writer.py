@@ -75,5 +75,5 @@ def repeated(value: Any, kind: pa.DataType, length: int) -> pa.Array:
     """A column of one value; a word that is written once is a dictionary of one."""
     if not pa.types.is_dictionary(kind):
         return pa.repeat(pa.scalar(value, kind), length)
-    which = pa.repeat(pa.scalar(0, kind.index_type), length)
-    return pa.DictionaryArray.from_arrays(which, pa.array([value], kind.value_type))
+    which = pa.repeat(pa.scalar(None if value is None else 0, kind.index_type), length)
+    return pa.DictionaryArray.from_arrays(which, pa.array([] if value is None else [value], kind.value_type))
