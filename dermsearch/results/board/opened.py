@@ -1,4 +1,4 @@
-"""Validation and test side by side, for the curricula that the test split was opened for, and the luck of the choice."""
+"""Validation and test side by side, for what the test split was opened for, and the luck of the choice."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ def notes(found: Opened) -> list[str]:
     if found.luck:
         luck = found.luck
         said += [
-            f"The best of {luck.curricula} on validation is {points(luck.value)} points better there than it is, by luck;",
+            f"By luck, the best of {luck.curricula} is {points(luck.value)} points better on validation than it is;",
             f"on test it should stand between {points(-luck.high, '+')} and {points(-luck.low, '+')} points of it "
             "(95 %).",
         ]

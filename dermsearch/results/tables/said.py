@@ -6,6 +6,7 @@ import operator
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import reduce
+from itertools import pairwise
 
 import numpy as np
 import pyarrow as pa
@@ -75,7 +76,7 @@ def parted(rows: pa.Table) -> Iterator[Said]:
     cuts = np.r_[0, 1 + np.flatnonzero((np.diff(told) != 0).any(0)), len(rows)]
     found: dict[tuple[str, int, int], dict[str, Answers]] = {}
     about: dict[tuple[str, int, int], tuple[str, str]] = {}
-    for start, stop in zip(cuts[:-1], cuts[1:], strict=True):
+    for start, stop in pairwise(cuts.tolist()):
         word = {name: values[which[start]] for name, (which, values) in words.items()}
         key = (word["stage"], int(numbers["seed"][start]), int(numbers["draw"][start]))
         about[key] = word["curriculum"], word["root"]
