@@ -38,8 +38,8 @@ class Finetune(Fit):
 
         lr: float = Field(1e-4, gt=0, le=10, description="rate of AdamW")
         weight_decay: float = Field(0.01, ge=0, le=100, description="AdamW's")
-        schedule: Literal["constant", "cosine"] = Field("constant", description="of the rate")
-        warmup: float = Field(0.0, ge=0, lt=1, description="share of the steps in which the rate climbs")
+        schedule: Literal["constant", "cosine"] = Field("cosine", description="of the rate")
+        warmup: float = Field(0.1, ge=0, lt=1, description="share of the steps in which the rate climbs")
         epochs: int = Field(50, ge=1, le=100_000, description="the last one counts: no epoch is chosen")
         batch: int = Field(64, ge=2, le=1_000_000, description="training cases of a step")
         crop: float = Field(0.5, gt=0, le=1, description="the smallest random crop, as a share of the image's area")
