@@ -76,31 +76,33 @@ class Estimate:
         return float(2 * stdtr(self.freedom, -abs(self.value) / self.error))
 
 
-def contrast(design: Sequence[Sequence[float]], values: Sequence[float], weights: Sequence[float]) -> Estimate | None:
-    """A weighted sum of a least-squares fit's coefficients; None where the rows cannot tell it."""
+def loads_of(design: Sequence[Sequence[float]], weights: Sequence[float]) -> np.ndarray[Any, Any] | None:
+    """How much of each row's value is in a weighted sum of a least-squares fit's coefficients; None if not told."""
     import numpy as np
 
-    x, y, c = np.asarray(design, float), np.asarray(values, float), np.asarray(weights, float)
+    x, c = np.asarray(design, float), np.asarray(weights, float)
     if not len(x):
         return None
     inverse = np.linalg.pinv(x.T @ x)
     if np.abs(c @ inverse @ x.T @ x - c).max() > 1e-6:
         return None
-    beta = inverse @ x.T @ y
+    loads: np.ndarray[Any, Any] = c @ inverse @ x.T
+    return loads
+
+
+def contrast(design: Sequence[Sequence[float]], values: Sequence[float], weights: Sequence[float]) -> Estimate | None:
+    """A weighted sum of a least-squares fit's coefficients; None where the rows cannot tell it."""
+    import numpy as np
+
+    x, y, loads = np.asarray(design, float), np.asarray(values, float), loads_of(design, weights)
+    if loads is None:
+        return None
     freedom = len(x) - int(np.linalg.matrix_rank(x))
     error = None
     if freedom > 0:
-        error = math.sqrt(max(0.0, float(((y - x @ beta) ** 2).sum()) / freedom * float(c @ inverse @ c)))
+        error = math.sqrt(left(x, y) / freedom * float(loads @ loads))
         error = round(error, DIGITS)
-    return Estimate(round(float(c @ beta), DIGITS), error, freedom)
-
-
-def over_seeds(estimates: Sequence[Estimate]) -> Estimate:
-    """The mean of one contrast found in each seed by itself: curricula are fixed, only chance differs."""
-    from statistics import fmean, stdev
-
-    values = [e.value for e in estimates]
-    return Estimate(fmean(values), stdev(values) / math.sqrt(len(values)), len(values) - 1)
+    return Estimate(round(float(loads @ y), DIGITS), error, freedom)
 
 
 def share(base: Sequence[Sequence[float]], more: Sequence[Sequence[float]], values: Sequence[float]) -> Effect | None:
@@ -112,19 +114,37 @@ def share(base: Sequence[Sequence[float]], more: Sequence[Sequence[float]], valu
 
     y = np.asarray(values, float)
     first = np.column_stack([np.ones(len(y)), np.asarray(base, float).reshape(len(y), -1)])
-    both = np.column_stack([first, np.asarray(more, float)])
-    total = float(((y - y.mean()) ** 2).sum())
-    before, after = left(first, y), left(both, y)
-    added = int(np.linalg.matrix_rank(both)) - int(np.linalg.matrix_rank(first))
-    freedom = len(y) - int(np.linalg.matrix_rank(both))
+    total, before = float(((y - y.mean()) ** 2).sum()), left(first, y)
+    axes = axes_beyond(base, more)
+    added, freedom = axes.shape[1], len(y) - int(np.linalg.matrix_rank(first)) - axes.shape[1]
     if added < 1 or freedom < 1 or total < 1e-16:
         return None
-    noise = after / freedom
+    explained = float(((axes.T @ y) ** 2).sum())
+    noise = max(0.0, before - explained) / freedom
     # Where nothing is left over, rounding must not pass for something explained.
-    exact = math.inf if before - after > 1e-9 * total else 0.0
-    f = (before - after) / added / noise if noise > 1e-12 * total else exact
+    exact = math.inf if explained > 1e-9 * total else 0.0
+    f = explained / added / noise if noise > 1e-12 * total else exact
     scale, rows = before / total, len(y)
-    return ratio(f, added, freedom, (before - after) / total, rows, lambda n: scale * n / (n + rows))
+    return ratio(f, added, freedom, explained / total, rows, lambda n: scale * n / (n + rows))
+
+
+def axes_beyond(base: Sequence[Sequence[float]], more: Sequence[Sequence[float]]) -> np.ndarray[Any, Any]:
+    """What further columns add to a constant and the base: orthonormal columns (rows, axes)."""
+    import numpy as np
+
+    rows = len(more)
+    inside = span(np.column_stack([np.ones(rows), np.asarray(base, float).reshape(rows, -1)]))
+    columns = span(np.asarray(more, float))
+    return span(columns - inside @ (inside.T @ columns))
+
+
+def span(x: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Orthonormal columns that span the same space."""
+    import numpy as np
+
+    u, sizes, _ = np.linalg.svd(x, full_matrices=False)
+    columns: np.ndarray[Any, Any] = u[:, sizes > 1e-9]
+    return columns
 
 
 def ratio(f: float, added: int, freedom: int, plain: float, rows: int, as_share: Callable[[float], float]) -> Effect:

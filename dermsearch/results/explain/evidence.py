@@ -6,38 +6,26 @@ import os
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from statistics import fmean
+from typing import TYPE_CHECKING, Any
 
 from dermsearch.curriculum import BASELINES, Curriculum
 from dermsearch.errors import UserError, nearest
 from dermsearch.papers.published import IMAGENET, TABLES, published, table
-from dermsearch.results.board.leaderboard import leaderboard, ordering
+from dermsearch.results.board.about import about
+from dermsearch.results.board.differences import drawn
+from dermsearch.results.board.leaderboard import Row, leaderboard, ordering
 from dermsearch.results.drawing import judge_name, quantity
 from dermsearch.results.explain.importance import Sample, published_samples, samples
+from dermsearch.results.explain.luck import Luck
+from dermsearch.results.explain.observed import Observed, Replicate
 from dermsearch.results.explain.regret import Dropped, Level, dropped, published_walks, walks
 from dermsearch.results.tables.schema import Results, load
 
-Replicate = tuple[str, int]  # root and seed
-
-
-@dataclass(frozen=True)
-class Observed:
-    """A curriculum and its score in every seed (of every root), the mean over its settings."""
-
-    tasks: tuple[str, ...]
-    values: dict[Replicate, float]
-    mark: str = ""  # C | AC | MC | ? | ""
-
-    @property
-    def score(self) -> float:
-        """The mean over the replicates."""
-        return fmean(self.values.values())
-
-    @property
-    def kind(self) -> tuple[str, ...]:
-        """Which tasks, whatever their order."""
-        return tuple(sorted(self.tasks))
+if TYPE_CHECKING:
+    import numpy as np
 
 
 @dataclass(frozen=True)
@@ -52,6 +40,12 @@ class Evidence:
     dropped: list[Dropped] = field(default_factory=list)
     proposals: dict[str, int] = field(default_factory=dict)  # how many ended how
     caveats: str = ""
+    cases: str = ""  # how many judge: "n = 385 cases"
+
+    @cached_property
+    def luck(self) -> Luck | None:
+        """How uncertain scores are by luck; None where there are not two seeds to tell it by."""
+        return Luck.of(self.curricula)
 
     @property
     def tasks(self) -> list[str]:
@@ -100,7 +94,11 @@ def from_study(
     found: dict[tuple[Curriculum, str], list[dict[Replicate, float]]] = defaultdict(list)
     for (curriculum, _, mark), values in zip(joined, level_seeds([*joined.values()]), strict=True):
         found[curriculum, mark].append(values)
-    curricula = [Observed(c.tasks, together(values), mark) for (c, mark), values in found.items()]
+    resampled, of = on_patients(results, rows), {c: [row for row in rows if row.tasks == c] for c, _ in found}
+    curricula = [
+        Observed(c.tasks, together(values), mark, resampled.get(c), fmean(row.error_of_patients for row in of[c]))
+        for (c, mark), values in found.items()
+    ]
     proposals = Counter(results.trials["status"].to_pylist())
     return Evidence(
         results.study.get("name") or results.folder.name,
@@ -111,7 +109,21 @@ def from_study(
         dropped(results),
         dict(proposals),
         measure.caveats or "",
+        f"n = {known.cases.removesuffix(' of ')}" if (known := about(results, measure)).cases else "",
     )
+
+
+def on_patients(results: Results, rows: Sequence[Row]) -> dict[Curriculum, np.ndarray[Any, Any]]:
+    """The scores of curricula on resampled patients, the mean over seeds and settings, where predictions are kept."""
+    import numpy as np
+
+    of_stage = drawn(results, rows[0].measure)
+    found: dict[Curriculum, list[np.ndarray[Any, Any]]] = defaultdict(list)
+    for row in rows:
+        if of_stage and all(key in of_stage for key in row.keys):
+            each = [np.mean(list(of_stage[key].values()), axis=0)[1:] for key in row.keys]
+            found[row.tasks].append(np.mean(each, axis=0))
+    return {curriculum: np.mean(values, axis=0) for curriculum, values in found.items()}
 
 
 def level_seeds(scores: Sequence[dict[Replicate, float]]) -> list[dict[Replicate, float]]:

@@ -1,6 +1,7 @@
 """Why curricula score as they do: what each task, its place, its neighbours and the order of tasks are worth.
 
-A curriculum is one row: its mean over seeds and settings. docs/explain.md tells how each number is computed.
+A curriculum is one row: its mean over seeds and settings. docs/explain.md tells how each number is computed. What is
+told must stand out from two kinds of chance: what a model leaves over between curricula, and luck, see `luck`.
 """
 
 from __future__ import annotations
@@ -10,13 +11,17 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
+from typing import TYPE_CHECKING, Any
 
 from dermsearch.curriculum import Curriculum
-from dermsearch.results.explain.effects import Effect, Estimate, contrast, holm, over_seeds, ratio, share
+from dermsearch.results.explain.effects import Effect, Estimate, axes_beyond, contrast, holm, loads_of, ratio, share
 from dermsearch.results.explain.evidence import Evidence, Observed
 from dermsearch.results.explain.importance import importance
 
-FEW_SEEDS = 3  # from so many on, effects are judged over the seeds too
+if TYPE_CHECKING:
+    import numpy as np
+
+FEW_SEEDS = 3  # recommended; of one seed nothing is told
 REVERSED, APART = "the other way round", "not side by side"
 
 
@@ -39,7 +44,7 @@ class Explanation:
 
 def explain(evidence: Evidence) -> Explanation:
     """Every effect that the evidence can tell, each table corrected for its number of comparisons."""
-    return Explanation(
+    found = Explanation(
         evidence,
         holm(task_effects(evidence)),
         holm(place_effects(evidence)),
@@ -47,6 +52,14 @@ def explain(evidence: Evidence) -> Explanation:
         holm(variance_shares(evidence)),
         importance(evidence.samples),
     )
+    return found if evidence.luck is not None else untold(found)
+
+
+def untold(found: Explanation) -> Explanation:
+    """The same numbers, none of them told: with one seed an effect and luck that was handed on are the same thing."""
+    tables = (found.tasks, found.places, found.pairs, found.shares, found.settings)
+    tasks, places, pairs, shares, settings = ([replace(e, adjusted=None) for e in table] for table in tables)
+    return Explanation(found.evidence, tasks, places, pairs, shares, settings)
 
 
 Row = Callable[[Observed], list[float]]
@@ -63,34 +76,19 @@ def effect(
 ) -> Iterator[Effect]:
     """One contrast over curricula, nothing where they cannot tell it.
 
-    The interval takes in that over curricula and, from three seeds on, that over seeds: noise that a stage hands
-    on to all that grows from it looks like an effect to the first, not to the second.
+    Its interval is the wider one of two: what the model leaves over between curricula, and luck as seeds tell it.
     """
     design = [row(o) for o in rows]
-    found = contrast(design, [o.score for o in rows], weights)
-    if found is None:
+    found, loads = contrast(design, [o.score for o in rows], weights), loads_of(design, weights)
+    if found is None or loads is None:
         return
     low, high = found.interval
     p = found.p
-    again = seed_estimate(evidence, rows, row, weights)
-    if again is not None and low is not None and high is not None and p is not None:
-        ends = [end for end in again.interval if end is not None]
-        low, high, p = min(low, *ends), max(high, *ends), max(p, again.p or 0.0)
+    if evidence.luck is not None and low is not None and high is not None and p is not None:
+        by_luck = Estimate(found.value, evidence.luck.error(rows, loads), evidence.luck.freedom)
+        ends = [end for end in by_luck.interval if end is not None]
+        low, high, p = min(low, *ends), max(high, *ends), max(p, by_luck.p or 0.0)
     yield Effect(part, name, against, found.value, low, high, len(rows), found.freedom, p)
-
-
-def seed_estimate(evidence: Evidence, rows: Sequence[Observed], row: Row, weights: Sequence[float]) -> Estimate | None:
-    """The contrast in each seed by itself, where there are enough and each can tell it."""
-    if len(evidence.seeds) < FEW_SEEDS:
-        return None
-    found = []
-    for seed in evidence.seeds:
-        inside = [o for o in rows if seed in o.values]
-        one = contrast([row(o) for o in inside], [o.values[seed] for o in inside], weights)
-        if one is None:
-            return None
-        found.append(one)
-    return over_seeds(found)
 
 
 def task_effects(evidence: Evidence) -> Iterator[Effect]:
@@ -175,14 +173,23 @@ def variance_shares(evidence: Evidence) -> Iterator[Effect]:
         described[name] = [one_hot(of(o), known) for o in rows]
     if any(o.mark == "?" for o in rows):  # not every task has a score alone
         del described["rising or falling"]
-    for name in described:
-        if found := share([[]] * len(rows), described[name], scores):
-            yield replace(found, name=name)
-    for name, base in BEYOND:
-        if name in described and base in described and (found := share(described[base], described[name], scores)):
-            yield replace(found, name=name, against=base)
+    nothing: list[list[float]] = [[]] * len(rows)
+    asked = [(name, "", nothing) for name in described]
+    asked += [(name, base, described[base]) for name, base in BEYOND if name in described and base in described]
+    for name, against, base_columns in asked:
+        if found := share(base_columns, described[name], scores):
+            axes = axes_beyond(base_columns, described[name])
+            yield replace(by_luck(evidence, found, rows, axes), name=name, against=against)
     if found := any_order(evidence):
         yield found
+
+
+def by_luck(evidence: Evidence, found: Effect, rows: Sequence[Observed], axes: np.ndarray[Any, Any]) -> Effect:
+    """A share that is told only if luck alone would not explain as much."""
+    if evidence.luck is None or found.p is None:
+        return found
+    explained = float(sum(float(axis @ [o.score for o in rows]) ** 2 for axis in axes.T))
+    return replace(found, p=max(found.p, evidence.luck.chance(rows, axes, explained)))
 
 
 DESCRIBED: dict[str, Callable[[Observed], object]] = {
@@ -217,7 +224,10 @@ def any_order(evidence: Evidence) -> Effect | None:
     if total < 1e-16 or noise < 1e-16 * total:
         return None
     found = ratio(inside / added / noise, added, freedom, inside / total, len(rows), lambda n: n * noise / total)
-    return replace(found, name="order, whichever way", against="which tasks")
+    known = sorted(kinds)
+    every = [one_hot(o, rows) for o in rows]
+    axes = axes_beyond([one_hot(o.kind, known) for o in rows], every)
+    return replace(by_luck(evidence, found, rows, axes), name="order, whichever way", against="which tasks")
 
 
 def reordered(rows: Sequence[Observed]) -> list[Observed]:

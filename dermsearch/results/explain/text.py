@@ -54,7 +54,9 @@ def findings(found: Explanation) -> list[str]:
     """The sentences above the tables: what was looked at, and whether the last task or the order explains more."""
     evidence = found.evidence
     count = f"{counted(evidence)} of {', '.join(evidence.tasks)}"
-    said = [f"{count}; {plural(len(evidence.seeds), 'seed')}; {evidence.quantity}."]
+    said = [
+        "; ".join(filter(None, [count, plural(len(evidence.seeds), "seed"), evidence.cases, evidence.quantity])) + "."
+    ]
     said.append(comparison(found.shares))
     told = [e for e in (*found.tasks, *found.places, *found.pairs) if e.told]
     best = sorted(told, key=lambda e: -abs(e.value))[:3]
@@ -77,7 +79,9 @@ def comparison(shares: Iterable[Effect]) -> str:
             f"to what {less} explains, which adds {interval(second, '')} % to it."
         )
     told = [f"{e.name} adds to {e.against}" for e in (first, second) if e.told]
-    why = " and ".join(told) or "neither is told from chance beside the other"
+    lone = all(e.adjusted is None for e in by.values())
+    why = "one seed tells nothing" if lone else "neither is told from chance beside the other"
+    why = " and ".join(told) or why
     return f"Whether the last task or the order (rising or falling) explains more {UNTOLD}: {why}."
 
 
@@ -98,22 +102,30 @@ def plural(number: int, word: str) -> str:
 
 def notes(found: Explanation) -> list[str]:
     """What a reader must know of the numbers."""
-    seeds = len(found.evidence.seeds)
-    both = "over curricula and, where every seed can tell it, over seeds, whichever is wider"
-    over = both if seeds >= FEW_SEEDS else "over curricula"
+    seeds, known = len(found.evidence.seeds), found.evidence.luck is not None
+    over = "over curricula" + ", or by luck as seeds tell it, whichever is wider" * known
     said = [
         f"[low, high]: 95 % interval {over}; of each number by itself. p: allows for all comparisons of its table "
         f"(Holm). '{UNTOLD}': p of 0.05 or more, or an interval that reaches 0.",
         "A curriculum counts once: the mean over its seeds and settings.",
     ]
-    if seeds < FEW_SEEDS:
+    if known:
+        said.append(f"Luck: what stages get by chance and hand on, whatever the share, and that of {patients(found)}.")
+    else:
         said.append(
-            f"{plural(seeds, 'seed')}: what a stage hands on by luck to all that grows from it cannot be told from "
-            f"an effect of its task; {FEW_SEEDS} seeds can."
+            f"{plural(seeds, 'seed')}: what a stage hands on by luck to all that grows from it looks like an effect of "
+            f"its task, so nothing is told; {FEW_SEEDS} seeds are recommended."
         )
     if found.evidence.caveats:
         said.append(f"Caution: {found.evidence.caveats}")
     return said
+
+
+def patients(found: Explanation) -> str:
+    """Whose luck it is that they were drawn, and how that is known."""
+    together = all(o.resampled is not None for o in found.evidence.curricula)
+    none = not together and not any(o.error for o in found.evidence.curricula)
+    return "no patients, whose spread the tables lack" if none else "patients" + ", unpaired" * (not together)
 
 
 def render(found: Explanation) -> Iterator[RenderableType]:
@@ -151,7 +163,7 @@ def render(found: Explanation) -> Iterator[RenderableType]:
     heads = ["", "importance, %", "by chance (95 %)", "p", "told?"]
     note = (
         "Optuna's PED-ANOVA: which choices set the best quarter of proposals apart; the shares sum to 100; "
-        "p: how often shuffled scores make any choice stand out as much"
+        "p: how often chance makes any choice stand out as much"
     )
     yield from effect_table("Which choices of the search mattered", heads, lines, note)
     if why := too_few(evidence.samples):

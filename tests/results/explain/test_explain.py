@@ -109,15 +109,14 @@ def test_a_share_is_what_its_groups_means_say():
     found = by_name(explain(gather("aiseeme_table1")).shares)
     assert found["share", "the last task", ""].plain == pytest.approx(expected)
     assert found["share", "the last task", ""].value == pytest.approx(1 - (1 - expected) * 11 / 9)  # adjusted
-    assert found["share", "the last task", ""].told and found["share", "the last task", "rising or falling"].told
-    assert not found["share", "rising or falling", ""].told
+    assert found["share", "the last task", ""].p < 0.001 < 0.5 < found["share", "rising or falling", ""].p
+    assert not any(effect.told for effect in found.values()), "of one run it may be luck of the first stages"
     assert found["share", "rising or falling", ""].plain < 0.2 < 0.8 < expected
 
 
 def test_published_tables_are_explained_and_told_with_care():
     first = " ".join(findings(explain(gather("aiseeme_table1"))))
-    assert "The last task explains more of the differences than rising or falling: 83.4 [49.7, 91.6] %" in first
-    assert "relative_location comes last: -6.0 [-8.6, -3.3]" in first
+    assert first.endswith("explains more cannot be told: one seed tells nothing.")
     second = " ".join(findings(explain(gather("aiseeme_table2"))))
     assert "22 curricula" in second and "cannot be told" in second
 
