@@ -111,6 +111,16 @@ def auc(positive: np.ndarray, scores: np.ndarray, weights: np.ndarray) -> np.nda
     return _ratio(won, up.sum(axis=0, dtype=float) * below[-1])
 
 
+def whole(metric: str, truth: np.ndarray, probabilities: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """One metric of AVERAGED of a label, without the time that `measure` takes for the others."""
+    known, classes = truth >= 0, probabilities.shape[1]
+    truth, probabilities, weights = truth[known], probabilities[known], weights[known]
+    if metric == "auc":
+        return _mean(np.stack([auc(truth == c, probabilities[:, c], weights) for c in range(classes)]))
+    counts = Tally(truth, probabilities.argmax(axis=1), classes, weights)
+    return counts.balanced_accuracy() if metric == "balanced_accuracy" else counts.macro_f1()
+
+
 def measure(
     label: str, truth: np.ndarray, probabilities: np.ndarray, classes: Sequence[str], weights: np.ndarray
 ) -> Iterator[Measurement]:

@@ -123,7 +123,7 @@ def run(
     if said := outcome.summary["budget"]["said"]:
         console.print(f"Ended: {said}. The same command with a larger search.budget continues.", soft_wrap=True)
     if rows:
-        (console if as_json else paper()).print(render(rows, title=settings.name))
+        (console if as_json else paper()).print(render(rows, settings.name, results))
     if as_json:
         print(json.dumps({**outcome.summary, **(summary(rows) if rows else {})}, indent=2))
     if outcome.failed:
@@ -201,7 +201,7 @@ def leaderboard(
 
     results = load(folder)
     rows = make(results, protocol=protocol, metric=metric, label=label)
-    paper().print(render(rows, title=results.study.get("name", str(folder))))
+    paper().print(render(rows, results.study.get("name", str(folder)), results))
     if (found := opened(results, protocol, metric, label)) is not None:
         paper().print(render_opened(found))
 

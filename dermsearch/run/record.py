@@ -5,9 +5,10 @@ from __future__ import annotations
 import functools
 import json
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from dermsearch import __version__
@@ -23,8 +24,11 @@ from dermsearch.work.record import MADE
 class Recorder:
     """Writes the tables of one run, and the tracebacks of bugs beside them."""
 
-    def __init__(self, driver: Driver, folder: Path, caveats: str = "") -> None:
+    def __init__(
+        self, driver: Driver, folder: Path, caveats: str = "", groups: Mapping[str, str] = MappingProxyType({})
+    ) -> None:
         self.driver, self.folder, self.caveats = driver, folder, caveats
+        self.groups = groups  # by data set, what intervals are drawn over
         self.provenance = {"study": driver.study.name, "version": __version__, "commit": commit()}
         self.tables = Writer(folder / "tables")
 
@@ -70,7 +74,8 @@ class Recorder:
                     "reason": verdict.reason,
                 }
             )
-            scores += [{**own, **row} for row in judgement["rows"]] if judgement else []
+            groups = self.groups.get(judge.data)
+            scores += [{**own, "groups": groups, **row} for row in judgement["rows"]] if judgement else []
             confusions += [{**own, **row} for row in judgement["confusions"]] if judgement else []
             said = self.driver.store.predictions(self.driver.judges.key(node, judge)) if judgement else None
             predictions += [(own, said)] if said is not None else []

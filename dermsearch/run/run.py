@@ -81,7 +81,7 @@ def run_study(study: Study, out: Path, address: str | None, console: Console) ->
             Budget(study.search.budget, out),
             claims,
         )
-        recorder = Recorder(driver, out, caveats(study, stores))
+        recorder = Recorder(driver, out, caveats(study, stores), {name: c.grouped for name, c in stores.items()})
         progress.driver = driver
         with progress, claims:
             try:

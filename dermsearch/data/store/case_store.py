@@ -95,6 +95,13 @@ class CaseStore:
         """A number per case, equal for those that must stay together: of one patient, else of one lesion."""
         return self.column("group")
 
+    @property
+    def grouped(self) -> str:
+        """What groups are: patients, else lesions, else images; 'patients and images' where some cases lack both."""
+        patient, lesion = (self.strings(name) != "" for name in ("patient", "lesion"))
+        kinds = {"patients": patient, "lesions": lesion & ~patient, "images": ~(lesion | patient)}
+        return " and ".join(name for name, which in kinds.items() if which.any())
+
     def metadata(self, name: str) -> list[Any]:
         """One column of metadata as the release tells it; None where it is missing."""
         return self.index[f"meta_{name}"].to_pylist()

@@ -9,13 +9,14 @@ since two of one say next to nothing.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
 from dermsearch.results.tables.measure import Score
 
 LEVEL = 0.95
+SHARED = 0.5  # how far two differences to one reference go together
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,7 @@ class Spread:
     """How far replicates lie apart, on how many degrees of freedom; nothing is known of it where there are none."""
 
     variance: float = 0.0
-    freedom: int = 0
+    freedom: float = 0
     seeds: bool = False  # whether a replicate is a seed, the mean over its draws of labels; else it is a draw
 
     @classmethod
@@ -35,6 +36,22 @@ class Spread:
         freedom = sum(len(group) - 1 for group in groups)
         squares = sum((value - fmean(group)) ** 2 for group in groups for value in group)
         return cls(squares / freedom if freedom else 0.0, freedom, seeds)
+
+    @classmethod
+    def of_differences(cls, differences: Iterable[tuple[Hashable, Sequence[float]]], seeds: bool = True) -> Spread:
+        """That of differences to one and the same reference, each with the stage that its curriculum begins with.
+
+        They are not as many measurements as there are: the reference's luck is in all of them, so two share half of
+        their variance, and a first stage's is in all that grows from it, so those count as one. By that the degrees of
+        freedom are fewer (Satterthwaite).
+        """
+        found = [(first, values) for first, values in differences if len(values) > 1]
+        freedom = sum(len(values) - 1 for _, values in found)
+        if not freedom:
+            return cls(seeds=seeds)
+        squares = sum((value - fmean(values)) ** 2 for _, values in found for value in values)
+        apart = len({first for first, _ in found})
+        return cls(squares / freedom, freedom / len(found) / (1 / apart + (1 - 1 / apart) * SHARED**2), seeds)
 
     def half(self, count: int) -> float:
         """Half the width of the interval that the mean of so many replicates has from their spread alone."""

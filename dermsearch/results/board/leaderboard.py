@@ -4,62 +4,24 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from dermsearch.curriculum import RANDOM_WEIGHTS, ROOT_CURRICULUM, Curriculum
+from dermsearch.results.board.about import PATIENTS, About, about
+from dermsearch.results.board.differences import differences, drawn, patients_of
 from dermsearch.results.board.intervals import NO_SPREAD, Spread, alike, interval
-from dermsearch.results.tables.lineages import Key, Lineage, differences, lineages, mean_difference, seed_values
+from dermsearch.results.board.paired import Difference
+from dermsearch.results.board.row import Row
+from dermsearch.results.board.settled import settled
+from dermsearch.results.tables.lineages import Key, Lineage, lineages, mean_difference, seed_values
+from dermsearch.results.tables.lineages import differences as settings_apart
 from dermsearch.results.tables.measure import Measure, Score, choose, failures, read_scores
 from dermsearch.results.tables.schema import Results
 
 if TYPE_CHECKING:
     from rich.table import Table
-
-
-@dataclass(frozen=True)
-class Row:
-    """One curriculum with one choice of settings, over its seeds. Scores and differences are fractions."""
-
-    root: str  # what it begins with, where there are several
-    curriculum: str
-    settings: tuple[str, ...]  # JSON, one per task
-    measure: Measure
-    status: str  # done | failed | pruned | dropped (an earlier stage failed) | unscored
-    rank: int | None = None  # among the scored curricula; a baseline has none
-    order: str = ""  # C | AC | MC | ? | "" (ordering())
-    score: float | None = None  # mean over the seeds
-    low: float | None = None  # 95 % interval
-    high: float | None = None
-    delta_first: float | None = None  # to the first task of the curriculum alone, same root, settings and seeds
-    delta_none: float | None = None  # to no pre-training, same root and seeds
-    seeds: tuple[int, ...] = ()
-    draws: int = 1  # of the labels, in each seed
-    values: tuple[float, ...] = ()  # one per seed
-    keys: tuple[str, ...] = ()  # the stages, one per seed
-    spread: Spread = NO_SPREAD  # of replicates, in its interval
-    error: str = ""
-
-    @property
-    def tasks(self) -> Curriculum:
-        """The curriculum as a value."""
-        return Curriculum.parse(self.curriculum)
-
-    @property
-    def name(self) -> str:
-        """The curriculum, with its root before it where there are several."""
-        return f"{self.root}: {self.curriculum}" if self.root else self.curriculum
-
-    @property
-    def key(self) -> Key:
-        """The lineage that it is of."""
-        return Key(self.tasks, self.settings, self.root)
-
-    @property
-    def length(self) -> int:
-        """Number of tasks: 0 for no pre-training and random weights."""
-        return len(self.tasks)
 
 
 def ordering(curriculum: Curriculum, single: Mapping[str, float]) -> str:
@@ -110,9 +72,35 @@ def leaderboard(
             of_root[row.curriculum] = max(row.score, of_root.get(row.curriculum, row.score))
     rows = [replace(row, order=ordering(row.tasks, single.get(row.root, {}))) for row in rows]
     ranked = sorted((r for r in rows if r.score is not None), key=lambda r: (-(r.score or 0), r.name))
-    places = {id(row): place for place, row in enumerate((r for r in ranked if r.length), 1)}
+    ranked = ranks(compared(ranked, trained | roots, results, measure))
     rest = sorted((r for r in rows if r.score is None), key=lambda r: (r.length, r.name, r.settings))
-    return [replace(row, rank=places.get(id(row))) for row in ranked] + rest
+    return ranked + rest
+
+
+def compared(
+    ranked: Sequence[Row], scores: Mapping[Key, Sequence[Score]], results: Results, measure: Measure
+) -> list[Row]:
+    """The rows, best first, with their differences to no pre-training, to the best task alone and to the best."""
+    of = {row.key: row for row in ranked}
+    best = next((key for key, row in of.items() if row.length), None)
+    single = next((key for key, row in of.items() if row.length == 1), None)
+    chances = drawn(results, measure)
+
+    def to(reference: Mapping[Key, Key | None]) -> dict[Key, Difference]:
+        known = {key: other for key, other in reference.items() if other is not None}
+        return differences(scores, known, chances)
+
+    none = to({key: key.beginning for key in of})
+    alone, first = (to({key: other for key, row in of.items() if row.length}) for other in (single, best))
+    return [
+        replace(row, to_none=none.get(key), to_single=alone.get(key), to_best=first.get(key)) for key, row in of.items()
+    ]
+
+
+def ranks(ranked: Sequence[Row]) -> list[Row]:
+    """The rows with their ranks: 1 for every one that cannot be told from the best, then their places."""
+    places = {row.key: place for place, row in enumerate((r for r in ranked if r.length), 1)}
+    return [replace(row, rank=1 if row.ties else places.get(row.key)) for row in ranked]
 
 
 def unscored(line: Lineage, measure: Measure, why: Mapping[str, str]) -> Row:
@@ -149,6 +137,8 @@ def scored(
         delta_none=mean_difference(own, none),
         seeds=tuple(own),
         draws=max(len(score.values) for score in scores),
+        groups=next((score.groups for score in scores if score.groups), PATIENTS),
+        error_of_patients=(patients_of(scores) or 0.0) / 1.96,
         values=tuple(own.values()),
         keys=tuple(score.stage for score in scores),
         spread=spread,
@@ -156,7 +146,7 @@ def scored(
     )
 
 
-HEADINGS = ["#", "curriculum", "order", "score, %  [95 %]", "Δ first\ntask", "Δ no pre-\ntraining", "seeds"]
+HEADINGS = ["#", "curriculum", "order", "score, %  [95 %]", "Δ no pre-\ntraining", "Δ best\ntask alone", "seeds"]
 CURRICULUM = 1  # the only column that is text, and the only one that wraps
 
 
@@ -168,9 +158,16 @@ def points(value: float | None, sign: str = "") -> str:
     return text if float(text) else "0.0"  # "-0.0" reads as a difference
 
 
+def apart(difference: Difference | None) -> str:
+    """A difference as printed: its value with half of its interval."""
+    if difference is None:
+        return ""
+    return points(difference.value, "+") + ("" if difference.half is None else f" ± {points(difference.half)}")
+
+
 def cells(rows: list[Row]) -> list[list[str]]:
     """The rows as printed; a curriculum's cell carries, on lines of their own, its settings and its error."""
-    told = differences(row.key for row in rows)
+    told, tied = settings_apart(row.key for row in rows), any(row.ties for row in rows)
     out = []
     for row in rows:
         settings = told[row.key]
@@ -180,58 +177,84 @@ def cells(rows: list[Row]) -> list[list[str]]:
         ends = "" if row.low is None else f" [{points(row.low)}, {points(row.high)}]"
         out.append(
             [
-                str(row.rank or "–"),
+                f"{row.rank or '–'}" + "=" * (tied and row.rank == 1),
                 "\n  ".join(filter(None, lines)),
                 row.order,
                 points(row.score) + ends,
-                points(row.delta_first, "+"),
-                points(row.delta_none, "+"),
+                apart(row.to_none),
+                apart(row.to_single),
                 str(len(row.seeds) or "") + (f" x {row.draws}" if row.draws > 1 else ""),
             ]
         )
     return out
 
 
-def footnotes(rows: list[Row]) -> list[str]:
+def footnotes(rows: list[Row], known: About | None = None) -> list[str]:
     """What a reader must know of the numbers: what they are, the marks, and where the interval comes from."""
     if not rows:
         return ["no curriculum has been scored yet"]
-    measure = rows[0].measure
-    unknown = "; ?: a task has no score alone" if any(row.order == "?" for row in rows) else ""
+    measure, known = rows[0].measure, known or About()
+    marks = {row.order for row in rows}
     of = ", mean over labels" if measure.label == "mean" else f" of {measure.label}"
-    what = measure.metric.replace("_", " ") + of
+    chance = "" if known.chance is None else f" (chance {points(known.chance)} %)"
+    what = measure.metric.replace("_", " ") + of + chance
     given = any(row.curriculum == RANDOM_WEIGHTS for row in rows)
+    gaps = [d for row in rows for d in (row.to_none, row.to_single) if d is not None and d.half is not None]
+    unpaired = gaps and not all(gap.paired for gap in gaps)
     return [
-        f"{what}, protocol {measure.judge}, split {measure.split}",
+        f"{what}, protocol {measure.judge}, {known.cases}split {measure.split}{known.data}",
         *([f"{ROOT_CURRICULUM}: the weights that encoder.weights names"] if given else []),
-        "C, AC: scores of the tasks alone strictly rise, fall along the curriculum; MC: neither" + unknown,
-        f"95 % interval: {kind_of_interval(row.spread for row in rows)}",
-        "Δ: percent points, over the same seeds (and, to the first task, the same settings)",
+        *(["; ".join(text for mark, text in MARKS.items() if mark in marks)] if marks & MARKS.keys() else []),
+        f"95 % interval: {kind_of_interval((row.spread for row in rows), known.groups)}",
+        "Δ: percent points, over the same seeds"
+        + (" ± half of its 95 % interval" if gaps else "")
+        + (f", unpaired: as if each had other {known.groups}" if unpaired else ""),
+        *(["1=: cannot be told from the best"] if any(row.ties for row in rows) else []),
         *([f"Caution: {measure.caveats}"] if measure.caveats else []),
     ]
 
 
-def kind_of_interval(spreads: Iterable[Spread]) -> str:
+MARKS = {
+    "C": "C: a curriculum, the scores of its tasks alone rise along it",
+    "AC": "AC: an anti-curriculum, they fall",
+    "MC": "MC: mixed, neither",
+    "?": "?: a task has no score alone",
+}
+
+
+def kind_of_interval(spreads: Iterable[Spread], groups: str = "patients") -> str:
     """What intervals hold, in words."""
     known = next((spread for spread in spreads if spread.freedom), None)
     if known is None:
-        return "bootstrap over patients"
+        return f"bootstrap over {groups}"
     what = "seeds" if known.seeds else "draws of labels"
-    return f"bootstrap over patients and, of {what}, Student's t with their spread over all curricula; score = mean"
+    return f"bootstrap over {groups} and, of {what}, Student's t with their spread over all curricula; score = mean"
 
 
-def render(rows: list[Row], title: str) -> Table:
-    """The leaderboard for a terminal; three-task curricula fit into 80 columns."""
+def render(rows: list[Row], title: str, results: Results | None = None) -> Table:
+    """The leaderboard for a terminal; three-task curricula fit into 100 columns.
+
+    Given the tables that it is of, it also tells what the study settles, and how to go on.
+    """
     from rich import box
     from rich.table import Table
     from rich.text import Text
 
-    notes = "\n".join(footnotes(rows))
+    known = about(results, rows[0].measure) if results and rows else None
+    notes = "\n".join([*(settled(rows, results) if results else []), *footnotes(rows, known)])
     table = Table(title=title, caption=notes, caption_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for i, heading in enumerate(HEADINGS):
         table.add_column(heading, justify="left" if i == CURRICULUM else "right", no_wrap=i != CURRICULUM)
     for row, line in zip(rows, cells(rows), strict=True):
-        style = "dim" if not row.length else "red" if row.score is None else "bold" if row.rank == 1 else ""
+        style = (
+            "dim"
+            if not row.length
+            else "red"
+            if row.score is None
+            else "bold"
+            if row.rank == 1 and not row.ties
+            else ""
+        )
         table.add_row(*(Text(cell) for cell in line), style=style)
     return table
 

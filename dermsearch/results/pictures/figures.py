@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from dermsearch.curriculum import ROOT_CURRICULUM, Curriculum
 from dermsearch.papers.published import IMAGENET, named_tables, published, table
-from dermsearch.results.board.leaderboard import Row, kind_of_interval, leaderboard, ordering
+from dermsearch.results.board.about import PATIENTS
+from dermsearch.results.board.leaderboard import MARKS, Row, kind_of_interval, leaderboard, ordering
 from dermsearch.results.drawing import GREY, INK, ORDERS, PALE, SIZES, STYLE, chain, judge_name, quantity, save
 from dermsearch.results.papers.files import write_files
 from dermsearch.results.papers.picture import picture
@@ -279,8 +280,9 @@ def legend(figure: Figure, rows: list[Row], marks: set[str], high: float, paper:
 
 def note(rows: list[Row]) -> str:
     """What the marks mean, and how the intervals of these rows were made."""
-    marks = "C, AC: the scores of the tasks alone rise, fall along the curriculum; MC: neither\n"
-    said = [f"95 % interval: {kind_of_interval(row.spread for row in rows)}"]
+    seen = {row.order for row in rows}
+    marks = "; ".join(text for mark, text in MARKS.items() if mark in seen) + "\n"
+    said = [f"95 % interval: {kind_of_interval((row.spread for row in rows), rows[0].groups if rows else PATIENTS)}"]
     if any(len(row.seeds) > 1 for row in rows):
         said.append("ticks: seeds")
     caveats = rows[0].measure.caveats if rows else None

@@ -54,6 +54,7 @@ class Score:
     values: tuple[float, ...]  # one per draw of the labels
     below: float | None  # how far its interval over patients goes below it, on the mean over the draws
     above: float | None
+    groups: str = ""  # what that interval is over: patients, lesions, images; of earlier versions it is not said
 
     @property
     def value(self) -> float:
@@ -68,7 +69,8 @@ class Score:
         below, above = map(fmean, zip(*ends, strict=True)) if ends else (None, None)
         first, values = rows[0], tuple(row["value"] for row in rows)
         n = max(row["n"] or 0 for row in rows)
-        return cls(stage, first["curriculum"], first["root"] or "", first["seed"], n, values, below, above)
+        who = first["curriculum"], first["root"] or "", first["seed"]
+        return cls(stage, *who, n, values, below, above, first.get("groups") or "")
 
 
 def bounded(row: Mapping[str, Any]) -> bool:

@@ -43,15 +43,9 @@ class Said:
     def scores(self, measure: Measure, weights: np.ndarray) -> np.ndarray:
         """(replicates,) of a whole-label metric, or its mean over labels, under weights (cases, replicates)."""
         chosen = self.labels if measure.label == metrics.MEAN_LABEL else {measure.label: self.labels[measure.label]}
-        found = [
-            m
-            for label in chosen.values()
-            for m in metrics.measure(label.name, label.truth, label.probabilities, label.classes, weights)
-            if not m.cls
-        ]
-        if measure.label == metrics.MEAN_LABEL:
-            found = list(metrics.mean_over_labels(found, len(weights), {}))
-        return next(m.values for m in found if m.metric == measure.metric)
+        whole = [metrics.whole(measure.metric, x.truth, x.probabilities, weights) for x in chosen.values()]
+        found = [metrics.Measurement("", "", measure.metric, 0, values) for values in whole]
+        return next(metrics.mean_over_labels(found, 0, {})).values
 
     @property
     def groups(self) -> np.ndarray:

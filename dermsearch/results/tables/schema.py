@@ -98,7 +98,7 @@ SCHEMAS: dict[str, pa.Schema] = {
             ("parts", pa.string()),  # JSON: what the loss consists of and what the task measures beside it
             ("lr", pa.float64()),
             ("grad_norm", pa.float64()),
-            ("views_per_second", pa.float64()),
+            ("images_per_second", pa.float64()),
             ("embedding_std", pa.float64()),  # collapse: std of unit embeddings x sqrt(d), healthy near 1
             ("effective_rank", pa.float64()),
             ("seconds", pa.float64()),
@@ -116,9 +116,10 @@ SCHEMAS: dict[str, pa.Schema] = {
             ("class", pa.string()),  # "" where the metric is of the whole label
             ("metric", pa.string()),
             ("value", pa.float64()),
-            ("ci_low", pa.float64()),  # 95 % bootstrap interval over patients
+            ("ci_low", pa.float64()),  # 95 % bootstrap interval over `groups`
             ("ci_high", pa.float64()),
             ("n", pa.int32()),
+            ("groups", pa.string()),  # patients; lesions or images where patients are not known
             *PROVENANCE,
         ]
     ),
@@ -150,6 +151,7 @@ SCHEMAS: dict[str, pa.Schema] = {
             ("ci_low", pa.float64()),
             ("ci_high", pa.float64()),
             ("n", pa.int32()),
+            ("groups", pa.string()),
             *PROVENANCE,
         ]
     ),

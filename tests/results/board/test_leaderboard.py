@@ -51,7 +51,9 @@ def test_ordering_is_strict():
 
 def test_one_seed(make_study):
     rows = leaderboard(make_study())
-    assert [row.rank for row in rows] == [*range(1, 16), None]
+    ties = [row.ties for row in rows[:15]]
+    assert ties == [False, *[True] * 6, *[False] * 8]  # the intervals of one seed, unpaired
+    assert [row.rank for row in rows] == [*[1] * 7, *range(8, 16), None]
     assert [row.score for row in rows] == sorted((row.score for row in rows), reverse=True)
     assert rows[-1].curriculum == "no pre-training"
     assert rows[-1].length == 0 and rows[-1].order == "" and rows[-1].delta_none is None
@@ -70,7 +72,7 @@ def test_no_pre_training_stands_in_its_place(make_study):
     assert [(row.curriculum, row.rank) for row in rows] == [
         ("moco_v2", 1),
         ("no pre-training", None),
-        ("relative_location", 2),
+        ("relative_location", 1),  # cannot be told from it
         ("odc", 3),
     ]
 
@@ -199,8 +201,8 @@ def test_text_is_aligned_and_fits(make_study):
         text = render_text(leaderboard(make_study(**options)))
         assert max(map(len, text.splitlines())) <= 100
     lines = render_text(leaderboard(make_study())).splitlines()
-    best = next(line for line in lines if line.strip().startswith("1 "))
-    assert " ".join(best.split()) == "1 odc > moco_v2 C 75.4 [72.4, 78.2] +11.9 +26.2 1"
+    best = next(line for line in lines if line.strip().startswith("1= "))
+    assert " ".join(best.split()) == "1= odc > moco_v2 C 75.4 [72.4, 78.2] +26.2 ± 4.1 +2.7 ± 4.1 1"
     assert "-0.0" not in render_text(leaderboard(make_study()))  # moco_v2 > odc is 0.02 points below moco_v2
 
 
@@ -221,7 +223,7 @@ def test_rich_table(make_study):
         console.print(table)
     shown = capture.get()
     assert "relative_location > odc > moco_v2" in shown  # on one line
-    assert "75.4 [72.4, 78.2]" in shown and "+11.9" in shown
+    assert "75.4 [72.4, 78.2]" in shown and "+26.2 ± 4.1" in shown
 
 
 def test_summary_is_json(make_study):

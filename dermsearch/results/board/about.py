@@ -1,0 +1,68 @@
+"""What must be known of a measure to read its numbers: how many cases, of whom, of which data, what chance gives."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import reduce
+from pathlib import PurePath
+from statistics import fmean
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from dermsearch.results.tables.measure import JUDGE, Measure
+from dermsearch.results.tables.schema import DEFAULTS, Results
+
+PATIENTS = "patients"
+
+
+@dataclass(frozen=True)
+class About:
+    """What a board says of its measure, as parts of a sentence."""
+
+    chance: float | None = None
+    cases: str = ""  # "385 cases of "
+    data: str = ""  # " of 600 built-in cases"
+    groups: str = PATIENTS  # what intervals are drawn over
+
+
+def about(results: Results, measure: Measure) -> About:
+    """What the tables and the study say of a measure."""
+    wanted = [pc.field(name) == getattr(measure, name) for name in (*JUDGE, "split")]
+    rows = results.scores.filter(reduce(operator.and_, wanted))
+    own = rows.filter((pc.field("label") == measure.label) & (pc.field("metric") == measure.metric))
+    most = pc.max(own["n"]).as_py()
+    cases = f"{most} case{'s' * (most != 1)} of " if most else ""
+    return About(chance_of(rows, measure), cases, data_of(results.study, measure.data), groups_of(own))
+
+
+def chance_of(rows: pa.Table, measure: Measure) -> float | None:
+    """What guessing gives: of AUC one half, of balanced accuracy one over the classes that the cases show."""
+    if measure.metric in ("auc", "named_auc"):
+        return 0.5
+    if measure.metric != "balanced_accuracy":
+        return None
+    of_classes = rows.filter((pc.field("metric") == "recall") & (pc.field("class") != "") & (pc.field("n") > 0))
+    seen = of_classes.group_by(["label", "class"]).aggregate([])["label"].to_pylist()
+    labels = set(seen) if measure.label == "mean" else {measure.label} & set(seen)
+    return fmean(1 / seen.count(label) for label in labels) if labels else None
+
+
+def groups_of(rows: pa.Table) -> str:
+    """What intervals were drawn over; studies of earlier versions do not say."""
+    known = [name for name in rows["groups"].unique().to_pylist() if name]
+    return known[0] if len(known) == 1 else PATIENTS
+
+
+def data_of(study: Mapping[str, Any], name: str) -> str:
+    """Which data set it is."""
+    data = study.get("data") or {}
+    one = data if name == DEFAULTS["data"] and "source" in data else data.get(name)
+    if not isinstance(one, Mapping):
+        return ""
+    if one.get("source") == "store" and one.get("path"):
+        return f" of {PurePath(str(one['path'])).name}"
+    return f" of {one.get('cases', '')} built-in cases".replace("  ", " ")

@@ -1,0 +1,98 @@
+"""How much higher every curriculum of a study scores than another one: no pre-training, the best task alone, the best.
+
+Where the study kept its predictions, patients are drawn together for both. Where it did not, a difference has the
+patients' spread of both scores, as if they were other patients: wider than need be, and said to be unpaired.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from statistics import fmean
+
+import numpy as np
+
+from dermsearch.metrics import AVERAGED, case_weights
+from dermsearch.results.board.intervals import Spread
+from dermsearch.results.board.paired import Difference, Replicate, by_replicate, patients, together
+from dermsearch.results.tables.lineages import Key
+from dermsearch.results.tables.measure import Measure, Score
+from dermsearch.results.tables.said import said
+from dermsearch.results.tables.schema import Results
+
+Resampled = Mapping[str, Mapping[Replicate, np.ndarray]]  # by stage
+
+
+def drawn(results: Results, measure: Measure) -> Resampled:
+    """A measure of every stage whose predictions were kept: itself, then on every resample of the patients."""
+    found: dict[str, dict[Replicate, np.ndarray]] = {}
+    weights: dict[bytes, np.ndarray] = {}
+    for each in said(results, measure) if measure.metric in AVERAGED else ():
+        weight = weights.setdefault(each.groups.tobytes(), case_weights(each.groups))
+        found.setdefault(each.stage, {})[each.seed, each.draw] = each.scores(measure, weight)
+    return found
+
+
+def differences(
+    scores: Mapping[Key, Sequence[Score]], references: Mapping[Key, Key], drawn: Resampled
+) -> dict[Key, Difference]:
+    """What each lineage is above its reference, over the seeds and draws that both have."""
+    apart = {
+        key: found
+        for key, other in references.items()
+        if key != other and (found := replicate_differences(scores[key], scores.get(other, ())))
+    }
+    seeds = any(len({seed for seed, _ in found}) > 1 for found in apart.values())
+    values = {key: by_replicate(found, seeds) for key, found in apart.items()}
+    first = {key: (key.root, key.curriculum.prefix(1), key.settings[:1]) for key in values}
+    spread = Spread.of_differences(((first[key], values[key]) for key in values), seeds)
+    out = {}
+    for key, of in values.items():
+        ours, theirs = scores[key], scores[references[key]]
+        half = paired_patients(ours, theirs, apart[key], drawn)
+        paired = half is not None
+        half = unpaired_patients(ours, theirs) if half is None else half
+        out[key] = Difference(fmean(of), together(half, spread.half(len(of))), paired)
+    return out
+
+
+def replicate_differences(ours: Iterable[Score], theirs: Iterable[Score]) -> dict[Replicate, float]:
+    """Of two curricula, by seed and draw; where one has other draws than the other, of their means."""
+    by_seed = {score.seed: score.values for score in theirs}
+    found: dict[Replicate, float] = {}
+    for score in ours:
+        a, b = score.values, by_seed.get(score.seed, ())
+        if b and len(a) != len(b):
+            a, b = (fmean(a),), (fmean(b),)
+        found |= {(score.seed, draw): x - y for draw, (x, y) in enumerate(zip(a, b, strict=False))}
+    return found
+
+
+def paired_patients(
+    ours: Sequence[Score], theirs: Sequence[Score], shared: Mapping[Replicate, float], drawn: Resampled
+) -> float | None:
+    """The patients' half width where predictions of every shared replicate of both are there."""
+    if not drawn:
+        return None
+    seeds = {seed for seed, _ in shared}
+    a, b = (
+        {r: values for score in side if score.seed in seeds for r, values in drawn.get(score.stage, {}).items()}
+        for side in (ours, theirs)
+    )
+    # The same cases: the same number of resamples, and each seed at least once in both.
+    if {seed for seed, _ in a.keys() & b.keys()} != seeds or len({len(v) for v in (*a.values(), *b.values())}) != 1:
+        return None
+    return patients(a, b)
+
+
+def unpaired_patients(ours: Sequence[Score], theirs: Sequence[Score]) -> float | None:
+    """The patients' half width as if each had patients of its own."""
+    halves = [patients_of(side) for side in (ours, theirs)]
+    known = [half for half in halves if half is not None]
+    return math.hypot(*known) if known else None
+
+
+def patients_of(scores: Iterable[Score]) -> float | None:
+    """Half the width of a curriculum's interval over patients alone."""
+    halves = [(s.below + s.above) / 2 for s in scores if s.below is not None and s.above is not None]
+    return fmean(halves) if halves else None

@@ -1,0 +1,85 @@
+"""What a study settles and what it does not, in a sentence under its board; and the command that goes on."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dermsearch.curriculum import ROOT_CURRICULUM
+
+if TYPE_CHECKING:
+    from dermsearch.results.board.row import Row
+    from dermsearch.results.tables.schema import Results
+
+FEW = 3  # seeds that are recommended
+
+
+def settled(rows: Sequence[Row], results: Results) -> list[str]:
+    """Which curricula are above no pre-training, whether the best can be told, and how to learn more."""
+    ranked = [row for row in rows if row.length and row.score is not None]
+    if not ranked:
+        return []
+    said = [text for text in (above_none(ranked), best_of(ranked), above_single(ranked)) if text]
+    seeds = max(len(row.seeds) for row in ranked)
+    one = " One seed: what stages have by luck is in none of this." if seeds == 1 else ""
+    text = "; ".join(said)
+    return [*([f"{text[0].upper()}{text[1:]}.{one}"] if text else []), *go_on(ranked, results, seeds)]
+
+
+def above_none(ranked: Sequence[Row]) -> str:
+    """How many curricula are above and below no pre-training."""
+    compared = [row.to_none for row in ranked if row.to_none is not None and row.to_none.half is not None]
+    if not compared:
+        return ""
+    above, below = sum(d.above for d in compared), sum(d.below for d in compared)
+    are = "is" if above == 1 else "are"
+    text = f"{above or 'none'} of {plural(len(compared), 'curriculum')} {are} above {ROOT_CURRICULUM}"
+    return text + (f", {below} below" if below else "")
+
+
+def best_of(ranked: Sequence[Row]) -> str:
+    """Can the best be told from the rest?"""
+    others = [row for row in ranked[1:] if row.to_best is not None and row.to_best.half is not None]
+    if not others:
+        return ""
+    ties = sum(row.ties for row in others)
+    if not ties:
+        return f"{ranked[0].name} is the best"
+    if ties == len(ranked) - 1:
+        return "which is best cannot be told"
+    return f"{ties + 1} cannot be told apart as the best"
+
+
+def above_single(ranked: Sequence[Row]) -> str:
+    """Is the best above the best task alone?"""
+    gap = ranked[0].to_single
+    if gap is None or gap.half is None:
+        return ""
+    single = next(row for row in ranked if row.length == 1)
+    return f"the best is {'' if gap.above else 'not '}above {single.name}, the best task alone"
+
+
+def go_on(ranked: Sequence[Row], results: Results, seeds: int) -> list[str]:
+    """The very commands that tell more: more seeds of the same study, which keep what there is; longer training."""
+    found = sorted({seed for row in ranked for seed in row.seeds})
+    wanted = max(FEW, 2 * seeds - 1) if seeds < FEW else 2 * seeds
+    more = [*found, *(seed for seed in range(10_000) if seed not in found)][:wanted]
+    folder = results.folder
+    command = ["dermsearch", "run", str(folder / "study.yaml"), f"search.seeds=[{', '.join(map(str, more))}]"]
+    name = results.study.get("name")
+    if name and folder != Path("results") / str(name):
+        command += ["--out", str(folder)]
+    why = f"{FEW} seeds are recommended" if seeds < FEW else "more seeds tell more"
+    said = [f"To go on, {why}: {shlex.join(command)}"]
+    epochs = (results.study.get("train") or {}).get("epochs")
+    if epochs and name:
+        longer = ["dermsearch", "run", str(folder / "study.yaml"), f"train.epochs={2 * epochs}", f"name={name}-longer"]
+        said.append(f"Longer training, as a study of its own: {shlex.join(longer)}")
+    return said
+
+
+def plural(number: int, word: str) -> str:
+    """1 curriculum, 3 curricula."""
+    return f"1 {word}" if number == 1 else f"{number} {word.removesuffix('um')}a"

@@ -1,0 +1,103 @@
+"""The board says what it means: what is settled, what is a tie, how many cases, what chance gives, how to go on."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import pytest
+from results.board.test_leaderboard import by_curriculum, render_text, with_table
+from results.board.test_paired import kept, predicted
+from rich.console import Console
+
+from dermsearch.results.board.leaderboard import leaderboard, render
+from dermsearch.results.board.settled import settled
+
+
+def board(results) -> str:
+    console = Console(width=120, file=io.StringIO())
+    console.print(render(leaderboard(results), "title", results))
+    return " ".join(console.file.getvalue().split())
+
+
+VALUES = {"no pre-training": 0.5, "moco_v2": 0.7, "odc": 0.52, "relative_location": 0.3}
+
+
+def test_one_line_says_what_is_settled_and_the_next_how_to_go_on(make_study):
+    results = make_study(longest=1, values=VALUES, study={"name": "skin", "train": {"epochs": 4}})
+    first, then, longer = settled(leaderboard(results), results)
+    assert first == (
+        "1 of 3 curricula is above no pre-training, 1 below; moco_v2 is the best. "
+        "One seed: what stages have by luck is in none of this."
+    )
+    folder = results.folder
+    assert f"3 seeds are recommended: dermsearch run {folder}/study.yaml 'search.seeds=[0, 1, 2]'" in then
+    assert f"--out {folder}" in then and "train.epochs=8 name=skin-longer" in longer
+    assert first in board(results)
+
+
+def test_three_seeds_need_no_advice_to_take_three(make_study):
+    results = make_study(longest=2, seeds=(3, 4, 5))
+    first, then = settled(leaderboard(results), results)
+    assert "One seed" not in first and "'search.seeds=[3, 4, 5, 0, 1, 2]'" in then and "recommended" not in then
+
+
+def test_what_cannot_be_told_from_the_best_has_its_rank(make_study):
+    values = VALUES | {"odc": 0.69, "relative_location": 0.68}
+    results = make_study(longest=1, values=values)
+    rows = leaderboard(results)
+    assert [(row.curriculum, row.rank, row.ties) for row in rows[:3]] == [
+        ("moco_v2", 1, False),
+        ("odc", 1, True),
+        ("relative_location", 1, True),
+    ]
+    assert "which is best cannot be told" in settled(rows, results)[0] and "1= moco_v2" in board(results)
+    apart = leaderboard(make_study(longest=1, values=VALUES))
+    assert [row.rank for row in apart] == [1, 2, None, 3] and "1=" not in render_text(apart)
+
+
+def test_the_best_is_held_against_the_best_task_alone(make_study):
+    values = VALUES | {"moco_v2 > odc": 0.9} | dict.fromkeys(("odc > moco_v2", "odc > relative_location"), 0.3)
+    results = make_study(longest=2, values=values)
+    assert "the best is above moco_v2, the best task alone" in settled(leaderboard(results), results)[0]
+    results = make_study(longest=2, values={**values, "moco_v2 > odc": 0.71})
+    assert "the best is not above moco_v2, the best task alone" in settled(leaderboard(results), results)[0]
+
+
+def test_without_predictions_differences_are_said_to_be_unpaired(make_study):
+    results = make_study(longest=1, values=VALUES)
+    row = by_curriculum(leaderboard(results))["moco_v2"]
+    assert row.to_none.half == pytest.approx(np.hypot(0.029, 0.029)) and not row.to_none.paired
+    assert "+20.0 ± 4.1" in board(results) and "unpaired: as if each had other patients" in board(results)
+
+
+def test_with_predictions_differences_are_paired(make_study):
+    results = make_study(longest=1)
+    stages = [s["key"] for s in results.stages.to_pylist()]
+    given = {key: {(0, 0): {"diagnosis": predicted(i + 1)}} for i, key in enumerate(["root-0", *stages])}
+    results = results.__class__(results.folder, results.study, results.tables | {"predictions": kept(given)})
+    rows = leaderboard(results)
+    assert all(row.to_none.paired for row in rows if row.length)
+    assert "unpaired" not in board(results)
+
+
+def test_cases_chance_data_and_groups_are_named(make_study):
+    results = make_study(longest=1, study={"data": {"source": "synthetic", "cases": 600}})
+    recall = [
+        s | {"class": c, "metric": "recall", "n": n, "groups": "lesions"}
+        for s in results.scores.to_pylist()
+        if s["class"] == "" and s["metric"] == "macro_f1"
+        for c, n in (("a", 300), ("b", 99), ("c", 1), ("d", 0))
+    ]
+    known = [s | {"groups": "lesions"} for s in results.scores.to_pylist()]
+    said = board(with_table(results, "scores", [*known, *recall]))
+    assert "balanced accuracy of diagnosis (chance 33.3 %)" in said
+    assert "400 cases of split val of 600 built-in cases" in said
+    assert "bootstrap over lesions" in said and "patients" not in said
+
+
+def test_orders_are_spelt_out(make_study):
+    said = board(make_study())
+    assert "C: a curriculum, the scores of its tasks alone rise along it" in said
+    assert "AC: an anti-curriculum, they fall" in said and "MC: mixed, neither" in said
+    assert "curriculum, the scores" not in board(make_study(longest=1))
