@@ -217,8 +217,10 @@ def _measures(
     judged = np.zeros(len(groups), dtype=bool)
     for label, names in classes.items():
         probabilities = predicted[label]
-        if probabilities.shape != (len(groups), len(names)) or not np.isfinite(probabilities).all():
+        if probabilities.shape != (len(groups), len(names)):
             raise ValueError(f"{label}: not probabilities of shape (cases, classes)")
+        if not np.isfinite(probabilities).all():
+            raise UserError(f"{label}: predictions are not finite: the weights are not, or overflow; training diverged")
         judged |= truth[label] != UNKNOWN
         for m in metrics.measure(label, truth[label], probabilities, names, weights):
             if m.cls in ("", named.get(label)):

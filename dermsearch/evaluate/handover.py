@@ -18,6 +18,7 @@ class Training(Settings):
     weight_decay: float = Field(0.01, ge=0, le=100, description="AdamW's")
     epochs: int = Field(100, ge=1, le=100_000, description="the last one counts: no epoch is chosen")
     batch: int = Field(128, ge=2, le=1_000_000, description="training cases of a step")
+    balanced: bool = Field(True, description="weight classes inversely to their frequency")
 
 
 class LinearHandover:
@@ -27,7 +28,7 @@ class LinearHandover:
     """
 
     name = "linear_handover"
-    version = 2
+    version = 3
     nature = Nature(frozenset({"features", "heads"}))
     Config = Training
 

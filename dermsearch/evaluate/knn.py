@@ -5,8 +5,11 @@ from __future__ import annotations
 import numpy as np
 from pydantic import Field
 
+from dermsearch.errors import UserError
 from dermsearch.evaluate.base import UNKNOWN, Features, Given, Settings
 from dermsearch.nature import Nature
+
+BLOCK = 256  # held-out cases that are compared with all training cases at once
 
 
 class KnnConfig(Settings):
@@ -28,6 +31,7 @@ class Knn:
     def predict(self, given: Given, config: KnnConfig, seed: int) -> dict[str, np.ndarray]:
         """Votes of the k most similar training cases, normalised. Deterministic: `seed` is not used."""
         features, found = given.features, dict[str, np.ndarray]()
+        self.enough(config, len(features.train))
         neighbours: dict[bytes, tuple[np.ndarray, np.ndarray]] = {}  # labels known of the same cases share theirs
         for label, names in features.classes.items():
             known = features.train_labels[label] != UNKNOWN
@@ -46,15 +50,37 @@ class Knn:
             found[label] = totals / totals.sum(axis=1, keepdims=True)
         return found
 
+    @staticmethod
+    def enough(config: KnnConfig, cases: int) -> None:
+        """Refuse more neighbours than there are labelled training cases."""
+        if config.k > cases:
+            raise UserError(f"downstream.knn.k: must be at most {cases}, the labelled training cases, not {config.k}")
+
     def _nearest(self, features: Features, known: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
         """Of each held-out case the k most similar of these training cases, and how similar they are."""
         from threadpoolctl import threadpool_limits
 
+        train, heldout, parts = unit(features.train[known]), unit(features.heldout), []
         with threadpool_limits(1, user_api="blas"):  # the last bits do not depend on how many cores there are
-            similarity = unit(features.heldout) @ unit(features.train[known]).T
-        # A stable sort: of equally similar cases the earlier one is the neighbour.
-        nearest = np.argsort(-similarity, axis=1, kind="stable")[:, :k]
-        return nearest, np.take_along_axis(similarity, nearest, axis=1)
+            for start in range(0, len(heldout), BLOCK):
+                similarity = heldout[start : start + BLOCK] @ train.T
+                nearest = most_similar(similarity, k)
+                parts.append((nearest, np.take_along_axis(similarity, nearest, axis=1)))
+        nearest, similar = (np.concatenate(each) for each in zip(*parts, strict=True))
+        return nearest, similar
+
+
+def most_similar(similarity: np.ndarray, k: int) -> np.ndarray:
+    """Of each row the k largest, in falling order; of equals the earlier one comes first, as in a stable sort."""
+    if k < similarity.shape[1]:
+        kept = np.sort(np.argpartition(similarity, -k, axis=1)[:, -k:], axis=1)
+        least = np.take_along_axis(similarity, kept, axis=1).min(axis=1)
+        tied = np.flatnonzero((similarity >= least[:, None]).sum(axis=1) > k)  # there the earlier are to be kept
+        kept[tied] = np.sort(np.argsort(-similarity[tied], axis=1, kind="stable")[:, :k], axis=1)
+    else:
+        kept = np.broadcast_to(np.arange(similarity.shape[1]), similarity.shape)
+    order = np.argsort(-np.take_along_axis(similarity, kept, axis=1), axis=1, kind="stable")
+    return np.take_along_axis(kept, order, axis=1)
 
 
 def unit(rows: np.ndarray) -> np.ndarray:

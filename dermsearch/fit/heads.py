@@ -76,15 +76,31 @@ def counts_of(labels: Mapping[str, np.ndarray], sizes: Mapping[str, int]) -> dic
     return {name: tuple(np.bincount(t[t != UNKNOWN], minlength=sizes[name]).tolist()) for name, t in truth.items()}
 
 
-def mean_loss(logits: Sequence[Tensor], truth: Tensor) -> tuple[Tensor, Tensor]:
+def mean_loss(
+    logits: Sequence[Tensor], truth: Tensor, weights: Sequence[Tensor] | None = None
+) -> tuple[Tensor, Tensor]:
     """Cross-entropy of each label over the cases that it is known of, then the mean over these labels; and accuracy.
 
-    `truth` is (b, labels), -1 where unknown; the cases are those of the global batch.
+    `truth` is (b, labels), -1 where unknown; the cases are those of the global batch. `weights` are of each label's
+    classes, see `balance`.
     """
     each = [(x.to(torch.promote_types(x.dtype, torch.float32)), t) for x, t in zip(logits, truth.T, strict=True)]
-    losses = [F.cross_entropy(x, t, ignore_index=UNKNOWN, reduction="sum") for x, t in each]
+    of = [None] * len(each) if weights is None else weights
+    losses = [
+        F.cross_entropy(x, t, None if w is None else w.to(x), ignore_index=UNKNOWN, reduction="sum")
+        for (x, t), w in zip(each, of, strict=True)
+    ]
     hits = [(x.detach().argmax(1) == t).sum() for x, t in each]
     return label_mean(losses, truth), label_mean(hits, truth)
+
+
+def balance(counts: Mapping[str, Sequence[int]]) -> list[Tensor]:
+    """Of each label the weights of its classes in a loss: all classes weigh alike, and a case weighs 1 on average."""
+    found = []
+    for count in counts.values():
+        cases = torch.tensor(count, dtype=torch.float64)
+        found.append(cases.sum() / cases.clamp(min=1) / (cases > 0).sum().clamp(min=1))
+    return found
 
 
 def label_mean(sums: Sequence[Tensor], truth: Tensor) -> Tensor:
@@ -101,7 +117,7 @@ def label_mean(sums: Sequence[Tensor], truth: Tensor) -> Tensor:
 def train_heads(heads: Heads, x: Tensor, truth: Tensor, config: Any, seed: int, name: str) -> None:
     """Train heads on features (n, dim) by AdamW at a constant rate, left in evaluation mode; the last epoch counts.
 
-    `config` has lr, weight_decay, epochs and batch.
+    `config` has lr, weight_decay, epochs and batch, and may ask for `balanced` classes.
     """
     labelled = (truth != UNKNOWN).any(1).nonzero()[:, 0]
     x, truth = x[labelled], truth[labelled]
@@ -110,6 +126,7 @@ def train_heads(heads: Heads, x: Tensor, truth: Tensor, config: Any, seed: int, 
         return
     optimizer = torch.optim.AdamW(heads.parameters(), config.lr, weight_decay=config.weight_decay)
     dropouts = [m for m in heads.modules() if isinstance(m, GlobalDropout)]
+    weights = balance(heads.counts) if getattr(config, "balanced", False) else None
     batch = min(config.batch, len(truth))
     steps = math.ceil(len(truth) / batch)
     heads.train()
@@ -119,7 +136,7 @@ def train_heads(heads: Heads, x: Tensor, truth: Tensor, config: Any, seed: int, 
         for step, cases in enumerate(torch.from_numpy(np.resize(order, (steps, batch))).to(x.device)):
             for dropout in dropouts:
                 dropout.step = epoch * steps + step
-            loss, _ = mean_loss(heads(x[cases]), truth[cases])
+            loss, _ = mean_loss(heads(x[cases]), truth[cases], weights)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()

@@ -182,6 +182,9 @@ def check_cases(study: Study, space: Space, stores: Mapping[str, CaseStore]) -> 
                 f"{place_of(study, name)}: the store at {cases.folder} has no validation cases to select on; "
                 "prepare it with --split"
             )
+        for entry in study.entries.values():
+            if entry.data == name:
+                check_enough(entry, cases)
     entry, _ = study.wanted
     if entry.data in stores and PROTOCOLS.find(entry.protocol).nature.labels is None:
         check_label(study, stores[entry.data])
@@ -193,6 +196,29 @@ def check_cases(study: Study, space: Space, stores: Mapping[str, CaseStore]) -> 
         some = np.any([cases.has(m)[rows] for m in study.main.modalities], axis=0)
         classes = {name: len(names) for name, names in cases.classes.items()}
         check_pool(study, space, smallest_pool(study, cases), classes, int(some.sum()))
+        check_patience(study, space, cases)
+
+
+def check_enough(entry: Downstream, cases: CaseStore) -> None:
+    """A protocol may need a number of labelled training cases."""
+    enough = getattr(PROTOCOLS.find(entry.protocol), "enough", None)
+    if enough is not None:
+        config = PROTOCOLS.find(entry.protocol).Config.model_validate(entry.config)
+        for each in entry.labelled:
+            enough(config, len(cases.split("train" if each == "all" else f"train:{each}")))
+
+
+def check_patience(study: Study, space: Space, cases: CaseStore) -> None:
+    """A batch of validation images must not hold one twice: it would be its own negative."""
+    held = smallest_pool(study, cases, cases.split("val"))
+    for name, given in space.given.items():
+        for train in (given.whole(values)["train"] for values in given.corners()):
+            batch = min(train["batch"], smallest_pool(study, cases)) // train["accumulate"]
+            if train["patience"] and held < batch:
+                raise UserError(
+                    f"curriculum.tasks.{name}.batch: must be at most {held * train['accumulate']} with patience, which "
+                    f"looks at {held} validation images, not {train['batch']}"
+                )
 
 
 def check_label(study: Study, cases: CaseStore) -> None:
@@ -235,8 +261,8 @@ def training_rows(study: Study, cases: CaseStore) -> np.ndarray:
     return np.arange(len(cases)) if study.main.transductive else cases.split("train")
 
 
-def smallest_pool(study: Study, cases: CaseStore) -> int:
-    """How many images an encoder is trained on: the fewest, where branches differ."""
-    rows = training_rows(study, cases)
+def smallest_pool(study: Study, cases: CaseStore, rows: np.ndarray | None = None) -> int:
+    """How many images of these cases, or of the training cases, an encoder sees: the fewest, where branches differ."""
+    rows = training_rows(study, cases) if rows is None else rows
     each = [int(cases.has(m)[rows].sum()) for m in study.main.modalities]
     return sum(each) if study.encoder.branches == "shared" else min(each)

@@ -169,7 +169,8 @@ def knn_watch(job: Job, encoders: Encoders, device: torch.device) -> Watch | Non
         shown = encoders.seen_through(backbones)
         try:
             looked = look(shown, cases, data, cases.split("train"), "val", device, job.precision)
-            rows = judge(looked.features, "knn", {}, job.seed).rows
+            k = min(20, len(looked.features.train))
+            rows = judge(looked.features, "knn", {"k": k}, job.seed).rows
         except ValueError:  # features that are not finite: not for a watcher to end the stage
             return {}
         return {"knn": next(r["value"] for r in rows if (r["label"], r["metric"]) == (label, "balanced_accuracy"))}

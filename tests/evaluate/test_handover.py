@@ -76,3 +76,13 @@ def test_dropout_masks_differ_from_step_to_step() -> None:
 def test_heads_for_other_features_are_not_taken() -> None:
     found, fresh = predict(features(), handed(dim=8), epochs=2), predict(features(), None, epochs=2)
     assert all((found[label] == fresh[label]).all() for label in fresh)
+
+
+def test_rare_classes_weigh_as_much_as_common_ones_unless_asked_not_to() -> None:
+    """As `linear` and `knn` have it: of features that say nothing every class is as probable."""
+    given = features(separation=0.0, train=300)
+    rare = (np.arange(300) % 10 == 0).astype(int)
+    given = dataclasses.replace(given, train_labels={**given.train_labels, "veil": rare}, train=0 * given.train)
+    given = dataclasses.replace(given, heldout=0 * given.heldout)
+    shares = [predict(given, None, epochs=60, lr=0.05, balanced=b)["veil"][:, 1].mean() for b in (True, False)]
+    assert shares == pytest.approx([0.5, 0.1], abs=0.03)

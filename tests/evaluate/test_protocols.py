@@ -5,13 +5,15 @@ from __future__ import annotations
 import dataclasses
 import subprocess
 import sys
+import tracemalloc
 
 import numpy as np
 import pytest
 
 from dermsearch.errors import UserError
-from dermsearch.evaluate import PROTOCOLS, Features, Given, check_objective, configure, judge
+from dermsearch.evaluate import PROTOCOLS, Features, Given, check_objective, compare, configure, judge
 from dermsearch.evaluate.base import Classifier
+from dermsearch.evaluate.knn import most_similar
 from dermsearch.nature import Nature
 from dermsearch.results.tables import schema as tables
 
@@ -245,7 +247,32 @@ def test_knn_votes_by_similarity_and_class_share() -> None:
     fair = predict("knn", given, "veil", k=3, temperature=0.5)
     assert fair[0, 1] == pytest.approx(votes[0] / (votes[0] + votes[1:].sum() / 3))
     assert predict("knn", given, "veil", k=1)[0, 1] == 1  # the scale of a feature does not matter
-    np.testing.assert_array_equal(predict("knn", given, "veil", k=4), predict("knn", given, "veil", k=99))
+    with pytest.raises(UserError, match=r"^downstream\.knn\.k: must be at most 4, the labelled training cases, not 99"):
+        predict("knn", given, "veil", k=99)
+
+
+@pytest.mark.parametrize("k", [1, 7, 40, 90])
+@pytest.mark.parametrize("digits", [None, 1])
+def test_knn_finds_in_blocks_what_a_stable_sort_of_everything_finds(k: int, digits: int | None) -> None:
+    similarity = np.random.default_rng(k).uniform(-1, 1, (50, 90))
+    similarity = similarity if digits is None else similarity.round(digits)  # with many ties
+    expected = np.argsort(-similarity, axis=1, kind="stable")[:, :k]
+    np.testing.assert_array_equal(most_similar(similarity, k), expected)
+
+
+def test_knn_needs_no_memory_for_all_pairs_at_once() -> None:
+    given = features(train=4000, heldout=3000)
+    tracemalloc.start()
+    predict("knn", given)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 4000 * 3000 * 8 / 2
+
+
+def test_predictions_that_are_not_finite_are_said_to_come_of_a_training_that_diverged() -> None:
+    given, said = features(), {"diagnosis": np.full((60, 3), np.nan), "veil": np.full((60, 2), 0.5)}
+    with pytest.raises(UserError, match="diagnosis: predictions are not finite: the weights are not, or overflow"):
+        compare(given.heldout_labels, CLASSES, given.heldout_groups, said, "val")
 
 
 def test_linear_probe_prints_no_convergence_warning(recwarn: pytest.WarningsRecorder) -> None:
