@@ -9,7 +9,9 @@ from torch import Tensor
 from dermsearch import world
 
 
-def nt_xent(a: Tensor, b: Tensor, temperature: float, there: Tensor | None = None) -> Tensor:
+def nt_xent(
+    a: Tensor, b: Tensor, temperature: float, there: Tensor | None = None, units: Tensor | None = None
+) -> Tensor:
     """Symmetric NT-Xent of paired (n, d) projections: row i of `a` and row i of `b` are of one image.
 
     Each of this process's 2n rows is to find its partner among the 2N - 1 other rows of all processes; the mean over
@@ -17,7 +19,7 @@ def nt_xent(a: Tensor, b: Tensor, temperature: float, there: Tensor | None = Non
     autocast too, similarities are of the precision that a small temperature needs.
 
     Pairs that are not `there` (n,) neither look for their partner nor stand among what others choose from; the mean is
-    over the rest.
+    over the rest. With `units` (n,), rows of the same unit are no negatives of each other.
 
     Lightly's NTXentLoss is the same function, but multiplies in the half precision of an autocast around it, and
     picks logits by a mask, for which a GPU has to wait.
@@ -29,6 +31,9 @@ def nt_xent(a: Tensor, b: Tensor, temperature: float, there: Tensor | None = Non
         itself = torch.arange(len(z), device=z.device) + len(z) * world.rank()
         logits.scatter_(1, itself[:, None], -torch.inf)
         partner = itself.roll(len(a))
+        if units is not None:
+            alike = units.repeat(2)[:, None] == world.gather(units.repeat(2))
+            logits = logits.masked_fill(alike.scatter(1, partner[:, None], False), -torch.inf)
         if there is None:
             return F.cross_entropy(logits, partner)
         kept = there.repeat(2)

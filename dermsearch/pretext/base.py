@@ -88,7 +88,7 @@ class Pretext(nn.Module, Generic[Given, Found, Seen]):
     name: ClassVar[str]
     version: ClassVar[int] = 1  # part of the stage key: raise it when results change
     Config: ClassVar[type[Settings]]
-    # The authors' optimiser; `lr` is for a batch of `lr_batch`.
+    # The authors' optimiser; `lr` is for it, and for a batch of `lr_batch`: another optimiser has one of `optim.RATES`.
     train_defaults: ClassVar[Mapping[str, Any]] = MappingProxyType({})
     replacement: ClassVar[bool] = False  # are the images of an epoch drawn with replacement?
     indexed: ClassVar[bool] = False  # does it remember something of each training image, and has no loss on others?

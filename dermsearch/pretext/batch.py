@@ -53,6 +53,15 @@ class Batch:
         """The units of this process."""
         return self.units[world.mine(len(self.units))]
 
+    @property
+    def own_times(self) -> np.ndarray:
+        """How often each of this process's units stood in the global batch before."""
+        order = self.units.argsort(kind="stable")
+        first = np.searchsorted(self.units[order], self.units)  # where its like begin, in that order
+        times = np.empty(len(order), np.int64)
+        times[order] = np.arange(len(order))
+        return (times - first)[world.mine(len(order))]
+
     @cached_property
     def pictures(self) -> Pictures:
         """What this process's units look like: fetched once, however many views a step takes of them."""
@@ -65,9 +74,16 @@ class Batch:
         """
         return self.views([view], use, units)[0]
 
-    def views(self, views: Sequence[View], use: str, units: np.ndarray | None = None) -> list[Tensor]:
-        """Several crops of the same pictures, each with random numbers of its own: `[large] * 2 + [small] * 6`."""
+    def views(
+        self, views: Sequence[View], use: str, units: np.ndarray | None = None, again: bool = False
+    ) -> list[Tensor]:
+        """Several crops of the same pictures, each with random numbers of its own: `[large] * 2 + [small] * 6`.
+
+        A unit that stands in the batch several times looks the same every time, unless it is to look different `again`.
+        """
         pictures, units = self.pictures_of(units)
+        if again:
+            units = self.own_times * len(self.pool) + units
         numbers = (self.uniforms(units, f"{use}/{i}", View.numbers) for i in range(len(views)))
         return [render(view, pictures, u) for view, u in zip(views, numbers, strict=True)]
 

@@ -36,6 +36,7 @@ class JointSupervised(Task):
     """Classes and contrast at once."""
 
     name = "joint_supervised"
+    version = 2
     supervised = True
     replacement = True
     train_defaults: ClassVar = {
@@ -94,14 +95,15 @@ class JointSupervised(Task):
         return epoch_order(self.setting.seed, epoch, len(pool), count, self.replacement, drawn)
 
     def loss(self, batch: Batch) -> Loss:
-        # Numbered by the step: a rare case comes again and again in an epoch and shall look different every time.
-        views = batch.views([self.view] * 2, f"view/{batch.step}")
+        # Numbered by the step, and within it: a rare case comes again and again and shall look different every time.
+        views = batch.views([self.view] * 2, f"view/{batch.step}", again=True)
         features = self.backbone(torch.cat(views))  # (2b, dim)
         projections = self.head(features)
         truth = batch.labels(self.config.label).repeat(2)
         classes, accuracy = classification(self.classifier(projections), truth)
         first, second = projections.chunk(2)
-        value = classes + self.config.weight * nt_xent(first, second, self.config.temperature)
+        units = batch.on_device(batch.own)  # a case is no negative of itself, however often it was drawn
+        value = classes + self.config.weight * nt_xent(first, second, self.config.temperature, units=units)
         return Loss(value, features[: len(batch.own)], {"accuracy": accuracy})
 
 

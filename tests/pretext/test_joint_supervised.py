@@ -1,6 +1,7 @@
 """Joint supervised training: both of its terms, the cases without a label, the draw, and what it is not."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -227,3 +228,27 @@ def test_classifier_has_the_classes_of_its_label():
         task = JointSupervised(nn.Identity(), JointSupervised.Config(label=label), SETTING)
         assert (task.classifier.in_features, task.classifier.out_features) == (128, classes)
         assert [type(m) for m in task.head] == [nn.Linear, nn.ReLU, nn.Linear]
+
+
+def test_a_case_drawn_twice_looks_different_and_is_no_negative_of_itself(store):
+    """Batches are drawn with replacement: a quarter of their rows are of a case that is there already."""
+    run, task = task_of(store, temperature=0.4)
+    (batch,) = run.batches().values()
+    units = batch.units.copy()
+    units[[3, 9, 12]] = units[1]
+    twice = replace(batch, units=units)
+    first, _ = twice.views([task.view] * 2, "view", again=True)
+    assert not torch.equal(first[1], first[3]) and not torch.equal(first[3], first[9])
+    same = replace(batch, units=units).views([task.view] * 2, "view")[0]
+    assert torch.equal(same[1], same[3]) and torch.equal(same[1], first[1]), "the first time as ever"
+    z = torch.nn.functional.normalize(torch.randn(32, 8, dtype=torch.float64), dim=1)
+    value = 0.0
+    for i in range(32):
+        partner = (i + 16) % 32
+        others = [j for j in range(32) if j == partner or units[j % 16] != units[i % 16]]
+        logits = torch.stack([z[i] @ z[j] / 0.4 for j in others])
+        value -= (z[i] @ z[partner] / 0.4 - logits.logsumexp(0)).item() / 32
+    assert nt_xent(*z.chunk(2), 0.4, units=torch.from_numpy(units)).item() == pytest.approx(value)
+    assert nt_xent(*z.chunk(2), 0.4).item() > value
+    found, plain = task.loss(twice).value, task.loss(batch).value
+    assert found.isfinite() and found != plain
