@@ -30,7 +30,7 @@ from dermsearch.storage.stages import StageStore
 from dermsearch.upkeep.upkeep import verify
 
 # What two undisturbed runs differ in, too: times, memory, and which run or process did it.
-OF_ITS_TIME = {"seconds", "views_per_second", "peak_memory", "reused", "node"}
+OF_ITS_TIME = {"seconds", "images_per_second", "peak_memory", "reused", "node"}
 
 
 def tables(folder: Path) -> dict[str, list[dict[str, str]]]:

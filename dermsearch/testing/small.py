@@ -23,7 +23,7 @@ from dermsearch.training.stage import Recipe, Report, train_stage
 CASES, SIZE, BATCH = 48, 32, 16
 CPU = torch.device("cpu")
 ROWS = np.arange(CASES)
-OF_THE_RUN = ("seconds", "views_per_second", "peak_memory")
+OF_THE_RUN = ("seconds", "images_per_second", "peak_memory")
 
 
 def make_store(

@@ -24,6 +24,9 @@ FALLBACK: dict[str, Any] = {
     "accumulate": 1,
     "patience": 0,
 }
+# The rate of an optimiser that a task's authors did not use, for a batch of RATED: theirs is for another one.
+RATES = {"sgd": 0.03, "adamw": 1e-3, "lars": 0.3}
+RATED = 256
 # Parameters of more than one dimension that are no weights of a layer; backbones of timm name more of their own.
 EMBEDDINGS = {"pos_embed", "cls_token", "reg_token", "dist_token", "mask_token"}
 

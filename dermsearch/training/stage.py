@@ -84,6 +84,7 @@ def train_stage(
     given = Material(encoders, cases, rows, device, recipe.look)
     pools = task.pools(given)
     batch, steps = schedule(task, pools, train)
+    total_steps = train["epochs"] * steps
     if batch % (train["accumulate"] * world.size()):  # another batch would be another stage
         among = f"{world.size()} workers" + (f" x {train['accumulate']} micro-batches" * (train["accumulate"] > 1))
         raise StageFailed(f"{recipe.task}: a batch of {batch} does not divide among {among}")
@@ -92,6 +93,9 @@ def train_stage(
         unseen = task.pools(replace(given, rows=heldout))
     if train["patience"] and not (unseen and all(map(len, unseen.values()))):
         raise StageFailed(f"{recipe.task}: patience needs validation images in every branch")
+    if unseen and (few := min(map(len, unseen.values()))) < batch // train["accumulate"]:
+        # One would stand in a batch several times, its own negative.
+        raise StageFailed(f"{recipe.task}: patience needs as many validation images as a batch has, not {few}")
     learner = Learner(task, encoders, pools, recipe, artifact).to(device).to(memory_format=torch.channels_last)
     across_processes(learner).train()
     cast = autocast(device, recipe.precision)
@@ -122,21 +126,23 @@ def train_stage(
         parts: dict[str, list[Tensor]] = {}
         for i in range(steps):
             step = epoch * steps + i
-            lr = optim.set_step(optimizer, step, train["epochs"] * steps, train)
+            lr = optim.set_step(optimizer, step, total_steps, train)
             shares = {b: order[i * batch : (i + 1) * batch] for b, order in orders.items()}
             total, losses = forward_backward(model, learner, optimizer, pools, shares, (epoch, step), recipe, cast)
             norm = clip(learner, train["clip"])
             seen.append(world.reduce_sum(total) / world.size())
             norms.append(norm)
             if device.type == "cpu" or i == steps - 1:  # a GPU is not made to wait at every step
-                check_finite(recipe.task, seen, norms, epoch * steps, train["epochs"] * steps)
+                since = i if device.type == "cpu" else 0
+                check_finite(recipe.task, seen[since:], norms[since:], epoch * steps + since, total_steps)
             optimizer.step()
             learner.tell("after_step", {b: own for b, _, own in losses[-len(pools) :]})
             for b, loss, _ in losses:
                 for name, value in loss.parts.items():
                     column = f"{b}.{name}" if len(pools) > 1 else name
                     parts.setdefault(column, []).append(value.detach().float())
-        if not all(bool(w.isfinite().all()) for w in encoders.state_dict().values()):
+        learnt = [*encoders.state_dict().values(), *(p for p in learner.parameters() if p.requires_grad)]
+        if not all(bool(w.isfinite().all()) for w in learnt):
             raise StageFailed(f"{recipe.task}: the weights are not finite after epoch {epoch + 1}")
         seconds, started = time.perf_counter() - started, time.perf_counter()
         spread = [collapse(world.gather(loss.embedding.float())) for _, loss, _ in losses[-len(pools) :]]
@@ -147,7 +153,7 @@ def train_stage(
                 "parts": {n: float(world.reduce_sum(torch.stack(v).mean())) / world.size() for n, v in parts.items()},
                 "lr": lr,
                 "grad_norm": float(torch.stack(norms).mean()),
-                "views_per_second": batch * steps * len(pools) / seconds,
+                "images_per_second": batch * steps * len(pools) / seconds,
                 "embedding_std": min(s for s, _ in spread),
                 "effective_rank": min(r for _, r in spread),
                 "seconds": seconds,

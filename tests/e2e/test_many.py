@@ -31,7 +31,7 @@ STUDY = [
     "objective={protocol: finetune@b, labelled: 4, metric: auc, label: mean}",
 ]
 TABLES = ("trials", "stages", "epochs", "scores", "confusions", "judgements")
-OF_THE_RUN = {"seconds", "views_per_second", "peak_memory", "reused", "device", "node", "workers", "commit"}
+OF_THE_RUN = {"seconds", "images_per_second", "peak_memory", "reused", "device", "node", "workers", "commit"}
 
 
 @pytest.fixture(scope="module")

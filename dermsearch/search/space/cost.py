@@ -25,6 +25,6 @@ def prices(space: Space) -> Callable[[Proposal], float]:
 
     def of_last(proposal: Proposal) -> float:
         task = proposal.curriculum.last
-        return price(task, tuple(v for v in proposal.values if v[0].partition(".")[0] == task))
+        return price(task, tuple(v for v in proposal.values if v[0].rpartition(".")[0] == task))
 
     return of_last

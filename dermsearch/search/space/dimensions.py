@@ -26,7 +26,7 @@ class Dimension:
     @property
     def task(self) -> str:
         """The task that it belongs to."""
-        return self.name.partition(".")[0]
+        return self.name.rpartition(".")[0]  # whose name may have dots
 
     def of(self, curriculum: Iterable[str]) -> bool:
         """Does a proposal of that curriculum have a value for it?"""

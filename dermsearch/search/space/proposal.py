@@ -30,7 +30,7 @@ class Proposal:
     def prefix(self, length: int) -> Proposal:
         """The shorter curriculum that this one begins with."""
         shorter = self.curriculum.prefix(length)
-        own = tuple((n, v) for n, v in self.values if n.partition(".")[0] in (ROOT, *shorter))
+        own = tuple((n, v) for n, v in self.values if n == ROOT or n.rpartition(".")[0] in shorter)
         return Proposal(shorter, own)
 
 

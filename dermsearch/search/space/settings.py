@@ -15,7 +15,7 @@ from dermsearch.search.space.dimensions import Dimension, dimension
 from dermsearch.search.space.rates import Selection, selection
 from dermsearch.study.config import Train
 from dermsearch.study.wording import problem
-from dermsearch.training.optim import FALLBACK
+from dermsearch.training.optim import FALLBACK, RATED, RATES
 
 CORNERS = 2000  # combinations of one task's values that are checked beforehand
 
@@ -38,7 +38,7 @@ class TaskSettings:
 
     def whole(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """Everything that trains one stage: {"config": ..., "train": ...}, nothing left open."""
-        own = {n.partition(".")[2]: v for n, v in values.items() if n.startswith(f"{self.name}.")}
+        own = {n.rpartition(".")[2]: v for n, v in values.items() if n.rpartition(".")[0] == self.name}
         given, config_fields = {**self.fixed, **own}, self.task.Config.model_fields
         try:
             config = self.task.Config.model_validate({k: v for k, v in given.items() if k in config_fields})
@@ -85,13 +85,18 @@ def read_task(name: str, given: Mapping[str, Any], train: Train) -> TaskSettings
 
 
 def complete(train: Train, defaults: Mapping[str, Any]) -> dict[str, Any]:
-    """Fill what nobody gave from the task's own defaults, the learning rate in proportion to the batch."""
+    """Fill what nobody gave from the task's own defaults, the learning rate in proportion to the batch.
+
+    With another optimiser than the task's own the rate is one for that optimiser.
+    """
     # Neither is a stage's own: precision is in the key by itself, and kNN only watches, so it is in no key.
     settings = train.model_dump(mode="json", exclude={"precision", "knn_every"})
     for name, value in settings.items():
         if value is None and name != "lr":
             settings[name] = defaults.get(name, FALLBACK[name])
-    if settings["lr"] is None:
+    if settings["lr"] is None and settings["optimizer"] != defaults.get("optimizer", FALLBACK["optimizer"]):
+        settings["lr"] = RATES[settings["optimizer"]] * settings["batch"] / RATED
+    elif settings["lr"] is None:
         reference = defaults.get("lr", FALLBACK["lr"])
         settings["lr"] = reference * settings["batch"] / defaults.get("lr_batch", settings["batch"])
     return settings

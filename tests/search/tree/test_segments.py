@@ -90,7 +90,7 @@ def test_the_rate_of_the_lower_loss_goes_on_as_if_nobody_had_asked(chosen: Path,
         ours, theirs = one.artifact(key)["encoders"].state, two.artifact(key)["encoders"].state
         assert ours.keys() == theirs.keys() and all(torch.equal(v, theirs[n]) for n, v in ours.items())
     for mine, other in zip(one.history(best["stage"]), two.history(best["stage"]), strict=True):
-        measured = ("seconds", "views_per_second", "peak_memory")
+        measured = ("seconds", "images_per_second", "peak_memory")
         assert {k: v for k, v in mine.items() if k not in measured} == {
             k: v for k, v in other.items() if k not in measured
         }
