@@ -37,7 +37,10 @@ TREE = dict(commands(typer.main.get_command(app)))
 def test_the_commands() -> None:
     assert TREE.keys() == {
         "dermsearch",
-        *(f"dermsearch {c}" for c in ("run", "plan", "replay", "figures", "leaderboard", "explain", "data", "results")),
+        *(
+            f"dermsearch {c}"
+            for c in ("run", "plan", "test", "replay", "figures", "leaderboard", "explain", "data", "results")
+        ),
         "dermsearch results audit",
         *(f"dermsearch data {c}" for c in ("prepare", "check", "describe", "show", "mix")),
         "dermsearch store",
