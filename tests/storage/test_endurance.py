@@ -37,8 +37,8 @@ from dermsearch.storage.files import StoreLost
 from dermsearch.storage.stages import StageStore
 from dermsearch.study.config import Study
 from dermsearch.training.stage import Trained
-from dermsearch.upkeep.inventory import used_by
 from dermsearch.upkeep.upkeep import repair, unneeded, verify
+from dermsearch.upkeep.used import used_by
 from dermsearch.work import judging, stages
 from dermsearch.work.cases import open_store
 
