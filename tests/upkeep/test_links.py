@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 import yaml
@@ -336,6 +337,21 @@ def test_what_is_no_file_is_named_and_moved(store: StageStore, name: str, wrong:
     ]
     repair(store, faults)
     assert not path.exists() and verify(store) == []
+
+
+def test_what_a_judgement_predicted_goes_with_it(store: StageStore, tmp_path: Path) -> None:
+    row = {"split": "val", "label": "mean", "class": "", "metric": "auc", "value": 0.5}
+    said = pa.table({"case": ["a"]})
+    for key in (A, B):
+        store.write_judgement(key, {"rows": [row], "confusions": [], "seconds": 1.0}, key, said)
+    store.write_judgement(A, {"protocol": "knn", "rows": [row], "confusions": [], "seconds": 1.0}, A, said)
+    put_away(store, goes(store, results(tmp_path / "results")))
+    assert store.names("scores") == [f"scores/{A}.arrow", f"scores/{A}.json"]
+    store.write(f"scores/{A}.arrow", b"?")
+    faults = verify(store)
+    assert [(f.file, f.what) for f in faults] == [(f"scores/{A}.arrow", "is damaged")]
+    repair(store, faults)
+    assert store.names("scores") == [] and len(store.names("damaged")) == 2
 
 
 def test_a_file_where_a_folder_belongs_is_named(store: StageStore) -> None:
