@@ -135,7 +135,7 @@ NO_CLAIMS: dict[str, Any] = {
     "deep": lambda name, run: b"[" * 100_000,
     "without a checksum": lambda name, run: json.dumps({"run": run}).encode(),
     "of another stage": lambda name, run: claim_of(run, "claims/other.json"),
-    "by a path": lambda name, run: claim_of("../../../elsewhere", name),
+    "by a path": lambda name, run: claim_of("../../elsewhere", name),
     "by a number": lambda name, run: claim_of(7, name),  # type: ignore[arg-type]
     "no text": lambda name, run: b"\xff\x00",
 }
