@@ -6,11 +6,16 @@ import difflib
 import re
 from collections.abc import Iterable
 
-SECRET = re.compile(r"://[^/@\s]*@")  # s3://key:secret@bucket
+# s3://key:secret@bucket, the secret with a slash in it or not; hdfs://host:8020/a@b has none.
+SECRET = re.compile(r"://(?:[^/@\s:]*:(?!\d+/)[^@\s]*|[^/@\s]*)@")
+UNSEEN = re.compile(r"\x1b\[[0-9;]*[A-Za-z]|[\x00-\x1f\x7f-\x9f]")  # colours, and what moves the cursor
 
 
 class UserError(ValueError):
-    """A mistake in a study, a command or a folder: printed as one message, exit code 2."""
+    """A mistake in a study, a command or a folder: printed as one message, exit code 2, without a URI's secrets."""
+
+    def __str__(self) -> str:
+        return public(super().__str__())
 
 
 def nearest(name: object, allowed: Iterable[str]) -> str:
@@ -23,6 +28,11 @@ def nearest(name: object, allowed: Iterable[str]) -> str:
 
 
 def first_line(error: Exception) -> str:
-    """What an exception says, short enough for a message, and without the secrets of a URI."""
+    """What an exception says, short enough for a message, without the secrets of a URI and in no colour."""
     text = (str(error) or type(error).__name__).splitlines()[0]
-    return SECRET.sub("://", text.split(". Detail:")[0][:200])
+    return public(UNSEEN.sub("", text.split(". Detail:")[0]))[:200]
+
+
+def public(text: str) -> str:
+    """The text without the secrets of the URIs in it."""
+    return SECRET.sub("://", text)

@@ -15,7 +15,8 @@ from dermsearch.cli.console import aside, paper
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from dermsearch.upkeep.inventory import Item, Used
+    from dermsearch.upkeep.inventory import Item
+    from dermsearch.upkeep.used import Used
 
 store_app = typer.Typer(help="Look after a stage store: list, verify and clean it.", no_args_is_help=True)
 StoreArg = Annotated[str, typer.Argument(metavar="STORE", help="A stage store: a folder, or a URI such as s3://b/x.")]
@@ -68,26 +69,37 @@ def verify(
         bool, typer.Option("--repair", help="Move what is damaged away, so that the next run makes it again.")
     ] = False,
 ) -> None:
-    """Read every file and compare it with its checksum. Exit code 1 where something is damaged and left there."""
+    """Read every file: it must be what was written, of whom it stands for, and loadable. Exit code 1 where it is not.
+
+    Links are told and not followed; what a link is in stays where it is.
+    """
     from rich.progress import Progress
 
     from dermsearch.storage.stages import StageStore
     from dermsearch.upkeep import upkeep
+    from dermsearch.upkeep.inventory import items, shown
 
     opened = StageStore(store, create=False)
     told = aside()
     with Progress(console=told, transient=True, disable=not told.is_terminal) as bar:
         reading = bar.add_task("reading", total=None)
         faults = upkeep.verify(opened, lambda done, of: bar.update(reading, completed=done, total=of))
+    for link in (link for item in items(opened) for link in item.links):
+        print(f"{shown(link)} is a link, which is not followed and left alone")
     for fault in faults:
-        print(f"{fault.file} {fault.what}")
+        print(f"{shown(fault.file)} {shown(fault.what)}")
     if not faults:
         print("Every file is as it was written.")
-    elif repair:
+        return
+    stays = {fault.item.name for fault in faults if fault.item.links}
+    if repair:
         moved = upkeep.repair(opened, faults)
         print(f"{len(moved)} moved to 'damaged' in the store; a run that needs them makes them again.")
     else:
         print(f"{len(faults)} damaged: --repair moves them away, and a run that needs them makes them again.")
+    if stays:
+        print(f"Left alone, since there are links in them: {', '.join(map(shown, sorted(stays)))}")
+    if stays or not repair:
         raise typer.Exit(FAILED)
 
 
@@ -98,37 +110,48 @@ def gc(
     hours: Annotated[
         float, typer.Option("--older-than", metavar="HOURS", min=1, help="What was written since stays.")
     ] = 24,
-    yes: Annotated[bool, typer.Option("--yes", help="Delete without asking.")] = False,
+    days: Annotated[
+        float, typer.Option("--days", metavar="DAYS", min=0, help="How long what goes lies in the trash of the store.")
+    ] = 7,
+    yes: Annotated[bool, typer.Option("--yes", help="Do it without asking.")] = False,
 ) -> None:
-    """Delete what no study needs; shows it first, and asks.
+    """Move what no study needs to the trash of the store, and empty that of what is old; shows it first, and asks.
 
     Without --studies only what is of use to none: states of finished stages, half-written files, what was damaged.
-    With them also stages, judgements, starting weights and case stores that none of their tables name.
+    With them also stages, judgements, starting weights and case stores that none of their tables name. What the store
+    has not made itself stays, and so do links and what holds one.
     """
     from rich.filesize import decimal
 
     from dermsearch.storage.stages import StageStore
     from dermsearch.upkeep import upkeep
+    from dermsearch.upkeep.inventory import shown
 
     opened = StageStore(store, create=False)
-    found = upkeep.unneeded(opened, _used(studies), hours)
-    if not found:
+    found, old = upkeep.unneeded(opened, _used(studies), hours), upkeep.outdated(opened, days)
+    if not found and not old:
         print("Nothing to delete.")
         return
     for item in found:
-        print(f"{item.name}  {decimal(item.bytes)}, {(time.time() - item.written) / 86400:.1f} days old")
-    paper().print("", _totals(found))
+        print(f"{shown(item.name)}  {decimal(item.bytes)}, {(time.time() - item.written) / 86400:.1f} days old")
+    for item in old:
+        age = (time.time() - upkeep.thrown(item)) / 86400
+        print(f"{item.name}  {decimal(item.bytes)}, {age:.1f} days in the trash: goes for good")
+    paper().print("", _totals([*found, *old]))
     if not yes and not sys.stdin.isatty():
         print("Nothing was deleted: --yes deletes it.")
         return
     if yes or typer.confirm("Delete it?"):
-        for item in found:
-            upkeep.delete(opened, item)
-        print(f"Deleted: {decimal(sum(i.bytes for i in found))}.")
+        upkeep.put_away(opened, found)
+        upkeep.empty(opened, old if days else upkeep.outdated(opened, days))
+        if found and days:
+            print(f"In the trash for {days:g} days: {decimal(sum(i.bytes for i in found))}.")
+        if old or not days:
+            print(f"Deleted: {decimal(sum(i.bytes for i in ([*found, *old] if not days else old)))}.")
 
 
 def _used(studies: list[Path] | None) -> Used | None:
-    from dermsearch.upkeep.inventory import used_by
+    from dermsearch.upkeep.used import used_by
 
     return used_by(studies) if studies else None
 

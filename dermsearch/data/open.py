@@ -17,7 +17,7 @@ from dermsearch.data.domain import DOMAINS, Domain, setting_of
 from dermsearch.data.store.case_store import CaseStore
 from dermsearch.data.store.layout import FORMAT, MANIFEST, checksum, read_manifest
 from dermsearch.data.store.splits import Split
-from dermsearch.errors import UserError, first_line
+from dermsearch.errors import UserError, first_line, public
 from dermsearch.storage.files import Folder
 from dermsearch.study.data import Data
 
@@ -127,6 +127,7 @@ def open_store(data: Data, folder: Path) -> CaseStore:
 
 def copies(uri: str, cache: Path) -> Path:
     """Where copies of the remote store are kept on this machine, each in a folder named by its fingerprint."""
+    uri = public(uri)  # whoever reads it
     name = uri.split("?")[0].rstrip("/").rsplit("/", 1)[-1]
     return cache / f"{name}-{hashlib.blake2b(uri.encode(), digest_size=6).hexdigest()}"
 

@@ -10,6 +10,9 @@ from __future__ import annotations
 
 import hashlib
 import math
+import pickle
+import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,17 +24,22 @@ from dermsearch.errors import UserError, first_line
 from dermsearch.models.encoders import Encoders, backbone
 
 WRAPPERS = ("state_dict", "model_state_dict", "teacher", "model")  # of these, the first that is there
+DEEPEST = 10  # wrappers in one another
 PREFIXES = ("module.", "_orig_mod.", "teacher.", "encoder_q.", "backbones.shared.", "backbone.", "encoder.", "model.")
 HEADS = ("fc.", "head.", "heads.", "head_dist.", "classifier.")
-SHOWN = 3  # names of each kind in a message
+SHOWN, LONGEST = 3, 80  # names of each kind in a message, and letters of a name
+MOST = 16 * 2**30  # bytes of a file: the largest backbones have 8 GB, and a checkpoint may hold a copy
 
 
 def read_weights(path: str, name: str) -> dict[str, Tensor]:
     """The state dict of the backbone `name` that a file holds; UserError where it holds none."""
     said = f"encoder.weights: '{path}'"
     found = unwrap(_open(Path(path).expanduser(), said))
-    if not found or not all(isinstance(v, Tensor) for v in found.values()):
+    if not found or not all(isinstance(n, str) and isinstance(v, Tensor) for n, v in found.items()):
         raise UserError(f"{said} holds no weights by name")
+    odd = [n for n, v in found.items() if not plain(v)]
+    if odd:
+        raise UserError(f"{said} holds tensors that are not plain numbers (sparse, quantised or complex): {some(odd)}")
     with torch.device("meta"):
         model = backbone(name)
     wanted = model.state_dict()
@@ -42,32 +50,68 @@ def read_weights(path: str, name: str) -> dict[str, Tensor]:
     if "pos_embed" in wanted and "pos_embed" in found:
         grid: Any = model.patch_embed.grid_size  # type: ignore[union-attr]
         found["pos_embed"] = fit_positions(found["pos_embed"], wanted["pos_embed"], grid)
-    shapes = {n: f"{n} {tuple(found[n].shape)} for {tuple(v.shape)}" for n, v in wanted.items() if n in found}
-    wrong = {
-        "it lacks": [n for n in wanted if n not in found],
-        "it has besides": [n for n in found if n not in wanted],
-        "it has in other shapes": [text for n, text in shapes.items() if found[n].shape != wanted[n].shape],
-        "not all numbers are finite in": [n for n, v in found.items() if not bool(v.isfinite().all())],
-    }
-    told = [f"{what} {some(names)}" for what, names in wrong.items() if names]
+    told = misfit(found, wanted, exact=False)
     if told:
-        raise UserError(f"{said} does not fit encoder.name, '{name}': {'; '.join(told)}")
+        raise UserError(f"{said} does not fit encoder.name, '{name}': {told}")
     return {n: found[n].to(v.dtype).contiguous() for n, v in wanted.items()}
 
 
+def misfit(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor], exact: bool = True) -> str:
+    """How weights are not what a network wants, in words; empty where they are. `exact`: of its own types too."""
+    both = [n for n in wanted if n in found]
+    alike = [n for n in both if found[n].shape == wanted[n].shape]
+    wrong = {
+        "it lacks": [n for n in wanted if n not in found],
+        "it has besides": [n for n in found if n not in wanted],
+        "it has in other shapes": [
+            f"{n} {tuple(found[n].shape)} for {tuple(wanted[n].shape)}" for n in both if n not in alike
+        ],
+        "it has in other types": [n for n in alike if exact and found[n].dtype != wanted[n].dtype],
+        "not all numbers are finite in": [n for n in alike if not finite(found[n])],
+    }
+    return "; ".join(f"{what} {some(names)}" for what, names in wrong.items() if names)
+
+
+def plain(tensor: Tensor) -> bool:
+    """Is it dense, of real numbers, and in memory?"""
+    real = not (tensor.is_quantized or tensor.is_complex())
+    return real and tensor.layout is torch.strided and tensor.device.type == "cpu"
+
+
+def finite(tensor: Tensor) -> bool:
+    """Are all of its numbers finite?"""
+    if not tensor.is_floating_point():
+        return True
+    return bool((tensor if tensor.element_size() > 1 else tensor.float()).isfinite().all())
+
+
 def some(names: list[str]) -> str:
-    """The first names, and how many more there are."""
+    """The first names, as far as they can be printed, and how many more there are."""
     more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return ", ".join(names[:SHOWN]) + more
+    shown = ("".join(c if c.isprintable() else "?" for c in name[:LONGEST]) for name in names[:SHOWN])
+    return ", ".join(shown) + more
 
 
 def fingerprint(path: str) -> str:
     """A hash of the file's content."""
+    check_file(Path(path).expanduser(), f"encoder.weights: '{path}'")
     try:
         with Path(path).expanduser().open("rb") as f:
             return hashlib.file_digest(f, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
     except OSError as error:
         raise UserError(f"encoder.weights: '{path}' cannot be read: {error.strerror}") from None
+
+
+def check_file(path: Path, said: str) -> None:
+    """Refuse what is no file, such as a pipe that nobody writes to, and what is larger than weights are."""
+    try:
+        size = path.stat().st_size if path.is_file() else None
+    except (OSError, ValueError) as error:
+        raise UserError(f"{said} cannot be read: {first_line(error)}") from None
+    if size is None:
+        raise UserError(f"{said} is no file")
+    if size > MOST:
+        raise UserError(f"{said} has {size / 2**30:.0f} GiB, and weights may have {MOST // 2**30}")
 
 
 def spread(weights: dict[str, Tensor], encoders: Encoders) -> Encoders:
@@ -85,21 +129,30 @@ def _open(path: Path, said: str) -> Any:
     """Whatever is in the file; nothing in it is executed."""
     if path.suffix not in (".safetensors", ".pth", ".pt", ".bin", ".tar"):
         raise UserError(f"{said} must be a .safetensors, .pth or .pt file on this machine")
-    if not path.is_file():
-        raise UserError(f"{said} is no file")
+    check_file(path, said)
     try:
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file
 
             return load_file(path)
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # of many kinds: a damaged file, or one with more than tensors in it
+        with warnings.catch_warnings(action="ignore"):
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except MemoryError:
+        raise UserError(f"{said} does not fit into memory") from None
+    except pickle.UnpicklingError:  # what torch says of it is how to run whatever the file says
+        raise UserError(
+            f"{said} cannot be read as weights: it is damaged, or holds more than tensors (perhaps a whole model); "
+            "have torch.save write the model's state_dict()"
+        ) from None
+    except Exception as error:  # of many kinds: a damaged file
         raise UserError(f"{said} cannot be read as weights: {first_line(error)}") from None
 
 
 def unwrap(found: Any) -> dict[str, Any]:
     """The innermost mapping of a checkpoint that holds the weights."""
-    while isinstance(found, dict):
+    for _ in range(DEEPEST):  # one may hold itself
+        if not isinstance(found, dict):
+            break
         inner = next((w for w in WRAPPERS if isinstance(found.get(w), dict)), None)
         if inner is None:
             return found
@@ -122,6 +175,8 @@ def rename(found: dict[str, Tensor], wanted: dict[str, Tensor]) -> dict[str, Ten
 def fit_positions(found: Tensor, wanted: Tensor, grid: tuple[int, int]) -> Tensor:
     """Position embeddings for the backbone's own grid, if theirs is another square one."""
     if found.shape == wanted.shape or found.ndim != 3 or found.shape[2] != wanted.shape[2]:
+        return found
+    if found.untyped_storage().nbytes() < found.numel() * found.element_size():  # of one number, told to be many
         return found
     kept = wanted.shape[1] - grid[0] * grid[1]  # tokens before the patches that have a position
     if math.isqrt(found.shape[1] - kept) ** 2 != found.shape[1] - kept:

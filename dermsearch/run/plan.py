@@ -10,10 +10,10 @@ from pathlib import Path
 from dermsearch.curriculum import Curriculum
 from dermsearch.data.open import drawn_for_training, is_made, open_cases
 from dermsearch.data.store.case_store import CaseStore
-from dermsearch.errors import UserError
+from dermsearch.errors import UserError, public
 from dermsearch.run.check import check, check_cases, check_images, training_images
 from dermsearch.run.roots import starts
-from dermsearch.run.run import cache_folder, sets_of
+from dermsearch.run.run import sets_of
 from dermsearch.search.space.cost import prices
 from dermsearch.search.space.proposal import Proposal
 from dermsearch.search.space.rates import Selection
@@ -60,8 +60,8 @@ def make_plan(study: Study) -> tuple[Plan, Space]:
     """Check the study as `run` does and lay out its tree. Trains nothing, makes no data, starts no Ray."""
     space = check(study)
     folder = Path(study.compute.store).expanduser()
-    known = "://" not in study.compute.store and folder.is_dir()
-    cache = cache_folder(StageStore(study.compute.store)) if known else folder / "data"
+    known = "://" not in study.compute.store and (folder / "stages").is_dir()
+    cache = folder.absolute() / "data"
     may = {name: data for name, data in study.sets.items() if known or data.source == "store"}
     stores = {name: open_cases(data, cache) for name, data in may.items() if is_made(data, cache)}
     check_cases(study, space, stores)
@@ -172,7 +172,7 @@ def lines(plan: Plan) -> Iterator[str]:
         yield f"  in store   {plan.cached} of {plan.stages} stages are finished and will be reused"
     gpu = f", {compute.gpus:g} GPU" if compute.gpus else ""
     workers = f"{plural(compute.workers, 'worker')} of {plural(compute.threads, 'CPU thread')}{gpu}"
-    yield f"  compute    engine {compute.engine}, {workers} per stage; store {compute.store}"
+    yield f"  compute    engine {compute.engine}, {workers} per stage; store {public(compute.store)}"
     for entry in study.entries.values():
         few = [each for each in entry.labelled if each != "all"]
         draws = f", {plural(entry.repeats, 'draw')}" * (entry.repeats > 1)
@@ -209,7 +209,7 @@ def _tree_lines(tree: dict[Curriculum, int], study: Study) -> Iterator[str]:
 
 
 def _cached(study: Study, space: Space, stores: Mapping[str, CaseStore], proposals: list[Proposal]) -> int:
-    store, sets = StageStore(study.compute.store), sets_of(study, stores)
+    store, sets = StageStore(study.compute.store, create=False), sets_of(study, stores)
     precision = resolve(study.train.precision, study.compute.gpus)
     tree, judges = Tree(), Judges(study, sets, precision)
     plant(tree, study, next(iter(sets.values())), starts(study))

@@ -44,6 +44,7 @@ class Progress:
         self.epochs: dict[str, int] = {}  # key -> epochs already logged
         self.finished: set[str] = set()  # keys whose logs are complete
         self.cuts: set[Proposal] = set()  # that were told of
+        self.waits: set[str] = set()  # what was said of other runs
         self.stop = threading.Event()
         self.next_save = 0.0
         self.estimated, self.left = 0.0, None  # type: float, float | None
@@ -66,6 +67,7 @@ class Progress:
         """A line per finished stage where there is no terminal; the tables follow every few seconds."""
         assert self.driver is not None
         self._tell_cuts()
+        self._tell_of_store()
         if node.status == RUNNING:
             return
         told = node if node.judge is None or node.status == FAILED else settled(node)
@@ -87,6 +89,21 @@ class Progress:
             if cut.behind not in self.cuts:
                 self.cuts.add(cut.behind)
                 self._say(str(cut.behind.curriculum), cut.why)
+
+    def _tell_of_store(self) -> None:
+        """A line per thing in the store that was damaged, and per run that this one waits for."""
+        driver = self.driver
+        if driver is None:
+            return
+        while driver.store.notes:
+            self._tell(driver.store.notes.pop(0))
+        for said in driver.claims.waiting().values() if driver.claims else ():
+            if said not in self.waits:
+                self.waits.add(said)
+                self._tell(said)
+
+    def _tell(self, said: str) -> None:
+        self.console.print(Text(said), highlight=False, soft_wrap=True)
 
     def _say(self, name: str, state: str, guess: bool = True) -> None:
         """A line: how far the run is, what became of whom, and how long the rest may take.
@@ -135,6 +152,7 @@ class Progress:
 
     def _look(self) -> None:
         with suppress(StoreLost):  # whoever works with the store will say so
+            self._tell_of_store()
             self._look_at_all()
 
     def _look_at_all(self) -> None:

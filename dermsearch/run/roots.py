@@ -53,7 +53,10 @@ def handed_on(root: Root, weights: Finished, study: Study) -> dict[str, Part]:
         raise UserError(f"encoder.weights.store: {error}") from None
     if not whole:
         raise UserError(f"encoder.weights.key: the store '{weights.store}' has no finished stage {weights.key}")
-    artifact = store.artifact(weights.key)
+    try:
+        artifact = store.artifact(weights.key)
+    except UserError as error:
+        raise UserError(f"encoder.weights.key: {error}") from None
     if ENCODERS not in artifact:
         raise UserError(f"encoder.weights.key: {weights.key} is a fit, which hands on no encoders")
     empty = Encoders.empty(root.encoder, study.main.modalities, study.encoder.branches)

@@ -16,7 +16,7 @@ from rich.console import Console
 from dermsearch.data.open import drop_damaged, is_made, open_cases
 from dermsearch.data.store.case_store import CaseStore
 from dermsearch.engines.ray_cluster import Cluster, run_ray
-from dermsearch.errors import UserError
+from dermsearch.errors import UserError, public
 from dermsearch.run.check import check, check_cases
 from dermsearch.run.loggers import make_loggers
 from dermsearch.run.progress import Progress
@@ -132,6 +132,7 @@ def run_engine(driver: Driver, cluster: Cluster) -> None:
     """Let the study's engine work; a study whose stages are all in the store starts nothing."""
     if driver.idle():
         return
+    driver.store.prepare("stages")  # one that cannot be written to was good enough until here
     if driver.study.compute.engine == "inline":
         from dermsearch.engines.inline import run_inline
 
@@ -150,7 +151,7 @@ def prepare_folder(out: Path, study: Study) -> None:
     """The results folder, with the study as it was resolved."""
     try:
         out.mkdir(parents=True, exist_ok=True)
-        text = yaml.safe_dump(study.model_dump(mode="json"), sort_keys=False)
+        text = public(yaml.safe_dump(study.model_dump(mode="json"), sort_keys=False))  # which others will read
         (out / "study.yaml").write_text(text)
     except OSError as error:
         raise UserError(f"--out: '{out}' cannot be written to: {error.strerror}") from None

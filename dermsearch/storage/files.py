@@ -9,6 +9,7 @@ import errno
 import hashlib
 import json
 import os
+import stat
 import time
 import uuid
 from collections.abc import Callable, Sequence
@@ -19,14 +20,15 @@ from typing import Any, TypeVar
 import pyarrow as pa
 import pyarrow.fs as pafs
 
-from dermsearch.errors import SECRET, UserError, first_line
+from dermsearch.errors import UserError, first_line, public
 
 OBJECT_STORES = ("s3", "gcs", "abfs")  # nothing can be renamed there, and what is written appears whole
 PARTS = "preparing"  # elsewhere files grow in here until they are whole
 MANIFEST = "manifest.json"
 READERS = 16  # files that are read at once: a remote folder answers slowly, but many at a time
 ATTEMPTS = 3  # at a commit: two processes that write the same folder at once may spoil it for each other
-MISSING = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
+MISSING = (FileNotFoundError, NotADirectoryError, IsADirectoryError, ValueError)  # the last: nothing is called so
+DAMAGED = (errno.EIO, errno.ELOOP, errno.ENXIO)  # of one file: the disk cannot give it, or it is none
 T = TypeVar("T")
 
 
@@ -43,7 +45,7 @@ class Folder:
     waits: Sequence[float] = ()  # seconds between the attempts to reach a remote one
 
     def __init__(self, where: str | Path, field: str = "") -> None:
-        self.where, self.field = SECRET.sub("://", str(where)), field  # as messages show it
+        self.where, self.field = public(str(where)), field  # as messages show it
         try:
             if "://" in str(where):
                 self.fs, self.root = pafs.FileSystem.from_uri(str(where))
@@ -81,6 +83,17 @@ class Folder:
         infos = self._patiently("listed", lambda: self.fs.get_file_info(chosen))
         return {info.path[start:]: info for info in infos}
 
+    def listed(self, under: str, must: bool = False) -> set[str]:
+        """The names of what is in a folder, links and all; it need not be there, unless it must."""
+        if self.local is None:
+            return {info.base_name for info in self.entries(under, must=must).values()}
+        try:
+            return set(os.listdir(self._path(under)))
+        except OSError as error:
+            if isinstance(error, FileNotFoundError) and not must:
+                return set()
+            raise self._lost("listed", error) from None
+
     def names(self, under: str = "") -> list[str]:
         """Every file below, sorted."""
         infos = self.entries(under, recursive=True).items()
@@ -105,7 +118,7 @@ class Folder:
             except MISSING:
                 return None
             except OSError as error:
-                if error.errno == errno.EIO and self.local:  # of this file alone: it is damaged
+                if error.errno in DAMAGED and self.local:
                     return None
                 raise
 
@@ -125,15 +138,11 @@ class Folder:
 
     def read_json(self, name: str) -> Any:
         """A file's content, or None where there is none or it is no JSON."""
-        data = self.get(name)
-        try:
-            return None if data is None else json.loads(data)
-        except ValueError:
-            return None
+        return parsed(self.get(name))
 
     def read_sealed(self, name: str) -> dict[str, Any] | None:
-        """What was written with its checksum; None where there is none or it is damaged."""
-        return unsealed(self.read_json(name))
+        """What was written with its checksum; None where there is none, it is damaged or names another file."""
+        return named(unsealed(self.read_json(name)), name)
 
     # Writing -----------------------------------------------------------------------------------------------
 
@@ -159,18 +168,47 @@ class Folder:
             raise
 
     def remove(self, name: str) -> None:
-        """A file, or a folder and all in it; nothing where there is none. OSError where it cannot be."""
+        """A file, or a folder and all in it; nothing where there is none. OSError where it cannot be.
+
+        Of a link itself: what it points to stays.
+        """
+        if self.local is not None and os.path.islink(self._path(name)):
+            os.unlink(self._path(name))
+            return
         kind = self._kind(name)
         if kind == "folder":
             self.fs.delete_dir(self._path(name))
         elif kind == "file":
             self.fs.delete_file(self._path(name))
 
+    def move(self, name: str, to: str) -> None:
+        """A file, or a folder and all in it, to a name that nothing has. OSError where it cannot be."""
+        missing = FileNotFoundError(errno.ENOENT, "is not there", name)
+        if self.local is not None:  # a link as it is, whatever it points to
+            for each in (name, to):
+                for parent in Path(each).parents[:-1]:
+                    if os.path.islink(self._path(str(parent))):
+                        raise OSError(errno.ELOOP, "is a link, and nothing is moved through one", str(parent))
+            if not os.path.lexists(self._path(name)):
+                raise missing
+            os.makedirs(os.path.dirname(self._path(to)), exist_ok=True)
+            os.rename(self._path(name), self._path(to))
+            return
+        kind = self._kind(name)
+        if kind == "none":
+            raise missing
+        inside = self.names(name) if kind == "folder" else [name]
+        for file in sorted(inside, key=lambda file: (not file.endswith(f"/{MANIFEST}"), file)):
+            self.fs.create_dir(os.path.dirname(self._path(to + file.removeprefix(name))), recursive=True)
+            self.fs.move(self._path(file), self._path(to + file.removeprefix(name)))
+        self.remove(name)
+
     # Folders with a manifest -------------------------------------------------------------------------------
 
     def commit_files(self, folder: str, files: dict[str, bytes], about: dict[str, Any]) -> None:
         """Files, then what they are: a folder counts from the moment its manifest is there."""
-        manifest = sealed({**about, "files": {name: checksum(data) for name, data in files.items()}})
+        sums = {name: checksum(data) for name, data in files.items()}
+        manifest = sealed({**about, "name": f"{folder}/{MANIFEST}", "files": sums})
         for _ in range(ATTEMPTS):
             if self.whole(folder) is not None:  # by now, or because another process was faster
                 return
@@ -180,9 +218,15 @@ class Folder:
         if self.whole(folder) is None:
             raise StoreLost(f"{self.field}'{self.where}' does not keep what is written to it")
 
+    def told(self, folder: str) -> dict[str, Any] | None:
+        """The folder's manifest, if it is one and this folder's own, whatever became of the files."""
+        manifest = self.read_sealed(f"{folder}/{MANIFEST}")
+        files = (manifest or {}).get("files")
+        return manifest if isinstance(files, dict) and all(map(plain, files)) else None
+
     def whole(self, folder: str) -> dict[str, Any] | None:
         """The folder's manifest, if all of its files are what they were."""
-        manifest = self.read_sealed(f"{folder}/{MANIFEST}")
+        manifest = self.told(folder)
         if manifest is None or any(self.checked(folder, name, manifest) is None for name in manifest["files"]):
             return None
         return manifest
@@ -205,9 +249,12 @@ class Folder:
                 return do()
             except OSError as error:
                 if not waits:
-                    said = f"{self.field}'{self.where}' cannot be {use}: {first_line(error)}"
-                    raise StoreLost(f"{said}; once it can, the same command continues") from None
+                    raise self._lost(use, error) from None
             time.sleep(waits.pop(0))
+
+    def _lost(self, use: str, error: OSError) -> StoreLost:
+        said = f"{self.field}'{self.where}' cannot be {use}: {first_line(error)}"
+        return StoreLost(f"{said}; once it can, the same command continues")
 
 
 def within(where: str, name: str) -> str:
@@ -223,7 +270,31 @@ def sealed(content: dict[str, Any]) -> bytes:
 
 def unsealed(content: Any) -> dict[str, Any] | None:
     """The content of sealed JSON, or None where it is not what was sealed."""
-    return content if isinstance(content, dict) and content.get("checksum") == of_itself(content) else None
+    try:
+        return content if isinstance(content, dict) and content.get("checksum") == of_itself(content) else None
+    except RecursionError:
+        return None
+
+
+def named(content: dict[str, Any] | None, name: str) -> dict[str, Any] | None:
+    """The content if it says that it is the file of that name: a copy of another one is not believed.
+
+    What was written before files knew their names says nothing, and is taken for what it stands as.
+    """
+    return content if content is None or content.get("name", name) == name else None
+
+
+def parsed(data: bytes | None) -> Any:
+    """JSON, or None where it is none, or too deep to be ours."""
+    try:
+        return None if data is None else json.loads(data)
+    except (ValueError, RecursionError):
+        return None
+
+
+def plain(name: str) -> bool:
+    """Can it be the name of a file of ours, which stays in its folder?"""
+    return name.isprintable() and "/" not in name and name not in ("", ".", "..")
 
 
 def of_itself(content: dict[str, Any]) -> str:
@@ -237,5 +308,9 @@ def checksum(data: bytes) -> str:
 
 
 def _without_waiting(path: str, flags: int) -> int:
-    """A named pipe would make a reader wait for ever."""
-    return os.open(path, flags | os.O_NONBLOCK)
+    """A named pipe would make a reader wait for ever, and some devices never end: only files and folders are opened."""
+    opened = os.open(path, flags | os.O_NONBLOCK)
+    if stat.S_ISREG(kind := os.fstat(opened).st_mode) or stat.S_ISDIR(kind):
+        return opened
+    os.close(opened)
+    raise OSError(errno.ENXIO, "is neither a file nor a folder", path)

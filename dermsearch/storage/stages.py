@@ -11,15 +11,22 @@ segments/<key>/manifest.json, <part>.safetensors                 that the first 
 openings/<fingerprint>/<id>.json                                 that a data set's test split was looked at
 weights/<hash>-<backbone>/<part>.safetensors, manifest.json      what curricula start with, from what has that hash
 
-What is damaged counts as missing and is made again. A store that is full or out of reach is `StoreLost`, never
+damaged/<when>/...                                               what was set aside
+
+What is damaged counts as missing and is made again; so does what stands under another's name, since manifests,
+judgements, leases and states say which file they are. A store that is full or out of reach is `StoreLost`, never
 mistaken for an empty one.
 """
 
 from __future__ import annotations
 
+import errno
 import io
 import json
+import os
+import time
 import uuid
+import warnings
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
@@ -27,14 +34,20 @@ from typing import Any
 import pyarrow as pa
 
 from dermsearch import __version__
-from dermsearch.errors import UserError
+from dermsearch.errors import UserError, first_line
 from dermsearch.models.artifact import ENCODERS, HEADS, Artifact, Part
-from dermsearch.storage.files import MANIFEST, Folder, StoreLost, checksum, sealed, unsealed
+from dermsearch.storage.files import Folder, StoreLost, checksum, parsed, sealed
+from dermsearch.storage.shapes import epochs, judged
 
-HISTORY, STORE, PREDICTIONS = "history.json", "store.json", "predictions"
+HISTORY, STORE, SET_ASIDE, PREDICTIONS = "history.json", "store.json", "damaged", "predictions"
 FORMAT = 3  # of a store; one without store.json is of format 1
 # Up to format 2 manifests did not name their parts.
 BEFORE = {"encoders.safetensors": ENCODERS, "weights.safetensors": ENCODERS, "handover.safetensors": HEADS}
+READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM)
+
+
+class Unusable(StoreLost):
+    """A stage whose files are what they were written as, and cannot be loaded. It has been set aside."""
 
 
 class StageStore(Folder):
@@ -44,22 +57,79 @@ class StageStore(Folder):
 
     def __init__(self, where: str, create: bool = True) -> None:
         super().__init__(where, "compute.store: " if create else "")
+        self.notes: list[str] = []  # what was set aside, and why, for those who watch
+        self.mends = create  # who only looks changes nothing
         if create:
-            self.prepare("stages")
+            create = self._may_write()
         elif self.kind("stages") != "folder":
             raise UserError(f"'{self.where}' is not a stage store: it has no folder 'stages'")
         self._check_format(create)
 
+    def _may_write(self) -> bool:
+        """Can it be written to? One that cannot serves all that only read; whoever has to write will say so."""
+        try:
+            self.prepare("stages")
+        except StoreLost as error:
+            refused = getattr(error.__context__, "errno", None) in READ_ONLY or "ACCESS_DENIED" in str(error)
+            if not refused or self.kind("stages") != "folder":
+                raise
+            return False
+        return True
+
     def _check_format(self, create: bool) -> None:
         """Refuse a store of a newer format, and mark one that says nothing of its format."""
         about = self.read_sealed(STORE) or {"format": 1}
-        if about["format"] > FORMAT:
+        made_in, version = about.get("format"), about.get("version", "of another version")
+        if not isinstance(made_in, int) or made_in > FORMAT:
             raise UserError(
-                f"{self.field}'{self.where}' was written by dermsearch {about['version']} in format {about['format']}, "
+                f"{self.field}'{self.where}' was written by dermsearch {version} in format {made_in}, "
                 f"and this one reads up to {FORMAT}: update dermsearch, or name another store"
             )
-        if create and about["format"] < FORMAT:
+        if create and made_in < FORMAT:
             self.write(STORE, sealed({"format": FORMAT, "version": __version__}))
+
+    # What is in the way ------------------------------------------------------------------------------------
+
+    def set_aside(self, name: str, why: str) -> str:
+        """Move what cannot be used to where it can be looked at; returns where, and notes it."""
+        to = f"{SET_ASIDE}/{stamp()}/{name}"
+        try:
+            self.move(name, to)
+        except FileNotFoundError:  # another process was faster
+            return SET_ASIDE
+        except OSError as error:
+            raise self._lost("written to", error) from None
+        self.notes.append(f"{name} {why}; it was moved to {to} in the store")
+        return to
+
+    def unusable(self, folder: str, why: str) -> Unusable:
+        """Set a stage (segment, weights) aside that cannot be loaded, and say so."""
+        if not self.mends:
+            return Unusable(f"'{self.where}': {folder} cannot be loaded: {why}")
+        to = self.set_aside(folder, f"cannot be loaded: {why}")
+        said = f"{folder} cannot be loaded ({why}) and was moved to {to}"
+        return Unusable(f"{self.field}'{self.where}': {said}; the same command makes it again and continues")
+
+    def _write(self, name: str, data: bytes | pa.Buffer) -> None:
+        try:
+            super()._write(name, data)
+        except OSError:
+            wrong = self._in_the_way(name)
+            if wrong is None:
+                raise
+            self.set_aside(wrong, "was not what belongs there")
+            super()._write(name, data)
+
+    def _in_the_way(self, name: str) -> str | None:
+        """A folder where the file goes, or no folder where one of its folders goes."""
+        if self.local is None:
+            return None
+        parts = name.split("/")
+        for end in range(2, len(parts)):
+            folder = "/".join(parts[:end])
+            if os.path.lexists(self.local / folder) and not (self.local / folder).is_dir():
+                return folder
+        return name if (self.local / name).is_dir() else None
 
     # Stages ------------------------------------------------------------------------------------------------
 
@@ -75,31 +145,42 @@ class StageStore(Folder):
 
     def keys(self, kind: str = "stages") -> set[str]:
         """The stages (or segments) that are there, finished or half written."""
-        return {info.base_name for info in self.entries(kind, must=kind == "stages").values()}
+        return self.listed(kind, must=kind == "stages")
 
     def manifest(self, key: str) -> dict[str, Any] | None:
         """What the stage's maker wrote down, if all of its files are what they were."""
         return self.whole(f"stages/{key}")
 
-    def artifact(self, key: str, folder: str = "stages") -> dict[str, Part]:
-        """What a stage, segment or fit hands on."""
-        from safetensors.torch import load
+    def whole(self, folder: str) -> dict[str, Any] | None:
+        """The folder's manifest, if all of its files are what they were, and all of its parts are files."""
+        manifest = super().whole(folder)
+        parts = (manifest or {}).get("parts", {})
+        sound = isinstance(parts, dict) and all(file_of(kind) in (manifest or {})["files"] for kind in parts)
+        return manifest if sound else None
 
-        manifest = self.read_sealed(f"{folder}/{key}/{MANIFEST}") or {"files": {}}
+    def artifact(self, key: str, folder: str = "stages") -> dict[str, Part]:
+        """What a stage, segment or fit hands on. One that cannot be loaded is set aside, and `Unusable`."""
+        manifest = self.told(f"{folder}/{key}") or {"files": {}}
         if "parts" in manifest:
             parts = [(kind, config, file_of(kind)) for kind, config in manifest["parts"].items()]
         else:
             names = [name for name in BEFORE if name in manifest["files"]]
             parts = [(BEFORE[name], manifest.get("handover") or {}, name) for name in names]
-        return {kind: Part(config, load(self._of(folder, key, name))) for kind, config, name in parts}
+        try:
+            return {kind: Part(config, unpacked(self._of(folder, key, name))) for kind, config, name in parts}
+        except NoTensors as error:
+            raise self.unusable(f"{folder}/{key}", str(error)) from None
 
     def history(self, key: str) -> list[dict[str, Any]]:
         """A row per epoch of a finished stage."""
-        return json.loads(self._of("stages", key, HISTORY))
+        rows = parsed(self._of("stages", key, HISTORY))
+        if not epochs(rows):
+            raise self.unusable(f"stages/{key}", f"{HISTORY} is none")
+        return rows
 
     def _of(self, folder: str, key: str, name: str) -> bytes:
         """A file of a stage that somebody found whole before."""
-        manifest = self.read_sealed(f"{folder}/{key}/{MANIFEST}")
+        manifest = self.told(f"{folder}/{key}")
         data = None if manifest is None else self.checked(f"{folder}/{key}", name, manifest)
         if data is None:
             what = f"{name} of {folder.removesuffix('s')} {key} was damaged or deleted under the running study"
@@ -119,15 +200,16 @@ class StageStore(Folder):
 
     # Judgements --------------------------------------------------------------------------------------------
 
-    def judgement(self, key: str) -> dict[str, Any] | None:
-        """Its rows, counts and seconds; None if there is none yet or it, or what it predicted, is damaged."""
-        found = unsealed(self.read_json(f"scores/{key}.json"))
-        whole = found is None or PREDICTIONS not in found or self._predictions(key, found) is not None
-        return found if whole else None
+    def judgement(self, key: str, of: str = "") -> dict[str, Any] | None:
+        """Its rows, counts and seconds; None if there is none yet, or none of that stage or fit that is whole."""
+        found = self.read_sealed(f"scores/{key}.json") or {}
+        if not judged(found) or (of and found.get("stage") not in ("", of)):
+            return None
+        return found if PREDICTIONS not in found or self._predictions(key, found) is not None else None
 
     def predictions(self, key: str) -> pa.Table | None:
         """What a judgement's classifier said of each case; None if it is none, or of an earlier version."""
-        found = unsealed(self.read_json(f"scores/{key}.json")) or {}
+        found = self.read_sealed(f"scores/{key}.json") or {}
         data = self._predictions(key, found) if PREDICTIONS in found else None
         return None if data is None else pa.ipc.open_file(pa.BufferReader(data)).read_all()
 
@@ -139,11 +221,12 @@ class StageStore(Folder):
         self, key: str, judgement: dict[str, Any], of: str = "", predictions: pa.Table | None = None
     ) -> None:
         """Keep a judgement of that stage or fit: it goes where that goes."""
+        name = f"scores/{key}.json"
         if predictions is not None:
             data = columns(predictions)
             self.write(f"scores/{key}.arrow", data)
             judgement = {**judgement, PREDICTIONS: checksum(data)}
-        self.write(f"scores/{key}.json", sealed({"stage": of, **judgement}))
+        self.write(name, sealed({"stage": of, **judgement, "name": name}))
 
     # Openings of test splits -------------------------------------------------------------------------------
 
@@ -160,7 +243,9 @@ class StageStore(Folder):
     def weights(self, content: str, backbone: str) -> dict[str, Part] | None:
         """What curricula start with, from what has that hash; None if nobody has put it here."""
         folder = f"{content}-{backbone}"
-        return self.artifact(folder, "weights") if self.whole(f"weights/{folder}") is not None else None
+        with suppress(Unusable):
+            return self.artifact(folder, "weights") if self.whole(f"weights/{folder}") is not None else None
+        return None
 
     def write_weights(self, content: str, backbone: str, parts: Artifact) -> None:
         """Keep them for every worker, on whatever node."""
@@ -170,11 +255,10 @@ class StageStore(Folder):
 
     def progress(self, key: str) -> list[dict[str, Any]]:
         """The epochs that a stage under way has finished, to be looked at: no result comes from here."""
-        try:
-            found = json.loads(self.get(f"partial/{key}/progress.json", patient=False) or b"[]")
-        except (ValueError, StoreLost):
-            return []
-        return found if isinstance(found, list) else []
+        with suppress(StoreLost):
+            found = parsed(self.get(f"partial/{key}/progress.json", patient=False))
+            return found if epochs(found) else []
+        return []
 
     def write_progress(self, key: str, rows: list[dict[str, Any]]) -> None:
         """Let the driver see how far a stage is."""
@@ -197,31 +281,67 @@ class PartialStage:
         self.store, self.name = store, f"partial/{key}/state.pt"
         self.before = [f"partial/{segment}/state.pt" for segment in before]  # of the same stage, the longest first
         self.behind: list[dict[str, Any]] = []  # the epochs of the state that was loaded
+        self.loaded = ""  # and its file
 
     def load(self) -> dict[str, Any] | None:
-        """The state after the last finished epoch, its own or a segment's; None to start from the beginning."""
-        states = (self._read(name) for name in (self.name, *self.before))
-        found = next((state for state in states if state is not None), None)
-        self.behind = json.loads((found or {}).get("history", "[]"))
-        return found
+        """The state after the last finished epoch, its own or a segment's; None to start from the beginning.
 
-    def _read(self, name: str) -> dict[str, Any] | None:
-        import torch
+        What is no state is set aside.
+        """
+        for name in (self.name, *self.before):
+            data = self.store.get(name)
+            if data is None and not (self.store.local and self.store.kind(name) == "folder"):
+                continue
+            try:
+                state = None if data is None else state_in(data)
+                if state is None or state.get("name", name) != name or not epochs(parsed(state.get("history"))):
+                    raise ValueError("no state of this stage")
+            except ValueError as error:
+                self.store.set_aside(name, f"is {error}: the stage begins anew")
+                continue
+            if state.pop("version", "") == __version__ and state.pop("name", ""):  # others may train otherwise
+                self.loaded, self.behind = name, json.loads(state["history"])
+                return state
+        return None
 
-        data = self.store.get(name)
-        if data is None or len(data) < 16 or checksum(data[16:]).encode() != data[:16]:
-            return None
-        state = torch.load(io.BytesIO(data[16:]), map_location="cpu", weights_only=True)
-        return state if state.pop("version", __version__) == __version__ else None  # another may train otherwise
+    def reject(self, why: str) -> None:
+        """Set the state aside that was loaded: nothing can go on from it."""
+        self.store.set_aside(self.loaded, f"does not fit its stage, which begins anew: {why}")
+        self.loaded, self.behind = "", []
 
     def save(self, state: dict[str, Any]) -> None:
         """Replace the state by that of the epoch just finished."""
         import torch
 
         buffer = io.BytesIO()
-        torch.save({**state, "version": __version__}, buffer)
+        torch.save({**state, "version": __version__, "name": self.name}, buffer)
         data = buffer.getvalue()
         self.store.write(self.name, checksum(data).encode() + data)
+
+
+def state_in(data: bytes) -> dict[str, Any]:
+    """The state that was saved as these bytes; ValueError where it is none. Nothing in it is executed."""
+    import torch
+
+    if checksum(data[16:]).encode() != data[:16]:
+        raise ValueError("damaged")
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            state = torch.load(io.BytesIO(data[16:]), map_location="cpu", weights_only=True)
+    except MemoryError:
+        raise
+    except Exception as error:  # of many kinds
+        if "allocate memory" in str(error):
+            raise
+        raise ValueError("no state of a stage") from None
+    if not isinstance(state, dict):
+        raise ValueError("no state of a stage")
+    return state
+
+
+def stamp() -> str:
+    """When something was put away, as the name of a folder of its own."""
+    return time.strftime("%Y-%m-%dT%H%M%SZ", time.gmtime()) + f"-{uuid.uuid4().hex[:6]}"
 
 
 def file_of(kind: str) -> str:
@@ -242,3 +362,18 @@ def packed(tensors: dict[str, Any]) -> bytes:
     from safetensors.torch import save
 
     return save({name: t.detach().cpu().contiguous() for name, t in tensors.items()})
+
+
+class NoTensors(ValueError):
+    """What should be tensors cannot be read as any."""
+
+
+def unpacked(data: bytes) -> dict[str, Any]:
+    """The tensors of a file of safetensors; NoTensors where it is none."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
+    try:
+        return load(data)
+    except (SafetensorError, LookupError, ValueError, TypeError) as error:
+        raise NoTensors(first_line(error)) from None

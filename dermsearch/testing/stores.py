@@ -9,7 +9,7 @@ import torch
 
 from dermsearch.models.artifact import ENCODERS, Part
 from dermsearch.storage.files import MANIFEST
-from dermsearch.storage.stages import HISTORY, PartialStage, StageStore, file_of
+from dermsearch.storage.stages import HISTORY, SET_ASIDE, PartialStage, StageStore, file_of
 from dermsearch.testing.claims import claim
 
 WEIGHTS = {"w": torch.arange(6.0).reshape(2, 3)}
@@ -25,7 +25,8 @@ def check_store(where: str | Path | StageStore) -> None:
         stage(store, key)
         partial(store, key)
     finally:
-        for name in (key, f"stages/{key}", f"partial/{key}", f"scores/{key}.json"):
+        aside = {name.split("/partial/")[0] for name in store.names(SET_ASIDE) if f"/partial/{key}/" in name}
+        for name in (key, f"stages/{key}", f"partial/{key}", f"scores/{key}.json", *aside):
             store.forget(name)
 
 
@@ -60,8 +61,9 @@ def stage(store: StageStore, key: str) -> None:
         claim(store.manifest(key) is None, f"a stage without its {name} is none")
     store.commit(key, PARTS, [], {})
     claim({key} <= store.keys(), "stages are listed by their keys")
-    store.write_judgement(key, {"rows": []}, key)
-    claim(store.judgement(key) is not None, "a judgement comes back")
+    row = {"split": "val", "label": "mean", "class": "", "metric": "auc", "value": 0.5}
+    store.write_judgement(key, {"rows": [row], "confusions": [], "seconds": 1.0}, key)
+    claim(store.judgement(key, key) is not None, "a judgement comes back")
 
 
 def partial(store: StageStore, key: str) -> None:

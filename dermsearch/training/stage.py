@@ -19,6 +19,7 @@ from torch.nn.parallel import DistributedDataParallel
 from dermsearch import world
 from dermsearch.data.store.case_store import CaseStore
 from dermsearch.data.store.pool import CasePool
+from dermsearch.errors import first_line
 from dermsearch.models.artifact import ENCODERS, Artifact, Part
 from dermsearch.models.batchnorm import across_processes
 from dermsearch.models.encoders import Encoders
@@ -31,6 +32,10 @@ from dermsearch.training.precision import autocast
 from dermsearch.training.validation import over, set_modes, validation_loss
 
 __all__ = ["Learner", "Partial", "Recipe", "StageFailed", "Trained", "number_dropout", "train_stage"]
+
+
+class Unfit(Exception):
+    """The state that was left is not one of this stage."""
 
 
 class Partial(Protocol):
@@ -103,11 +108,9 @@ def train_stage(
 
     # Where to start: from the last epoch of an earlier attempt, else from the parent's encoders.
     history: list[dict[str, Any]] = []
-    state = partial.load()
+    state = world.from_first(partial.load() if world.rank() == 0 else None)
     if state is not None:
-        learner.load_state_dict(state["learner"])
-        optimizer.load_state_dict(state["optimizer"])
-        history = json.loads(state["history"])
+        history = take_up(state, learner, optimizer)
     else:
         learner.tell("begin", WholeImages(pools, cast))
 
@@ -184,6 +187,20 @@ def train_stage(
             encoders.backbones[b].load_state_dict(kept.state_dict())
     encoders.eval()
     return Trained(history, {ENCODERS: encoders.part(), **learner.hands_on()})
+
+
+def take_up(state: dict[str, Any], learner: Learner, optimizer: torch.optim.Optimizer) -> list[dict[str, Any]]:
+    """Go on from a state: fills learner and optimiser, and returns the epochs behind it. `Unfit` spoils both."""
+    try:
+        optimizer.load_state_dict(state["optimizer"])
+        learner.load_state_dict(state["learner"])
+        return json.loads(state["history"])
+    except torch.OutOfMemoryError:
+        raise
+    except (LookupError, ValueError, TypeError, AttributeError, RuntimeError) as error:
+        if "allocate memory" in str(error) or "CUDA error" in str(error):
+            raise
+        raise Unfit(first_line(error)) from None
 
 
 def forward_backward(

@@ -11,31 +11,32 @@ from dermsearch import world
 from dermsearch.data.store.case_store import CaseStore
 from dermsearch.errors import UserError
 from dermsearch.evaluate.base import Judgement, compare
-from dermsearch.models.artifact import PREDICTOR
+from dermsearch.models.artifact import PREDICTOR, Part
 from dermsearch.storage.stages import PartialStage, StageStore
 from dermsearch.training.fits import predict_fit, train_fit
+from dermsearch.training.stage import Trained
 from dermsearch.work.cases import cases_of, look_of
 from dermsearch.work.features import whole
 from dermsearch.work.job import Job
 from dermsearch.work.judging import attempt, key_of
 from dermsearch.work.record import Judged, Record
-from dermsearch.work.stages import manifest_of, reporter, start
+from dermsearch.work.stages import from_what_is_left, manifest_of, reporter, start
 
 
 def run_fit(job: Job, store: StageStore, device: torch.device) -> Record:
     """Train the job's predictor unless it is in the store, and judge it."""
     (judge,) = job.judges
-    manifest, cases = store.manifest(job.key), cases_of(job, judge.data)
+    manifest, cases = world.from_first(store.manifest(job.key)), cases_of(job, judge.data)
     reused = manifest is not None
+    key, judged = key_of(job, judge), []
     if manifest is None:
         manifest = train(job, store, cases, device)
-    key, judged = key_of(job, judge), []
     if world.rank() == 0:
-        if store.judgement(key) is not None:
+        if store.judgement(key, job.key) is not None:
             judged = [Judged(key=key, reused=True)]
         else:
-            began = time.perf_counter()
-            judged = [attempt(store, key, job.key, judge, lambda: judgement(job, store, cases, device), began)]
+            began, part = time.perf_counter(), predictor(job, store)
+            judged = [attempt(store, key, job.key, judge, lambda: judgement(job, part, cases, device), began)]
     seconds = sum(each.seconds for each in judged)
     update = {"judged": tuple(judged), "judge_seconds": seconds}
     return Record.done(job.key, manifest, reused).model_copy(update=update)
@@ -45,41 +46,52 @@ def train(job: Job, store: StageStore, cases: CaseStore, device: torch.device) -
     """Train and commit it; returns what its manifest tells."""
     (judge,) = job.judges
     started, data = time.perf_counter(), job.sets[judge.data].data
-    encoders, artifact = start(job, store)
     rows = whole(cases, data.modalities, cases.split(judge.part, draw=(job.seed, judge.draw)))
     if not len(rows):
         raise UserError(f"data.modalities: no training case has images of {' and '.join(data.modalities)}")
     partial = PartialStage(store, job.key)
-    trained = train_fit(
-        job.task,
-        judge.config,
-        judge.seed(job.seed),
-        artifact,
-        encoders,
-        cases,
-        rows,
-        partial,
-        reporter(job, store, partial),
-        device,
-        job.precision,
-        look_of(data),
-        job.compile,
-    )
+
+    def fitted() -> Trained:
+        encoders, artifact = start(job, store)
+        return train_fit(
+            job.task,
+            judge.config,
+            judge.seed(job.seed),
+            artifact,
+            encoders,
+            cases,
+            rows,
+            partial,
+            reporter(job, store, partial),
+            device,
+            job.precision,
+            look_of(data),
+            job.compile,
+        )
+
+    trained = from_what_is_left(partial, fitted)
     manifest = {"kind": "fit", **manifest_of(job, trained.history, device, started)}
     if world.rank() == 0:
         store.commit(job.key, trained.parts, trained.history, manifest)
     return manifest
 
 
-def judgement(job: Job, store: StageStore, cases: CaseStore, device: torch.device) -> Judgement:
+def predictor(job: Job, store: StageStore) -> Part:
+    """The fitted network that the job's stage keeps."""
+    artifact = store.artifact(job.key)
+    if PREDICTOR not in artifact:
+        raise store.unusable(f"stages/{job.key}", "it holds no predictor")
+    return artifact[PREDICTOR]
+
+
+def judgement(job: Job, part: Part, cases: CaseStore, device: torch.device) -> Judgement:
     """What its predictions of the held-out cases are worth."""
     (judge,) = job.judges
     data = job.sets[judge.data].data
     rows = whole(cases, data.modalities, cases.split(judge.split))
     if not len(rows):
         raise UserError(f"data.modalities: no {judge.split} case has images of {' and '.join(data.modalities)}")
-    predictor = store.artifact(job.key)[PREDICTOR]
-    predicted = predict_fit(predictor, cases, rows, look_of(data), device, job.precision)
+    predicted = predict_fit(part, cases, rows, look_of(data), device, job.precision)
     truth = {name: cases.label(name)[rows] for name in cases.classes}
     names = cases.strings("case")[rows]
     return compare(truth, cases.classes, cases.groups()[rows], predicted, judge.split, cases.domain.named, names)

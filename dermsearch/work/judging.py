@@ -12,6 +12,8 @@ from dermsearch import world
 from dermsearch.evaluate.base import Judgement, judge
 from dermsearch.models.artifact import Artifact
 from dermsearch.models.encoders import Encoders
+from dermsearch.storage.files import StoreLost
+from dermsearch.storage.shapes import judged
 from dermsearch.storage.stages import StageStore
 from dermsearch.work.cases import cases_of
 from dermsearch.work.features import Looked, look
@@ -28,7 +30,7 @@ def judge_artifact(
     encoders, results = encoders.to(device), dict[str, Judged]()
     for name in job.sets:
         judges = [each for each in job.judges if each.data == name]
-        missing = [each for each in judges if store.judgement(key_of(job, each)) is None]
+        missing = [each for each in judges if store.judgement(key_of(job, each), job.key) is None]
         results |= {key_of(job, each): Judged(key=key_of(job, each), reused=True) for each in judges}
         if not missing:
             continue
@@ -69,10 +71,14 @@ def attempt(
     """Make a judgement and keep it, or say why it failed."""
     try:
         made = judgement()
+        seconds = time.perf_counter() - began
+        told = {"protocol": judge.protocol, "rows": made.rows, "confusions": made.confusions, "seconds": seconds}
+        if not judged(told):  # nobody could read it, so that it would be made again for ever
+            raise ValueError(f"{judge.protocol} gives no rows, or rows with what is no finite number")
+    except StoreLost:
+        raise
     except Exception as error:
         return failed(key, error, str(judge))
-    seconds = time.perf_counter() - began
-    told = {"protocol": judge.protocol, "rows": made.rows, "confusions": made.confusions, "seconds": seconds}
     store.write_judgement(key, told, of, made.predictions)
     return Judged(key=key, seconds=seconds)
 

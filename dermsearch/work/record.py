@@ -38,6 +38,7 @@ class Record(Message):
     last: dict[str, float] | None = None  # of a segment: what its last epoch came to
     judged: tuple[Judged, ...] = ()
     judge_seconds: float = 0.0
+    notes: tuple[str, ...] = ()  # what was found damaged and set aside
     process: str = ""
     began: float = 0.0
     ended: float = 0.0

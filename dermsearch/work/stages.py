@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 import torch
 
 from dermsearch import world
-from dermsearch.errors import UserError
+from dermsearch.errors import UserError, first_line
 from dermsearch.evaluate.base import judge
 from dermsearch.models.artifact import ENCODERS, Artifact, Part
 from dermsearch.models.encoders import Encoders
-from dermsearch.models.weights import spread
-from dermsearch.storage.stages import PartialStage, StageStore
+from dermsearch.models.weights import misfit, spread
+from dermsearch.storage.stages import PartialStage, StageStore, Unusable
 from dermsearch.training.learner import Recipe
-from dermsearch.training.stage import Trained, Watch, train_stage
+from dermsearch.training.stage import Trained, Unfit, Watch, train_stage
 from dermsearch.work.cases import cases_of, look_of
 from dermsearch.work.features import look
 from dermsearch.work.job import Job
@@ -29,13 +29,11 @@ Made = tuple[Record, Encoders, Artifact]  # what became of it, and what is to be
 
 def make_stage(job: Job, store: StageStore, device: torch.device) -> Made:
     """A root or a stage to its end."""
-    manifest = store.manifest(job.key)
+    manifest = world.from_first(there(job, store))
     reused = manifest is not None
     if manifest is None:
         started = time.perf_counter()
-        encoders, artifact = start(job, store)
-        root = Trained([], {**artifact, ENCODERS: encoders.part()})
-        trained = train(job, store, encoders, artifact, device) if job.task else root
+        trained = train(job, store, device) if job.task else root(job, store)
         manifest = manifest_of(job, trained.history, device, started)
         if world.rank() == 0:
             store.commit(job.key, trained.parts, trained.history, manifest)
@@ -44,8 +42,18 @@ def make_stage(job: Job, store: StageStore, device: torch.device) -> Made:
     record = Record.done(job.key, manifest, reused)
     if world.rank() != 0 or not job.judges:
         return record, Encoders.empty(*shape_of(job)), {}
-    artifact = store.artifact(job.key)
-    return record, Encoders.empty(*shape_of(job)).load(artifact[ENCODERS].state), artifact
+    return record, *handed_on(job, store, job.key)
+
+
+def there(job: Job, store: StageStore) -> dict[str, Any] | None:
+    """The manifest of what the job makes, if it is in the store and can be loaded; the first process says so to all."""
+    manifest = store.manifest(job.key) if world.rank() == 0 else None
+    try:
+        if manifest is not None and job.judges:
+            handed_on(job, store, job.key)
+    except Unusable:
+        return None  # it is set aside, and made again
+    return manifest
 
 
 def make_segment(job: Job, store: StageStore, device: torch.device) -> Made:
@@ -53,13 +61,14 @@ def make_segment(job: Job, store: StageStore, device: torch.device) -> Made:
 
     One that is there and lacks what is asked of it is made again, from its own state if that is still kept.
     """
-    manifest = store.segment(job.key)
+    manifest = world.from_first(store.segment(job.key))
     keys = [each.key(job.key, job.sets[each.data], job.precision, job.seed) for each in job.judges]
     kept = manifest is not None and (not job.keeps or ENCODERS in manifest.get("parts", {}))
-    if manifest is not None and kept and all(store.judgement(key) is not None for key in keys):  # another run's
+    if manifest is not None and world.from_first(
+        kept and all(store.judgement(key, job.key) is not None for key in keys)
+    ):  # another run's
         return Record.done(job.key, manifest, True), Encoders.empty(*shape_of(job)), {}
-    encoders, artifact = start(job, store)
-    trained = train(job, store, encoders, artifact, device)
+    trained = train(job, store, device)
     about = made(job, trained.history, device) | {"last": {name: trained.history[-1][name] for name in LAST}}
     if world.rank() == 0:
         told = {"stage": job.stage, "until": job.until, "study": job.study}
@@ -76,8 +85,16 @@ def start(job: Job, store: StageStore) -> tuple[Encoders, dict[str, Part]]:
     """What the job's stage begins with: the encoders, and all that was handed on."""
     if job.after == "root":  # the root's weights are there wherever they are needed: nobody waits for its judging
         return root_artifact(job, store)
-    artifact = store.artifact(job.parent, "segments" if job.after == "segment" else "stages")
-    return Encoders.empty(*shape_of(job)).load(artifact[ENCODERS].state), artifact
+    return handed_on(job, store, job.parent, "segments" if job.after == "segment" else "stages")
+
+
+def handed_on(job: Job, store: StageStore, key: str, folder: str = "stages") -> tuple[Encoders, dict[str, Part]]:
+    """What a stage or segment of the job's architecture handed on; what cannot be loaded is set aside, and told."""
+    artifact, empty = store.artifact(key, folder), Encoders.empty(*shape_of(job))
+    state = artifact[ENCODERS].state if ENCODERS in artifact else {}
+    if wrong := misfit(state, empty.state_dict()):
+        raise store.unusable(f"{folder}/{key}", wrong)
+    return empty.load(state), artifact
 
 
 def root_artifact(job: Job, store: StageStore) -> tuple[Encoders, dict[str, Part]]:
@@ -87,29 +104,53 @@ def root_artifact(job: Job, store: StageStore) -> tuple[Encoders, dict[str, Part
     artifact = store.weights(job.weights, job.encoder)
     if artifact is None:
         raise UserError("encoder.weights: are no longer in the stage store; run the same command again")
-    return spread(artifact[ENCODERS].state, Encoders.empty(*shape_of(job))), artifact
+    try:
+        return spread(artifact[ENCODERS].state, Encoders.empty(*shape_of(job))), artifact
+    except (RuntimeError, KeyError) as error:
+        raise store.unusable(f"weights/{job.weights}-{job.encoder}", first_line(error)) from None
 
 
-def train(job: Job, store: StageStore, encoders: Encoders, artifact: Artifact, device: torch.device) -> Trained:
-    """Train them, to the end of the job's stage or segment."""
+def root(job: Job, store: StageStore) -> Trained:
+    """A root, as if it had been trained."""
+    encoders, artifact = start(job, store)
+    return Trained([], {**artifact, ENCODERS: encoders.part()})
+
+
+def from_what_is_left(partial: PartialStage, train: Callable[[], Trained]) -> Trained:
+    """Train from the state that is there. One that does not fit is set aside, and training begins anew."""
+    while True:
+        try:
+            return train()
+        except Unfit as error:
+            if world.rank() == 0:
+                partial.reject(str(error))
+
+
+def train(job: Job, store: StageStore, device: torch.device) -> Trained:
+    """Train what the job's parent handed on, to the end of the job's stage or segment."""
     cases, data, settings = cases_of(job, next(iter(job.sets))), job.main.data, job.settings
     recipe = Recipe(job.task, settings["config"], settings["train"], job.seed, job.precision, look_of(data))
     rows = np.arange(len(cases)) if data.transductive else cases.split("train")
     partial = PartialStage(store, job.key, job.segments)
-    return train_stage(
-        recipe,
-        encoders,
-        cases,
-        rows,
-        partial,
-        reporter(job, store, partial),
-        device,
-        heldout=cases.split("val"),
-        watch=knn_watch(job, encoders, device),
-        compiled=job.compile,
-        until=job.until,
-        artifact=artifact,
-    )
+
+    def trained() -> Trained:
+        encoders, artifact = start(job, store)
+        return train_stage(
+            recipe,
+            encoders,
+            cases,
+            rows,
+            partial,
+            reporter(job, store, partial),
+            device,
+            heldout=cases.split("val"),
+            watch=knn_watch(job, encoders, device),
+            compiled=job.compile,
+            until=job.until,
+            artifact=artifact,
+        )
+
+    return from_what_is_left(partial, trained)
 
 
 def reporter(job: Job, store: StageStore, partial: PartialStage) -> Any:

@@ -11,7 +11,7 @@ import traceback
 
 import torch
 
-from dermsearch.errors import UserError, first_line
+from dermsearch.errors import UserError, first_line, public
 from dermsearch.training.health import StageFailed
 from dermsearch.work.record import Record
 
@@ -41,5 +41,5 @@ def of_machine(error: Exception) -> bool:
 def given_up(key: str, error: Exception) -> Record:
     """The record of a job that failed in every process that tried it: a bug, perhaps in one task only."""
     said = f"{type(error).__name__}: {first_line(error)}"
-    told = "".join(traceback.format_exception(error))
+    told = public("".join(traceback.format_exception(error)))
     return Record(key=key, status="failed", error=said, traceback=told)

@@ -6,10 +6,12 @@ import gc
 import os
 import time
 from collections.abc import Callable
+from contextlib import suppress
 
 import torch
 
 from dermsearch import world
+from dermsearch.errors import UserError
 from dermsearch.storage.files import StoreLost
 from dermsearch.work.cases import open_store
 from dermsearch.work.fits import run_fit
@@ -36,7 +38,7 @@ def run_job(job: Job) -> Record:
         record = Record(key=job.key, status="failed", error=reason)
     finally:
         empty_gpu()
-    about = {"process": f"{job.node}/{os.getpid()}", "began": began, "ended": time.time()}
+    about = {"process": f"{job.node}/{os.getpid()}", "began": began, "ended": time.time(), "notes": noted(job)}
     return record.model_copy(update=about)
 
 
@@ -51,6 +53,15 @@ def _run(job: Job) -> Record:
         judged = judge_artifact(job, store, encoders, artifact, device)
         record = record.model_copy(update={"judged": judged, "judge_seconds": sum(j.seconds for j in judged)})
     return record
+
+
+def noted(job: Job) -> tuple[str, ...]:
+    """What this process set aside on the way, each told once."""
+    with suppress(UserError):  # which the record tells of
+        store = open_store(job.store)
+        notes, store.notes = store.notes, []
+        return tuple(notes)
+    return ()
 
 
 def empty_gpu() -> None:

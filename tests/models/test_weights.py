@@ -1,5 +1,6 @@
 """Starting weights from files as they come: wrapped, prefixed, with heads, with another grid; and what is refused."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -107,6 +108,68 @@ def test_what_does_not_fit_is_told_in_one_sentence(change, told, tmp_path):
         read_weights(save(change(drawn()), tmp_path / "w.pth"), NAME)
     text = str(error.value)
     assert text.startswith("encoder.weights: '") and told in text and "\n" not in text and len(text) < 700
+
+
+@pytest.mark.parametrize("change, told", [
+    (lambda s: {**s, "bn1.weight": torch.ones(2, 2).to_sparse()}, "plain numbers (sparse, quantised or complex): bn1"),
+    (lambda s: {**s, "q": torch.quantize_per_tensor(torch.ones(2), 1.0, 0, torch.qint8)}, "plain numbers"),
+    (lambda s: {**s, "c": torch.ones(2, dtype=torch.complex64)}, "plain numbers"),
+    (lambda s: {**s, 7: torch.ones(2)}, "holds no weights by name"),
+    (lambda s: {**s, "a\x1b[31m\n" + "b" * 500: torch.ones(2)}, "it has besides a?[31m?bbb"),
+    (lambda s: {**s, "wide": torch.ones(1).expand(10**7, 10**4)}, "it has besides wide"),
+    (lambda s: {**s, "bn1.weight": torch.ones(1).expand(10**7, 10**4)}, "it has in other shapes bn1.weight"),
+    (lambda s: timm.create_model(NAME), "state_dict()"),  # a whole model, pickled
+])  # fmt: skip
+def test_odd_files_are_told_in_one_plain_sentence(change, told, tmp_path):
+    with pytest.raises(UserError) as error:
+        read_weights(save(change(drawn()), tmp_path / "w.pth"), NAME)
+    text = str(error.value)
+    assert told in text and text.isprintable() and len(text) < 700
+    assert "weights_only" not in text and "trust" not in text and "add_safe_globals" not in text
+
+
+def test_positions_of_one_number_told_to_be_many(tmp_path):
+    state = drawn("test_vit")
+    width = state["pos_embed"].shape[2]
+    wide = {**state, "pos_embed": torch.ones(1, 1, 1).expand(1, 1 + 30_000**2, width)}
+    with pytest.raises(UserError, match="it has in other shapes pos_embed"):
+        read_weights(save(wide, tmp_path / "w.pth"), "test_vit")
+
+
+@pytest.mark.parametrize("key", ["model", "state_dict"])
+def test_a_checkpoint_that_holds_itself_ends(key, tmp_path):
+    wrapped = {"epoch": 3}
+    wrapped[key] = wrapped
+    with pytest.raises(UserError, match="holds no weights by name"):
+        read_weights(save(wrapped, tmp_path / "w.pth"), NAME)
+
+
+def test_other_floats_are_read(tmp_path):
+    state = {n: v.to(torch.float8_e5m2) if v.is_floating_point() else v for n, v in drawn().items()}
+    found = read_weights(save(state, tmp_path / "w.pth"), NAME)
+    assert found["bn1.weight"].dtype == torch.float32
+
+
+@pytest.mark.parametrize("ending", ["pth", "safetensors"])
+@pytest.mark.parametrize("what, told", [
+    ("pipe", "is no file"), ("folder", "is no file"), ("device", "is no file"), ("loop", "is no file"),
+    ("huge", "has 1024 GiB, and weights may have 16"),
+])  # fmt: skip
+def test_what_is_no_file_or_too_large_is_said_at_once(what, told, ending, tmp_path):
+    path = tmp_path / f"w.{ending}"
+    if what == "pipe":
+        os.mkfifo(path)
+    elif what == "folder":
+        path.mkdir()
+    elif what == "huge":
+        with path.open("wb") as file:
+            file.truncate(2**40)
+    else:
+        path.symlink_to("/dev/zero" if what == "device" else path)
+    with pytest.raises(UserError, match=told):
+        read_weights(str(path), NAME)
+    with pytest.raises(UserError, match=told):
+        fingerprint(str(path))
 
 
 def test_what_is_no_file_of_weights(tmp_path):

@@ -37,8 +37,8 @@ from dermsearch.storage.files import StoreLost
 from dermsearch.storage.stages import StageStore
 from dermsearch.study.config import Study
 from dermsearch.training.stage import Trained
-from dermsearch.upkeep.inventory import used_by
 from dermsearch.upkeep.upkeep import repair, unneeded, verify
+from dermsearch.upkeep.used import used_by
 from dermsearch.work import judging, stages
 from dermsearch.work.cases import open_store
 
@@ -216,7 +216,8 @@ class Bench:
 
     def tables(self, name: str) -> dict[str, list[dict[str, Any]]]:
         """All that does not tell the time."""
-        read = {t: tables.read(self.folder / name / "out" / "tables" / f"{t}.arrow") for t in tables.SCHEMAS}
+        names = [t for t in tables.SCHEMAS if t not in tables.OPENED]
+        read = {t: tables.read(self.folder / name / "out" / "tables" / f"{t}.arrow") for t in names}
         return {
             t: [{k: v for k, v in row.items() if k not in TIMES} for row in table.to_pylist()]
             for t, table in read.items()

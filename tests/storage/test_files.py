@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from dermsearch.errors import UserError
-from dermsearch.storage.files import Folder, StoreLost
+from dermsearch.storage.files import Folder, StoreLost, sealed
 
 
 @pytest.fixture(params=["path", "uri"])
@@ -33,9 +34,57 @@ def test_files_are_written_listed_read_and_removed(folder: Folder) -> None:
     assert Folder(folder.address).root == folder.root
 
 
-def test_a_named_pipe_makes_nobody_wait(tmp_path: Path) -> None:
-    os.mkfifo(tmp_path / "pipe.png")
-    assert Folder(tmp_path).read("pipe.png") == b""
+@pytest.mark.parametrize("what", ["pipe", "device", "loop"])
+def test_what_is_no_file_makes_nobody_wait(what: str, tmp_path: Path) -> None:
+    path = tmp_path / "odd.png"
+    os.mkfifo(path) if what == "pipe" else path.symlink_to("/dev/zero" if what == "device" else path)
+    with pytest.raises(OSError):
+        Folder(tmp_path).read("odd.png")
+    assert Folder(tmp_path).get("odd.png") is None, "as one that is damaged"
+    Folder(tmp_path).write("odd.png", b"whole")
+    assert Folder(tmp_path).read("odd.png") == b"whole"
+
+
+@pytest.mark.parametrize("name", ["a\0b", "\ud800"])
+def test_what_no_file_can_be_called_is_not_there(name: str, folder: Folder) -> None:
+    folder.write("a", b"")
+    assert folder.get(name) is None
+
+
+def test_of_a_link_only_itself_is_removed_and_nothing_moves_through_one(tmp_path: Path) -> None:
+    outside, folder = tmp_path / "outside", Folder(tmp_path / "here")
+    outside.mkdir()
+    (outside / "mine").write_text("hands off")
+    folder.write("a/file", b"1")
+    for name in ("link", "a/link"):
+        (tmp_path / "here" / name).symlink_to(outside)
+    with pytest.raises(OSError, match="nothing is moved through one"):
+        folder.move("link/mine", "b/mine")
+    with pytest.raises(OSError, match="nothing is moved through one"):
+        folder.move("a/file", "link/file")
+    folder.move("a", "b/a")
+    assert folder.get("b/a/file") == b"1" and (tmp_path / "here/b/a/link").is_symlink()
+    folder.remove("link")
+    folder.remove("b/a/link")
+    assert not (tmp_path / "here" / "link").is_symlink() and [p.name for p in outside.iterdir()] == ["mine"]
+
+
+def test_names_that_are_no_text_are_listed(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / os.fsdecode(b"a/\xff")).write_text("")
+    assert Folder(tmp_path).listed("a") == {os.fsdecode(b"\xff")} and Folder(tmp_path).listed("b") == set()
+
+
+@pytest.mark.parametrize("data", [b"[" * 100_000, b"\xff", b"9" * 10_000, b'{"a": ' * 10_000, b"", b"null"])
+def test_what_is_no_json_of_ours_is_none(data: bytes, folder: Folder) -> None:
+    folder.write("a", data)
+    assert folder.read_json("a") is None and folder.read_sealed("a") is None
+
+
+@pytest.mark.parametrize("files", [None, [], {"../a": "0"}, {"": "0"}, {"a\0": "0"}, {"\ud800": "0"}, "missing"])
+def test_a_manifest_without_files_of_the_folder_is_none(files: Any, folder: Folder) -> None:
+    folder.write("k/manifest.json", sealed({} if files == "missing" else {"files": files}))
+    assert folder.told("k") is None and folder.whole("k") is None
 
 
 def test_no_message_shows_a_secret(tmp_path: Path) -> None:

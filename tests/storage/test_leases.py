@@ -21,7 +21,7 @@ from dermsearch.search.tree.driver import FINISHED, WAIT, Driver
 from dermsearch.search.tree.node import DONE, Node
 from dermsearch.search.tree.roots import Start
 from dermsearch.storage import leases as module
-from dermsearch.storage.leases import BEAT, POLL, STALE, Claims, born, gone, home
+from dermsearch.storage.leases import BEAT, POLL, STALE, Claims, born, claim_of, gone, home
 from dermsearch.storage.stages import StageStore
 from dermsearch.study.config import Limits
 from dermsearch.work.job import Cases, Job
@@ -128,14 +128,100 @@ def test_a_process_of_this_machine_that_is_gone_is_dead_at_once(store: StageStor
     assert gone(another), "its number belongs to another process now"
 
 
+NO_CLAIMS: dict[str, Any] = {
+    "empty": lambda name, run: b"",
+    "cut": lambda name, run: claim_of(run, name)[:40],
+    "a list": lambda name, run: b"[1]",
+    "deep": lambda name, run: b"[" * 100_000,
+    "without a checksum": lambda name, run: json.dumps({"run": run}).encode(),
+    "of another stage": lambda name, run: claim_of(run, "claims/other.json"),
+    "by a path": lambda name, run: claim_of("../../elsewhere", name),
+    "by a number": lambda name, run: claim_of(7, name),  # type: ignore[arg-type]
+    "no text": lambda name, run: b"\xff\x00",
+}
+
+
+@pytest.mark.parametrize("what", NO_CLAIMS)
+@pytest.mark.parametrize("heir", [False, True])
+def test_what_is_no_claim_keeps_nobody_from_work(store: StageStore, clock: Clock, what: str, heir: bool) -> None:
+    other = Claims(store)
+    assert other.take("a")
+    alive = other.run
+    if heir:  # of a run that is dead
+        store.forget(f"claims/runs/{alive}.json")
+        name, alive = f"claims/a.1-{alive}.json", "b" * 32
+        store.write(f"claims/runs/{alive}.json", b'{"beat": 1}')
+    else:
+        name = "claims/a.json"
+    store.write("elsewhere.json", b'{"beat": 1}')
+    store.write(name, NO_CLAIMS[what](name, alive))
+    assert Claims(store, clock).take("a") and not Claims(store, clock).take("a"), "and the next sees a claim"
+
+
+@pytest.mark.parametrize("wrong", ["folder", "pipe", "loop"])
+def test_what_is_no_file_keeps_nobody_from_work(store: StageStore, clock: Clock, wrong: str) -> None:
+    assert store.local is not None
+    path = store.local / "claims" / "a.json"
+    path.parent.mkdir()
+    if wrong == "loop":
+        path.symlink_to(path)
+    else:
+        path.mkdir() if wrong == "folder" else os.mkfifo(path)
+    assert Claims(store, clock).take("a")
+
+
+def test_an_heir_that_cannot_write_its_claim_works(
+    store: StageStore, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, two = Claims(store), Claims(store, clock)
+    assert one.take("a")
+    store.forget(f"claims/runs/{one.run}.json")
+    monkeypatch.setattr(two, "_write", lambda key, name: None)
+    assert two.take("a")
+
+
+def test_a_claim_is_on_the_disk_before_it_has_its_name(store: StageStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    done = []
+    link, sync = os.link, os.fsync
+    monkeypatch.setattr(os, "fsync", lambda file: (done.append("synced"), sync(file)))
+    monkeypatch.setattr(os, "link", lambda *names: (done.append("linked"), link(*names)))
+    assert Claims(store).take("a") and done == ["synced", "linked"]
+
+
+@pytest.mark.parametrize("now", [0.0, -1.0, 1e-3])
+def test_a_clock_of_1970_makes_nobody_wait(
+    store: StageStore, clock: Clock, now: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module.time, "time", lambda: now)
+    one, two = Claims(store), Claims(store, clock)
+    assert one.take("a")
+    far_away(one)
+    looks = 0
+    while not two.take("a"):
+        clock.now += POLL
+        looks += 1
+    assert looks <= STALE + BEAT
+
+
+def test_a_run_says_whom_it_waits_for(store: StageStore, clock: Clock) -> None:
+    one, two = Claims(store), Claims(store, clock)
+    assert one.take("a") and one.take("b") and two.waiting() == {}
+    assert not two.take("a") and not two.take("b")
+    for now, since in ((180, ""), (1300, " for 20 min")):
+        clock.now = now
+        (said,) = two.waiting().values()
+        assert said.startswith(f"Waiting{since} for another run, process {os.getpid()} on ") and "end it" in said
+
+
 @pytest.mark.parametrize("dead", [0, 1, 2])
 def test_of_many_at_once_one_gets_it(store: StageStore, dead: int) -> None:
     """Free stages, and those of a dead run, and of its heir, dead too."""
     runs, keys = [Claims(store) for _ in range(8)], [f"k{i}" for i in range(25)]
     for key in keys if dead else ():
-        store.write(f"claims/{key}.json", b'{"run": "dead"}')
+        first, heir = f"claims/{key}.json", f"claims/{key}.1-{'d' * 32}.json"
+        store.write(first, claim_of("d" * 32, first))
         if dead > 1:
-            store.write(f"claims/{key}.1-dead.json", b'{"run": "heir"}')
+            store.write(heir, claim_of("e" * 32, heir))
     got: list[tuple[int, str]] = []
     barrier = threading.Barrier(len(runs))
 

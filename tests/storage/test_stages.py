@@ -14,6 +14,8 @@ from dermsearch.storage.stages import HISTORY, PartialStage, StageStore, file_of
 WEIGHTS = {"w": torch.arange(6.0).reshape(2, 3), "steps": torch.tensor(3)}
 PARTS = {ENCODERS: Part({}, WEIGHTS), HEADS: Part({"dim": 4}, {"h": torch.ones(2)})}
 ABOUT = {"seconds": 1.0}
+ROW = {"split": "val", "label": "mean", "class": "", "metric": "auc", "value": 0.5, "ci_low": None}
+TOLD = {"rows": [ROW], "confusions": [], "seconds": 1.0}
 
 
 @pytest.fixture(params=["folder", "uri"])
@@ -80,9 +82,9 @@ def test_a_stage_of_format_2_is_read(store: StageStore) -> None:
 
 def test_judgements_and_starting_weights_come_back(store: StageStore) -> None:
     assert store.judgement("j") is None and store.weights("hash", "resnet18") is None
-    store.write_judgement("j", {"rows": [{"value": 0.5}], "confusions": [], "seconds": 1.0}, of="k")
-    judgement = store.judgement("j")
-    assert judgement is not None and judgement["rows"] == [{"value": 0.5}] and judgement["stage"] == "k"
+    store.write_judgement("j", TOLD, of="k")
+    judgement = store.judgement("j", of="k")
+    assert judgement is not None and judgement["rows"] == [ROW] and judgement["stage"] == "k"
     assert store.predictions("j") is None
     store.write_weights("hash", "resnet18", PARTS)
     again = store.weights("hash", "resnet18")
@@ -94,7 +96,7 @@ def test_judgements_and_starting_weights_come_back(store: StageStore) -> None:
 @pytest.mark.parametrize("damage", ["gone", "changed"])
 def test_a_judgement_without_its_predictions_is_none(damage: str, store: StageStore) -> None:
     said = pa.table({"case": ["a", "b"], "probability": pa.array([0.25, 0.75], pa.float32())})
-    store.write_judgement("j", {"rows": [{"value": 0.5}], "confusions": [], "seconds": 1.0}, of="k", predictions=said)
+    store.write_judgement("j", TOLD, of="k", predictions=said)
     assert store.predictions("j").equals(said) and store.judgement("j") is not None  # type: ignore[union-attr]
     path = Path(store.root) / "scores" / "j.arrow"
     if damage == "gone":

@@ -150,6 +150,7 @@ class Driver:
     def done(self, record: Record) -> None:
         """What a worker says of its job."""
         node = self.tree.nodes[record.key]
+        self.store.notes += record.notes
         if node.status != RUNNING:
             return  # a second report of the same stage
         if record.status == "stopped":  # the store is full or out of reach: no stage failed, but none can go on

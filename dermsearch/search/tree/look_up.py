@@ -52,7 +52,7 @@ class LookUp:
         """What the store has of all judgements of a node."""
         found = []
         for judge in self.judges.of(node):
-            judgement = self.store.judgement(self.judges.key(node, judge))
+            judgement = self.store.judgement(self.judges.key(node, judge), node.key)
             found.append(Verdict(judge, judgement, "" if judgement else "was not made", reused=True))
         return found
 

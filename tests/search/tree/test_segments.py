@@ -24,8 +24,8 @@ from dermsearch.search.space.checks import space_of
 from dermsearch.storage.keys import segment_key
 from dermsearch.storage.stages import PartialStage, StageStore
 from dermsearch.study.config import Study
-from dermsearch.upkeep.inventory import used_by
-from dermsearch.upkeep.upkeep import delete, unneeded, verify
+from dermsearch.upkeep.upkeep import put_away, unneeded, verify
+from dermsearch.upkeep.used import used_by
 from dermsearch.work import stages as work
 from dermsearch.work import worker
 from dermsearch.work.job import Job
@@ -133,9 +133,7 @@ def test_gc_keeps_segments_of_studies_and_states_that_something_may_go_on_from(c
     assert {f"segments/{waits}", f"partial/{waits}", *(f"partial/{s['key']}" for s in segments)} <= gone
     assert not any(name.startswith(("stages/", "scores/")) or name[9:] in used.segments for name in gone - {
         f"partial/{s['key']}" for s in segments})  # fmt: skip
-    for item in unneeded(store, used, 1, later):
-        if item.kind != "case store":
-            delete(store, item)
+    put_away(store, [item for item in unneeded(store, used, 1, later) if item.kind != "case store"])
     assert run(selected(chosen, by="loss"), chosen / "out").summary["stages"]["reused"] == 2
 
 
@@ -149,13 +147,14 @@ def test_gc_keeps_the_state_of_the_longest_segment_of_what_may_go_on(chosen: Pat
         {"key": "c1", "stage": "c", "until": 1, "verdict": "not chosen"},
         {"key": "d1", "stage": "d", "until": 1, "verdict": ""},
     ]
+    rows = [{**row, "key": str(row["key"]) * 16, "stage": str(row["stage"]) * 32} for row in rows]
     shutil.copytree(chosen / "out", tmp_path / "out")
     tables.write(tables.build("segments", rows), tmp_path / "out" / "tables" / "segments.arrow")
     store = StageStore(str(tmp_path / "store"))
     for row in rows:
         store.commit_segment(row["key"], {"stage": row["stage"], "until": row["until"]}, {})
         PartialStage(store, row["key"]).save({"history": "[]"})
-    gone = {i.name for i in unneeded(store, used_by([tmp_path / "out"]), 1, 4e9)}
+    gone = {i.name[:10] for i in unneeded(store, used_by([tmp_path / "out"]), 1, 4e9)}
     assert gone == {"partial/a1", "partial/b1", "partial/b2", "partial/c1"}
     assert unneeded(store, None, 1, 4e9) == [], "without studies nobody can tell"
 
