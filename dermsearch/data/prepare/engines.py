@@ -6,7 +6,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import forkserver, get_context, parent_process
 from typing import Any
@@ -14,7 +14,7 @@ from typing import Any
 import pyarrow as pa
 
 from dermsearch.data.prepare.shard import make_shard
-from dermsearch.errors import UserError
+from dermsearch.errors import UserError, first_line
 
 Engine = Callable[[list[dict[str, Any]]], Iterator[dict[str, Any]]]
 
@@ -34,7 +34,7 @@ def on_cores(workers: int) -> Engine:
             return
         with ProcessPoolExecutor(min(workers, len(jobs)), context, begin) as pool:
             try:
-                going = [pool.submit(make_shard, job) for job in jobs]
+                going = start(pool, jobs)
                 pa.array([])  # the first one imports pandas: here, while others work
                 for future in as_completed(going):
                     yield future.result()
@@ -46,6 +46,16 @@ def on_cores(workers: int) -> Engine:
                 pool.shutdown(cancel_futures=True)
 
     return run
+
+
+def start(pool: ProcessPoolExecutor, jobs: list[dict[str, Any]]) -> list[Future[dict[str, Any]]]:
+    """Hand out the jobs; UserError where the machine gives no more processes or threads."""
+    try:
+        return [pool.submit(make_shard, job) for job in jobs]
+    except (BlockingIOError, RuntimeError) as error:  # "can't start new thread"
+        raise UserError(
+            f"no more processes can be started here: {first_line(error)}; try --workers 1, or raise `ulimit -u`"
+        ) from None
 
 
 def begin() -> None:

@@ -24,13 +24,16 @@ from dermsearch.data.store.case_store import CaseStore
 from dermsearch.data.store.layout import INDEX, MANIFEST, QUARANTINE, checksum, of_itself, to_bytes
 from dermsearch.data.store.splits import Split
 from dermsearch.errors import UserError
+from dermsearch.run.check import check as check_study
+from dermsearch.run.check import check_cases
+from dermsearch.study.config import Study
 
 
-def clinic(n: int, start: int) -> list[tuple[Any, Any]]:
+def clinic(n: int, start: int, side: int = 16) -> list[tuple[Any, Any]]:
     """Cases with a clinical image alone."""
     return [
         (replace(r, images={"clinic": r.images["derm"]}, metadata={"site": "back"}, patient=""), {"clinic": x["derm"]})
-        for r, x in rows(n, start)
+        for r, x in rows(n, start, side)
     ]
 
 
@@ -269,3 +272,29 @@ def test_a_store_of_an_earlier_version_is_compared_by_what_it_keeps_and_that_is_
     assert said[0].startswith("old: was prepared by an earlier version") and len(said) == 2
     manifest = mix([j], tmp_path / "n")
     assert manifest["looks"] == 0 and manifest["cases"] == 6
+
+
+def test_a_mix_whose_cases_share_no_modality_is_trained_on_and_not_judged_on(tmp_path):
+    """Every check used to pass, and every judgement failed when the encoders were trained."""
+    data = {"source": "store", "size": 32, "modalities": ["derm", "clinic"]}
+    both = [
+        (replace(r, images={"derm": f"{i}d", "clinic": f"{i}c"}), {**x, "clinic": noise(900 + i, 32)})
+        for i, (r, x) in enumerate(rows(48, 300, side=32))
+    ]
+    one, other = make(tmp_path / "a", rows(48, side=32)), make(tmp_path / "b", clinic(48, 100, side=32))
+    mix([one, other], tmp_path / "m")
+    judged = make(tmp_path / "j", both)
+
+    def study(data: dict[str, Any], **more: Any) -> Study:
+        tasks = {"tasks": {"rotation": {}}, "length": [1, 1]}
+        return Study.model_validate({"name": "s", "data": data, "curriculum": tasks, "train": {"batch": 16}, **more})
+
+    alone = study({**data, "path": str(tmp_path / "m")})
+    with pytest.raises(
+        UserError, match=r"data\.modalities: no train case of the store at .* has images of derm and clin"
+    ):
+        check_cases(alone, check_study(alone), {"data": CaseStore(tmp_path / "m")})
+    sets = {"mix": {**data, "path": str(tmp_path / "m")}, "j": {**data, "path": str(judged)}}
+    objective = {"protocol": "linear@j", "metric": "balanced_accuracy", "label": "mean"}
+    two = study(sets, downstream={"linear@j": {}}, objective=objective)
+    check_cases(two, check_study(two), {"mix": CaseStore(tmp_path / "m"), "j": CaseStore(judged)})
