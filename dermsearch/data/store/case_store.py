@@ -1,6 +1,7 @@
 """The case store: a data set as memory-mapped Arrow, made once and read by every trial. `layout` names its files.
 
-Opening maps the index alone; shards are mapped when they are first read. All processes of a machine share the pages.
+Opening maps the index alone; shards are mapped when they are first read. Each is compared with its checksum then, once
+in a process, at two gigabytes a second. All processes of a machine share the pages.
 """
 
 from __future__ import annotations
@@ -36,10 +37,7 @@ class CaseStore:
             self.about = read_manifest((self.folder / MANIFEST).read_bytes(), str(folder))
         except OSError:
             raise UserError(f"{folder}: is not a case store (no readable {MANIFEST} in it)") from None
-        try:
-            self.index = pa.ipc.open_file(pa.memory_map(str(self.folder / INDEX))).read_all()
-        except (OSError, pa.ArrowInvalid):
-            raise UserError(f"{folder}: {INDEX} is missing or damaged; make the store again") from None
+        self.index = self._mapped(INDEX)
         self.fingerprint: str = self.about["fingerprint"]
         self.settings: dict[str, Any] = self.about["settings"]
         self.domain_name: str = self.settings.get("domain", SKIN.name)
@@ -160,8 +158,11 @@ class CaseStore:
         return data[offsets[at] : offsets[at + 1]]
 
     def shard(self, number: int) -> pa.Table:
-        """A shard's mapped file, after a look at all of it: nothing is studied on pixels that are not those written."""
-        name = shard_file(number)
+        """A shard's images, mapped."""
+        return self._mapped(shard_file(number))
+
+    def _mapped(self, name: str) -> pa.Table:
+        """A mapped file, after a look at all of it: nothing is studied on cases that are not those written."""
         try:
             file = pa.memory_map(str(self.folder / name))
             if checksum(file.read_buffer()) == self.about["files"].get(name):

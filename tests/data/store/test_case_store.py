@@ -282,3 +282,12 @@ def test_without_more_threads_pictures_are_decoded_in_this_one(tmp_path, monkeyp
 
     monkeypatch.setattr(threading.Thread, "start", none)
     assert np.array_equal(store.pictures("derm", np.arange(24))[0], whole)
+
+
+@pytest.mark.parametrize("at", [0.2, 0.5, 0.8])
+def test_an_index_with_a_flipped_bit_is_not_studied(at: float, tmp_path):
+    """It may be a label's."""
+    folder = make(tmp_path / "s", rows(24))
+    flip(folder / INDEX, at)
+    with pytest.raises(UserError, match=f"{INDEX} is missing or damaged; make the store again"):
+        CaseStore(folder)
