@@ -19,7 +19,7 @@ WAVES = 8  # frequencies of each axis that propose pairs
 FAINT = 24.0  # what stands for the noise of a look among its frequencies, so that flat pictures are alike
 MAYBE, ALIKE = 0.93, 0.915  # how far pairs agree without signs and order, and in the best flip and turn
 NOISE, SHARE = 0.2, 0.1  # of what a fit may leave of a soft look: levels of 255, and of its own contrast
-CONTRAST, BRIGHTNESS, SHIFT = 0.2, 0.1, 0.04  # the most that a copy may differ by; the shift as a share of the side
+CONTRAST, BRIGHTNESS = 0.2, 0.1  # the most that a copy may differ by
 BLOCK = 1 << 23  # pairs compared at once
 FITTED = 1 << 12  # and fitted
 
@@ -132,11 +132,9 @@ def _explained(ones: np.ndarray, others: np.ndarray, turn: np.ndarray) -> np.nda
     squares = terms @ terms.transpose(0, 2, 1) + THUMB * np.eye(5, dtype=np.float32) / 4
     found = np.linalg.solve(squares, terms @ rest[:, :, None])
     rest -= (found.transpose(0, 2, 1) @ terms)[:, 0]
-    shift = np.abs(found[:, 1:, 0]).reshape(-1, 2, 2).sum(2).max(1, initial=0)
     left, own = np.sqrt((rest**2).mean(1)), one.std((1, 2))
     return (
         (left <= NOISE + SHARE * own)
         & (np.abs(found[:, 0, 0]) <= CONTRAST)
         & (np.abs(brightness[0] - brightness[1]) <= BRIGHTNESS * brightness[1] + 2)
-        & (shift <= SHIFT * EDGE)
     )

@@ -94,11 +94,12 @@ def test_flat_pictures_are_told_apart_by_their_tone() -> None:
     assert near_identical(flat) == [(0, 1), (2, 4)]
 
 
-def test_a_darker_half_or_a_larger_crop_is_another_picture() -> None:
+def test_a_much_darker_flatter_cropped_or_tilted_picture_is_another() -> None:
     """What a fit may explain has an end."""
     image = pictures("lesions")[0]
     for other in (
         bright(image, 0.75),
+        ImageEnhance.Contrast(image).enhance(0.6),
         cropped(image, *[0.08] * 4),
         image.rotate(8, expand=False, fillcolor=(200, 160, 140)),
     ):
