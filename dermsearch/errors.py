@@ -20,8 +20,10 @@ class UserError(ValueError):
 
 def nearest(name: object, allowed: Iterable[str]) -> str:
     """The ending of an error message: the closest valid name, or all of them when none is close."""
-    names = list(allowed)
-    close = difflib.get_close_matches(str(name), names, n=1, cutoff=0.5)
+    names, word = list(allowed), str(name)
+    # Of names that differ much in length the one must be a part of the other: melanoma is not meant to be mean.
+    alike = [each for each in names if abs(len(each) - len(word)) < 4 or each in word or word in each]
+    close = difflib.get_close_matches(word, alike, n=1, cutoff=0.5)
     if close:
         return f"did you mean '{close[0]}'?"
     return f"choose from: {', '.join(names)}" if names else "none is available"

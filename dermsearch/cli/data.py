@@ -87,6 +87,10 @@ def prepare(
         str | None, typer.Option(metavar="COLUMN", rich_help_panel=YOURS, help="train, val or test.")
     ] = None,
     mask: Annotated[str | None, typer.Option(metavar="COLUMN", rich_help_panel=YOURS, help="Mask files.")] = None,
+    root: Annotated[
+        str | None,
+        typer.Option(metavar="FOLDER", rich_help_panel=YOURS, help="Where a table's images lie, if not beside it."),
+    ] = None,
     metadata: Annotated[
         list[str] | None, typer.Option(metavar="COLUMN", rich_help_panel=YOURS, help="Anything else to keep.")
     ] = None,
@@ -113,9 +117,11 @@ def prepare(
     if source == "csv" and "." in os.path.basename(path) and not os.path.isdir(path):
         folder, table = os.path.split(path)
         release = (folder or ".") + mark + query
+    if root and source != "csv":
+        raise UserError("--root: goes with csv only, whose table names the images")
     order = Order(
         source,
-        release,
+        root or release,
         output,
         Form(side, fit, border),
         encoded,
@@ -132,6 +138,7 @@ def prepare(
             modality=modality,
             fold=fold,
             table=table,
+            tables=release if root else None,
             domain=domain,
         ),
         max_bad,
@@ -159,15 +166,16 @@ def _finished(order: Order, engine: Any, bar: Any) -> None:
     from rich.filesize import decimal
 
     from dermsearch.data.prepare.prepare import prepare as make
+    from dermsearch.data.store.card import many
 
     started = time.monotonic()
     manifest = make(order, engine, bar)
     seconds = time.monotonic() - started
     odd = manifest["notes_by_kind"]
     if not bar.started:
-        bar.say(f"{order.store}: is there already, made in the same way: {manifest['cases']:,} cases.")
+        bar.say(f"{order.store}: is there already, made in the same way: {many(manifest['cases'], 'case')}.")
         return
-    bar.say(f"{order.store}: {manifest['cases']:,} cases in {seconds:.1f} s, {decimal(manifest['bytes'])}.")
+    bar.say(f"{order.store}: {many(manifest['cases'], 'case')} in {seconds:.1f} s, {decimal(manifest['bytes'])}.")
     if odd:
         kinds = ", ".join(f"{count:,} {kind}" for kind, count in odd.items())
         bar.say(f"Odd or bad: {kinds}. `dermsearch data describe {order.store}` tells more.")
@@ -228,10 +236,11 @@ def mix(
 
     from dermsearch.data.prepare.mix import mix as join
     from dermsearch.data.prepare.progress import Bar
+    from dermsearch.data.store.card import many
 
     with Bar(aside()) as bar:
         manifest = join(list(stores), output, list(without or ()), bar)
-        bar.say(f"{output}: {manifest['cases']:,} cases, {decimal(manifest['bytes'])}.")
+        bar.say(f"{output}: {many(manifest['cases'], 'case')}, {decimal(manifest['bytes'])}.")
 
 
 def _fetched(uri: str) -> Path:
@@ -252,7 +261,18 @@ def _open(store: str) -> CaseStore:
     from dermsearch.data.open import open_cases
     from dermsearch.run.run import cache_folder
     from dermsearch.storage.stages import StageStore
+    from dermsearch.study.finding import find
     from dermsearch.study.load import load_study, located
+    from dermsearch.study.wording import short
+
+    try:
+        find(store)
+    except UserError as error:
+        if store.endswith((".yaml", ".yml")) or "no shipped study" not in str(error):
+            raise
+        raise UserError(
+            f"{short(store, 300)}: is neither a case store's folder (`dermsearch data prepare` makes one) nor a study"
+        ) from None
 
     study = load_study(store)
     with located(store):

@@ -8,7 +8,6 @@ import math
 import os
 import re
 import shutil
-import tempfile
 from pathlib import Path
 
 import pyarrow as pa
@@ -17,7 +16,12 @@ from dermsearch.data.domain import DOMAINS, Domain, setting_of
 from dermsearch.data.store.case_store import CaseStore
 from dermsearch.data.store.layout import FORMAT, MANIFEST, checksum, read_manifest
 from dermsearch.data.store.splits import Split
+<<<<<<< HEAD
 from dermsearch.errors import UserError, first_line, public
+=======
+from dermsearch.data.store.unfinished import clear, growing
+from dermsearch.errors import UserError, first_line
+>>>>>>> cases
 from dermsearch.storage.files import Folder
 from dermsearch.study.data import Data
 
@@ -45,16 +49,29 @@ def drop_damaged(data: Data, cache: Path) -> None:
 
     A store that somebody prepared is not touched: `dermsearch data check` tells what became of it.
     """
-    if data.source != "synthetic" or not is_made(data, cache):
-        return
     folder = store_folder(data, cache)
+    if data.source != "synthetic" or not os.path.lexists(folder):
+        return
     try:
         files = read_manifest((folder / MANIFEST).read_bytes(), str(folder))["files"]
         sound = all(checksum(pa.py_buffer((folder / name).read_bytes())) == said for name, said in files.items())
     except (OSError, UserError):
         sound = False
     if not sound:
-        shutil.rmtree(folder)
+        _delete(folder)
+
+
+def _delete(folder: Path) -> None:
+    """What lies where built-in cases are to lie: a folder with all in it; of a link, the link alone."""
+    try:
+        if folder.is_dir() and not folder.is_symlink():
+            shutil.rmtree(folder)
+        else:
+            folder.unlink()
+    except OSError as error:
+        raise UserError(
+            f"{folder}: holds damaged built-in cases and cannot be deleted, to draw them again: {first_line(error)}"
+        ) from None
 
 
 def open_cases(data: Data, cache: Path) -> CaseStore:
@@ -69,15 +86,21 @@ def open_cases(data: Data, cache: Path) -> CaseStore:
             raise UserError(f"data.path: {error}") from None
         return open_store(data, folder)
     folder = store_folder(data, cache)
+    if os.path.lexists(folder) and not is_made(data, cache):  # in this order: another process may be putting it there
+        _delete(folder)
     if is_made(data, cache):
         return CaseStore(folder)
     from dermsearch.data.prepare.build import write_store
 
+    clear(cache, f".{data.source}-*")
     domain = domain_of(data)
     settings = {"source": data.source, "version": domain.version, "cases": data.cases, "seed": data.seed}
     settings |= setting_of(domain)
     drawn = domain.draw(data.cases, data.size, data.seed)
-    return write_store(folder, drawn, Split(seed=data.seed), domain.labels, settings, domain.columns)
+    try:
+        return write_store(folder, drawn, Split(seed=data.seed), domain.labels, settings, domain.columns)
+    except (FileExistsError, NotADirectoryError, PermissionError) as error:
+        raise UserError(f"{cache}: built-in cases cannot be written there: {first_line(error)}") from None
 
 
 def drawn_for_training(data: Data) -> int:
@@ -154,7 +177,7 @@ def fetch(uri: str, cache: Path) -> Path:
     target = copies(uri, cache) / fingerprint
     try:
         if not (target / MANIFEST).is_file():
-            target.parent.mkdir(parents=True, exist_ok=True)
+            clear(target.parent, ".*")
             copy(remote, files, manifest, target)
         os.utime(target)
     except OSError as error:
@@ -178,17 +201,15 @@ def contents(manifest: bytes, uri: str) -> tuple[dict[str, str], str]:
 
 def copy(remote: Folder, files: dict[str, str], manifest: bytes, target: Path) -> None:
     """Copy a store's files to a folder, which appears when all are there and are what the manifest says."""
-    part = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
-    try:
+    with growing(target) as part:
         for name, expected in files.items():
             data = remote.read(name)
             if checksum(pa.py_buffer(data)) != expected:
                 raise UserError(f"{remote.where}: {name} is damaged; copy or make the store there again")
             (part / name).write_bytes(data)
         (part / MANIFEST).write_bytes(manifest)
-        os.rename(part, target)
-    except OSError:
-        if not (target / MANIFEST).is_file():  # no other process was faster
-            raise
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
+        try:
+            os.rename(part, target)
+        except OSError:
+            if not (target / MANIFEST).is_file():  # no other process was faster
+                raise

@@ -81,6 +81,7 @@ def open_test(folder: Path, curricula: Sequence[str], where: str | None, say: Sa
             raise UserError(f"{node.curriculum}, seed {node.seed}: {'; '.join(filter(None, failed))}")
         for verdict in look_up.verdicts(node):
             own = {"opening": number, "when": when, "rule": rule, **told(node, verdict.judge), **provenance}
+            own["groups"] = cases[verdict.judge.data].grouped
             scores += [{**own, **row} for row in (verdict.judgement or {})["rows"]]
             said = store.predictions(judges.key(node, verdict.judge))
             predictions += [(own, said)] if said is not None else []

@@ -51,6 +51,7 @@ class Folder:
                 self.fs, self.root = pafs.FileSystem.from_uri(str(where))
             else:
                 self.fs, self.root = pafs.LocalFileSystem(), str(Path(where).expanduser().absolute())
+            self.root.encode()  # a name that is no Unicode
         except Exception as error:  # pyarrow raises many kinds for one mistake: this is no place
             raise UserError(f"{field}'{self.where}' cannot be opened: {first_line(error)}") from None
         self.local = Path(self.root) if isinstance(self.fs, pafs.LocalFileSystem) else None
@@ -81,7 +82,7 @@ class Folder:
         chosen = pafs.FileSelector(self._path(under), recursive=recursive, allow_not_found=not must)
         start = len(self.root.rstrip("/")) + 1
         infos = self._patiently("listed", lambda: self.fs.get_file_info(chosen))
-        return {info.path[start:]: info for info in infos}
+        return {_path_of(info)[start:]: info for info in infos}
 
     def listed(self, under: str, must: bool = False) -> set[str]:
         """The names of what is in a folder, links and all; it need not be there, unless it must."""
@@ -305,6 +306,13 @@ def of_itself(content: dict[str, Any]) -> str:
 def checksum(data: bytes) -> str:
     """16 hex digits of blake2b."""
     return hashlib.blake2b(data, digest_size=8).hexdigest()
+
+
+def _path_of(info: pafs.FileInfo) -> str:
+    try:
+        return info.path
+    except UnicodeDecodeError as error:
+        raise UserError(f"{error.object!r}: this name is not UTF-8; rename the file") from None
 
 
 def _without_waiting(path: str, flags: int) -> int:

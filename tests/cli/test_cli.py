@@ -116,6 +116,14 @@ def test_a_far_off_name_lists_what_is_shipped(tmp_path: Path) -> None:
     ("words", "message"),
     [
         (["data", "describe", "."], ".: is not a case store (no readable store.json in it)"),
+        (
+            ["data", "describe", "ham10000-128"],
+            "ham10000-128: is neither a case store's folder (`dermsearch data prepare` makes one) nor a study",
+        ),
+        (
+            ["data", "show", "a/b"],
+            "a/b: is neither a case store's folder (`dermsearch data prepare` makes one) nor a study",
+        ),
         (["data", "describe", "x" * 300], f"{'x' * 300}: cannot be read: File name too long"),
         (["figures", "."], ".: not the folder of a study: it has no tables/trials.arrow"),
         (["leaderboard", "nowhere"], "nowhere: not the folder of a study: it has no tables/trials.arrow"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from importlib.util import find_spec
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -10,17 +11,19 @@ from PIL import Image, ImageOps
 from dermsearch.data.decode.bounds import BadImage, check_size, in_8_bits
 from dermsearch.errors import UserError
 
+LACKS = 'pydicom reads DICOM files: pip install "dermsearch[data]"'
+
 
 def needs_pydicom() -> None:
-    """Refuse DICOM files where nothing can read them, before any work is done."""
-    try:
-        import pydicom  # noqa: F401
-    except ImportError:
-        raise UserError('DICOM files need pydicom: pip install "dermsearch[data]"') from None
+    """Refuse a release of DICOM files where nothing can read them, before any work is done."""
+    if find_spec("pydicom") is None:
+        raise UserError(f"all images are DICOM files, and {LACKS}")
 
 
 def read_dicom(data: bytes, notes: list[str]) -> Image.Image:
     """The first frame in 8 bits: window or full range, dark background whichever way it was stored."""
+    if find_spec("pydicom") is None:
+        raise BadImage(f"cannot be read without a package: {LACKS}")
     import pydicom
     from pydicom.pixels import apply_modality_lut, apply_voi_lut, pixel_array
 

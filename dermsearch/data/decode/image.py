@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import cv2
@@ -18,8 +18,10 @@ from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
 from dermsearch.data.decode.bounds import SMALLEST, BadImage, check_size, in_8_bits
 from dermsearch.data.decode.dicom import read_dicom
+from dermsearch.data.decode.look import thumbnail
 
 Fit = Literal["keep", "crop", "squash"]
+Box = tuple[int, int, int, int]  # left, top, right, bottom
 
 Image.MAX_IMAGE_PIXELS = None  # `open_image` looks at the size itself, before anything is decoded
 cv2.setNumThreads(1)  # there is a process for every core
@@ -29,6 +31,7 @@ BY_EXTENSION = {
     **{"jpg": "JPEG", "jpeg": "JPEG", "png": "PNG", "bmp": "BMP", "tif": "TIFF", "tiff": "TIFF"},
     **{"gif": "GIF", "webp": "WEBP"},
 }
+DETAIL = 64  # pixels on the short side that a look is made of, where the file has them
 ORIENTATION = 0x0112  # the EXIF tag
 MODES = {"P": "a palette", "L": "grey", "LA": "grey", "1": "black and white"}
 
@@ -47,11 +50,12 @@ class Form:
 
 @dataclass
 class Picture:
-    """Decoded pixels, the size that the file had, and what was odd."""
+    """Decoded pixels, the size that the file had, what was odd, and a thumbnail of the whole original."""
 
     pixels: np.ndarray  # uint8 (height, width, 3)
     original: tuple[int, int]  # height, width
     notes: list[str]
+    look: bytes
 
 
 def decode(data: bytes, name: str, form: Form) -> Picture:
@@ -64,14 +68,20 @@ def decode(data: bytes, name: str, form: Form) -> Picture:
         original, stored = upright_size(image), image.size
         if image.format == "JPEG" and not form.border:
             reduce(image, form)
+        reduced = image.size != stored
         image = upright(image, notes)
         image = in_colour(image, notes)
-        pixels = resize(cut(image, form.border), form, data if image.size == stored else b"")
+        pixels = pixels_of(image, data if image.size == stored else b"")
+        if reduced and min(image.size) < DETAIL:
+            look = decode(data, name, replace(form, side=DETAIL)).look
+        else:
+            look = thumbnail(pixels)
+        pixels = resize(cut(pixels, form.border), form)
     except BadImage:
         raise
     except Exception as error:  # Pillow's decoders raise whatever the damage led them into
         raise BadImage(reason(error)) from None
-    return Picture(pixels, original, notes)
+    return Picture(pixels, original, notes, look)
 
 
 def decode_mask(data: bytes, original: tuple[int, int], form: Form) -> np.ndarray:
@@ -82,8 +92,9 @@ def decode_mask(data: bytes, original: tuple[int, int], form: Form) -> np.ndarra
             raise BadImage(f"is {mask.width} x {mask.height} pixels, its image {original[1]} x {original[0]}")
         if mask.mode.startswith(("I", "F")):
             mask = in_8_bits(np.asarray(mask))
-        mask = cut(mask, form.border)
-        box, size = laid_out(mask, form)
+        left, top, right, bottom = kept(mask.size, form.border)
+        box, size = laid_out((right - left, bottom - top), form)
+        box = (box[0] + left, box[1] + top, box[2] + left, box[3] + top)
         grey = mask.resize(size, Image.Resampling.NEAREST, box).convert("L")
     except BadImage:
         raise
@@ -185,31 +196,6 @@ def in_colour(image: Image.Image, notes: list[str]) -> Image.Image:
     return image.convert("RGB")
 
 
-def cut(image: Image.Image, border: int) -> Image.Image:
-    """Without its edges."""
-    if not border:
-        return image
-    width, height = image.width - 2 * border, image.height - 2 * border
-    if min(width, height) < SMALLEST:
-        raise BadImage(f"is {image.width} x {image.height} pixels: too small to cut {border} from every edge")
-    return image.crop((border, border, border + width, border + height))
-
-
-def resize(image: Image.Image, form: Form, jpeg: bytes = b"") -> np.ndarray:
-    """The image in its form, uint8 (height, width, 3); `jpeg` holds the bytes where it is all that they hold.
-
-    Reduced by averages to less than twice the size, then by OpenCV's bilinear filter, so that next to nothing aliases:
-    the pixels are Pillow's to a third of a level on average, in a fifth of the time.
-    """
-    box, size = laid_out(image, form)
-    factor = min((box[2] - box[0]) // size[0], (box[3] - box[1]) // size[1])
-    if factor > 1:
-        image = image.reduce(factor, box)
-    elif box != (0, 0, *image.size):
-        image = image.crop(box)
-    return cv2.resize(pixels_of(image, jpeg), size, interpolation=cv2.INTER_LINEAR)
-
-
 def pixels_of(image: Image.Image, jpeg: bytes) -> np.ndarray:
     """The image as an array: of a flawless JPEG that is as it was opened without Pillow's copies, the same pixels."""
     if jpeg and image.format == "JPEG":  # Pillow forgets the format with the first change
@@ -220,16 +206,43 @@ def pixels_of(image: Image.Image, jpeg: bytes) -> np.ndarray:
     return np.asarray(image)
 
 
-def laid_out(image: Image.Image, form: Form) -> tuple[tuple[int, int, int, int], tuple[int, int]]:
-    """Which box of the image is kept, and its width and height in the form."""
-    width, height = image.size
+def cut(pixels: np.ndarray, border: int) -> np.ndarray:
+    """Without its edges."""
+    left, top, right, bottom = kept((pixels.shape[1], pixels.shape[0]), border)
+    return pixels[top:bottom, left:right]
+
+
+def kept(size: tuple[int, int], border: int) -> Box:
+    """The box within the edges of an image of that width and height."""
+    width, height = size
+    if border and min(width, height) - 2 * border < SMALLEST:
+        raise BadImage(f"is {width} x {height} pixels: too small to cut {border} from every edge")
+    return border, border, width - border, height - border
+
+
+def resize(pixels: np.ndarray, form: Form) -> np.ndarray:
+    """The image in its form, uint8 (height, width, 3).
+
+    Reduced by averages to less than twice the size, then by OpenCV's bilinear filter, so that next to nothing aliases:
+    the pixels are Pillow's to a third of a level on average, in a fifth of the time.
+    """
+    box, size = laid_out((pixels.shape[1], pixels.shape[0]), form)
+    left, top, right, bottom = box
+    factor = min((right - left) // size[0], (bottom - top) // size[1])
+    reduced = Image.fromarray(pixels).reduce(factor, box) if factor > 1 else pixels[top:bottom, left:right]
+    return cv2.resize(np.asarray(reduced), size, interpolation=cv2.INTER_LINEAR)
+
+
+def laid_out(whole: tuple[int, int], form: Form) -> tuple[Box, tuple[int, int]]:
+    """Which box of an image of that width and height is kept, and its width and height in the form."""
+    width, height = whole
     if form.fit == "squash":
         return (0, 0, width, height), (form.side, form.side)
     if form.fit == "crop":
-        short = min(image.size)
+        short = min(whole)
         left, top = (width - short) // 2, (height - short) // 2
         return (left, top, left + short, top + short), (form.side, form.side)
-    scale = form.side / min(image.size)
+    scale = form.side / min(whole)
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
     if max(size) > 8 * form.side:
         raise BadImage(f"is {width} x {height} pixels: a strip, not a photograph")

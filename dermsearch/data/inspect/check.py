@@ -20,11 +20,12 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from rich.filesize import decimal
 
 from dermsearch.data.case import SPLITS
 from dermsearch.data.prepare.build import Ingredients, fingerprint
 from dermsearch.data.prepare.lookalikes import StoreImages, lookalikes
-from dermsearch.data.store.card import LEAKS, WIDTH, plain, quarantined, size
+from dermsearch.data.store.card import LEAKS, WIDTH, many, plain, quarantined
 from dermsearch.data.store.case_store import CaseStore
 from dermsearch.data.store.columns import fit
 from dermsearch.data.store.layout import INDEX, MANIFEST, MASK, NONE, QUARANTINE, checksum, digest, shard_file
@@ -118,7 +119,7 @@ def _open(folder: Path, found: list[CaseStore]) -> Answer:
     if checksum((folder / INDEX).read_bytes()) != _about(folder)["files"][INDEX]:
         return FAILED, f"{INDEX} is damaged: its checksum is not that of the manifest"
     found.append(CaseStore(folder))
-    return OK, f"{len(found[0]):,} cases"
+    return OK, many(len(found[0]), "case")
 
 
 def _files(folder: Path, store: CaseStore | None, progress: Callable[[int, int], None]) -> Answer:
@@ -138,7 +139,7 @@ def _files(folder: Path, store: CaseStore | None, progress: Callable[[int, int],
     progress(len(names), len(names))
     if bad:
         return FAILED, _listed(f"{len(bad)} of {len(names)} files not as written", bad)
-    return OK, f"{len(names)} files, {size(read)}, as they were written"
+    return OK, f"{many(len(names), 'file')}, {decimal(read)}, as they were written"
 
 
 def _damaged(store: CaseStore, shard: int, data: bytes) -> list[str]:
@@ -192,7 +193,7 @@ def _counts(store: CaseStore) -> Answer:
         here_of = dict(zip(store.classes[label], counts.tolist(), strict=True))
         wanted += [(f"of {label} {name}", count, here_of.get(name, 0)) for name, count in classes.items()]
     if not wanted:
-        return OK, f"{len(here):,} cases; no counts were published to compare with"
+        return OK, f"{many(len(here), 'case')}; no counts were published to compare with"
     odd = [f"{what}: {now:,} of {count:,}" for what, count, now in wanted if not 0 <= count - now <= len(out)]
     if odd:
         return WARNING, _listed("not as published, and the quarantine table does not tell why", odd)
@@ -220,7 +221,7 @@ def _shared(store: CaseStore, name: str) -> Answer:
         return OK, f"none of {count:,} {name}s is in more than one split"
     # Dealt by lesion, a patient may be in two splits, and with the patient the group.
     mild = store.split_by == "lesion" and name != "lesion"
-    return _leak(store, f"{_many(len(shared), name)} in more than one split", shared, mild)
+    return _leak(store, f"{many(len(shared), name)} in more than one split", shared, mild)
 
 
 def _pictures(store: CaseStore) -> Answer:
@@ -274,7 +275,7 @@ def _lookalikes(store: CaseStore) -> Answer:
         pairs += [_pair(store, list(pair)) for pair in found if pair[0] != pair[1]]
     if not pairs:
         return OK, "no two splits hold nearly the same picture"
-    return WARNING, _listed(f"{_many(len(pairs), 'pair')} of nearly the same picture in two splits", pairs)
+    return WARNING, _listed(f"{many(len(pairs), 'pair')} of nearly the same picture in two splits", pairs)
 
 
 def _balance(store: CaseStore) -> Answer:
@@ -297,7 +298,7 @@ def _balance(store: CaseStore) -> Answer:
     if odd:
         worst = [text for _, text in sorted(odd)]
         return WARNING, _listed(
-            f"{_many(len(odd), 'share')} of classes over {POINTS:g} points from that in all cases", worst
+            f"{many(len(odd), 'share')} of classes over {POINTS:g} points from that in all cases", worst
         )
     if not where:
         return OK, f"no class has the {ENOUGH} cases that would tell"
@@ -313,7 +314,7 @@ def _absent(store: CaseStore) -> Answer:
             lacking = np.setdiff1d(there[there >= 0], found) if (found >= 0).any() else ()
             odd += [f"{label} {names[i]} in {split}" for i in lacking]
     if odd:
-        return WARNING, _listed(f"{_many(len(odd), 'time')} a class has no case in a split", odd)
+        return WARNING, _listed(f"{many(len(odd), 'time')} a class has no case in a split", odd)
     return OK, "every class is in every split" if store.classes else "there are no labels"
 
 
@@ -325,8 +326,4 @@ def _listed(text: str, examples: list[str]) -> str:
 def _some(cases: list[str]) -> str:
     """A few ids and how many there are."""
     few = " ".join(cases[:EXAMPLES])
-    return f"{_many(len(cases), 'damaged case')}: {few}{' ...' if len(cases) > EXAMPLES else ''}"
-
-
-def _many(count: int, noun: str) -> str:
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+    return f"{many(len(cases), 'damaged case')}: {few}{' ...' if len(cases) > EXAMPLES else ''}"

@@ -5,8 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
-import tempfile
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -18,8 +16,9 @@ import numpy as np
 import pyarrow as pa
 
 from dermsearch.data.case import METADATA, SPLITS, Case, Column
+from dermsearch.data.decode.look import LOOKS, THUMB
 from dermsearch.data.prepare.divide import NOTE, divide, note, torn
-from dermsearch.data.prepare.duplicates import THUMB, identical, near_identical, perceptual_hash
+from dermsearch.data.prepare.duplicates import identical, near_identical
 from dermsearch.data.prepare.shard import CasePlanes, as_plane, head_file, write_shard
 from dermsearch.data.sources.base import CaseRecord
 from dermsearch.data.store.case_store import CaseStore
@@ -37,6 +36,7 @@ from dermsearch.data.store.layout import (
     to_bytes,
 )
 from dermsearch.data.store.splits import Split
+from dermsearch.data.store.unfinished import growing
 from dermsearch.errors import UserError
 from dermsearch.storage.files import Folder
 
@@ -58,6 +58,7 @@ class Ingredients:
     notes: list[dict[str, str]] = field(default_factory=list)  # rows of the quarantine table so far
     keep_duplicates: bool = False
     columns: Sequence[Column] = ()  # the metadata that may be inputs
+    looks: int = LOOKS  # the version of the looks; 0: some are of what is kept of an image, not of the original
 
 
 ORIGIN = "origin"  # the label of a mixed store: where a case comes from
@@ -78,7 +79,10 @@ def read_heads(store: Folder, shards: int) -> tuple[pa.Table, list[dict[str, Any
 def read_head(store: Folder, head: int | str) -> pa.Table:
     """What one shard tells of its cases; by its number or its file's name."""
     name = head if isinstance(head, str) else head_file(head)
-    return pa.ipc.open_file(pa.BufferReader(store.read(name))).read_all()
+    data = store.read(name)
+    if checksum(pa.py_buffer(data[8:])).encode() != data[:8]:
+        raise UserError(f"{store.where}: {name} is damaged; the same command makes it again")
+    return pa.ipc.open_file(pa.BufferReader(data[8:])).read_all()
 
 
 def notes_of(heads: pa.Table, records: Sequence[CaseRecord]) -> list[dict[str, str]]:
@@ -126,6 +130,7 @@ def finish(store: Folder, heads: pa.Table, shards: list[dict[str, Any]], given: 
         "split": split,
         "fingerprint": fingerprint(columns, given, split),
         "cases": len(kept),
+        "looks": given.looks,
         "duplicates": "kept" if given.keep_duplicates else "left out",
         **given.about,
         "files": {
@@ -172,19 +177,19 @@ def mark_duplicates(
 
     present = [(m, int(row)) for m in modalities for row in np.flatnonzero(has[m])]
     present.sort(key=lambda p: p[1])
-    files = {m: _fixed(heads, f"file_{m}", 16) for m in modalities}
+    files = {m: fixed(heads, f"file_{m}", 16) for m in modalities}
     told = [p for p in present if files[p[0]][p[1]].any()]  # drawn images come from no file
     if told:
         for a, b in identical(np.stack([files[m][row] for m, row in told])):
             mark(told[a], told[b], "is the same file as")
     for m in modalities if told else ():
         rows = np.flatnonzero(has[m])
-        for a, b in near_identical(_fixed(heads, f"thumb_{m}", THUMB)[rows]):
+        for a, b in near_identical(fixed(heads, f"look_{m}", THUMB)[rows]):
             mark((m, int(rows[a])), (m, int(rows[b])), "is nearly the same picture as")
     return links
 
 
-def _fixed(heads: pa.Table, name: str, width: int) -> np.ndarray:
+def fixed(heads: pa.Table, name: str, width: int) -> np.ndarray:
     """A column of fixed-size bytes as uint8 (n, width)."""
     chunk = heads[name].chunk(0)
     data = np.frombuffer(chunk.buffers()[1], np.uint8, len(chunk) * width, chunk.offset * width)
@@ -229,9 +234,7 @@ def index_columns(
             columns[f"{axis}_{plane}"] = pa.array(np.where(there, heads[f"{axis}_{plane}"].to_numpy(), 0), pa.int32())
         columns[f"pixel_{plane}"] = heads[f"pixel_{plane}"]
         if plane != MASK:
-            columns[f"file_{plane}"] = heads[f"file_{plane}"]
-            codes = perceptual_hash(_fixed(heads.combine_chunks(), f"thumb_{plane}", THUMB))
-            columns[f"look_{plane}"] = pa.array(codes)
+            columns |= {f"{kind}_{plane}": heads[f"{kind}_{plane}"] for kind in ("file", "look")}
     return columns
 
 
@@ -251,7 +254,7 @@ def fingerprint(columns: dict[str, Any], given: Ingredients, split: dict[str, An
         column = columns[name]
         column = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
         if pa.types.is_fixed_size_binary(column.type):
-            digest.update(_fixed(pa.table({"x": column}), "x", column.type.byte_width).tobytes())
+            digest.update(fixed(pa.table({"x": column}), "x", column.type.byte_width).tobytes())
         else:
             digest.update(json.dumps(column.to_pylist()).encode())
     return digest.hexdigest()
@@ -276,10 +279,8 @@ def write_store(
     """
     how, named = (split, None) if isinstance(split, Split) else (Split("published", AS_NAMED), split)
     folder = Path(folder)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    part = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-    part.chmod(0o755)
-    try:
+    with growing(folder) as part:
+        part.chmod(0o755)
         store, shards, side = Folder(part), 0, 0
         records: list[CaseRecord] = []
         modalities: tuple[str, ...] = ()
@@ -299,8 +300,6 @@ def write_store(
         except OSError:  # another process was faster, with the same content
             if CaseStore(folder).fingerprint != manifest["fingerprint"]:
                 raise UserError(f"{folder}: holds other cases already") from None
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
     return CaseStore(folder)
 
 

@@ -1,43 +1,38 @@
-"""The same image twice: the same file, or so nearly the same picture that only its compression differs.
+"""The same image twice: the same file, or so nearly the same picture that only how it was saved differs.
 
-Near-identical is decided in two steps: a 64-bit perceptual hash proposes pairs, a thumbnail decides. Dermoscopic
-images are all dark blobs on pale skin, so a hash alone would call many strangers twins.
+A picture is compared by its look, a grey thumbnail of the whole original. Saved again, at another size or quality, a
+little brighter or darker, cropped by a few hundredths, flipped or turned, it is known again. What no flip or turn
+changes are a look's frequencies without their signs and order: these propose pairs. Of a pair the best of the eight
+flips and turns is found, and a fit decides: one look must be the other, but for a little contrast, shift and zoom.
+Dermoscopic images are all dark blobs on pale skin, so a hash would call many strangers twins.
 """
 
 from __future__ import annotations
 
-import cv2
+from collections.abc import Iterator
+
 import numpy as np
-from PIL import Image
 
-EDGE = 16
-THUMB = EDGE * EDGE  # bytes of a grey thumbnail
-BITS = 64
-DISTANCE = 3  # bits of the hash that may differ: four bands of 16 bits, so one of them is equal
-LEVELS = 1.5  # mean difference of the thumbnails, of 255
-MARGIN = 32  # of a frequency over the median: a soft picture's many faint ones would turn with every compression
-BLOCK = 1 << 22  # pairs of hashes compared at once
+from dermsearch.data.decode.look import EDGE, THUMB
 
-_k = np.arange(EDGE)
-_DCT = np.cos(np.pi / EDGE * (_k[None, :] + 0.5) * _k[:, None])[:8]  # (8, EDGE): the lowest frequencies
+WAVES = 8  # frequencies of each axis that propose pairs
+FAINT = 24.0  # what stands for the noise of a look among its frequencies, so that flat pictures are alike
+MAYBE, ALIKE = 0.93, 0.915  # how far pairs agree without signs and order, and in the best flip and turn
+NOISE, SHARE = 0.2, 0.1  # of what a fit may leave of a soft look: levels of 255, and of its own contrast
+CONTRAST, BRIGHTNESS = 0.2, 0.1  # the most that a copy may differ by
+BLOCK = 1 << 23  # pairs compared at once
+FITTED = 1 << 12  # and fitted
 
-
-def thumbnail(pixels: np.ndarray) -> bytes:
-    """uint8 (h, w, 3) -> EDGE x EDGE grey levels."""
-    grey = Image.fromarray(cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY))
-    return grey.reduce(max(1, min(grey.size) // (2 * EDGE))).resize((EDGE, EDGE), Image.Resampling.BOX).tobytes()
-
-
-def perceptual_hash(thumbs: np.ndarray) -> np.ndarray:
-    """uint8 (n, THUMB) -> uint64 (n,): which low frequencies are well above their median."""
-    found = np.empty(len(thumbs), np.uint64)
-    weights = np.uint64(1) << np.arange(BITS, dtype=np.uint64)
-    for start in range(0, len(thumbs), 65536):
-        x = thumbs[start : start + 65536].reshape(-1, EDGE, EDGE).astype(np.float64)
-        low = (_DCT @ x @ _DCT.T).reshape(len(x), BITS)
-        above = low > np.median(low[:, 1:], axis=1, keepdims=True) + MARGIN
-        found[start : start + 65536] = np.where(above, weights, np.uint64(0)).sum(1)
-    return found
+_at = np.arange(EDGE)
+_DCT = np.cos(np.pi / EDGE * (_at[None, :] + 0.5) * _at[:WAVES, None]).astype(np.float32) * (2 / EDGE) ** 0.5
+_FREQUENCY = np.hypot(*np.meshgrid(np.arange(WAVES), np.arange(WAVES))).astype(np.float32)  # pictures fall off with it
+_PAIRS = np.triu_indices(WAVES)
+_TWICE = np.where(_PAIRS[0] == _PAIRS[1], 1, 2).astype(np.float32)
+_SIGN = (1 - 2 * (np.arange(WAVES) % 2)).astype(np.float32)  # of every frequency, when an axis is flipped
+_FLIPS = np.stack([np.multiply.outer(_SIGN**down, _SIGN**right).ravel() for down in (0, 1) for right in (0, 1)], 1)
+_PLACE = ((_at + 0.5) / EDGE * 2 - 1).astype(np.float32)
+_SOFT = np.exp(-((_at[:, None] - _at) ** 2) / 2).astype(np.float32)  # a blur by a pixel, so that small shifts are small
+_SOFT /= _SOFT.sum(1, keepdims=True)
 
 
 def identical(files: np.ndarray) -> list[tuple[int, int]]:
@@ -50,36 +45,96 @@ def identical(files: np.ndarray) -> list[tuple[int, int]]:
     return pairs
 
 
-def near_identical(thumbs: np.ndarray) -> list[tuple[int, int]]:
-    """(first, again) for every row that looks like an earlier one. `thumbs` is uint8 (n, THUMB)."""
-    codes = perceptual_hash(thumbs)
-    pairs = close(codes, codes)
-    pairs = pairs[pairs[:, 0] < pairs[:, 1]]
-    levels = thumbs.astype(np.int16)
-    first: dict[int, int] = {}
-    for i, j in pairs.tolist():  # in order: the earliest lookalike comes first
-        if j not in first and np.abs(levels[i] - levels[j]).mean() <= LEVELS:
-            first[j] = i
-    return sorted((i, j) for j, i in first.items())
+def near_identical(looks: np.ndarray) -> list[tuple[int, int]]:
+    """(first, again) for every row that looks like an earlier one. `looks` is uint8 (n, THUMB)."""
+    rows, which = _distinct(looks)
+    first = np.arange(len(rows))
+    for again, before in _alike(looks[rows], looks[rows], earlier=True):
+        np.minimum.at(first, again, before)
+    first = rows[first][which]
+    return sorted((int(first[row]), row) for row in range(len(looks)) if first[row] != row)
 
 
-def close(one: np.ndarray, two: np.ndarray) -> np.ndarray:
-    """(pairs, 2): which hashes differ in at most DISTANCE bits, so that one of their four bands is equal."""
-    found = [np.empty((0, 2), np.int64)]
-    for band in range(4):
-        keys, others = ((x >> np.uint64(16 * band)) & np.uint64(0xFFFF) for x in (one, two))
-        order = np.argsort(others, kind="stable")
-        low, high = (np.searchsorted(others[order], keys, side) for side in ("left", "right"))
-        ends = np.cumsum(high - low)
-        start = 0
-        while start < len(one):
-            before = ends[start - 1] if start else 0
-            stop = max(start + 1, int(np.searchsorted(ends, before + BLOCK, "right")))
-            count = (high - low)[start:stop]
-            i = np.repeat(np.arange(start, stop), count)
-            at = np.arange(len(i)) - np.repeat(ends[start:stop] - count - before, count)
-            j = order[at + np.repeat(low[start:stop], count)]
-            near = np.bitwise_count(one[i] ^ two[j]) <= DISTANCE
-            found.append(np.stack([i[near], j[near]], 1))
-            start = stop
-    return np.unique(np.concatenate(found), axis=0)
+def known_again(looks: np.ndarray, others: np.ndarray) -> list[tuple[int, int]]:
+    """(row, other) for every row that looks like one of the others: the first of them."""
+    (rows, which), (known, _) = _distinct(looks), _distinct(others)
+    first = np.full(len(rows), len(others))
+    for again, before in _alike(looks[rows], others[known]):
+        np.minimum.at(first, again, known[before])
+    first = first[which]
+    return [(row, int(first[row])) for row in range(len(looks)) if first[row] < len(others)]
+
+
+def _distinct(looks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The first rows of each look, in order, and which of them every row is like."""
+    _, first, which = np.unique(looks, axis=0, return_index=True, return_inverse=True)
+    order = np.argsort(first)
+    place = np.empty_like(order)
+    place[order] = np.arange(len(order))
+    return first[order], place[which.reshape(-1)]
+
+
+def _alike(ones: np.ndarray, others: np.ndarray, earlier: bool = False) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Rows of both that are nearly the same picture; with `earlier`, other rows before it alone."""
+    waves, known = _waves(ones), _waves(others)
+    plain, against = _unsigned(waves), _unsigned(known)
+    step = max(1, BLOCK // max(1, len(others)))
+    for start in range(0, len(ones), step):
+        end = min(start + step, len(ones)) if earlier else len(others)
+        one, other = np.nonzero(plain[start : start + step] @ against[:end].T > MAYBE)
+        one += start
+        if earlier:
+            one, other = one[other < one], other[other < one]
+        for at in range(0, len(one), FITTED):
+            i, j = one[at : at + FITTED], other[at : at + FITTED]
+            turn, agreement = _turned(waves[i], known[j])
+            near = agreement > ALIKE
+            i, j, turn = i[near], j[near], turn[near]
+            same = _explained(ones[i], others[j], turn)
+            yield i[same], j[same]
+
+
+def _waves(looks: np.ndarray) -> np.ndarray:
+    """The low frequencies of looks, of about equal strength and of length 1; the mean gives way to the noise."""
+    found = np.empty((len(looks), WAVES, WAVES), np.float32)
+    for start in range(0, len(looks), 4096):
+        x = looks[start : start + 4096].reshape(-1, EDGE, EDGE).astype(np.float32)
+        found[start : start + 4096] = (_DCT @ x @ _DCT.T) * _FREQUENCY
+    found[:, 0, 0] = FAINT
+    return found / np.sqrt((found**2).sum((1, 2), keepdims=True))
+
+
+def _unsigned(waves: np.ndarray) -> np.ndarray:
+    """What no flip or turn changes: two frequencies that a turn swaps count as one, without signs."""
+    u, v = _PAIRS
+    return np.sqrt((waves[:, u, v] ** 2 + waves[:, v, u] ** 2) / 2 * _TWICE)
+
+
+def _turned(ones: np.ndarray, others: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Which of the eight flips and turns of the other is most like the one, and how much."""
+    turns = [(ones * other).reshape(-1, WAVES**2) @ _FLIPS for other in (others, others.transpose(0, 2, 1))]
+    agreement = np.concatenate(turns, 1)
+    return agreement.argmax(1), agreement.max(1, initial=0)
+
+
+def _explained(ones: np.ndarray, others: np.ndarray, turn: np.ndarray) -> np.ndarray:
+    """Whether each look is the other, so flipped and turned, but for a little contrast, brightness, shift and zoom."""
+    one, other = (_SOFT @ x.reshape(-1, EDGE, EDGE).astype(np.float32) @ _SOFT.T for x in (ones, others))
+    for bit, turned in ((4, (0, 2, 1)), (2, 1), (1, 2)):
+        chosen = (turn & bit) > 0
+        other[chosen] = other[chosen].transpose(turned) if isinstance(turned, tuple) else np.flip(other[chosen], turned)
+    down, right = np.gradient(other, axis=(1, 2)) if len(other) else (other, other)
+    terms = np.stack([other, down, down * _PLACE[:, None], right, right * _PLACE], 1).reshape(-1, 5, THUMB)
+    terms -= terms.mean(2, keepdims=True)
+    brightness = one.mean((1, 2)), other.mean((1, 2))
+    rest = (one - other).reshape(-1, THUMB) - (brightness[0] - brightness[1])[:, None]
+    # A little is added to what is solved, so that of a flat picture nothing is found, rather than anything.
+    squares = terms @ terms.transpose(0, 2, 1) + THUMB * np.eye(5, dtype=np.float32) / 4
+    found = np.linalg.solve(squares, terms @ rest[:, :, None])
+    rest -= (found.transpose(0, 2, 1) @ terms)[:, 0]
+    left, own = np.sqrt((rest**2).mean(1)), one.std((1, 2))
+    return (
+        (left <= NOISE + SHARE * own)
+        & (np.abs(found[:, 0, 0]) <= CONTRAST)
+        & (np.abs(brightness[0] - brightness[1]) <= BRIGHTNESS * brightness[1] + 2)
+    )

@@ -8,13 +8,14 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from multiprocessing import forkserver, get_context, parent_process
 from typing import Any
 
 import pyarrow as pa
 
 from dermsearch.data.prepare.shard import make_shard
-from dermsearch.errors import UserError
+from dermsearch.errors import UserError, first_line
 
 Engine = Callable[[list[dict[str, Any]]], Iterator[dict[str, Any]]]
 
@@ -26,7 +27,8 @@ def on_cores(workers: int) -> Engine:
         context.set_forkserver_preload(
             ["__main__", "dermsearch.data.prepare.shard", "pandas"]
         )  # pyarrow imports the last
-        forkserver.ensure_running()
+        with told():
+            forkserver.ensure_running()
 
     def run(jobs: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
         if workers == 1 or len(jobs) < 2:
@@ -34,7 +36,8 @@ def on_cores(workers: int) -> Engine:
             return
         with ProcessPoolExecutor(min(workers, len(jobs)), context, begin) as pool:
             try:
-                going = [pool.submit(make_shard, job) for job in jobs]
+                with told():
+                    going = [pool.submit(make_shard, job) for job in jobs]
                 pa.array([])  # the first one imports pandas: here, while others work
                 for future in as_completed(going):
                     yield future.result()
@@ -46,6 +49,17 @@ def on_cores(workers: int) -> Engine:
                 pool.shutdown(cancel_futures=True)
 
     return run
+
+
+@contextmanager
+def told() -> Iterator[None]:
+    """UserError where the machine gives no more processes or threads."""
+    try:
+        yield
+    except (BlockingIOError, RuntimeError) as error:  # "can't start new thread"
+        raise UserError(
+            f"no more processes can be started here: {first_line(error)}; try --workers 1, or raise `ulimit -u`"
+        ) from None
 
 
 def begin() -> None:

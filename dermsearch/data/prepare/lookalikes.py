@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cache
 
 import numpy as np
 import pyarrow as pa
 
-from dermsearch.data.prepare.duplicates import LEVELS, close, thumbnail
+from dermsearch.data.decode.look import LOOKS, THUMB, thumbnail
+from dermsearch.data.prepare.build import fixed
+from dermsearch.data.prepare.duplicates import known_again
 from dermsearch.data.store.case_store import CaseStore
 
 
@@ -22,7 +22,7 @@ class StoreImages:
     rows: np.ndarray
     files: list[bytes]
     pixels: list[bytes]
-    looks: np.ndarray
+    looks: np.ndarray  # uint8 (n, THUMB)
 
     @classmethod
     def of(cls, store: CaseStore) -> StoreImages:
@@ -30,12 +30,12 @@ class StoreImages:
         rows = [np.flatnonzero(store.has(m)) for m in store.modalities]
         modality = np.repeat(store.modalities, [len(r) for r in rows])
 
-        def all_of(kind: str) -> list[pa.ChunkedArray]:
-            return [store.index[f"{kind}_{m}"].take(pa.array(r)) for m, r in zip(store.modalities, rows, strict=True)]
+        def all_of(kind: str) -> list[bytes]:
+            columns = zip(store.modalities, rows, strict=True)
+            return [h for m, r in columns for h in store.index[f"{kind}_{m}"].take(pa.array(r)).to_pylist()]
 
-        files, pixels = ([h for column in all_of(kind) for h in column.to_pylist()] for kind in ("file", "pixel"))
-        looks = np.concatenate([c.to_numpy() for c in all_of("look")]).astype(np.uint64)
-        return cls(store, modality, np.concatenate(rows), files, pixels, looks)
+        looks = [looks_of(store, m, r) for m, r in zip(store.modalities, rows, strict=True)]
+        return cls(store, modality, np.concatenate(rows), all_of("file"), all_of("pixel"), np.concatenate(looks))
 
     def take(self, which: np.ndarray) -> StoreImages:
         """Some of them."""
@@ -46,18 +46,23 @@ class StoreImages:
         """ham10000:ISIC_1 (derm)"""
         return f"{name_of(self.store)}:{self.store.index['case'][int(self.rows[i])].as_py()} ({self.modality[i]})"
 
-    def thumb(self, i: int) -> np.ndarray:
-        """Its grey thumbnail, from the pixels."""
-        canvas, _ = self.store.pictures(str(self.modality[i]), self.rows[i : i + 1])
-        return np.frombuffer(thumbnail(canvas[0]), np.uint8).astype(np.int16)
+
+def looks_of(store: CaseStore, modality: str, rows: np.ndarray) -> np.ndarray:
+    """The looks of a store's images, uint8 (n, THUMB): of the originals, or of what is kept where it has no others."""
+    if knows_originals(store):
+        return fixed(store.index, f"look_{modality}", THUMB)[rows]
+    kept = (store.pictures(modality, rows[i : i + 1])[0][0] for i in range(len(rows)))
+    return np.frombuffer(b"".join(map(thumbnail, kept)), np.uint8).reshape(-1, THUMB)
 
 
-def lookalikes(one: StoreImages, two: StoreImages) -> Iterator[tuple[int, int]]:
-    """Pairs that are nearly the same picture: by their hashes, and then by thumbnails of those alone."""
-    first, second = cache(one.thumb), cache(two.thumb)
-    for i, j in close(one.looks, two.looks).tolist():
-        if np.abs(first(i) - second(j)).mean() <= LEVELS:
-            yield i, j
+def knows_originals(store: CaseStore) -> bool:
+    """Whether a store has the looks of its originals, as this version makes them."""
+    return store.about.get("looks") == LOOKS
+
+
+def lookalikes(one: StoreImages, two: StoreImages) -> list[tuple[int, int]]:
+    """For every image that is nearly the same picture as one of the others: the first of those."""
+    return known_again(one.looks, two.looks)
 
 
 def name_of(store: CaseStore) -> str:

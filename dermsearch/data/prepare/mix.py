@@ -1,14 +1,14 @@
 """Several case stores become one to pre-train on, without the images that stand in a store that is judged on.
 
 Images are copied as they are kept. Ids get the name of their store before them (`ham10000:ISIC_1`); what a case
-knows no image of, stays empty. Pictures are the same if their file, their pixels or, nearly, their looks are.
+knows no image of, stays empty. Labels stay, unknown of the cases of other stores; a label of which two stores have
+other classes gets the store's name before it (`ham10000_diagnosis`). Pictures are the same if their file, their pixels
+or, nearly, their looks are.
 """
 
 from __future__ import annotations
 
 import os
-import shutil
-import tempfile
 from collections.abc import Collection, Iterator, Sequence
 from itertools import combinations, islice
 from pathlib import Path
@@ -18,17 +18,19 @@ import numpy as np
 import pyarrow as pa
 
 from dermsearch.data.case import Column
+from dermsearch.data.decode.look import LOOKS
 from dermsearch.data.domain import setting_of
 from dermsearch.data.prepare.build import ORIGIN, Ingredients, finish, read_heads, shard_cases
 from dermsearch.data.prepare.divide import note
-from dermsearch.data.prepare.duplicates import thumbnail
-from dermsearch.data.prepare.lookalikes import StoreImages, lookalikes, name_of
+from dermsearch.data.prepare.lookalikes import StoreImages, knows_originals, lookalikes, looks_of, name_of
 from dermsearch.data.prepare.progress import Silent, Watcher
 from dermsearch.data.prepare.shard import CasePlanes, Plane, write_shard
 from dermsearch.data.sources.base import CaseRecord
+from dermsearch.data.store.card import many
 from dermsearch.data.store.case_store import CaseStore
-from dermsearch.data.store.layout import MASK, NONE, digest, shard_file
+from dermsearch.data.store.layout import MASK, NONE
 from dermsearch.data.store.splits import Split
+from dermsearch.data.store.unfinished import growing
 from dermsearch.errors import UserError
 from dermsearch.storage.files import Folder
 
@@ -44,19 +46,20 @@ def mix(
     watcher, out = watcher or Silent(), Path(out).expanduser()
     parts, others = [CaseStore(s) for s in stores], [CaseStore(s) for s in without]
     refuse(parts, others, out)
+    for old in (store for store in (*parts, *others) if not knows_originals(store)):
+        watcher.say(
+            f"{name_of(old)}: was prepared by an earlier version: what it keeps of its images is compared, not the "
+            "originals. To overlook fewer copies, prepare it again in a new folder."
+        )
     watcher.start(sum(map(len, parts)), 0)
     dropped = [occurring(part, others) for part in parts]
     for part, drop in zip(parts, dropped, strict=True):
         if drop:
-            watcher.say(f"{name_of(part)}: {len(drop):,} images are left out that occur in a store of --without.")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
-    folder.chmod(0o755)
-    try:
+            watcher.say(f"{name_of(part)}: left out as in a store of --without: {many(len(drop), 'image')}.")
+    with growing(out) as folder:
+        folder.chmod(0o755)
         manifest = _write(Folder(folder), parts, others, dropped, watcher)
         os.rename(folder, out)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
     return manifest
 
 
@@ -115,7 +118,9 @@ def _write(
     planes = (*modalities, MASK) if any(part.about["masks"] for part in parts) else modalities
     records: list[CaseRecord] = []
     notes: list[dict[str, str]] = []
-    cases = (found for part, drop in zip(parts, dropped, strict=True) for found in _cases(part, drop, notes))
+    classes, called = labels_of(parts)
+    each = zip(parts, called, dropped, strict=True)
+    cases = (found for part, names, drop in each for found in _cases(part, names, drop, notes))
     shards = 0
     while chunk := list(islice(cases, shard_cases(parts[0].side, len(planes)))):
         write_shard(folder, shards, [CasePlanes(len(records) + i, p) for i, (_, p) in enumerate(chunk)], planes)
@@ -141,7 +146,7 @@ def _write(
         about[key] = "; ".join(f"{name_of(p)}: {p.about[key]}" for p in parts if p.about.get(key))
     given = Ingredients(
         records,
-        {ORIGIN: names},
+        classes,
         modalities,
         parts[0].side,
         parts[0].encoded,
@@ -150,6 +155,7 @@ def _write(
         about,
         notes,
         columns=agreed(parts, denied),
+        looks=LOOKS if all(map(knows_originals, parts)) else 0,
     )
     return finish(folder, *read_heads(folder, shards), given)
 
@@ -163,8 +169,23 @@ def agreed(parts: list[CaseStore], denied: Collection[str]) -> list[Column]:
     return [column for name, (column, *others) in declared.items() if not others and name not in denied]
 
 
+def labels_of(parts: list[CaseStore]) -> tuple[dict[str, tuple[str, ...]], list[dict[str, str]]]:
+    """The classes of the origin and of all labels, and what each store's own labels are called among them."""
+    said: dict[str, set[tuple[str, ...]]] = {ORIGIN: {(), (ORIGIN,)}}  # a mix's own origin is always another
+    for part in parts:
+        for label, classes in part.classes.items():
+            said.setdefault(label, set()).add(classes)
+    called = [{k: k if len(said[k]) == 1 else f"{name_of(part)}_{k}" for k in part.classes} for part in parts]
+    found = {ORIGIN: tuple(map(name_of, parts))}
+    for part, names in zip(parts, called, strict=True):
+        for label, name in names.items():
+            if found.setdefault(name, part.classes[label]) != part.classes[label]:
+                raise UserError(f"{part.folder}: its label {label} would be called {name}, as another is; rename it")
+    return found, called
+
+
 def _cases(
-    store: CaseStore, drop: dict[tuple[str, int], str], notes: list[dict[str, str]]
+    store: CaseStore, called: dict[str, str], drop: dict[tuple[str, int], str], notes: list[dict[str, str]]
 ) -> Iterator[tuple[CaseRecord, dict[str, Plane]]]:
     """A store's cases with the images that stay, shard by shard."""
     name = name_of(store)
@@ -172,17 +193,18 @@ def _cases(
     sizes = {p: [store.column(f"{o}{a}_{p}") for o in ("", "original_") for a in ("height", "width")] for p in planes}
     metadata = {key: store.metadata(key) for key in store.about["metadata"]}
     ids = {key: store.strings(key) for key in ("case", "lesion", "patient")}
+    labels = {k: [(*store.classes[k], None)[i] for i in store.label(k).tolist()] for k in called}  # -1 is unknown
     shards, places = store.column("shard"), store.column("at")
     opened, table = -1, None
     for row in range(len(store)):
         if shards[row] != opened:
-            opened, table = int(shards[row]), _shard(store, int(shards[row]))
+            opened, table = int(shards[row]), store.shard(int(shards[row]))
         who = {key: f"{name}:{words[row]}" if words[row] else "" for key, words in ids.items()}
         images = {m: f"{who['case']} ({m})" for m in store.modalities if sizes[m][0][row]}
         record = CaseRecord(
             who["case"],
             images,
-            {ORIGIN: name},
+            {ORIGIN: name, **{called[label]: words[row] for label, words in labels.items()}},
             who["lesion"],
             who["patient"],
             {key: column[row] for key, column in metadata.items()},
@@ -198,24 +220,13 @@ def _cases(
             yield record, kept
 
 
-def _shard(store: CaseStore, number: int) -> pa.Table:
-    try:
-        return pa.ipc.open_file(pa.memory_map(str(store.folder / shard_file(number)))).read_all()
-    except (OSError, pa.ArrowInvalid):
-        raise UserError(f"{store.folder}: {shard_file(number)} is missing or damaged; make the store again") from None
-
-
 def _plane(store: CaseStore, table: pa.Table, plane: str, row: int, at: int, sizes: list[int]) -> Plane:
-    """An image as it is kept, after a look whether it is the one that was written."""
-    data = table[plane][at].as_py()
-    pixels = digest(data)
-    if pixels != store.index[f"pixel_{plane}"][row].as_py():
-        case = store.index["case"][row].as_py()
-        raise UserError(f"{store.folder}: the {plane} image of {case} is damaged; run `dermsearch data check`")
+    """An image as it is kept."""
+    data, pixels = table[plane][at].as_py(), store.index[f"pixel_{plane}"][row].as_py()
     size, original = (sizes[0], sizes[1]), (sizes[2], sizes[3])
     if plane == MASK:
         return Plane(data, size, original)
-    canvas, _ = store.pictures(plane, np.array([row]))
     file = store.index[f"file_{plane}"][row].as_py()
+    look = looks_of(store, plane, np.array([row])).tobytes()
     # Drawn images come from no file; their pixels stand for it, so that they too are found where they occur again.
-    return Plane(data, size, original, pixels if file == NONE else file, thumbnail(canvas[0]))
+    return Plane(data, size, original, pixels if file == NONE else file, look)

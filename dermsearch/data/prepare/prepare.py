@@ -11,8 +11,13 @@ import hashlib
 import io
 import json
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any
+
+import pyarrow as pa
+from pyarrow.fs import FileInfo
 
 from dermsearch.data.decode.dicom import needs_pydicom
 from dermsearch.data.decode.image import Form
@@ -21,10 +26,12 @@ from dermsearch.data.prepare.build import Ingredients, finish, notes_of, read_he
 from dermsearch.data.prepare.divide import NOTE, unit_of
 from dermsearch.data.prepare.engines import Engine
 from dermsearch.data.prepare.progress import Watcher
-from dermsearch.data.prepare.shard import HEAD, head_file
+from dermsearch.data.prepare.shard import HEAD, head_file, seen
 from dermsearch.data.sources.base import SOURCES, Columns, Release, Source
-from dermsearch.data.store.layout import FORMAT, MANIFEST, MASK, SHARD, read_manifest
+from dermsearch.data.store.card import many
+from dermsearch.data.store.layout import FORMAT, MANIFEST, MASK, SHARD, checksum, read_manifest, shard_file
 from dermsearch.data.store.splits import Split
+from dermsearch.data.store.unfinished import Busy, held
 from dermsearch.errors import UserError, nearest
 from dermsearch.storage.files import PARTS, Folder
 
@@ -61,7 +68,7 @@ def prepare(order: Order, engine: Engine, watcher: Watcher) -> dict[str, Any]:
     found = source.read(release, order.columns)
     if not found.records:
         raise UserError(f"{order.release}: no case of {source.title} in it" + first_problem(found))
-    if any(name.lower().endswith((".dcm", ".dicom")) for r in found.records for name in r.images.values()):
+    if all(name.lower().endswith((".dcm", ".dicom")) for r in found.records for name in r.images.values()):
         needs_pydicom()
     published = unit_of(order.split, found.records) == "published"
     modalities = tuple(dict.fromkeys(m for r in found.records for m in r.images))
@@ -71,33 +78,44 @@ def prepare(order: Order, engine: Engine, watcher: Watcher) -> dict[str, Any]:
     planes = (*modalities, MASK) if any(r.mask for r in found.records) else modalities
     jobs = plan(order, release, found, planes)
     settings = told(order, domain)
-    if store.kind(MANIFEST) == "file":
-        return already(store, order, settings)
-    what = [{k: v for k, v in job.items() if k != "store"} for job in jobs]
-    digest = hashlib.blake2b(json.dumps(what).encode(), digest_size=16).hexdigest()
-    done = resume(store, digest, len(jobs), watcher)
-    make(order, store, jobs, done, found, engine, watcher)
-    heads, shards = read_heads(store, len(jobs))
-    notes = [
-        {"case": p.case, "image": "", "done": "left out", "reason": p.reason, "where": p.where} for p in found.problems
-    ]
-    notes += notes_of(heads, found.records)
-    refuse_many_bad(order, store, notes, len(found.records) + len(found.problems))
-    keep = order.duplicates == "keep" or (order.duplicates is None and published)
-    given = Ingredients(
-        found.records,
-        found.classes,
-        modalities,
-        order.form.side,
-        order.encoded,
-        settings,
-        order.split,
-        about(source),
-        notes,
-        keep,
-        (*source.columns, *found.columns),
-    )
-    return finish(store, heads, shards, given)
+    if store.kind(MANIFEST) != "file":
+        with alone(store):
+            if store.kind(MANIFEST) != "file":  # no other command was faster
+                notes = make(order, store, jobs, found, engine, watcher)
+                keep = order.duplicates == "keep" or (order.duplicates is None and published)
+                given = Ingredients(
+                    found.records,
+                    found.classes,
+                    modalities,
+                    order.form.side,
+                    order.encoded,
+                    settings,
+                    order.split,
+                    about(source),
+                    notes,
+                    keep,
+                    (*source.columns, *found.columns),
+                )
+                finish(store, *read_heads(store, len(jobs)), given)
+    return already(store, settings)
+
+
+@contextmanager
+def alone(store: Folder) -> Iterator[None]:
+    """While it lasts, no other command of this machine prepares the same store. A folder of other things is refused."""
+    if store.kind(PLAN) == "none" and any(not name.startswith(PARTS) for name in store.names()):
+        raise UserError(f"{store.where}: is not empty and holds no case store; choose another folder with -o")
+    store.prepare("preparing")
+    if store.local is None:
+        yield
+        return
+    try:
+        with held(store.local):
+            yield
+    except Busy:
+        raise UserError(
+            f"{store.where}: another command is preparing it; wait until it is done, or choose another folder with -o"
+        ) from None
 
 
 def told(order: Order, domain: Domain) -> dict[str, Any]:
@@ -107,7 +125,7 @@ def told(order: Order, domain: Domain) -> dict[str, Any]:
         **asdict(order.form),
         "encoded": order.encoded,
         "split": asdict(order.split),
-        "columns": {key: value for key, value in asdict(order.columns).items() if key != "domain"},
+        "columns": {key: value for key, value in asdict(order.columns).items() if key not in ("domain", "tables")},
         "duplicates": order.duplicates,
         **setting_of(domain),
     }
@@ -132,33 +150,45 @@ def plan(order: Order, release: Folder, found: Release, planes: tuple[str, ...])
     return [{**job, "release": where, "store": store, "encoded": order.encoded} for job in jobs]
 
 
-def resume(store: Folder, digest: str, shards: int, watcher: Watcher) -> set[int]:
-    """The shards that an interrupted command left, if it was this same command."""
+def resume(store: Folder, jobs: list[dict[str, Any]], watcher: Watcher) -> set[int]:
+    """The shards that an interrupted command left, if it was this same command and they are what it would make."""
+    what = [{k: v for k, v in job.items() if k != "store"} for job in jobs]
+    this = {"format": FORMAT, "plan": hashlib.blake2b(json.dumps(what).encode(), digest_size=16).hexdigest()}
     if store.kind(PLAN) == "file":
-        if json.loads(store.read(PLAN)) == {"format": FORMAT, "plan": digest}:
+        if store.read_json(PLAN) == this:
             names = set(store.names("preparing"))
-            done = {n for n in range(shards) if head_file(n) in names}
-            watcher.say(f"Continuing: {len(done)} of {shards} shards are there.")
+            there = [job for job in jobs if head_file(job["number"]) in names]
+            files = store.entries()
+            done = {job["number"] for job in there if is_whole(store, files.get(shard_file(job["number"])), job)}
+            watcher.say(f"Continuing: {len(done)} of {len(jobs)} shards are there.")
+            if len(done) < len(there):
+                lost = many(len(there) - len(done), "shard")
+                watcher.say(f"Made anew, as damaged or of images that were changed since: {lost}.")
             return done
         watcher.say("What an earlier command with other settings or another release left unfinished is made anew.")
-        for name in ("preparing", *(n for n in store.names() if n.startswith(SHARD))):
+        for name in (*(n for n in store.names() if n.startswith(SHARD)), "preparing"):  # the plan goes last
             store.remove(name)
-    elif any(not name.startswith(PARTS) for name in store.names()):
-        raise UserError(f"{store.where}: is not empty and holds no case store; choose another folder with -o")
-    store.write(PLAN, json.dumps({"format": FORMAT, "plan": digest}).encode())
+    store.write(PLAN, json.dumps(this).encode())
     return set()
 
 
+def is_whole(store: Folder, file: FileInfo | None, job: dict[str, Any]) -> bool:
+    """Whether a shard that has a head is what was written, and its images are those that were read for it."""
+    try:
+        about = json.loads(read_head(store, job["number"]).schema.metadata[b"shard"])
+    except UserError:
+        return False
+    if file is None or file.size != about["bytes"] or about["seen"] != seen(Folder(job["release"]), job["records"]):
+        return False
+    # What a remote folder has in that size, it has whole; to read it again would cost more than to trust it.
+    return store.local is None or checksum(pa.py_buffer(store.read(shard_file(job["number"])))) == about["checksum"]
+
+
 def make(
-    order: Order,
-    store: Folder,
-    jobs: list[dict[str, Any]],
-    done: set[int],
-    found: Release,
-    engine: Engine,
-    watcher: Watcher,
-) -> None:
-    """Make the missing shards; stop early where too much is bad."""
+    order: Order, store: Folder, jobs: list[dict[str, Any]], found: Release, engine: Engine, watcher: Watcher
+) -> list[dict[str, str]]:
+    """Make the missing shards, and stop early where too much is bad; returns what was odd about rows and images."""
+    done = resume(store, jobs, watcher)
     watcher.start(len(found.records), sum(len(jobs[n]["records"]) for n in done))
     allowed = order.max_bad * len(found.records)
     bad = 0
@@ -166,15 +196,18 @@ def make(
         watcher.advance(result["cases"])
         bad += result["bad"]
         if bad > 10 * max(allowed, 10) and not order.allow_missing:  # hopeless: the end would refuse it
-            break
-    else:
-        return
-    made = (n for n in range(len(jobs)) if store.kind(head_file(n)) == "file")
-    notes = [n for number in made for n in notes_of(read_head(store, number), found.records)]
-    refuse_many_bad(order, store, notes, len(found.records))
+            made = (n for n in range(len(jobs)) if store.kind(head_file(n)) == "file")
+            notes = [n for number in made for n in notes_of(read_head(store, number), found.records)]
+            refuse_many_bad(order, store, notes, len(found.records))
+    notes = [
+        {"case": p.case, "image": "", "done": "left out", "reason": p.reason, "where": p.where} for p in found.problems
+    ]
+    notes += notes_of(read_heads(store, len(jobs))[0], found.records)
+    refuse_many_bad(order, store, notes, len(found.records) + len(found.problems))
+    return notes
 
 
-def already(store: Folder, order: Order, settings: dict[str, Any]) -> dict[str, Any]:
+def already(store: Folder, settings: dict[str, Any]) -> dict[str, Any]:
     """A finished store of the same order is what was asked for."""
     manifest = read_manifest(store.read(MANIFEST), store.where)
     if manifest["settings"] == json.loads(json.dumps(settings)):
@@ -198,7 +231,7 @@ def refuse_many_bad(order: Order, store: Folder, notes: list[dict[str, str]], ca
     text = io.StringIO()
     table = csv.DictWriter(text, NOTE.names)
     table.writeheader()
-    table.writerows(notes)
+    table.writerows({name: as_text(cell) for name, cell in row.items()} for row in notes)
     store.write(BAD, text.getvalue().encode())
     kinds = Counter(n["reason"].split(":")[0] for n in bad).most_common(3)
     first = bad[0]
@@ -209,6 +242,11 @@ def refuse_many_bad(order: Order, store: Folder, notes: list[dict[str, str]], ca
         + ", ".join(f"{count} x '{kind}'" for kind, count in kinds)
         + f"; the first is {first['image'] or first['where']}. All are listed in {BAD} of {store.where}{hint}"
     )
+
+
+def as_text(cell: str) -> str:
+    """A cell that no spreadsheet takes for a formula to run."""
+    return f"'{cell}" if cell.startswith(("=", "+", "-", "@", "\t", "\r")) else cell
 
 
 def first_problem(found: Release) -> str:

@@ -6,8 +6,11 @@ head is written after its images: where it is, the shard is whole.
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
+import os
+import stat
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -20,7 +23,7 @@ from PIL import Image
 
 from dermsearch.data.decode.bounds import BadImage
 from dermsearch.data.decode.image import Form, decode, decode_mask
-from dermsearch.data.prepare.duplicates import THUMB, thumbnail
+from dermsearch.data.decode.look import THUMB, thumbnail
 from dermsearch.data.store.layout import MASK, NONE, checksum, digest, shard_file, to_bytes
 from dermsearch.errors import UserError, first_line
 from dermsearch.storage.files import Folder
@@ -29,7 +32,8 @@ HEAD = "preparing/head-"  # with a number, the name of a file
 JPEG: dict[str, Any] = {"format": "JPEG", "quality": 95, "subsampling": 0}  # in an encoded store
 PNG: dict[str, Any] = {"format": "PNG"}
 TOGETHER, TOGETHER_BYTES = 64, 8_000_000  # cases whose images take each step together, and most bytes of their files
-NO_THUMB = bytes(THUMB)
+LARGEST_FILE = 1_000_000_000  # bytes of an image's file: all of them are held in memory
+NO_LOOK = bytes(THUMB)
 Read = tuple[dict[str, Any], list[bytes | BadImage]]  # a record, and the files of its images
 
 
@@ -41,7 +45,7 @@ class Plane:
     size: tuple[int, int]  # height, width
     original: tuple[int, int]
     file: bytes = NONE  # hash of the file it came from
-    thumb: bytes = NO_THUMB
+    look: bytes = NO_LOOK
 
 
 @dataclass
@@ -59,11 +63,27 @@ def make_shard(job: dict[str, Any]) -> dict[str, Any]:
     form = Form(**job["form"])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow's, of metadata that nobody reads
+        before = seen(release, job["records"])
         groups = in_groups(release, job["records"])
         entries = [entry for group in groups for entry in read_entries(release, group, form, job["encoded"])]
-    write_shard(store, job["number"], entries, job["planes"])
+    write_shard(store, job["number"], entries, job["planes"], before)
     bad = sum(any(done == "left out" for _, done, _ in e.notes) for e in entries)
     return {"number": job["number"], "cases": len(entries), "bad": bad}
+
+
+def seen(release: Folder, records: Iterable[dict[str, Any]]) -> str:
+    """Tells changed images from those that were read: by size and time; of a remote release, slow to ask, nothing."""
+    if release.local is None:
+        return ""
+    found = hashlib.blake2b(digest_size=16)
+    for record in records:
+        for name in (*record["images"].values(), record["mask"]):
+            try:
+                status = os.stat(release.local / name) if name else None
+            except (OSError, ValueError):
+                status = None
+            found.update(f"{status and (status.st_size, status.st_mtime_ns)}".encode())
+    return found.hexdigest()
 
 
 def in_groups(release: Folder, records: Iterable[dict[str, Any]]) -> Iterator[list[Read]]:
@@ -96,7 +116,7 @@ def read_entries(release: Folder, group: list[Read], form: Form, encoded: bool) 
             entry.notes.append((name, "left out", str(picture)))
         else:
             entry.notes += [(name, "converted", note) for note in picture.notes]
-            entry.planes[modality] = as_plane(picture.pixels, picture.original, digest(data), encoded)
+            entry.planes[modality] = as_plane(picture.pixels, picture.original, digest(data), encoded, picture.look)
     masked = [(e, r["mask"]) for e, (r, _) in zip(entries, group, strict=True) if r.get("mask") and e.planes]
     originals = [next(iter(e.planes.values())).original for e, _ in masked]
     masks = each(decode_mask, each(read_image, repeat(release), [name for _, name in masked]), originals, repeat(form))
@@ -123,6 +143,8 @@ def each(step: Callable[..., Any], *columns: Iterable[Any]) -> list[Any]:
 def read_image(release: Folder, name: str) -> bytes:
     """The bytes of an image's file."""
     try:
+        if release.local is not None:
+            check_file(os.stat(release.local / name))
         return release.read(name)
     except (FileNotFoundError, NotADirectoryError):
         raise BadImage("is missing") from None
@@ -134,8 +156,18 @@ def read_image(release: Folder, name: str) -> bytes:
         raise BadImage(f"cannot be read: {error.strerror or first_line(error)}") from None
 
 
-def as_plane(pixels: np.ndarray, original: tuple[int, int], file: bytes = NONE, encoded: bool = False) -> Plane:
-    """An image (h, w, 3) or mask (h, w) as a store keeps it."""
+def check_file(status: os.stat_result) -> None:
+    """Refuse what would be read for ever, or into more memory than there is."""
+    if not stat.S_ISREG(status.st_mode) and not stat.S_ISDIR(status.st_mode):
+        raise BadImage("is no regular file")
+    if status.st_size > LARGEST_FILE:
+        raise BadImage(f"is a file of {status.st_size:,} bytes, more than {LARGEST_FILE:,}")
+
+
+def as_plane(
+    pixels: np.ndarray, original: tuple[int, int], file: bytes = NONE, encoded: bool = False, look: bytes = b""
+) -> Plane:
+    """An image (h, w, 3) or mask (h, w) as a store keeps it; what is its own original has no other look."""
     mask = pixels.ndim == 2
     data: bytes | memoryview
     if not encoded:
@@ -144,11 +176,13 @@ def as_plane(pixels: np.ndarray, original: tuple[int, int], file: bytes = NONE, 
         out = io.BytesIO()
         Image.fromarray(pixels).save(out, **(PNG if mask else JPEG))
         data = out.getvalue()
-    return Plane(data, pixels.shape[:2], original, file, NO_THUMB if mask else thumbnail(pixels))
+    return Plane(data, pixels.shape[:2], original, file, NO_LOOK if mask else look or thumbnail(pixels))
 
 
-def write_shard(store: Folder, number: int, entries: Iterable[CasePlanes], planes: Iterable[str]) -> None:
-    """The shard's images, then its head."""
+def write_shard(
+    store: Folder, number: int, entries: Iterable[CasePlanes], planes: Iterable[str], before: str = ""
+) -> None:
+    """The shard's images, then its head, which tells how their files were `seen` before they were read."""
     entries = list(entries)
     images: dict[str, pa.Array] = {}
     head: dict[str, pa.Array] = {"row": pa.array([e.row for e in entries], pa.int64())}
@@ -162,12 +196,13 @@ def write_shard(store: Folder, number: int, entries: Iterable[CasePlanes], plane
         head[f"pixel_{name}"] = pa.array(hashes, pa.binary(16))
         if name != MASK:
             head[f"file_{name}"] = pa.array([p.file if p else NONE for p in kept], pa.binary(16))
-            head[f"thumb_{name}"] = pa.array([p.thumb if p else NO_THUMB for p in kept], pa.binary(THUMB))
+            head[f"look_{name}"] = pa.array([p.look if p else NO_LOOK for p in kept], pa.binary(THUMB))
     head["notes"] = pa.array([json.dumps(e.notes) if e.notes else "" for e in entries])
     data = to_bytes(pa.table(images))
     store.write(shard_file(number), data)
-    about = {"checksum": checksum(data), "bytes": data.size, "cases": len(entries)}
-    store.write(head_file(number), to_bytes(pa.table(head).replace_schema_metadata({"shard": json.dumps(about)})))
+    about = {"checksum": checksum(data), "bytes": data.size, "cases": len(entries), "seen": before}
+    told = to_bytes(pa.table(head).replace_schema_metadata({"shard": json.dumps(about)}))
+    store.write(head_file(number), checksum(told).encode() + told.to_pybytes())
 
 
 def one_after_another(parts: list[bytes | memoryview]) -> pa.Array:

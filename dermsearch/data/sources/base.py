@@ -83,6 +83,7 @@ class Columns:
     modality: str = "derm"
     fold: int = 0  # of a release that has several published splits
     table: str | None = None  # the table's file (`csv`); None: the only .csv there
+    tables: str | None = None  # the table's folder, where images lie in another one, which is then the release's
     domain: str = "skin"  # what the images are of
 
 
@@ -139,6 +140,7 @@ class Collector:
 
     def __init__(self, words: Mapping[str, Mapping[str, str]]) -> None:
         self.words = words
+        self.hint = ""  # what to do about a path that leads out of the release's folder
         self.records: list[CaseRecord] = []
         self.problems: list[Problem] = []
         self._first: dict[str, str] = {}  # case -> where it was met first
@@ -183,7 +185,7 @@ class Collector:
         paths = [path for path in (*record.images.values(), record.mask) if path]
         for path in paths:
             if not inside(path):
-                return f"{path[:100]!r} is no path inside the release's folder"
+                return f"{path[:100]!r} is no path inside the release's folder{self.hint}"
         if not any(record.images.values()):
             return "is missing: no image file of it is in the folder"
         for label, text in record.labels.items():
@@ -322,7 +324,7 @@ class ImageFiles:
 
     def __init__(self, folder: Folder, *under: str) -> None:
         listed = [n for u in (under or ("",)) for n in folder.names(u) if n.lower().endswith(IMAGES) and not hidden(n)]
-        self.names = listed
+        self.folder, self.names = folder, listed
         self._paths = {n.lower(): n for n in listed} | {n: n for n in listed}
         self._stems: dict[str, str] = {}
         for name in listed:

@@ -1,6 +1,7 @@
 """A table of your own, one row for each case, with the columns named in the command: no code is needed.
 
     --image derm=COLUMN                  files, relative to the table's folder; several for several modalities
+    --root FOLDER                        files are relative to this folder, or name it: /here/a.jpg, ../there/a.jpg
     --label COLUMN                       its words are the classes: sorted, or by size where all are whole numbers
     --case, --lesion, --patient, --split, --mask, --metadata     each a COLUMN, where there is one
     --metadata COLUMN:patient            it tells of the patient, not of one lesion
@@ -12,6 +13,7 @@ value is a number becomes numbers. Empty, NA, none, unknown and -1 mean that a v
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 
 from dermsearch.data.case import METADATA, Column, Kind, Level
@@ -39,6 +41,7 @@ from dermsearch.storage.files import Folder
 
 def read(folder: Folder, columns: Columns) -> Release:
     """Every row of the table."""
+    images, folder = ImageFiles(folder), Folder(columns.tables) if columns.tables else folder
     table = columns.table or only_table(folder)
     levels = dict(level_of(text) for text in columns.metadata)
     named = [*columns.images.values(), *columns.labels, *levels]
@@ -48,12 +51,13 @@ def read(folder: Folder, columns: Columns) -> Release:
     rows = list(read_table(folder, table, named, damaged, delimiter))
     collector = Collector({label: classes([row[label] for _, row in rows]) for label in columns.labels})
     collector.problems += damaged
+    collector.hint = "" if columns.tables else "; --root names the folder that all images lie in"
     numeric = {c for c in levels if all(number(v) is not None for _, row in rows if (v := word(row[c])))}
-    images = ImageFiles(folder)
 
     def file(row: dict[str, str], column: str | None) -> str:
         path = (word(row[column]) if column else None) or ""
-        return images.path(path.replace("\\", "/").removeprefix("./"))  # tables from Windows have backslashes
+        path = path.replace("\\", "/").removeprefix("./")  # tables from Windows have backslashes
+        return images.path(below(images.folder, folder, path) if columns.tables else path)
 
     for where, row in rows:
         paths = {modality: file(row, column) for modality, column in columns.images.items()}
@@ -77,6 +81,14 @@ def read(folder: Folder, columns: Columns) -> Release:
         )
     inputs = (Column(c.lower(), kind(c, numeric), level) for c, level in levels.items())
     return replace(collector.release(), columns=tuple(inputs))
+
+
+def below(root: Folder, tables: Folder, path: str) -> str:
+    """A path of a table as one below the root: it is meant so, or it is absolute, or climbs from the table's folder."""
+    if not path.startswith(("/", "../")):
+        return path
+    whole = os.path.normpath(os.path.join(tables.root, path))
+    return whole.removeprefix(root.root.rstrip("/") + "/")
 
 
 def level_of(text: str) -> tuple[str, Level]:

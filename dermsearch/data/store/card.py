@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from rich.filesize import decimal
 
 from dermsearch.data.case import SPLITS
 from dermsearch.data.store.case_store import CaseStore
@@ -104,7 +105,7 @@ def gather(manifest: dict[str, Any], index: pa.Table, notes: list[dict[str, str]
     told = [f"{n} {count:,} ({100 * count / len(split):.0f} %)" if count else f"{n} 0" for n, count in lacking.items()]
     cases += [("duplicates", manifest["duplicates"]), ("quarantine", _quarantine(notes))]
     form = "JPEGs" if manifest["encoded"] else "raw pixels"
-    cases.append(("format", f"{form}, short side {manifest['side']} px, {size(manifest['bytes'])}"))
+    cases.append(("format", f"{form}, short side {manifest['side']} px, {decimal(manifest['bytes'])}"))
     cases.append(("fingerprint", manifest["fingerprint"]))
     balances = [_balance(n, list(names), index, split) for n, names in manifest["classes"].items()]
     return Facts(
@@ -119,14 +120,6 @@ def gather(manifest: dict[str, Any], index: pa.Table, notes: list[dict[str, str]
         list(manifest.get("notes", ())),
         list(_flat(manifest["settings"])),
     )
-
-
-def size(count: int) -> str:
-    """1234567 -> 1.2 MB"""
-    units = ("bytes", "kB", "MB", "GB", "TB")
-    power = min(len(units) - 1, max(0, len(str(int(count))) - 1) // 3)
-    value = count / 1000**power
-    return f"{value:.0f} {units[power]}" if not power or value >= 100 else f"{value:.1f} {units[power]}"
 
 
 def _known(words: list[str]) -> str:
@@ -152,7 +145,7 @@ def _inputs(manifest: dict[str, Any]) -> Iterator[tuple[str, str]]:
     """The metadata that a study may name, and those that are kept but never may."""
     for level in ("patient", "lesion"):
         told = [
-            f"{c['name']} ({'number' if c['kind'] == 'number' else _many(len(c['vocabulary']), 'word')})"
+            f"{c['name']} ({'number' if c['kind'] == 'number' else many(len(c['vocabulary']), 'word')})"
             for c in manifest["columns"]
             if c["level"] == level
         ]
@@ -161,12 +154,13 @@ def _inputs(manifest: dict[str, Any]) -> Iterator[tuple[str, str]]:
     denied = {n: why for n, why in manifest.get("denied", {}).items() if n in manifest["metadata"]}
     rest = len(manifest["metadata"]) - len(manifest["columns"]) - len(denied)
     told = [f"{name}, as {why}" for name, why in denied.items()]
-    told += [f"{_many(rest, 'column')} that no data set declares"] if rest and manifest["columns"] else []
+    told += [f"{many(rest, 'column')} that no data set declares"] if rest and manifest["columns"] else []
     if told:
         yield "no inputs", "; ".join(told)
 
 
-def _many(count: int, noun: str) -> str:
+def many(count: int, noun: str) -> str:
+    """3 cases, 1 case"""
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 

@@ -1,6 +1,7 @@
 """The case store: a data set as memory-mapped Arrow, made once and read by every trial. `layout` names its files.
 
-Opening maps the index alone; shards are mapped when they are first read. All processes of a machine share the pages.
+Opening maps the index alone; shards are mapped when they are first read. Each is compared with its checksum then, once
+in a process, at two gigabytes a second. All processes of a machine share the pages.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,7 @@ from dermsearch.data.case import SPLITS, Column
 from dermsearch.data.domain import DOMAINS, SKIN, Domain
 from dermsearch.data.store.columns import Table, encode
 from dermsearch.data.store.few import low_label
-from dermsearch.data.store.layout import INDEX, MANIFEST, MASK, read_manifest, shard_file
+from dermsearch.data.store.layout import INDEX, MANIFEST, MASK, checksum, read_manifest, shard_file
 from dermsearch.errors import UserError, nearest
 
 NOTHING = np.empty(0, np.uint8)
@@ -35,10 +37,7 @@ class CaseStore:
             self.about = read_manifest((self.folder / MANIFEST).read_bytes(), str(folder))
         except OSError:
             raise UserError(f"{folder}: is not a case store (no readable {MANIFEST} in it)") from None
-        try:
-            self.index = pa.ipc.open_file(pa.memory_map(str(self.folder / INDEX))).read_all()
-        except (OSError, pa.ArrowInvalid):
-            raise UserError(f"{folder}: {INDEX} is missing or damaged; make the store again") from None
+        self.index = self._mapped(INDEX)
         self.fingerprint: str = self.about["fingerprint"]
         self.settings: dict[str, Any] = self.about["settings"]
         self.domain_name: str = self.settings.get("domain", SKIN.name)
@@ -155,23 +154,35 @@ class CaseStore:
         if not self.encoded:
             sizes = zip(kept, heights.tolist(), widths.tolist(), strict=True)
             return (data.reshape(h, w, *channels) for data, h, w in sizes)
-        if len(kept) < 2 * DECODERS:
-            return (_decoded(data, channels) for data in kept)
-        with ThreadPoolExecutor(DECODERS) as pool:  # Pillow decodes without the interpreter's lock
-            return list(pool.map(lambda data: _decoded(data, channels), kept))
+        if len(kept) >= 2 * DECODERS:
+            # Pillow decodes without the interpreter's lock. A machine that gives no more threads raises RuntimeError.
+            with suppress(RuntimeError), ThreadPoolExecutor(DECODERS) as pool:
+                return list(pool.map(lambda data: _decoded(data, channels), kept))
+        return (_decoded(data, channels) for data in kept)
 
     def _bytes(self, plane: str, shard: int, at: int) -> np.ndarray:
         offsets, data = self._shard(shard)[plane]
         return data[offsets[at] : offsets[at + 1]]
 
+    def shard(self, number: int) -> pa.Table:
+        """A shard's images, mapped."""
+        return self._mapped(shard_file(number))
+
+    def _mapped(self, name: str) -> pa.Table:
+        """A mapped file, after a look at all of it: nothing is studied on cases that are not those written."""
+        try:
+            file = pa.memory_map(str(self.folder / name))
+            if checksum(file.read_buffer()) == self.about["files"].get(name):
+                file.seek(0)
+                return pa.ipc.open_file(file).read_all()
+        except (OSError, pa.ArrowInvalid):
+            pass
+        raise UserError(f"{self.folder}: {name} is missing or damaged; make the store again")
+
     def _shard(self, number: int) -> dict[str, tuple[np.ndarray, np.ndarray]]:
         """Where each image begins, and all bytes, by plane: views of the mapped file."""
         if number not in self._shards:
-            name = shard_file(number)
-            try:
-                table = pa.ipc.open_file(pa.memory_map(str(self.folder / name))).read_all()
-            except (OSError, pa.ArrowInvalid):
-                raise UserError(f"{self.folder}: {name} is missing or damaged; make the store again") from None
+            table = self.shard(number)
             self._shards[number] = {
                 plane: (np.frombuffer(offsets, np.int64), np.frombuffer(data or b"", np.uint8))
                 for plane in table.column_names

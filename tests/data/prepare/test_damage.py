@@ -3,6 +3,7 @@
 import io
 import os
 import struct
+import sys
 import zlib
 from collections.abc import Callable
 from dataclasses import replace
@@ -33,6 +34,7 @@ from PIL import Image
 
 from dermsearch.data.decode.image import Form
 from dermsearch.data.prepare.prepare import Order
+from dermsearch.errors import UserError
 
 # What lies where an image should be, by kind: its name, its bytes, and what becomes of it.
 
@@ -214,6 +216,32 @@ def link_to_itself(copy: Copy) -> None:
     copy.victim["image"] = "x.jpg"
 
 
+@damage(LEFT_OUT, "is a file of 3,221,225,472 bytes, more than 1,000,000,000")
+def file_of_three_gigabytes(copy: Copy) -> None:
+    """Sparse: it takes no space on the disk, and would take all of the memory."""
+    with (copy.root / "x.jpg").open("wb") as file:
+        file.truncate(3 << 30)
+    copy.victim["image"] = "x.jpg"
+
+
+@damage(LEFT_OUT, "is no regular file")
+def link_to_a_device_without_end(copy: Copy) -> None:
+    (copy.root / "x.jpg").symlink_to("/dev/zero")
+    copy.victim["image"] = "x.jpg"
+
+
+@damage(LEFT_OUT, "is no regular file")
+def named_pipe(copy: Copy) -> None:
+    os.mkfifo(copy.root / "x.jpg")
+    copy.victim["image"] = "x.jpg"
+
+
+@damage(MASK_OUT, "is no regular file")
+def mask_that_is_a_device_without_end(copy: Copy) -> None:
+    (copy.root / "m.png").symlink_to("/dev/zero")
+    copy.victim["mask"] = "m.png"
+
+
 @damage(LEFT_OUT, "cannot be read: File name too long")
 def long_name(copy: Copy) -> None:
     copy.victim["image"] = "x" * 300 + ".jpg"
@@ -329,6 +357,22 @@ def test_a_row_of_another_length(change: str, reason: str, copy: Copy, sound: di
     lines[4] = lines[4] + change if change else VICTIM
     copy.table.write_text("\n".join(lines))
     check(copy, sound, LEFT_OUT, reason)
+
+
+def test_dicom_without_a_reader_is_listed_with_what_is_missing(
+    copy: Copy, sound: dict[str, np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where all images are DICOM files, that is told before any work."""
+    data = dicom()
+    monkeypatch.setitem(sys.modules, "pydicom", None)
+    copy.image("x.dcm", data)
+    copy.save()
+    check(copy, sound, LEFT_OUT, 'pydicom reads DICOM files: pip install "dermsearch[data]"')
+    for row in copy.rows:
+        row["image"] = "x.dcm"
+    copy.save()
+    with pytest.raises(UserError, match=r"all images are DICOM files, and pydicom reads DICOM files"):
+        make(replace(copy.order(), store=str(copy.root.parent / "other")))
 
 
 def test_a_word_that_is_no_class(tmp_path: Path) -> None:

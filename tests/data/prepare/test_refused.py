@@ -90,6 +90,16 @@ def empty_release(copy: Copy) -> None:
         path.unlink()
 
 
+@refused("this name is not UTF-8; rename the file")
+def name_of_latin_letters(copy: Copy) -> None:
+    (copy.root / os.fsdecode(b"\xe9.jpg")).write_bytes(JPEG)
+
+
+@refused("cannot be opened")
+def release_of_latin_letters(copy: Copy) -> dict[str, Any]:
+    return {"release": str(copy.root / os.fsdecode(b"\xe9"))}
+
+
 @refused("there is no such folder")
 def no_release(copy: Copy) -> dict[str, Any]:
     return {"release": str(copy.root / "nowhere")}
@@ -174,6 +184,30 @@ def test_more_bad_images_than_allowed_are_counted_and_listed(copy: Copy) -> None
         ("c5", "is truncated"),
     ]
     assert {r["where"] for r in listed} == {f"cases.csv, line {n + 2}" for n in (1, 2, 5)}
+
+
+@pytest.mark.parametrize("start", ["=", "+", "-", "@", "\t", "\r"])
+def test_a_listed_cell_is_no_formula(start: str, copy: Copy) -> None:
+    """Of a table that a spreadsheet may open, whatever a release's table holds."""
+    copy.victim["id"] = f"{start}cmd|' /C calc'!A0"
+    copy.save()
+    with pytest.raises(UserError):
+        make(copy.order(max_bad=0.0))
+    text = (copy.root.parent / "store" / BAD).read_text()
+    assert not any(cell[:1] in tuple("=+-@\t\r") for row in csv.reader(text.splitlines()) for cell in row if cell)
+    assert start.strip() == "" or f"'{start}cmd" in text
+
+
+def test_no_more_processes_is_one_sentence(copy: Copy, monkeypatch: pytest.MonkeyPatch) -> None:
+    def none(*_: Any) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr("dermsearch.data.prepare.prepare.shard_cases", lambda side, planes: 2)
+    monkeypatch.setattr("concurrent.futures.ProcessPoolExecutor.submit", none)
+    with pytest.raises(
+        UserError, match=r"no more processes can be started here: can't start new thread; try --workers 1"
+    ):
+        prepare(copy.order(), on_cores(2), Silent())
 
 
 def test_missing_images_may_be_allowed(copy: Copy, sound: dict[str, np.ndarray]) -> None:

@@ -6,15 +6,21 @@ from typing import Any
 import pytest
 from data import releases
 from data.releases import CSV, NONE, fields
+from PIL import Image
+from typer.main import get_command
 
+from dermsearch.cli.data import data_app
 from dermsearch.data.case import columns
 from dermsearch.data.prepare.engines import on_cores
 from dermsearch.data.prepare.prepare import Order, prepare
 from dermsearch.data.prepare.progress import Silent
 from dermsearch.data.sources.base import SOURCES, Columns, Release
+from dermsearch.data.store.case_store import CaseStore
 from dermsearch.data.store.splits import Split
 from dermsearch.errors import UserError
 from dermsearch.storage.files import Folder
+
+OUTSIDE = "is no path inside the release's folder; --root names the folder that all images lie in"
 
 
 def read(name: str, folder: Path, columns: Columns = NONE) -> Release:
@@ -169,9 +175,9 @@ def test_an_empty_table(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "reason"),
     [
-        ("c2,../a.jpg,train", "'../a.jpg' is no path inside the release's folder"),
-        ("c2,/etc/a.jpg,train", "'/etc/a.jpg' is no path inside the release's folder"),
-        ("c2,C:\\a.jpg,train", "'C:/a.jpg' is no path inside the release's folder"),
+        ("c2,../a.jpg,train", f"'../a.jpg' {OUTSIDE}"),
+        ("c2,/etc/a.jpg,train", f"'/etc/a.jpg' {OUTSIDE}"),
+        ("c2,C:\\a.jpg,train", f"'C:/a.jpg' {OUTSIDE}"),
         ("c2,,train", "is missing: no image file of it is in the folder"),
         (
             "c2,b.jpg,holdout",
@@ -224,6 +230,41 @@ def test_a_path_may_begin_where_the_table_is(tmp_path: Path) -> None:
     hospital(tmp_path, "id,image", "1,x/a.jpg")
     releases.table(tmp_path / "t.csv", ["id,image", "1,./x/a.jpg"])
     assert read("csv", tmp_path, fields(case="id")).records[0].images == {"derm": "x/a.jpg"}
+
+
+@pytest.mark.parametrize("path", ["scans/a.jpg", "{root}/scans/a.jpg", "../../photos/scans/a.jpg", "./scans/a.jpg"])
+def test_images_may_lie_below_a_named_root(path: str, tmp_path: Path) -> None:
+    """Relative to it, absolute, or climbing from the table's folder; what lies elsewhere stays a problem."""
+    root, tables = tmp_path / "photos", tmp_path / "office" / "tables"
+    releases.images(root, "scans/a.jpg")
+    tables.mkdir(parents=True)
+    rows = [path.format(root=root), "/etc/a.jpg", "../../a.jpg"]
+    releases.table(tables / "t.csv", ["id,image", *(f"{i},{row}" for i, row in enumerate(rows))])
+    release = read("csv", root, fields(case="id", tables=str(tables)))
+    assert [r.images for r in release.records] == [{"derm": "scans/a.jpg"}]
+    assert [p.reason for p in release.problems] == [
+        f"'{path}' is no path inside the release's folder" for path in ("/etc/a.jpg", f"{tmp_path}/a.jpg")
+    ]
+
+
+def test_the_root_is_no_setting_of_a_store(tmp_path: Path) -> None:
+    """A store is the same wherever table and images lay."""
+    images, fingerprints = [Image.new("RGB", (40, 30), (60 * i, 99, 9)) for i in range(4)], []
+    command = get_command(data_app)
+    for name, table in (("one", "one"), ("two", "office")):
+        (tmp_path / name).mkdir()
+        (tmp_path / table).mkdir(exist_ok=True)
+        for i, image in enumerate(images):
+            image.save(tmp_path / name / f"{i}.png")
+        path = tmp_path / table / "t.csv"
+        releases.table(path, ["id,image,dx,who", *(f"{i},{i}.png,{'ab'[i % 2]},p{i}" for i in range(4))])
+        words = ["csv", str(path), "-o", str(tmp_path / f"{name}-store"), "--workers=1", "--side=32", "--patient=who"]
+        words += ["--image", "derm=image", "--label=dx", *([f"--root={tmp_path / name}"] if name != table else [])]
+        command(["prepare", *words], standalone_mode=False)
+        fingerprints.append(CaseStore(tmp_path / f"{name}-store").fingerprint)
+    assert fingerprints[0] == fingerprints[1]
+    with pytest.raises(UserError, match="--root: goes with csv only"):
+        command(["prepare", "folder", str(tmp_path), "-o", str(tmp_path / "x"), "--root=/"], standalone_mode=False)
 
 
 def test_a_mask_outside_is_a_problem(tmp_path: Path) -> None:

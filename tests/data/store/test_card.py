@@ -13,7 +13,7 @@ from dermsearch.data.drawn.skin import synthetic
 from dermsearch.data.prepare.build import write_store
 from dermsearch.data.prepare.divide import note
 from dermsearch.data.sources.base import CaseRecord
-from dermsearch.data.store.card import card, describe, size
+from dermsearch.data.store.card import card, describe
 from dermsearch.data.store.case_store import CaseStore
 from dermsearch.data.store.layout import CARD, QUARANTINE
 from dermsearch.data.store.splits import Split
@@ -154,10 +154,3 @@ def test_a_lost_quarantine_table(tmp_path):
     (folder / QUARANTINE).unlink()
     with pytest.raises(UserError, match=r"quarantine.arrow is missing or damaged"):
         list(describe(store))
-
-
-def test_sizes_in_words():
-    given = (0, 999, 1000, 123_456, 999_999, 1_234_567, 45_000_000_000, 7_000_000_000_000_000)
-    assert list(map(size, given)) == [
-        "0 bytes", "999 bytes", "1.0 kB", "123 kB", "1000 kB", "1.2 MB", "45.0 GB", "7000 TB",
-    ]  # fmt: skip

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from data.inspect.test_check import flip, make, rows
 
 from dermsearch.data.case import Case
 from dermsearch.data.prepare import build
@@ -251,3 +252,42 @@ def test_other_content_does_not_take_the_place_of_a_store(tmp_path):
     with pytest.raises(UserError, match="holds other cases"):
         write(tmp_path / "s", rows, **other)
     assert CaseStore(tmp_path / "s").fingerprint == first.fingerprint
+
+
+@pytest.mark.parametrize("encoded", [False, True])
+def test_flipped_pixels_are_not_studied(encoded: bool, tmp_path):
+    """Each shard is looked at when it is first mapped, so that other shards go on."""
+    folder = make(tmp_path / "s", rows(24), encoded=encoded)
+    flip(folder / "images-00001.arrow", 0.5)
+    store = CaseStore(folder)
+    assert len(store.pictures("derm", np.arange(8))[0]) == 8
+    with pytest.raises(UserError, match=r"images-00001.arrow is missing or damaged; make the store again"):
+        store.pictures("derm", np.arange(16))
+
+
+def test_a_shard_is_looked_at_once(tmp_path, monkeypatch):
+    store, seen = CaseStore(make(tmp_path / "s", rows(24))), []
+    monkeypatch.setattr(CaseStore, "shard", lambda self, n, real=CaseStore.shard: seen.append(n) or real(self, n))
+    for _ in range(3):
+        store.pictures("derm", np.arange(24))
+    assert seen == [0, 1, 2]
+
+
+def test_without_more_threads_pictures_are_decoded_in_this_one(tmp_path, monkeypatch):
+    store = CaseStore(make(tmp_path / "s", rows(24), encoded=True))
+    whole = store.pictures("derm", np.arange(24))[0]
+
+    def none(self: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", none)
+    assert np.array_equal(store.pictures("derm", np.arange(24))[0], whole)
+
+
+@pytest.mark.parametrize("at", [0.2, 0.5, 0.8])
+def test_an_index_with_a_flipped_bit_is_not_studied(at: float, tmp_path):
+    """It may be a label's."""
+    folder = make(tmp_path / "s", rows(24))
+    flip(folder / INDEX, at)
+    with pytest.raises(UserError, match=f"{INDEX} is missing or damaged; make the store again"):
+        CaseStore(folder)

@@ -1,0 +1,55 @@
+"""A folder that is not whole yet: one process works at it, holding the kernel's lock on it, which a kill lets go of."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+STALE = 24 * 3600  # seconds, after which nobody works at a folder whose disk knows no locks
+
+
+class Busy(Exception):
+    """Another process works at the folder."""
+
+
+@contextmanager
+def held(folder: Path) -> Iterator[bool]:
+    """Hold a folder, or raise `Busy`; False where its disk, as some network disks, has no such locks."""
+    place = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        try:
+            fcntl.flock(place, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            alone = True
+        except BlockingIOError:
+            raise Busy from None
+        except OSError:
+            alone = False
+        yield alone
+    finally:
+        os.close(place)
+
+
+@contextmanager
+def growing(folder: Path) -> Iterator[Path]:
+    """A folder to write in, beside the one that it is renamed to when it is whole; else it is deleted at the end."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    part = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    try:
+        with held(part):
+            yield part
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def clear(parent: Path, pattern: str) -> None:
+    """Delete the folders that killed processes left unfinished, and none that a process works at."""
+    for part in parent.glob(pattern):
+        with suppress(OSError, Busy), held(part) as alone:
+            if alone or time.time() - part.stat().st_mtime > STALE:
+                shutil.rmtree(part, ignore_errors=True)
