@@ -16,12 +16,8 @@ from dermsearch.data.domain import DOMAINS, Domain, setting_of
 from dermsearch.data.store.case_store import CaseStore
 from dermsearch.data.store.layout import FORMAT, MANIFEST, checksum, read_manifest
 from dermsearch.data.store.splits import Split
-<<<<<<< HEAD
-from dermsearch.errors import UserError, first_line, public
-=======
 from dermsearch.data.store.unfinished import clear, growing
-from dermsearch.errors import UserError, first_line
->>>>>>> cases
+from dermsearch.errors import UserError, first_line, public
 from dermsearch.storage.files import Folder
 from dermsearch.study.data import Data
 

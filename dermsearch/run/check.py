@@ -196,8 +196,9 @@ def check_cases(study: Study, space: Space, stores: Mapping[str, CaseStore]) -> 
         some = np.any([cases.has(m)[rows] for m in study.main.modalities], axis=0)
         classes = {name: len(names) for name, names in cases.classes.items()}
         check_pool(study, space, smallest_pool(study, cases), classes, int(some.sum()))
-<<<<<<< HEAD
         check_patience(study, space, cases)
+    for name in stores.keys() & {entry.data for entry in study.entries.values()}:
+        check_whole(study, name, stores[name])
 
 
 def check_enough(entry: Downstream, cases: CaseStore) -> None:
@@ -220,9 +221,6 @@ def check_patience(study: Study, space: Space, cases: CaseStore) -> None:
                     f"curriculum.tasks.{name}.batch: must be at most {held * train['accumulate']} with patience, which "
                     f"looks at {held} validation images, not {train['batch']}"
                 )
-=======
-    for name in stores.keys() & {entry.data for entry in study.entries.values()}:
-        check_whole(study, name, stores[name])
 
 
 def check_whole(study: Study, name: str, cases: CaseStore) -> None:
@@ -234,7 +232,6 @@ def check_whole(study: Study, name: str, cases: CaseStore) -> None:
                 f"{place_of(study, name)}.modalities: no {split} case of the store at {cases.folder} has images of "
                 f"{' and '.join(modalities)}, so none can be judged; judge on another data set, as linear@NAME does"
             )
->>>>>>> cases
 
 
 def check_label(study: Study, cases: CaseStore) -> None:
