@@ -59,18 +59,20 @@ def leaderboard(
     roots = {Key(Curriculum(baseline=name), (), root): [*seeds.values()] for (name, root), seeds in baselines.items()}
     spread = Spread.of(trained.values(), roots.values())
     values |= {key: {score.seed: score.value for score in seeds} for key, seeds in roots.items()}
+    single: dict[str, dict[str, float]] = {}
+    for key, own in values.items():
+        if len(key.curriculum) == 1 and own:
+            of_root, task, score = single.setdefault(key.root, {}), str(key.curriculum), fmean(own.values())
+            of_root[task] = max(score, of_root.get(task, score))
+
+    def of(key: Key) -> dict[str, Any]:
+        return {"error": lines[key].error, "order": ordering(key.curriculum, single.get(key.root, {}))}
+
     rows = [
-        scored(key, measure, trained[key], spread, values, line.error) if trained[key] else unscored(line, measure, why)
-        for key, line in lines.items()
+        scored(key, measure, own, spread, values, **of(key)) if own else unscored(lines[key], measure, why, **of(key))
+        for key, own in trained.items()
     ]
     rows += [scored(key, measure, own, NO_SPREAD if alike(own) else spread, values) for key, own in roots.items()]
-
-    single: dict[str, dict[str, float]] = {}
-    for row in rows:
-        if row.length == 1 and row.score is not None:
-            of_root = single.setdefault(row.root, {})
-            of_root[row.curriculum] = max(row.score, of_root.get(row.curriculum, row.score))
-    rows = [replace(row, order=ordering(row.tasks, single.get(row.root, {}))) for row in rows]
     ranked = sorted((r for r in rows if r.score is not None), key=lambda r: (-(r.score or 0), r.name))
     ranked = ranks(compared(ranked, trained | roots, results, measure))
     rest = sorted((r for r in rows if r.score is None), key=lambda r: (r.length, r.name, r.settings))
@@ -103,12 +105,12 @@ def ranks(ranked: Sequence[Row]) -> list[Row]:
     return [replace(row, rank=1 if row.ties else places.get(row.key)) for row in ranked]
 
 
-def unscored(line: Lineage, measure: Measure, why: Mapping[str, str]) -> Row:
+def unscored(line: Lineage, measure: Measure, why: Mapping[str, str], error: str, order: str) -> Row:
     """The row of a lineage without a score."""
     status = "unscored" if line.status == "done" else line.status
     failed = next((why[stage["key"]] for stage in line.stages if stage["key"] in why), "")
-    error = line.error or (failed or "this protocol has not judged it" if status == "unscored" else "")
-    return Row(line.key.root, str(line.curriculum), line.key.settings, measure, status, error=error)
+    error = error or (failed or "this protocol has not judged it" if status == "unscored" else "")
+    return Row(line.key.root, str(line.curriculum), line.key.settings, measure, status, error=error, order=order)
 
 
 def scored(
@@ -118,8 +120,9 @@ def scored(
     spread: Spread,
     values: Mapping[Key, Mapping[int, float]],
     error: str = "",
+    order: str = "",
 ) -> Row:
-    """The row of a lineage, or of a root, that has a score; its place and its order are not known yet."""
+    """The row of a lineage, or of a root, that has a score; its place is not known yet."""
     own = {score.seed: score.value for score in scores}
     low, high = interval(scores, spread, measure.metric)
     first = values.get(Key(key.curriculum.prefix(1), key.settings[:1], key.root), {}) if len(key.curriculum) > 1 else {}
@@ -143,6 +146,7 @@ def scored(
         keys=tuple(score.stage for score in scores),
         spread=spread,
         error=error,
+        order=order,
     )
 
 

@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 
-from dermsearch import metrics
-from dermsearch.results.board.leaderboard import Row, leaderboard, points
+from dermsearch.results.board.differences import drawn
+from dermsearch.results.board.leaderboard import apart, leaderboard, points
 from dermsearch.results.board.optimism import Optimism, optimism
-from dermsearch.results.tables.measure import Measure
-from dermsearch.results.tables.said import said
+from dermsearch.results.board.row import Row
 from dermsearch.results.tables.schema import Results
 
 if TYPE_CHECKING:
@@ -45,7 +44,8 @@ def opened(
     if not rules:
         return None
     rows = leaderboard(results, protocol, metric, label)
-    there = replace(results, tables={**results.tables, "scores": latest(results)})
+    on = {"scores": latest(results), "predictions": results.test_predictions}
+    there = replace(results, tables={**results.tables, **on})
     on_test = {row.keys: row for row in leaderboard(there, protocol, metric, label, "test") if row.score is not None}
     found = [Tested(rules[row.keys[0]], row, on_test[row.keys]) for row in rows if row.keys in on_test]
     openings = max(results.tests["opening"].to_pylist())
@@ -63,25 +63,12 @@ def latest(results: Results) -> pa.Table:
 def luck_of_the_best(results: Results, rows: list[Row], on_test: dict[tuple[str, ...], Row]) -> Optimism | None:
     """By how much the best of these rows is better on validation than it is, from the whole tree's predictions."""
     scored = [row for row in rows if row.score is not None and row.length]
-    measure = scored[0].measure
-    drawn = resampled(results, measure)
-    if any(key not in drawn for row in scored for key in row.keys):
-        return None
+    resampled = {stage: np.mean([*of.values()], 0) for stage, of in drawn(results, scored[0].measure).items()}
+    if any(key not in resampled for row in scored for key in row.keys):
+        return None  # no predictions were kept
     test = on_test.get(scored[0].keys)
     error = (test.high - test.low) / 4 if test and test.high is not None and test.low is not None else 0.0
-    return optimism(np.stack([np.mean([drawn[key] for key in row.keys], 0) for row in scored]), error)
-
-
-def resampled(results: Results, measure: Measure, table: str = "predictions") -> dict[str, np.ndarray]:
-    """Each stage's score (1 + resamples) on all patients and on the same resamples of them, the mean over draws."""
-    if measure.metric not in metrics.AVERAGED:
-        return {}
-    found: dict[str, list[np.ndarray]] = {}
-    weights: dict[bytes, np.ndarray] = {}
-    for each in said(results, measure, table):
-        weight = weights.setdefault(each.groups.tobytes(), metrics.case_weights(each.groups))
-        found.setdefault(each.stage, []).append(each.scores(measure, weight))
-    return {stage: np.mean(values, 0) for stage, values in found.items()}
+    return optimism(np.stack([np.mean([resampled[key] for key in row.keys], 0) for row in scored]), error)
 
 
 HEADINGS = [
@@ -108,7 +95,7 @@ def render(found: Opened) -> Table:
         low, high = points(each.test.low), points(each.test.high)
         change = (each.test.score or 0) - (each.validation.score or 0)
         cells = [each.test.name, each.rule, points(each.validation.score), f"{points(each.test.score)} [{low}, {high}]"]
-        cells += [points(each.test.delta_none, "+"), points(change, "+")]
+        cells += [apart(each.test.to_none), points(change, "+")]
         table.add_row(*map(Text, cells))
     return table
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 from dermsearch.curriculum import Curriculum
 from dermsearch.results.board.about import PATIENTS
@@ -40,7 +41,7 @@ class Row:
     error_of_patients: float = 0.0  # the score's standard error over them alone
     error: str = ""
 
-    @property
+    @cached_property
     def tasks(self) -> Curriculum:
         """The curriculum as a value."""
         return Curriculum.parse(self.curriculum)
@@ -50,7 +51,7 @@ class Row:
         """The curriculum, with its root before it where there are several."""
         return f"{self.root}: {self.curriculum}" if self.root else self.curriculum
 
-    @property
+    @cached_property
     def key(self) -> Key:
         """The lineage that it is of."""
         return Key(self.tasks, self.settings, self.root)
