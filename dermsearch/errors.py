@@ -12,6 +12,14 @@ SECRET = re.compile(r"://[^/@\s]*@")  # s3://key:secret@bucket
 class UserError(ValueError):
     """A mistake in a study, a command or a folder: printed as one message, exit code 2."""
 
+    code = 2
+
+
+class EngineLost(UserError):
+    """Ray died under a run: nobody's mistake, nothing failed, but nothing can go on; exit code 1."""
+
+    code = 1
+
 
 def nearest(name: object, allowed: Iterable[str]) -> str:
     """The ending of an error message: the closest valid name, or all of them when none is close."""
