@@ -132,7 +132,7 @@ def used_by(folders: Iterable[Path]) -> Used:
                     used.segments[key] = used.segments.get(key, False) or more
                 data = about["data"]
                 used.data += data.values() if all(isinstance(each, dict) for each in data.values()) else [data]
-            except (OSError, pa.ArrowException, yaml.YAMLError, KeyError, TypeError):
+            except (OSError, UserError, pa.ArrowException, yaml.YAMLError, KeyError, TypeError):
                 raise UserError(
                     f"--studies: study.yaml or tables of '{study}' are missing or damaged, so nobody can tell what it "
                     "needs; run the study again, or take its folder away"
