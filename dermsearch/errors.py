@@ -17,6 +17,14 @@ class UserError(ValueError):
     def __str__(self) -> str:
         return public(super().__str__())
 
+    code = 2
+
+
+class EngineLost(UserError):
+    """Ray died under a run: nobody's mistake, nothing failed, but nothing can go on; exit code 1."""
+
+    code = 1
+
 
 def nearest(name: object, allowed: Iterable[str]) -> str:
     """The ending of an error message: the closest valid name, or all of them when none is close."""

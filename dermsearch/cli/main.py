@@ -5,20 +5,22 @@ from __future__ import annotations
 import errno
 import json
 import os
+import signal
 import sys
-from contextlib import redirect_stdout
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from dermsearch import __version__
-from dermsearch.cli.console import aside, paper
+from dermsearch.cli.console import aside, flush, open_streams, paper
 from dermsearch.cli.data import data_app
 from dermsearch.cli.replay import replay
 from dermsearch.cli.results import explain, results_app
 from dermsearch.cli.store import store_app
-from dermsearch.errors import UserError
+from dermsearch.errors import EngineLost, UserError, first_line
 
 app = typer.Typer(
     help="Which self-supervised curriculum is worth your GPU-weeks? Search it, on a laptop or a Ray cluster.",
@@ -57,8 +59,9 @@ QuickArg = Annotated[
     bool,
     typer.Option("--quick", help="Lay the study's section 'quick' over it: a small version, called NAME-quick."),
 ]
-FAILED, INTERRUPTED = 3, 130
+UNSAID, FAILED, INTERRUPTED = 1, 3, 130
 FULL = (errno.ENOSPC, errno.EDQUOT)  # a disk or a quota that is used up, wherever in a run
+DENIED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO, errno.ESTALE, errno.EISDIR, errno.ENOTDIR, errno.ELOOP)
 
 
 @app.command()
@@ -77,21 +80,24 @@ def run(
 ) -> None:
     """Run a study: train what is missing of its stage tree, judge it, write tables and figures, print the leaderboard.
 
-    Killed or interrupted, the same command continues where it was. Exit code 0: all stages came through; 2: the
-    study or the command is wrong, nothing was started; 3: some stages failed, the rest is there.
+    Killed or interrupted, the same command continues where it was. Exit code 0: all stages came through; 1: Ray died;
+    2: the study or the command is wrong, nothing was started; 3: some stages failed, the rest is there; 130: it was
+    interrupted.
     """
     from dermsearch.study.load import load_study, located
 
     settings = load_study(study, overrides or [], quick)
-    if address and settings.compute.engine == "inline":
+    if address is not None and settings.compute.engine == "inline":
         raise UserError("--address: joins a Ray cluster, but compute.engine is 'inline'")
+    if address is not None and not address.strip():
+        raise UserError("--address: is empty; name the head's, such as 10.0.0.1:6379, or auto")
     from dermsearch.run.run import run_study
 
     console = aside()
     folder = out or Path("results") / settings.name
     try:
         # Ray tells of a worker's death on standard output, which belongs to the results.
-        with located(study, overrides or [], quick), redirect_stdout(sys.stderr):
+        with located(study, overrides or [], quick), noticed(), redirect_stdout(sys.stderr):
             outcome = run_study(settings, folder, address, console)
     except KeyboardInterrupt:
         console.print("Interrupted. The same command continues from here.")
@@ -133,18 +139,39 @@ def run(
         raise typer.Exit(FAILED)
 
 
+@contextmanager
+def noticed() -> Iterator[None]:
+    """A scheduler's notice, SIGTERM, is taken as Ctrl-C."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
+
+
 @app.command()
-def plan(study: StudyArg, overrides: OverrideArg = None, quick: QuickArg = False) -> None:
-    """Show a study's stage tree, how many stages sharing saves and what it costs. Trains nothing."""
+def plan(
+    study: StudyArg,
+    overrides: OverrideArg = None,
+    quick: QuickArg = False,
+    address: Annotated[
+        str | None, typer.Option(help="It will be run with this --address, so this machine needs no GPUs.")
+    ] = None,
+) -> None:
+    """Show a study's stage tree, how many stages sharing saves and what it costs. Trains nothing.
+
+    Exit code 2: `run` would refuse it, be it only because its case store or its GPUs are not on this machine.
+    """
     from dermsearch.study.load import load_study, located
 
     settings = load_study(study, overrides or [], quick)
-    from dermsearch.run.plan import lines, make_plan
+    from dermsearch.run.plan import lines, make_plan, refuse
 
     with located(study, overrides or [], quick):
         found, _ = make_plan(settings)
-    for line in lines(found):
-        print(line)
+        for line in lines(found):
+            print(line)
+        refuse(settings, elsewhere=bool(address))
 
 
 @app.command()
@@ -211,17 +238,41 @@ app.command()(replay)
 
 
 def main() -> None:
-    """The console script: mistakes are one message and exit code 2; bugs keep their traceback."""
+    """The console script: mistakes are one message and exit code 2, trouble of the machine too; bugs keep a traceback.
+
+    Exit code 1: Ray died, or standard output takes no more.
+    """
+    open_streams()
+    code = _answer()
+    sys.exit(_unsaid() or code)
+
+
+def _answer() -> int:
+    """Do what the command line asks for; the exit code."""
     try:
         app()
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else 0
     except UserError as error:
-        print(f"dermsearch: {error}", file=sys.stderr)
-        sys.exit(2)
+        print(f"dermsearch: {error}", file=sys.stderr, flush=True)
+        if isinstance(error, EngineLost):
+            os._exit(error.code)  # what still waits for that Ray would be waited for
+        return error.code
     except OSError as error:
-        if error.errno not in FULL:
+        if code := _unsaid():
+            return code
+        if error.errno not in (*FULL, *DENIED) or not (error.filename or error.errno in FULL):
             raise
         where = f"{error.filename}: " if error.filename else ""
-        print(
-            f"dermsearch: {where}{os.strerror(error.errno)}; make room, and the same command continues", file=sys.stderr
-        )
-        sys.exit(2)
+        then = "; make room, and the same command continues" if error.errno in FULL else ""
+        print(f"dermsearch: {where}{os.strerror(error.errno)}{then}", file=sys.stderr)
+        return UserError.code
+    return 0
+
+
+def _unsaid() -> int:
+    """0, or an exit code where standard output does not take what was printed."""
+    error = flush()
+    if error is not None and not isinstance(error, BrokenPipeError):  # whoever reads may have read enough
+        print(f"dermsearch: standard output cannot be written to: {first_line(error)}", file=sys.stderr)
+    return 0 if error is None else UNSAID

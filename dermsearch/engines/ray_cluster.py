@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import logging
 import os
 import signal
@@ -9,10 +10,12 @@ import socket
 import threading
 import uuid
 import warnings
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
-from dermsearch.errors import UserError, first_line
+from dermsearch.engines.ray_local import Place
+from dermsearch.engines.ray_watch import Address, Watch
+from dermsearch.errors import EngineLost, UserError, first_line
 from dermsearch.search.tree.driver import Driver
 from dermsearch.storage.files import within
 from dermsearch.study.config import Compute
@@ -25,6 +28,7 @@ QUIET = {
     "RAY_TRAIN_METRICS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
+    "RAY_ENABLE_AUTO_CONNECT": "0",  # what still asks a Ray that was left must not start another
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # its own waits for the end of a step: minutes, where another run is waited for
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
@@ -32,74 +36,105 @@ QUIET = {
 }
 
 
+LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}  # else 127.0.0.1 becomes the address that others reach
+PATIENCE, JOINED = 3.0, 20.0  # seconds without an answer until a Ray is lost: of this machine, of a network
+LEAVING = 10.0  # seconds that Ray has to stop by itself
+
+
 class Cluster:
     """The Ray of a run: joined or started on first need, and left at the end by who came."""
 
-    def __init__(self, compute: Compute, address: str | None) -> None:
-        self.compute, self.address, self.came = compute, address, False
+    def __init__(self, compute: Compute, address: str | None, say: Callable[[str], None] = lambda text: None) -> None:
+        self.compute, self.address, self.say, self.came = compute, address, say, False
+        self.place: Place | None = None  # of a Ray of its own
+        self.watch: Watch | None = None
+        self.before: Any = None  # the handler of SIGTERM
 
     def __enter__(self) -> Cluster:
         return self
 
     def __exit__(self, *error: object) -> None:
+        if self.watch is not None:
+            self.watch.end()
         if self.came:
-            import ray
-
-            ray.shutdown()
-            if signal.getsignal(signal.SIGTERM) is signal.default_int_handler:
-                signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            self._leave()
+        if self.place is not None:
+            self.place.leave()
+        if self.before is not None:
+            signal.signal(signal.SIGTERM, self.before)
 
     def open(self) -> None:
         """Be in a cluster from here on."""
-        for name, value in QUIET.items():
+        for name, value in (QUIET if self.address else {**QUIET, **LOOPBACK}).items():
             os.environ.setdefault(name, value)
+        here = threading.current_thread() is threading.main_thread()
+        if here and self.before is None:
+            self.before = signal.getsignal(signal.SIGTERM)
         import ray
 
         warnings.filterwarnings("ignore", module="ray")
         if not ray.is_initialized():
-            connect(self.compute, self.address)
+            self.say(f"Joining the Ray cluster at {self.address} ..." if self.address else "Starting Ray ...")
+            self.place = None if self.address else Place()
+            connect(self.compute, self.address, self.place)
             self.came = True
-            if threading.current_thread() is threading.main_thread():
+            self.watch = Watch(doors(), JOINED if self.address else PATIENCE)
+            if here:
                 signal.signal(signal.SIGTERM, signal.default_int_handler)  # a scheduler's notice: Ray's prints a stack
         for name in ("ray", "ray.tune", "ray.train", "ray.data"):
             logging.getLogger(name).setLevel(logging.CRITICAL)
+
+    def check(self) -> None:
+        """Raise where the Ray is no longer there."""
+        if self.watch is not None and self.watch.lost:
+            where = f"the Ray cluster at '{self.address}'" if self.address else "Ray on this machine"
+            raise EngineLost(f"{where} has stopped ({self.watch.lost} is gone); the same command continues")
+
+    def _leave(self) -> None:
+        """Stop Ray; one that is lost may never say that it has stopped."""
+        import ray
+
+        leaving = threading.Thread(target=ray.shutdown, daemon=True)
+        if self.watch is None or not self.watch.lost:
+            leaving.start()
+            leaving.join(LEAVING)
+        if self.watch is None or self.watch.lost or leaving.is_alive():
+            atexit.unregister(ray.shutdown)
+
+
+def doors() -> list[tuple[str, Address]]:
+    """Where the Ray that this process is in must answer: its head, and the part of it on this machine."""
+    import ray
+
+    context = ray.get_runtime_context()
+    host, _, port = context.gcs_address.rpartition(":")
+    found = [("its head", (host.strip("[]"), int(port)))]
+    for node in ray.nodes():
+        if node["NodeID"] == context.get_node_id():
+            found.append(("its raylet", (node["NodeManagerAddress"], node["NodeManagerPort"])))
+    return found
 
 
 def run_ray(driver: Driver, cluster: Cluster) -> None:
     """Run the driver's jobs as Tune trials until it says that it is finished."""
     cluster.open()
     import ray
-    from ray import tune
 
-    from dermsearch.engines.ray_tune import StageSearcher, run_trial
+    from dermsearch.engines.ray_tune import run_trials
 
     compute = driver.study.compute
     at_once = concurrency(compute, [n["Resources"] for n in ray.nodes() if n["Alive"]])
     storage = f"tune/{driver.study.name}-{uuid.uuid4().hex[:12]}"  # runs on several machines may share the store
-    where = within(driver.store.address, storage)
     try:
-        tune.Tuner(
-            tune.with_resources(run_trial, trial_resources(compute)),
-            tune_config=tune.TuneConfig(
-                search_alg=StageSearcher(driver, where),
-                num_samples=-1,
-                max_concurrent_trials=at_once,
-                reuse_actors=True,  # a warm process takes a stage in a tenth of a second, a new one in many
-            ),
-            run_config=tune.RunConfig(
-                name="trials",
-                storage_path=where,
-                verbose=0,
-                failure_config=tune.FailureConfig(max_failures=compute.retries),
-            ),
-        ).fit()
+        where = within(driver.store.address, storage)
+        run_trials(driver, where, trial_resources(compute), at_once, cluster.check)
     finally:
         driver.store.forget(storage)
     if not (driver.over or driver.stopped):  # Tune takes SIGUSR1 as a wish to stop, and returns as if all were well
         raise KeyboardInterrupt
 
 
-def connect(compute: Compute, address: str | None) -> None:
+def connect(compute: Compute, address: str | None, place: Place | None = None) -> None:
     """Join the cluster at `address`, or start one on this machine."""
     import ray
     from ray.exceptions import AuthenticationError
@@ -116,15 +151,16 @@ def connect(compute: Compute, address: str | None) -> None:
             ray.init(address=address, **quiet)
         else:
             # "local", or Ray would join whatever else runs on this machine.
-            ray.init(address="local", include_dashboard=False, _node_ip_address="127.0.0.1", **quiet)
+            where = {"_temp_dir": str(place.sessions)} if place else {}
+            ray.init(address="local", include_dashboard=False, _node_ip_address="127.0.0.1", **where, **quiet)
     except (AuthenticationError, RuntimeError, ValueError, OverflowError, OSError) as error:
         if address and type(error) in (AuthenticationError, ConnectionError):  # it listens, and lets nobody in
             raise UserError(
                 f"--address: the Ray cluster at '{address}' does not let this run in: export RAY_AUTH_MODE=token and "
                 "its token as RAY_AUTH_TOKEN (or the token's file as RAY_AUTH_TOKEN_PATH)"
             ) from None
-        where = f"--address: no Ray cluster answers at '{address}'" if address else "Ray did not start on this machine"
-        raise UserError(f"{where}: {first_line(error)}") from None
+        what = f"--address: no Ray cluster answers at '{address}'" if address else "Ray did not start on this machine"
+        raise UserError(f"{what}: {first_line(error)}") from None
 
 
 def knock(address: str) -> None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import socket
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import ray
 from ray import tune
+from ray.tune import Stopper
 from ray.tune.search import Searcher
 
 from dermsearch.engines.ray_train import on_workers
@@ -18,6 +20,52 @@ from dermsearch.work.verdicts import given_up
 from dermsearch.work.worker import run_job
 
 METRIC = "seconds"  # Tune wants one; the brain reads the scores from the store
+LOOK, LEAVING = 0.2, 10.0  # seconds between two looks at whether Ray is there, and until Tune is no longer waited for
+
+
+def run_trials(driver: Driver, storage: str, share: dict[str, float], at_once: int, check: Callable[[], None]) -> None:
+    """Run the driver's jobs until it is finished. What `check` raises, or a signal, ends it, whatever Ray waits for."""
+    compute, searcher, raised = driver.study.compute, StageSearcher(driver, storage), list[BaseException]()
+    tuner = tune.Tuner(
+        tune.with_resources(run_trial, share),
+        tune_config=tune.TuneConfig(
+            search_alg=searcher,
+            num_samples=-1,
+            max_concurrent_trials=at_once,
+            reuse_actors=True,  # a warm process takes a stage in a tenth of a second, a new one in many
+        ),
+        run_config=tune.RunConfig(
+            name="trials",
+            storage_path=storage,
+            stop=Ended(searcher),
+            verbose=0,
+            failure_config=tune.FailureConfig(max_failures=compute.retries),
+        ),
+    )
+
+    def fit() -> None:
+        try:
+            tuner.fit()
+        except BaseException as error:
+            raised.append(error)
+
+    tuning = threading.Thread(target=fit, daemon=True)
+    tuning.start()
+    try:
+        while tuning.is_alive():
+            tuning.join(LOOK)
+            check()
+    except KeyboardInterrupt:
+        searcher.end()
+        tuning.join(LEAVING)
+        raise
+    finally:
+        searcher.end()
+    if searcher.error is not None:
+        raise searcher.error
+    if raised:
+        check()  # what Ray says of its own death is no help
+        raise raised[0]
 
 
 class StageSearcher(Searcher):
@@ -30,12 +78,22 @@ class StageSearcher(Searcher):
         self.records: dict[str, Record] = {}  # and the last record that came of it
         self.lock = threading.Lock()
         self.error: Exception | None = None  # that ends the run
+        self.ended = False  # the driver is no longer to be asked
+
+    def end(self) -> None:
+        """Hand out nothing more, and tell the driver of nothing more."""
+        got = self.lock.acquire(timeout=LEAVING)  # somebody may wait for the store
+        self.ended = True
+        if got:
+            self.lock.release()
 
     def suggest(self, trial_id: str) -> Any:
         """A job; None while stages that others need are still running; FINISHED at the end."""
         with self.lock:
             if self.error is not None:
                 raise self.error
+            if self.ended:
+                return None
             job = self.driver.next_job()
             if job == WAIT:
                 return None
@@ -57,9 +115,11 @@ class StageSearcher(Searcher):
         if not error and result:
             record = Record.model_validate_json(result["record"])
         if record is None:
-            lost = "its worker process died again and again; see Ray's logs"
+            lost = "its worker process died again and again; the machine may lack memory"
             record = Record(key=key, status="failed", error=lost)
         with self.lock:
+            if self.ended:
+                return
             try:
                 self.driver.done(record)
             except Exception as error:  # Tune would take it for the trial's, and try that again
@@ -78,6 +138,25 @@ class StageSearcher(Searcher):
 
     def restore(self, checkpoint_path: str) -> None:
         """Nothing to restore."""
+
+
+class Ended(Stopper):
+    """Stops Tune when its searcher was told to end."""
+
+    def __init__(self, searcher: StageSearcher) -> None:
+        self.searcher = searcher
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        """No trial is stopped by itself."""
+        return False
+
+    def stop_all(self) -> bool:
+        """All are, at the end."""
+        return self.searcher.ended
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Tune pickles it for a restore that is never asked for."""
+        return {}
 
 
 def run_trial(config: dict[str, Any]) -> None:

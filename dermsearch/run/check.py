@@ -53,6 +53,21 @@ def check(study: Study) -> Space:
     return space
 
 
+def check_machine(study: Study) -> None:
+    """Refuse GPUs for a Ray of this machine's own where it has none."""
+    compute = study.compute
+    if compute.engine == "ray" and compute.gpus and not torch.cuda.is_available():
+        raise UserError(
+            f"compute.gpus: is {compute.gpus:g}, and this machine has no GPU; join a cluster that has with --address"
+        )
+
+
+def here(study: Study) -> dict[str, Data]:
+    """The data sets that should lie on this machine before a run."""
+    sets = study.sets.items()
+    return {name: data for name, data in sets if data.source == "store" and "://" not in str(data.path)}
+
+
 def place_of(study: Study, name: str) -> str:
     """The field of a data set."""
     return f"data.{name}" if isinstance(study.data, dict) else "data"
@@ -119,9 +134,11 @@ def check_sampler(study: Study, space: Space) -> None:
     """The sampler must be shipped or of an installed package, and must come to an end."""
     search, name = study.search, study.search.sampler
     try:
-        finite = SAMPLERS.find(name).finite
+        sampler = SAMPLERS.find(name)
     except UserError as error:
         raise UserError(f"search.sampler: {error}") from None
+    sampler.optuna(search.sampler_seed)  # whose package may be missing
+    finite = sampler.finite
     if not finite and search.trials is None and search.budget is None:
         raise UserError(f"search.trials: is missing: sampler '{name}' needs to know how many, or a budget")
     for d in space.dimensions if finite else ():

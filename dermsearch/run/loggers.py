@@ -22,8 +22,8 @@ class Logger(Protocol):
 
     live: bool  # epoch by epoch, or only the stages that this run has trained, when they are finished?
 
-    def write(self, stage: str, settings: dict[str, Any], rows: Rows) -> None:
-        """More epochs of the stage of that name."""
+    def write(self, stage: str, settings: dict[str, Any], rows: Rows, whole: bool = True) -> None:
+        """More epochs of the stage of that name; the last ones, if it is whole with them."""
 
 
 def numbers(row: dict[str, Any]) -> dict[str, float]:
@@ -33,20 +33,44 @@ def numbers(row: dict[str, Any]) -> dict[str, float]:
 
 
 class TensorBoard:
-    """An event file per stage under `tensorboard/`."""
+    """A folder per stage under `tensorboard/`, with an event file for each run that trained some of it."""
 
     live = True
 
     def __init__(self, study: str, out: Path) -> None:
         self.folder = out / "tensorboard"
+        self.open: dict[str, Any] = {}  # by stage under way, its writer
+        self.seen: dict[str, int] = {}  # by stage, the last epoch that is in its files
 
-    def write(self, stage: str, settings: dict[str, Any], rows: Rows) -> None:
+    def write(self, stage: str, settings: dict[str, Any], rows: Rows, whole: bool = True) -> None:
+        if stage not in self.seen:
+            self.seen[stage] = self._written(stage)
+        if new := [row for row in rows if row["epoch"] > self.seen[stage]]:
+            self._add(stage, new)
+        if whole and stage in self.open:
+            self.open.pop(stage).close()
+
+    def _add(self, stage: str, rows: Rows) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
-        with SummaryWriter(str(self.folder / stage)) as writer:
-            for row in rows:
-                for name, value in numbers(row).items():
-                    writer.add_scalar(name, value, row["epoch"])
+        if stage not in self.open:
+            self.open[stage] = SummaryWriter(str(self.folder / stage))
+        for row in rows:
+            for name, value in numbers(row).items():
+                self.open[stage].add_scalar(name, value, row["epoch"])
+        self.open[stage].flush()
+        self.seen[stage] = rows[-1]["epoch"]
+        (self.folder / stage / EPOCHS).write_text(f"{self.seen[stage]}\n")
+
+    def _written(self, stage: str) -> int:
+        """The epochs that an earlier run has written; TensorBoard would draw them twice."""
+        try:
+            return int((self.folder / stage / EPOCHS).read_text())
+        except (OSError, ValueError):
+            return 0
+
+
+EPOCHS = "epochs.txt"  # in a stage's folder: how many its event files have
 
 
 class WeightsAndBiases:
@@ -59,7 +83,7 @@ class WeightsAndBiases:
         self.study, self.folder = study, out
         self.mode = os.environ.get("WANDB_MODE") or ("online" if os.environ.get("WANDB_API_KEY") else "offline")
 
-    def write(self, stage: str, settings: dict[str, Any], rows: Rows) -> None:
+    def write(self, stage: str, settings: dict[str, Any], rows: Rows, whole: bool = True) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         run = self.wandb.init(
             project=self.study, name=stage, config=settings, dir=str(self.folder), mode=self.mode, reinit="create_new"
@@ -80,7 +104,7 @@ class MLflow:
         where = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{(out / 'mlflow.db').absolute()}"
         self.client = mlflow.MlflowClient(tracking_uri=where)
 
-    def write(self, stage: str, settings: dict[str, Any], rows: Rows) -> None:
+    def write(self, stage: str, settings: dict[str, Any], rows: Rows, whole: bool = True) -> None:
         found = self.client.get_experiment_by_name(self.study)
         experiment = found.experiment_id if found else self.client.create_experiment(self.study)
         run = self.client.create_run(experiment, run_name=stage).info.run_id
@@ -105,7 +129,7 @@ def check_loggers(names: Iterable[str]) -> None:
         try:
             importlib.import_module(name)
         except ImportError:
-            raise UserError(f"logging: '{name}' is not installed; pip install 'dermsearch[{name}]'") from None
+            raise UserError(f"logging: '{name}' is not installed; pip install {name}") from None
 
 
 def make_loggers(names: Iterable[str], study: str, out: Path) -> list[Logger]:

@@ -11,7 +11,7 @@ from dermsearch.curriculum import Curriculum
 from dermsearch.data.open import drawn_for_training, is_made, open_cases
 from dermsearch.data.store.case_store import CaseStore
 from dermsearch.errors import UserError, public
-from dermsearch.run.check import check, check_cases, check_images, training_images
+from dermsearch.run.check import check, check_cases, check_images, check_machine, here, training_images
 from dermsearch.run.roots import starts
 from dermsearch.run.run import sets_of
 from dermsearch.search.space.cost import prices
@@ -125,6 +125,14 @@ def make_plan(study: Study) -> tuple[Plan, Space]:
         looks,
     )
     return plan, space
+
+
+def refuse(study: Study, elsewhere: bool = False) -> None:
+    """Raise what a run on this machine (or elsewhere) would be refused for though it can be planned."""
+    if not elsewhere:
+        check_machine(study)
+    for data in here(study).values():
+        open_cases(data, Path())
 
 
 def lines(plan: Plan) -> Iterator[str]:

@@ -15,6 +15,7 @@ from rich.tree import Tree as Branch
 
 from dermsearch.errors import first_line
 from dermsearch.run.loggers import Logger
+from dermsearch.run.naming import named, searched
 from dermsearch.search.space.proposal import Proposal
 from dermsearch.search.tree.driver import Driver
 from dermsearch.search.tree.node import DONE, DROPPED, FAILED, HELD, PRUNED, RUNNING, WAITING, Node
@@ -31,6 +32,7 @@ MARKS = {
 }
 EVERY = 0.5  # seconds between two looks at the stages under way
 SAVE, SHARE = 5.0, 0.05  # seconds between two writings of the tables, and the share of the time that they may take
+LINE = 60.0  # seconds between two lines on a stage under way, where there is no terminal
 MOST = 60  # stages that the live tree shows; a larger one shows those under way and the best
 
 
@@ -42,6 +44,8 @@ class Progress:
         self.driver: Driver | None = None
         self.started = time.perf_counter()
         self.epochs: dict[str, int] = {}  # key -> epochs already logged
+        self.last: dict[str, dict[str, Any]] = {}  # key -> what the last of them came to
+        self.told: dict[str, tuple[float, str]] = {}  # key -> when it was last spoken of, and what was said
         self.finished: set[str] = set()  # keys whose logs are complete
         self.cuts: set[Proposal] = set()  # that were told of
         self.waits: set[str] = set()  # what was said of other runs
@@ -72,11 +76,10 @@ class Progress:
             return
         told = node if node.judge is None or node.status == FAILED else settled(node)
         if told is not None and not self.console.is_terminal:
-            name = f"{told.curriculum}{part(told, self.driver.space.selections)}"
-            self._say(name, self._state(told), guess=not node.reused)
+            self._say(self._name(told), self._state(told), guess=not node.reused)
         for verdict in self.driver.verdicts.get(node.key, ()):
             if verdict.judgement is None and not (node.judge and node.status == FAILED):
-                self._say(f"{node.curriculum}, {verdict.judge}", f"failed: {verdict.reason}")
+                self._say(f"{self._name(node)}, {verdict.judge}", f"failed: {verdict.reason}")
         began = time.perf_counter()
         if began > self.next_save:
             self.save()
@@ -116,6 +119,20 @@ class Progress:
             line += f"   about {clock(left)} left"
         self.console.print(Text(line), highlight=False, soft_wrap=True)
 
+    def _name(self, node: Node) -> str:
+        assert self.driver is not None
+        space = self.driver.space
+        return named(node, space, self.driver.study.search.seeds) + part(node, space.selections)
+
+    def _tell_of(self, node: Node) -> None:
+        """A line per epoch or per minute, whichever is rarer, on a stage under way, and on long judging."""
+        now, state = time.perf_counter(), self._state(node)
+        when, said = self.told.setdefault(node.key, (now, ""))
+        judging = self.epochs.get(node.key, 0) >= epochs_of(node)
+        if now - when >= LINE and (state != said or judging):
+            self.told[node.key] = now, state
+            self._say(self._name(node), f"judging, for {clock(now - when)}" if judging and state == said else state)
+
     def _state(self, node: Node) -> str:
         if node.status == FAILED:
             return f"failed: {node.error}"
@@ -128,8 +145,10 @@ class Progress:
             return f"{score}  {how}"
         where = " in another run" if node.status == HELD else ""
         if node.status in (RUNNING, HELD) and node.task:
-            total = node.until or node.settings["train"]["epochs"]
-            return f"epoch {self.epochs.get(node.key, 0)}/{total}{where}"
+            row = self.last.get(node.key, {})
+            loss = f", loss {row['loss']:.4g}" if isinstance(row.get("loss"), float) else ""
+            spread = f", spread {row['embedding_std']:.2f}" if isinstance(row.get("embedding_std"), float) else ""
+            return f"epoch {self.epochs.get(node.key, 0)}/{epochs_of(node)}{loss}{spread}{where}"
         return f"judging{where}" if node.status in (RUNNING, HELD) else ""
 
     def _counts(self) -> tuple[int, int]:
@@ -162,6 +181,8 @@ class Progress:
         for node in nodes:
             if node.task and node.status in (RUNNING, HELD):
                 self._log(node, self.driver.store.progress(node.key))
+                if not self.console.is_terminal:
+                    self._tell_of(node)
             elif not self.loggers:
                 continue  # nobody wants to know; thousands may have come from the store
             elif node.task and node.status == DONE and not node.until and node.key not in self.finished:
@@ -182,12 +203,13 @@ class Progress:
             if not logger.live and (node.status != DONE or node.reused):
                 continue  # what this run trained, when it is finished
             try:
-                logger.write(name, settings, rows)
+                logger.write(name, settings, rows, node.status == DONE)
             except Exception as error:  # a full disk, a server that is away: the study itself goes on
                 self.loggers.remove(logger)
                 said = f"{type(logger).__name__} gets no more: {first_line(error)}"
                 self.console.print(said, highlight=False, soft_wrap=True)
         self.epochs[node.key] = len(history)
+        self.last[node.key] = history[-1] if history else {}
 
     def _picture(self, nodes: list[Node]) -> Group:
         assert self.driver is not None
@@ -228,6 +250,7 @@ class Progress:
         mark, style = MARKS[node.status]
         assert self.driver is not None
         behind = part(node, self.driver.space.selections)
+        behind = searched(node, self.driver.space) + behind if node.task and not node.judge else behind
         of = f"{node.name}: " if node.name else ""
         name = f"{node.judge or node.task}{behind}" if node.task else f"{of}{node.curriculum} (seed {node.seed})"
         return Text.assemble(
@@ -248,6 +271,11 @@ def part(node: Node, chosen: Container[str]) -> str:
         return f", {node.judge}"
     rate = f", lr {node.settings['train']['lr']:g}" if node.task in chosen else ""
     return rate + (f", to epoch {node.until}" if node.until else "")
+
+
+def epochs_of(node: Node) -> int:
+    """After how many it ends, at the latest."""
+    return int(node.until or node.settings["train"]["epochs"])
 
 
 def clock(seconds: float) -> str:

@@ -31,6 +31,7 @@ class Recorder:
         self.groups = groups  # by data set, what intervals are drawn over
         self.provenance = {"study": driver.study.name, "version": __version__, "commit": commit()}
         self.tables = Writer(folder / "tables")
+        self.bugs: dict[str, dict[str, str]] = {}  # by key of a node, by what it was at: tracebacks
 
     def write(self) -> None:
         """All tables, each whole; only rows of what has finished since the last time are new."""
@@ -112,12 +113,14 @@ class Recorder:
         }
 
     def _tell_of_bug(self, node: Node, traceback: str, judge: str = "") -> None:
-        """A bug, not a setting: its author will want all of it."""
-        if not traceback:
+        """A bug, not a setting: its author will want all of it. A node may meet several, one in each judgement."""
+        told = self.bugs.setdefault(node.key, {})
+        if not traceback or traceback in told.values():
             return
+        told[f"{node.curriculum}, seed {node.seed}{judge}"] = traceback
         path = self.folder / "errors" / f"{node.key}.txt"
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(f"{node.curriculum}, seed {node.seed}{judge}\n\n{traceback}")
+        path.write_text("\n\n".join(f"{title}\n\n{text}" for title, text in told.items()), "utf-8")
 
 
 def whose(node: Node) -> dict[str, Any]:

@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-import yaml
 from rich.console import Console
 
 from dermsearch.data.open import drop_damaged, is_made, open_cases
 from dermsearch.data.store.case_store import CaseStore
 from dermsearch.engines.ray_cluster import Cluster, run_ray
-from dermsearch.errors import UserError, public
-from dermsearch.run.check import check, check_cases
+from dermsearch.run.check import check, check_cases, check_machine, here
+from dermsearch.run.folder import check_folder, prepare_folder
 from dermsearch.run.loggers import make_loggers
+from dermsearch.run.naming import named
 from dermsearch.run.progress import Progress
 from dermsearch.run.record import Recorder, ended_by
 from dermsearch.run.roots import keep_weights, starts
@@ -54,12 +55,16 @@ def run_study(study: Study, out: Path, address: str | None, console: Console) ->
     """Run a study to its end. What an earlier run finished is taken from the stage store."""
     started = time.perf_counter()
     space = check(study)
-    here = {name: data for name, data in study.sets.items() if data.source == "store" and "://" not in str(data.path)}
-    check_cases(study, space, {name: open_cases(data, Path()) for name, data in here.items()})  # nothing is written yet
-    store = StageStore(study.compute.store)
-    prepare_folder(out, study)
-    cache = cache_folder(store)
-    with Cluster(study.compute, address) as cluster:
+    check_folder(out, study)
+    if not address:
+        check_machine(study)
+    check_cases(study, space, {name: open_cases(data, Path()) for name, data in here(study).items()})
+    with Cluster(study.compute, address, console.print) as cluster:
+        if address:  # the slowest to answer, and the likeliest to be wrong; until here nothing is written
+            cluster.open()
+        store = StageStore(study.compute.store)
+        prepare_folder(out, study)
+        cache = cache_folder(store)
         stores = {name: open_or_draw(data, study, cache, cluster, console) for name, data in study.sets.items()}
         check_cases(study, space, stores)
         told = ", ".join(f"{len(cases)} cases from {cases.folder}" for cases in stores.values())
@@ -83,12 +88,21 @@ def run_study(study: Study, out: Path, address: str | None, console: Console) ->
         )
         recorder = Recorder(driver, out, caveats(study, stores), {name: c.grouped for name, c in stores.items()})
         progress.driver = driver
-        with progress, claims:
-            try:
-                run_engine(driver, cluster)
-            finally:
-                recorder.write()
+        with progress, claims, written(recorder):
+            run_engine(driver, cluster)
         return summarise(driver, time.perf_counter() - started, out)
+
+
+@contextmanager
+def written(recorder: Recorder) -> Iterator[None]:
+    """The tables are written at the end, whatever ended it; that they cannot be hides nothing else."""
+    try:
+        yield
+    except BaseException:
+        with suppress(Exception):
+            recorder.write()
+        raise
+    recorder.write()
 
 
 def sets_of(study: Study, stores: Mapping[str, CaseStore]) -> dict[str, Cases]:
@@ -147,16 +161,6 @@ def run_engine(driver: Driver, cluster: Cluster) -> None:
         raise StoreLost(driver.stopped)
 
 
-def prepare_folder(out: Path, study: Study) -> None:
-    """The results folder, with the study as it was resolved."""
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        text = public(yaml.safe_dump(study.model_dump(mode="json"), sort_keys=False))  # which others will read
-        (out / "study.yaml").write_text(text)
-    except OSError as error:
-        raise UserError(f"--out: '{out}' cannot be written to: {error.strerror}") from None
-
-
 def summarise(driver: Driver, seconds: float, out: Path) -> Outcome:
     """Counts, and whatever failed."""
     stages, fits = driver.tree.stages(), driver.tree.fits()
@@ -173,7 +177,7 @@ def summarise(driver: Driver, seconds: float, out: Path) -> Outcome:
     def count(nodes: list[Node], status: str, reused: bool | None = None) -> int:
         return sum(n.status == status and reused in (None, n.reused) for n in nodes)
 
-    lost = [(str(n.curriculum), n.seed, error) for n, error in failures + unjudged]
+    lost = failures + unjudged
     summary = {
         "study": driver.study.name,
         "results": str(out),
@@ -199,9 +203,9 @@ def summarise(driver: Driver, seconds: float, out: Path) -> Outcome:
         "training_seconds": round(sum(own(n, "seconds") for n in here), 2),
         "judging_seconds": round(sum(n.record.get("judge_seconds") or 0.0 for n in here), 2),
         "overhead_seconds": overhead(here),
-        "failures": [{"curriculum": name, "seed": seed, "error": error} for name, seed, error in lost],
+        "failures": [{"curriculum": str(n.curriculum), "seed": n.seed, "error": error} for n, error in lost],
     }
-    return Outcome(summary, [(name, error) for name, _, error in lost])
+    return Outcome(summary, [(named(n, driver.space, driver.study.search.seeds), error) for n, error in lost])
 
 
 def overhead(trained: list[Node]) -> dict[str, float]:

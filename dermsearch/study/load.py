@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from dermsearch.errors import UserError
 from dermsearch.study.config import Study
 from dermsearch.study.overlay import Told, tell
-from dermsearch.study.wording import problem, short
+from dermsearch.study.wording import field_of, problem, short
 
 
 def load_study(study: str | Mapping[str, Any], overrides: Sequence[str] = (), quick: bool = False) -> Study:
@@ -48,17 +48,21 @@ def _check_quick(study: str | Mapping[str, Any]) -> None:
     try:
         Study.model_validate(told.raw)
     except ValidationError as error:
-        if any(told.by_quick(problem(dict(e))[0]) for e in error.errors()):
+        if any(map(told.by_quick, fields(error))):
             raise UserError(_explain(error, told)) from None
 
 
 def _explain(error: ValidationError, told: Told) -> str:
     """All that pydantic found, as one message about the first mistake; a misspelt key explains a missing one."""
-    errors = sorted(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
-    problems = [problem(dict(e)) for e in errors]
-    name, text = problems[0]
-    others = sorted({f for f, _ in problems if not f"{name}.".startswith(f"{f}.")})
+    first = min(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
+    name, text = problem(dict(first))
+    others = sorted({f for f in fields(error) if not f"{name}.".startswith(f"{f}.")})
     if others:
         more = ", ".join(short(f) for f in others[:4]) + ", ..." * (len(others) > 4)
         text += f" ({len(others)} more wrong: {more})"
     return told.place(name) + text
+
+
+def fields(error: ValidationError) -> list[str]:
+    """The fields that are wrong; to find what was meant by each of thousands would take long."""
+    return [field_of(dict(e)) for e in error.errors()]

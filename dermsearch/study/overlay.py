@@ -42,7 +42,13 @@ class Told:
 
 
 def _says(fields: set[str], name: str, lines: dict[str, int]) -> bool:
-    return any(f"{name}.".startswith(f"{f}.") or (f.startswith(f"{name}.") and name not in lines) for f in fields)
+    """Is it one of the fields, or within one; or, where the file does not have it, around one?"""
+    if not fields:
+        return False
+    parts = name.split(".")
+    if any(".".join(parts[:end]) in fields for end in range(len(parts), 0, -1)):
+        return True
+    return name not in lines and any(f.startswith(f"{name}.") for f in fields)
 
 
 def tell(study: str | Mapping[str, Any], overrides: Sequence[str], quick: bool) -> Told:

@@ -67,7 +67,7 @@ class _Loader(yaml.SafeLoader):
 
 _Loader.add_implicit_resolver(
     f"{STANDARD}float",
-    re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"),
+    re.compile(r"^[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+$"),
     list("-+.0123456789"),
 )
 

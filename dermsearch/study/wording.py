@@ -52,19 +52,16 @@ def problem(e: dict[str, Any], model: type[BaseModel] = Study) -> tuple[str, str
 
     What stands in brackets is no part of a field's name: "[key]" is pydantic's, others are tags of a union.
     """
-    loc = tuple(str(part) for part in e["loc"] if not str(part).startswith("["))
-    field, kind, value, ctx = ".".join(loc), e["type"], e.get("input"), e.get("ctx", {})
+    loc = place(e)
+    field, kind, value, ctx = field_of(e), e["type"], e.get("input"), e.get("ctx", {})
     if kind == "extra_forbidden":
         return field, f"unknown field; {_meant(loc, model)}"
     if kind == "missing":
         return field, "is missing" + ": the list is too short" * loc[-1].isdigit()
     if kind == "value_error":  # our own sentence; it may name the field within the section
         text = str(ctx["error"])
-        within = re.match(r"([a-z][\w.@-]*): ", text)
-        if within:
-            prefix = "" if "." in within[1] else ".".join((*loc, ""))
-            return prefix + within[1], text[within.end() :]
-        return field, text
+        within = WITHIN.match(text)
+        return field, text[within.end() :] if within else text
     if kind == "literal_error":
         allowed = re.findall(r"'([^']*)'", ctx["expected"])
         close = nearest(value, allowed) if isinstance(value, str) else ""
@@ -87,6 +84,22 @@ def problem(e: dict[str, Any], model: type[BaseModel] = Study) -> tuple[str, str
     hint = " (text goes in quotes)" if kind == "string_type" and isinstance(value, (int, float, date)) else hint
     bounds = {k: f"{v:g}" if isinstance(v, float) else v for k, v in ctx.items()}
     return field, f"must be {_ALLOWED[kind].format(**bounds)}, not {say(value)}{hint}"
+
+
+WITHIN = re.compile(r"([a-z][\w.@-]*): ")  # how a sentence begins that names a field of its section
+
+
+def place(e: dict[str, Any]) -> tuple[str, ...]:
+    """Where pydantic found an error, without what is no part of a field's name."""
+    return tuple(str(part) for part in e["loc"] if not str(part).startswith("["))
+
+
+def field_of(e: dict[str, Any]) -> str:
+    """The field of one pydantic error."""
+    within = WITHIN.match(str(e["ctx"]["error"])) if e["type"] == "value_error" else None
+    if within is None:
+        return ".".join(place(e))
+    return within[1] if "." in within[1] else ".".join((*place(e), within[1]))
 
 
 def _meant(loc: tuple[str, ...], model: type[BaseModel]) -> str:

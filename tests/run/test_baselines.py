@@ -11,8 +11,9 @@ from dermsearch.engines.inline import run_inline
 from dermsearch.results import load
 from dermsearch.results.board.leaderboard import footnotes, leaderboard, summary
 from dermsearch.results.pictures.figures import figures
+from dermsearch.run.folder import prepare_folder
 from dermsearch.run.record import Recorder
-from dermsearch.run.run import prepare_folder, summarise
+from dermsearch.run.run import summarise
 from dermsearch.search.tree.driver import Driver
 from dermsearch.search.tree.roots import Start
 from dermsearch.work.job import Job
@@ -64,7 +65,9 @@ def test_a_random_root_that_cannot_be_judged_costs_no_stage(bench: Bench) -> Non
     driver = driver_of(bench, "abc")
     run_inline(driver, bench.work(driver))
     assert all(n.status == "done" for n in driver.tree.stages())
-    assert summarise(driver, 1.0, bench.folder).failed == [(RANDOM_WEIGHTS, "on purpose")] * 2
+    assert summarise(driver, 1.0, bench.folder).failed == [
+        (f"{RANDOM_WEIGHTS}, seed {seed}", "on purpose") for seed in (0, 1)
+    ]
 
 
 def test_tables_leaderboard_and_figures_know_it(bench: Bench, tmp_path: Path) -> None:

@@ -113,3 +113,24 @@ def test_a_missing_package_is_told_in_one_sentence(name, monkeypatch):
     monkeypatch.setitem(sys.modules, name, None)  # import fails
     with pytest.raises(UserError, match=rf"^logging: '{name}' is not installed; pip install .*{name}"):
         check_loggers(["tensorboard", name])
+
+
+def test_tensorboard_has_a_file_per_run_and_no_epoch_twice(tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    stage, folder = "odc-seed0", tmp_path / "tensorboard" / "odc-seed0"
+    rows = [{"epoch": e, "loss": 1.0 / e, "parts": {}} for e in range(1, 7)]
+    (logger,) = make_loggers(["tensorboard"], "mine", tmp_path)
+    for row in rows[:4]:
+        logger.write(stage, {}, [row], False)
+    assert len(list(folder.glob("events*"))) == 1, "flushed four times"
+    (again,) = make_loggers(["tensorboard"], "mine", tmp_path)
+    again.write(stage, {}, rows, True)
+    assert len(list(folder.glob("events*"))) == 2
+    for _ in range(2):  # a finished study run again
+        (third,) = make_loggers(["tensorboard"], "mine", tmp_path)
+        third.write(stage, {}, rows, True)
+    assert len(list(folder.glob("events*"))) == 2
+    events = EventAccumulator(str(folder))
+    events.Reload()
+    assert [e.step for e in events.Scalars("loss")] == [1, 2, 3, 4, 5, 6]

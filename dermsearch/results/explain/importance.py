@@ -71,7 +71,7 @@ def logarithmic(study: Mapping[str, Any]) -> Iterator[str]:
     """The settings that a study searches on a logarithmic scale."""
     tasks = (study.get("curriculum") or {}).get("tasks") or {}
     for task, settings in tasks.items() if isinstance(tasks, dict) else ():
-        for name, value in (settings or {}).items():
+        for name, value in settings.items() if isinstance(settings, dict) else ():
             if isinstance(value, dict) and "log" in value:
                 yield f"{task}.{name}"
 

@@ -73,6 +73,10 @@ def walks(results: Results, measure: Measure) -> list[list[Level]]:
         line = next((by_stage[key] for key in trial["keys"] or [] if key in by_stage), None)
         line = line or stopper(Curriculum.parse(trial["curriculum"]), trial["root"] or "", lines.values())
         found.append([level(at, scores, begun) for at in path(line, lines)])
+    told = {part.key for walk in found for at in walk for part in at.trained}
+    for line in lines.values():  # a budget that ended the run leaves stages of proposals that are in no table
+        if any(stage["key"] not in told for stage in line.stages):
+            found.append([level(line, scores, begun)])
     return [walk for levels in found if (walk := [at for at in levels if at.trained])]
 
 

@@ -134,9 +134,26 @@ def differences(keys: Iterable[Key]) -> dict[Key, dict[str, str]]:
             flat = {key: flatten(json.loads(key.settings[i])) if i < len(key.settings) else {} for key in same}
             names = dict.fromkeys(name for values in flat.values() for name in values)
             varied = [n for n in names if len({repr(values.get(n)) for values in flat.values()}) > 1]
+            short = {name: rounded([values.get(name) for values in flat.values()]) for name in varied}
             for key, values in flat.items():
-                if text := ", ".join(f"{n}={values[n]}" for n in varied if n in values):
+                if text := ", ".join(f"{own(n, names)}={short[n][repr(values[n])]}" for n in varied if n in values):
                     told[key][task] = text
+    return told
+
+
+def own(name: str, names: Iterable[str]) -> str:
+    """A setting without its section, where no other has that name."""
+    last = name.rpartition(".")[2]
+    return name if sum(other.rpartition(".")[2] == last for other in names) > 1 else last
+
+
+def rounded(values: Iterable[Any]) -> dict[str, str]:
+    """Numbers in as few digits as tell them apart, three at least; by what Python calls each."""
+    there = {repr(value): value for value in values}
+    for digits in range(3, 18):
+        told = {r: f"{v:.{digits}g}" if isinstance(v, float) else str(v) for r, v in there.items()}
+        if len(set(told.values())) == len(told):
+            break
     return told
 
 

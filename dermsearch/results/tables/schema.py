@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +9,10 @@ from typing import Any
 
 import pyarrow as pa
 
-from dermsearch.errors import UserError, nearest
+from dermsearch.errors import UserError, first_line, nearest
+from dermsearch.results.tables.file import again, read, write
+
+__all__ = ["SCHEMAS", "Results", "build", "complete", "load", "read", "write"]
 
 # Columns that every row carries: where the number comes from, and what speaks against it, such as a split by image.
 PROVENANCE = [("study", pa.string()), ("version", pa.string()), ("commit", pa.string()), ("caveats", pa.string())]
@@ -57,7 +59,7 @@ SCHEMAS: dict[str, pa.Schema] = {
             ("status", pa.string()),  # done | failed | pruned | dropped (an earlier stage failed)
             ("value", pa.float64()),  # the objective: mean over the seeds
             ("seeds", pa.int32()),
-            ("seconds", pa.float64()),  # training time of its stages that this run trained
+            ("seconds", pa.float64()),  # spent training its stages, whoever did
             ("error", pa.string()),  # of a pruned one: by what and at which score
             *PROVENANCE,
         ]
@@ -215,29 +217,11 @@ def build(name: str, rows: Iterable[Mapping[str, Any]]) -> pa.Table:
     return pa.Table.from_arrays(columns, schema=schema)
 
 
-def write(table: pa.Table, path: str | Path) -> None:
-    """Write a table so that a reader sees the old file or the new one, never half of one."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    wordy = any(pa.types.is_dictionary(field.type) for field in table.schema)
-    options = pa.ipc.IpcWriteOptions(compression="zstd" if wordy else None)  # what is not can be mapped
-    with pa.OSFile(str(part), "wb") as sink, pa.ipc.new_file(sink, table.schema, options=options) as writer:
-        writer.write_table(table)
-    part.replace(path)
-
-
-def read(path: str | Path) -> pa.Table:
-    """One Arrow IPC file, memory-mapped."""
-    with pa.memory_map(str(path)) as source:
-        return pa.ipc.open_file(source).read_all()
-
-
 def complete(name: str, table: pa.Table) -> pa.Table:
     """A table with the columns of its schema: those that an earlier version lacked hold their default, else null."""
     schema = SCHEMAS[name]
     columns = [
-        table[f.name]
+        (table[f.name] if table[f.name].type == f.type else table[f.name].cast(f.type))
         if f.name in table.column_names
         else pa.chunked_array([pa.repeat(pa.scalar(DEFAULTS.get(f.name), f.type), len(table))])
         for f in schema
@@ -266,13 +250,58 @@ class Results:
 
 def load(folder: str | Path) -> Results:
     """The tables of a study's folder, in one line."""
-    import yaml
-
     folder = Path(folder)
     files = {name: folder / "tables" / f"{name}.arrow" for name in SCHEMAS}
     missing = [name for name, file in files.items() if not file.is_file() and name not in LATER]
     if missing:
         raise UserError(f"{folder}: not the folder of a study: it has no tables/{missing[0]}.arrow")
-    study = yaml.safe_load((folder / "study.yaml").read_text()) if (folder / "study.yaml").is_file() else {}
-    tables = {name: complete(name, read(f)) if f.is_file() else build(name, []) for name, f in files.items()}
+    study = read_study(folder)
+    tables = {name: whole(name, f) if f.is_file() else build(name, []) for name, f in files.items()}
     return Results(folder, study, tables)
+
+
+def whole(name: str, file: Path) -> pa.Table:
+    """The table of that name from its file."""
+    table = read(file)
+    try:
+        return complete(name, table)
+    except (pa.ArrowException, ValueError) as error:
+        said = f"{file}: is no table of {name} ({first_line(error)})"
+        raise UserError(f"{said}; {again(file.parents[1])}") from None
+
+
+# What tables are read by, of a study; a file that says something else is none.
+SHAPES: dict[str, type | tuple[type, ...]] = {
+    "name": str,
+    "published": (str, list),
+    **dict.fromkeys(("data", "encoder", "curriculum", "downstream", "objective", "search"), dict),
+}
+
+
+def read_study(folder: Path) -> dict[str, Any]:
+    """The study of a folder of results as plain data; nothing where it does not say. UserError if that is no study."""
+    import yaml
+
+    path = folder / "study.yaml"
+    if not path.is_file():
+        return {}
+    try:
+        study = yaml.safe_load(path.read_text("utf-8"))
+        why = wrong(study)
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+        why = "nested too deep" if isinstance(error, RecursionError) else first_line(error)
+    if why:
+        raise UserError(f"{path}: is not a study ({why}); run the study again with --out {folder}, or take it away")
+    return dict(study)
+
+
+def wrong(study: Any) -> str:
+    """What of it is not as a study has it."""
+    if not isinstance(study, dict):
+        return "not a mapping"
+    for name, kind in SHAPES.items():
+        if study.get(name) is not None and not isinstance(study[name], kind):
+            return f"{name} is {type(study[name]).__name__}"
+    named = study.get("published") or []
+    words = [*(named if isinstance(named, list) else [named]), *(study.get("objective") or {}).values()]
+    return next((f"{word!r} is no name" for word in words if not isinstance(word, str | int | list | None)), "")

@@ -68,6 +68,12 @@ class Admission:
             early = own(node, "epochs") - node.epochs if node.record.get("epochs") else 0
             self.budget.correct(gpu_hours=self._gpu_hours(seconds), epochs=early)
 
+    def settle_failed(self, node: Node) -> None:
+        """It failed: the hours until then are spent."""
+        if node.booked:
+            seconds = node.record.get("ended", 0.0) - node.record.get("began", 0.0)
+            self.budget.correct(gpu_hours=max(0.0, seconds) * self.gpus / 3600)
+
     def time_is_up(self) -> bool:
         """May no further stage begin?"""
         ahead = total(n for n in self.tree.running() if n.status == RUNNING)  # what others hold, they pay for

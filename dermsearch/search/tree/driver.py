@@ -159,6 +159,7 @@ class Driver:
         node.record |= {name: value for name, value in record if value is not None}
         try:
             if record.status == "failed" and not self._trained(node):
+                self.admission.settle_failed(node)
                 for lost in self.tree.fail(node, record.error):
                     self.admission.unbook(lost)
                 self._fail_to_judge(node)

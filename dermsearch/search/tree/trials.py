@@ -19,7 +19,7 @@ def trial(asked: Asked, paths: Paths, value: float | None, cut: Cut | None) -> d
         for path in paths
         for node in path
         for n in (*node.chain, *node.fits)
-        if n.status == DONE and not n.reused
+        if n.status == DONE
     }
     last = [path[-1] for path in paths]
     lost = next((n.unjudged for n in last if n.unjudged), "")  # why it has no value, though it is trained

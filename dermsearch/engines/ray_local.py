@@ -1,0 +1,80 @@
+"""A Ray of this run's own on this machine: behind a token and in a folder that are nobody else's, and gone at the end.
+
+The folder names its owner, so that a later run can take away what a killed one had to leave.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import shutil
+import signal
+import stat
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+from dermsearch.storage.leases import born, home
+
+BEGINS, OWNER = "dermsearch-", "owner.json"
+MARK = "DERMSEARCH_RAY"  # in the environment of every process of it: the folder
+LONGEST = 38  # characters: with what Ray puts behind, the path of a socket may have 107
+GRACE = 5.0  # seconds that killed processes have to be gone
+
+
+class Place:
+    """The folder of one Ray, and the processes that work in it."""
+
+    def __init__(self) -> None:
+        base = Path(os.environ.get("RAY_TMPDIR") or tempfile.gettempdir())
+        if len(str(base / BEGINS)) + 8 > LONGEST:
+            base = Path("/tmp")
+        clear(base)
+        self.folder = Path(tempfile.mkdtemp(prefix=BEGINS, dir=base))  # for its owner alone
+        self.sessions = self.folder / "r"  # Ray opens to all what it is given; nobody comes that far
+        about = {"home": home(), "pid": os.getpid(), "born": born(os.getpid())}
+        (self.folder / OWNER).write_text(json.dumps(about))
+        os.environ[MARK] = str(self.folder)
+        if not {"RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & os.environ.keys():
+            os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(
+                32
+            )  # else Ray puts one into the home folder, for all to read
+
+    def leave(self) -> None:
+        """End what is left of its processes, and take the folder away."""
+        until = time.monotonic() + GRACE
+        os.environ.pop(MARK, None)
+        while (left := list(self.processes())) or self.folder.exists():
+            for pid in left:
+                with suppress(OSError):
+                    os.kill(pid, signal.SIGKILL)
+            shutil.rmtree(self.folder, ignore_errors=True)  # one that dies may still write into it
+            if time.monotonic() > until:
+                break
+            time.sleep(0.05)
+
+    def processes(self) -> Iterator[int]:
+        """Ray's own and its workers that still run, this process excepted."""
+        mark, place = f"{MARK}={self.folder}".encode(), str(self.folder).encode()
+        for pid in (int(name) for name in os.listdir("/proc") if name.isdigit()) if os.path.isdir("/proc") else ():
+            with suppress(OSError):
+                words = Path(f"/proc/{pid}/cmdline").read_bytes()
+                ours = pid != os.getpid() and (place in words or words.startswith(b"ray::"))
+                if ours and mark in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"):
+                    yield pid
+
+
+def clear(base: Path) -> None:
+    """Take away the folders of runs of this user that are dead for certain."""
+    with suppress(OSError):
+        for folder in base.glob(f"{BEGINS}*"):
+            with suppress(OSError, ValueError, KeyError, TypeError):
+                about = folder.lstat()
+                if not stat.S_ISDIR(about.st_mode) or about.st_uid != os.getuid():
+                    continue
+                owner = json.loads((folder / OWNER).read_text())
+                if owner["home"] == home() and born(int(owner["pid"])) != owner["born"]:
+                    shutil.rmtree(folder, ignore_errors=True)

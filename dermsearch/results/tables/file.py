@@ -1,0 +1,78 @@
+"""One Arrow file: whole whenever it is looked at, and told from one that was damaged by a checksum of its columns."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from contextlib import suppress
+from pathlib import Path
+
+import pyarrow as pa
+
+from dermsearch.errors import UserError, first_line
+
+CHECKSUM = b"checksum"  # in the metadata of its schema
+
+
+def write(table: pa.Table, path: str | Path) -> None:
+    """Write a table so that a reader sees the old file or the new one, never half of one."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    plain = table.replace_schema_metadata(None)
+    told = {CHECKSUM: checksum(unpacked(packed(plain))).encode()}
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        part.write_bytes(packed(plain.replace_schema_metadata(told)))
+        part.replace(path)
+    except OSError as error:
+        with suppress(OSError):  # on a full disk what is half-written would be in the way
+            part.unlink()
+        raise OSError(error.errno, error.strerror, str(path)) from None
+
+
+def read(path: str | Path) -> pa.Table:
+    """A table, without what only its file needs; UserError where it is not what was written."""
+    try:
+        table = unpacked(Path(path).read_bytes())
+        table.validate(full=True)
+        told = (table.schema.metadata or {}).get(CHECKSUM)  # which files of earlier versions lack
+        if told is not None and told != checksum(table).encode():
+            raise pa.ArrowInvalid("its checksum is that of another content")
+    except FileNotFoundError:
+        raise
+    except (OSError, ValueError, pa.ArrowException, UnicodeError) as error:
+        raise UserError(f"{path}: is damaged ({first_line(error)}); {again(Path(path).parents[1])}") from None
+    return table.replace_schema_metadata(None)
+
+
+def again(folder: Path) -> str:
+    """The command that makes the files of a study's folder again."""
+    return f"`dermsearch run {folder / 'study.yaml'} --out {folder}` makes it again from what the store has"
+
+
+def packed(table: pa.Table) -> pa.Buffer:
+    """A table as the bytes of a file."""
+    sink = pa.BufferOutputStream()
+    wordy = any(pa.types.is_dictionary(field.type) for field in table.schema)
+    options = pa.ipc.IpcWriteOptions(compression="zstd" if wordy else None)
+    with pa.ipc.new_file(sink, table.schema, options=options) as writer:
+        writer.write_table(table)
+    return sink.getvalue()
+
+
+def unpacked(data: bytes | pa.Buffer) -> pa.Table:
+    """The table of a file's bytes."""
+    return pa.ipc.open_file(pa.py_buffer(data)).read_all()
+
+
+def checksum(table: pa.Table) -> str:
+    """Of the names, types and bytes of its columns, as they lie in the file."""
+    digest = hashlib.blake2b(str(table.schema.remove_metadata()).encode(), digest_size=16)
+    for column in table.columns:
+        for chunk in column.chunks:
+            parts = [chunk.indices, chunk.dictionary] if isinstance(chunk, pa.DictionaryArray) else [chunk]
+            for part in parts:
+                digest.update(f"{len(part)},{part.offset}".encode())
+                for buffer in part.buffers():
+                    digest.update(b"-" if buffer is None else buffer)
+    return digest.hexdigest()

@@ -1,0 +1,95 @@
+"""The results folder of a run: new, empty, or that of a study of which this one is more of the same."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from dermsearch.errors import UserError, first_line, public
+from dermsearch.results.tables.schema import SCHEMAS, read
+from dermsearch.run.extends import differences
+from dermsearch.search.tree.budget import PAID
+from dermsearch.study.config import Study
+from dermsearch.study.reading import read as read_yaml
+
+STUDY, JOURNAL, TABLES = "study.yaml", "optuna.journal", "tables"
+FILES = (STUDY, JOURNAL, PAID, *(f"{TABLES}/{name}.arrow" for name in SCHEMAS))
+FOLDERS = (TABLES, "figures", "errors", "tensorboard")
+
+
+def check_folder(out: Path, study: Study) -> None:
+    """Refuse a folder in which this study's results would take the place of something else. Writes nothing."""
+    try:
+        there = sorted(path.name for path in out.iterdir()) if out.exists() or out.is_symlink() else []
+        if there and not (out / STUDY).exists() and not (out / STUDY).is_symlink():
+            shown = ", ".join(there[:3]) + ", ..." * (len(there) > 3)
+            raise UserError(f"--out: '{out}' holds other things ({shown}) and no study; name a new or an empty folder")
+        check_kinds(out)
+    except OSError as error:
+        raise UserError(f"--out: '{out}' cannot be used: {error.strerror}") from None
+    if not there or not has_rows(out):
+        return
+    differ = differences(earlier(out), study.model_dump(mode="json"))
+    if differ:
+        told = "; ".join(differ[:3]) + f"; and {len(differ) - 3} more" * (len(differ) > 3)
+        raise UserError(
+            f"--out: '{out}' holds the results of another study of that name ({told}); name another folder with --out, "
+            "or take that one away"
+        )
+
+
+def check_kinds(out: Path) -> None:
+    """Each name that a run writes is what it should be, or not there."""
+    for name in FILES:
+        path = out / name
+        if path.is_symlink():
+            raise UserError(f"--out: '{path}' is a link, and what it leads to would be lost; name another folder")
+        if path.exists() and not path.is_file():
+            raise UserError(f"--out: '{path}' must be a file; take it away, or name another folder")
+    for name in FOLDERS:
+        if (out / name).exists() and not (out / name).is_dir():
+            raise UserError(f"--out: '{out / name}' must be a folder; take it away, or name another folder")
+    try:
+        (out / PAID).read_text("utf-8")
+    except FileNotFoundError:
+        pass
+    except UnicodeDecodeError:
+        raise UserError(f"--out: '{out / PAID}' is not text in UTF-8; take it away, or name another folder") from None
+
+
+def has_rows(out: Path) -> bool:
+    """Is there anything to lose? Of a table that cannot be read nobody knows."""
+    for name in ("stages", "trials"):
+        try:
+            if len(read(out / TABLES / f"{name}.arrow")):
+                return True
+        except FileNotFoundError:
+            continue
+        except (OSError, UserError):
+            return True
+    return False
+
+
+def earlier(out: Path) -> dict[str, Any]:
+    """The study whose results lie there, resolved by this version if it can be."""
+    raw, _ = read_yaml(out / STUDY)
+    try:
+        return Study.model_validate(raw).model_dump(mode="json")
+    except ValidationError:
+        return raw
+
+
+def prepare_folder(out: Path, study: Study) -> None:
+    """Make the folder, with the study as it was resolved."""
+    part = out / f".{STUDY}.{uuid.uuid4().hex[:8]}.part"
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        part.write_text(public(yaml.safe_dump(study.model_dump(mode="json"), sort_keys=False)), "utf-8")
+        os.replace(part, out / STUDY)
+    except OSError as error:
+        raise UserError(f"--out: '{out}' cannot be written to: {first_line(error)}") from None

@@ -1,0 +1,104 @@
+"""What a command does where standard output is full, closed or knows few characters, and where a signal ends it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from dermsearch.cli.console import aside
+
+RUN = [sys.executable, "-c", "from dermsearch.cli.main import main; main()"]
+SMALL = ["data.cases=60", "data.size=32", "encoder.name=test_resnet", "compute.engine=inline", "train.batch=16"]
+SMALL += ["curriculum.tasks={rotation: {}}", "curriculum.length=[1,1]"]
+
+
+def said(done: subprocess.CompletedProcess[str]) -> str:
+    """The one sentence of a command that could not do what it should."""
+    assert done.stderr.startswith("dermsearch: ") and done.stderr.count("\n") == 1, done.stderr
+    return done.stderr.removeprefix("dermsearch: ")
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+def test_a_tree_is_drawn_with_the_characters_that_there_are(encoding: str, tmp_path: Path) -> None:
+    environment = {**os.environ, "PYTHONIOENCODING": encoding}
+    done = subprocess.run([*RUN, "plan", "curriculum.yaml"], capture_output=True, cwd=tmp_path, env=environment)
+    assert done.returncode == 0, done.stderr
+    assert b"|-- relative_location\n|   |-- moco_v2\n" in done.stdout
+
+
+@pytest.mark.parametrize("buffered", ["", "1"])
+def test_a_full_standard_output_is_a_sentence(buffered: str, tmp_path: Path) -> None:
+    environment = {**os.environ, "PYTHONUNBUFFERED": buffered}
+    words = [*RUN, "plan", "curriculum.yaml"]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(words, stdout=full, stderr=subprocess.PIPE, text=True, cwd=tmp_path, env=environment)
+    assert done.returncode == 1
+    assert said(done) == "standard output cannot be written to: [Errno 28] No space left on device\n"
+
+
+def test_a_closed_standard_output_is_a_sentence(tmp_path: Path) -> None:
+    command = f"exec {sys.executable} -c 'from dermsearch.cli.main import main; main()' plan curriculum.yaml >&-"
+    done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0 and "closed" in said(done)
+
+
+def test_who_has_read_enough_is_not_bothered(tmp_path: Path) -> None:
+    going = subprocess.Popen(
+        [*RUN, "plan", "curriculum.yaml"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=tmp_path
+    )
+    assert going.stdout is not None and going.stderr is not None
+    going.stdout.close()
+    assert going.stderr.read() == b"" and going.wait() == 1
+
+
+def test_paths_and_errors_are_printed_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:
+    for text in ("results go to a[/x]b", "[enforce fail at alloc_cpu.cpp:118] :warning:"):
+        aside().print(text, soft_wrap=True)
+        assert capsys.readouterr().err == f"{text}\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["run", "curriculum.yaml", "--address", ""], "--address: is empty"),
+        (["run", "curriculum.yaml", "--address", "127.0.0.1:1"], "no Ray cluster answers at '127.0.0.1:1'"),
+        (["run", "curriculum.yaml", "compute.gpus=1"], "compute.gpus: is 1, and this machine has no GPU"),
+        (["plan", "curriculum.yaml", "compute.gpus=1"], "compute.gpus: is 1, and this machine has no GPU"),
+        (["plan", "curriculum.yaml", "data.source=store", "data.path=nowhere"], "there is no case store at nowhere"),
+    ],
+    ids=lambda v: " ".join(v[:5]) if isinstance(v, list) else "",
+)
+def test_what_a_run_would_refuse_is_refused_at_once(words: list[str], message: str, tmp_path: Path) -> None:
+    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
+    done = subprocess.run([*RUN, *words], capture_output=True, text=True, cwd=tmp_path, env=environment, timeout=60)
+    lines = done.stderr.splitlines()
+    assert done.returncode == 2 and message in lines[-1] and "Traceback" not in done.stderr, done.stderr
+    assert not list(tmp_path.iterdir()), "nothing was written"
+
+
+@pytest.mark.slow
+def test_a_schedulers_notice_ends_a_run_without_ray_with_a_word(tmp_path: Path) -> None:
+    words = ["run", "curriculum.yaml", *SMALL, "train.epochs=10000"]
+    going = subprocess.Popen([*RUN, *words], stderr=subprocess.PIPE, text=True, cwd=tmp_path)
+    until = time.monotonic() + 100
+    while not list((tmp_path / "results").glob("store/partial/*/progress.json")):
+        assert time.monotonic() < until and going.poll() is None
+        time.sleep(0.1)
+    going.send_signal(signal.SIGTERM)
+    _, err = going.communicate(timeout=60)
+    assert going.returncode == 130
+    assert err.endswith("Interrupted. The same command continues from here.\n")
+
+
+@pytest.mark.slow
+def test_where_all_stages_fail_the_cause_is_told(tmp_path: Path) -> None:
+    words = ["run", "curriculum.yaml", *SMALL, "train.epochs=2", "train.lr=1e9"]
+    done = subprocess.run([*RUN, *words], capture_output=True, text=True, cwd=tmp_path, timeout=200)
+    assert done.returncode == 3, done.stderr
+    assert "Failed: " in done.stderr and "Traceback" not in done.stderr

@@ -1,0 +1,171 @@
+"""The Ray of a run dies under it: within half a minute one sentence, and nothing is left behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+from e2e.tiny import TINY
+
+from dermsearch.engines.ray_local import BEGINS, MARK, OWNER, Place, clear
+from dermsearch.engines.ray_watch import Watch
+
+SECONDS = 30
+STUDY = [*TINY, "curriculum.tasks={rotation: {}}", "curriculum.length=[1,1]", "train.epochs=100000"]
+STUDY += ["encoder.name=test_resnet"]
+
+
+@pytest.fixture
+def going(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
+    """A run on a Ray of its own that trains for ever, from its first epoch on."""
+    tag = uuid.uuid4().hex
+    place = Path(tempfile.mkdtemp(prefix="r-", dir="/tmp"))  # of a short name, as sockets must have
+    (tmp_path / "r").symlink_to(place)
+    environment = {**os.environ, "RUN_TAG": tag, "RAY_TMPDIR": str(place)}
+    command = [sys.executable, "-m", "dermsearch", "run", "curriculum.yaml", *STUDY]
+    with (tmp_path / "log.txt").open("w") as log:
+        run = subprocess.Popen(command, stdout=log, stderr=log, text=True, cwd=tmp_path, env=environment)
+    run.tag = tag  # type: ignore[attr-defined]
+    until = time.monotonic() + 150
+    while not list((tmp_path / "results").glob("store/partial/*/progress.json")):
+        assert time.monotonic() < until and run.poll() is None, (tmp_path / "log.txt").read_text()
+        time.sleep(0.1)
+    yield run
+    for pid in tagged(tag):
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    run.wait()
+    shutil.rmtree(place)
+
+
+def tagged(tag: str) -> list[int]:
+    """The processes of a run that still are."""
+    found = []
+    for name in os.listdir("/proc"):
+        try:
+            if name.isdigit() and f"RUN_TAG={tag}".encode() in Path(f"/proc/{name}/environ").read_bytes():
+                found.append(int(name))
+        except OSError:
+            continue
+    return found
+
+
+def named(tag: str, name: str) -> int:
+    (pid,) = (pid for pid in tagged(tag) if Path(f"/proc/{pid}/comm").read_text().strip() == name)
+    return pid
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("victim", "gone"), [("raylet", "its raylet"), ("gcs_server", "its head")])
+def test_a_killed_ray_ends_the_run_with_a_sentence(
+    victim: str, gone: str, going: subprocess.Popen[str], tmp_path: Path
+) -> None:
+    tag = going.tag  # type: ignore[attr-defined]
+    began = time.monotonic()
+    os.kill(named(tag, victim), signal.SIGKILL)
+    going.wait(timeout=120)
+    took, said = time.monotonic() - began, (tmp_path / "log.txt").read_text()
+    assert took < SECONDS, took
+    assert going.returncode == 1, said
+    assert (
+        said.splitlines()[-1]
+        == f"dermsearch: Ray on this machine has stopped ({gone} is gone); the same command continues"
+    )
+    assert "Traceback" not in said and "[C]" not in said, said
+    assert tagged(tag) == [] and list((tmp_path / "r").iterdir()) == []
+    assert not list((tmp_path / "results" / "store" / "claims").rglob("*.json")), "no lease is left"
+
+
+@pytest.mark.slow
+def test_a_ray_of_ones_own_is_private_and_ctrl_c_ends_it_at_once(going: subprocess.Popen[str], tmp_path: Path) -> None:
+    tag = going.tag  # type: ignore[attr-defined]
+    is_private(tag, tmp_path / "r")
+    began = time.monotonic()
+    going.send_signal(signal.SIGINT)
+    assert going.wait(timeout=60) == 130 and time.monotonic() - began < SECONDS
+    said = (tmp_path / "log.txt").read_text()
+    assert said.endswith("Interrupted. The same command continues from here.\n") and "Traceback" not in said
+    assert tagged(tag) == [] and list((tmp_path / "r").iterdir()) == []
+
+
+def is_private(tag: str, place: Path) -> None:
+    """Its folder, its token, and the doors that it opens."""
+    (folder,) = place.iterdir()
+    assert folder.stat().st_mode & 0o077 == 0
+    environment = Path(f"/proc/{named(tag, 'raylet')}/environ").read_bytes().split(b"\0")
+    assert b"RAY_AUTH_MODE=token" in environment and any(e.startswith(b"RAY_AUTH_TOKEN=") for e in environment)
+    assert open_to_all(tagged(tag)) == set()
+
+
+def open_to_all(pids: list[int]) -> set[str]:
+    """What these processes listen on that is not the loopback interface."""
+    inodes = {}
+    for pid in pids:
+        for fd in Path(f"/proc/{pid}/fd").iterdir():
+            try:
+                inodes[os.readlink(fd)] = Path(f"/proc/{pid}/comm").read_text().strip()
+            except OSError:
+                continue
+    found = set()
+    for table in ("tcp", "tcp6"):
+        for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]:
+            words = line.split()
+            local, listens, owner = words[1], words[3] == "0A", inodes.get(f"socket:[{words[9]}]")
+            inside = ("0100007F", "00000000000000000000000001000000", "0000000000000000FFFF00000100007F")
+            if listens and owner and local.split(":")[0] not in inside:
+                found.add(f"{owner} {local}")
+    return found
+
+
+def test_a_door_that_is_shut_is_lost_after_a_while_only() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        door = ("it", ("127.0.0.1", server.getsockname()[1]))
+        watch = Watch([door], patience=0.5)
+        time.sleep(1.5)
+        assert watch.lost == ""
+    until = time.monotonic() + 10
+    while not watch.lost and time.monotonic() < until:
+        time.sleep(0.05)
+    assert watch.lost == "it"
+    watch.end()
+
+
+def test_what_a_dead_run_left_is_cleared_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    monkeypatch.setenv(MARK, "")
+    place = Place()
+    dead, nobody, link = (tmp_path / f"{BEGINS}{name}" for name in ("dead", "nobody", "link"))
+    for folder in (dead, nobody):
+        (folder / "session").mkdir(parents=True)
+    owner = json.loads((place.folder / OWNER).read_text())
+    (dead / OWNER).write_text(json.dumps({**owner, "born": "1"}))
+    (tmp_path / "precious").mkdir()
+    (tmp_path / "precious" / OWNER).write_text(json.dumps({**owner, "born": "1"}))
+    link.symlink_to(tmp_path / "precious")
+    clear(tmp_path)
+    assert not dead.exists() and nobody.exists() and (tmp_path / "precious").exists() and place.folder.exists()
+    place.leave()
+    assert not place.folder.exists()
+
+
+@pytest.mark.slow
+def test_a_home_that_is_not_there_stops_no_run_and_leaves_no_process(tmp_path: Path) -> None:
+    tag = uuid.uuid4().hex
+    environment = {**os.environ, "RUN_TAG": tag, "HOME": "/proc/nowhere", "LC_ALL": "C"}
+    command = [sys.executable, "-m", "dermsearch", "run", "curriculum.yaml", *STUDY, "train.epochs=1"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert tagged(tag) == []

@@ -1,0 +1,106 @@
+"""What a run says while it works: names that tell variants apart, lines on long stages, every traceback."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import pytest
+from conftest_search import Bench, make_study
+from rich.console import Console
+
+from dermsearch.engines.inline import run_inline
+from dermsearch.results.tables.lineages import rounded
+from dermsearch.run import progress
+from dermsearch.run.naming import named
+from dermsearch.run.progress import Progress
+from dermsearch.run.record import Recorder
+from dermsearch.search.tree.driver import Driver
+
+SEARCHED = {"odc": {"clusters": 4, "lr": {"choice": [0.0123456, 0.1]}}, "moco_v2": {"queue": 64}}
+
+
+def heard(driver: Driver) -> tuple[Progress, io.StringIO]:
+    """A progress of that driver that prints no matter where."""
+    out = io.StringIO()
+    shown = Progress(Console(file=out, width=200, markup=False), [], lambda: None)
+    shown.driver, driver.on_change = driver, shown.changed
+    return shown, out
+
+
+def test_variants_and_seeds_have_names_of_their_own(bench: Bench) -> None:
+    study = make_study(curriculum__tasks=SEARCHED, curriculum__length=[1, 2], search__seeds=[0, 1])
+    driver = bench.driver(study)
+    _, out = heard(driver)
+    run_inline(driver, bench.work(driver))
+    names = [named(n, driver.space, study.search.seeds) for n in driver.tree.stages()]
+    assert len(set(names)) == len(names) > 8
+    assert "odc (lr 0.0123) > moco_v2, seed 1" in names and "moco_v2 > odc (lr 0.1), seed 0" in names
+    assert all(f"  {name} " in out.getvalue() for name in names)
+
+
+def test_what_nobody_searches_is_not_in_a_name(bench: Bench) -> None:
+    driver = bench.driver(make_study(curriculum__length=[1, 2]))
+    run_inline(driver, bench.work(driver))
+    assert {named(n, driver.space, [0]) for n in driver.tree.stages()} >= {"odc", "odc > moco_v2"}
+
+
+@pytest.mark.parametrize(
+    ("values", "told"),
+    [
+        ([0.4914473368931056, 0.1], ["0.491", "0.1"]),
+        ([0.49144, 0.49139], ["0.49144", "0.49139"]),
+        ([8, "a"], ["8", "a"]),
+    ],
+)
+def test_numbers_are_as_short_as_tells_them_apart(values: list[Any], told: list[str]) -> None:
+    assert [rounded(values)[repr(value)] for value in values] == told
+
+
+def test_a_long_stage_says_a_line_a_minute_where_there_is_no_terminal(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    driver = bench.driver(make_study(curriculum__length=[1, 1], train__epochs=100))
+    shown, out = heard(driver)
+    clock = [1000.0]
+    monkeypatch.setattr(progress.time, "perf_counter", lambda: clock[0])
+    next_jobs = [driver.next_job(), driver.next_job()]  # the root and a stage
+    node = next(n for n in driver.tree.running() if n.task)
+    assert len(next_jobs) == 2
+    rows = [
+        {"epoch": e, "loss": 5.0 - e / 100, "embedding_std": 0.9, "parts": {}, "seconds": 1.0} for e in range(1, 101)
+    ]
+    for epochs, seconds in ((1, 10), (3, 40), (4, 71), (5, 72), (5, 300), (9, 301), (100, 400), (100, 470)):
+        clock[0] = 1000.0 + seconds
+        driver.store.write_progress(node.key, rows[:epochs])
+        shown._look()
+    said = [" ".join(line.split("]")[1].split()[1:]) for line in out.getvalue().splitlines()]
+    assert [line for line in said if line.startswith(node.task)] == [
+        f"{node.task} epoch 4/100, loss 4.96, spread 0.90",
+        f"{node.task} epoch 5/100, loss 4.95, spread 0.90",
+        f"{node.task} epoch 100/100, loss 4, spread 0.90",
+        f"{node.task} judging, for 1:10",
+    ]
+
+
+def test_every_traceback_of_a_node_is_kept(bench: Bench) -> None:
+    driver = bench.driver(make_study(curriculum__length=[1, 1]))
+    run_inline(driver, bench.work(driver))
+    recorder, node = Recorder(driver, bench.folder / "out"), driver.tree.stages()[0]
+    for judge, text in ((", knn", "Traceback: one"), (", linear", "Traceback: two"), ("", "Traceback: two"), ("", "")):
+        recorder._tell_of_bug(node, text, judge)
+    (path,) = (bench.folder / "out" / "errors").iterdir()
+    assert "knn\n\nTraceback: one" in path.read_text() and "linear\n\nTraceback: two" in path.read_text()
+
+
+def test_a_writing_error_at_the_end_hides_nothing(bench: Bench) -> None:
+    from dermsearch.run.run import written
+
+    class Full:
+        def write(self) -> None:
+            raise OSError(28, "No space left on device")
+
+    with pytest.raises(KeyboardInterrupt), written(Full()):  # type: ignore[arg-type]
+        raise KeyboardInterrupt
+    with pytest.raises(OSError, match="No space"), written(Full()):  # type: ignore[arg-type]
+        pass
