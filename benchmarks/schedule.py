@@ -75,6 +75,7 @@ class Memory:
 
     stages: dict[str, dict[str, Any]] = field(default_factory=dict)
     judged: dict[str, dict[str, Any]] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
     address: str = "memory"
 
     def keys(self) -> set[str]:
@@ -85,7 +86,7 @@ class Memory:
         """Of a finished stage."""
         return self.stages.get(key)
 
-    def judgement(self, key: str) -> dict[str, Any] | None:
+    def judgement(self, key: str, of: str = "") -> dict[str, Any] | None:
         """Of a judged one."""
         return self.judged.get(key)
 

@@ -94,6 +94,7 @@ class Pretext(nn.Module, Generic[Given, Found, Seen]):
     indexed: ClassVar[bool] = False  # does it remember something of each training image, and has no loss on others?
     supervised: ClassVar[bool] = False  # does it read labels? Then it may only come last in a curriculum
     tables: ClassVar[bool] = False  # does it read metadata, the columns of `data.metadata`?
+    contrasts: ClassVar[bool] = False  # are the other images of a batch negatives? Then none may stand in it twice
     joint: ClassVar[bool] = False  # does it look at all branches together? See `JointTask`
 
     config: Any

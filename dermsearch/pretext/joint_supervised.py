@@ -37,6 +37,7 @@ class JointSupervised(Task):
 
     name = "joint_supervised"
     version = 2
+    contrasts = True
     supervised = True
     replacement = True
     train_defaults: ClassVar = {

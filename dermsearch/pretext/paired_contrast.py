@@ -40,6 +40,7 @@ class PairedContrast(JointTask):
     """Contrast within and across two modalities."""
 
     name = "paired_contrast"
+    contrasts = True
     train_defaults: ClassVar = {
         "optimizer": "adamw",
         "lr": 1e-6,  # from ImageNet weights, for 400 epochs; random weights need a thousand times as much

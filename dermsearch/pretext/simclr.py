@@ -27,6 +27,7 @@ class SimCLR(Task):
     """Contrast within the batch."""
 
     name = "simclr"
+    contrasts = True
     train_defaults: ClassVar = {
         "optimizer": "lars",
         "lr": 0.3,

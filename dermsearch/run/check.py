@@ -228,12 +228,12 @@ def check_enough(entry: Downstream, cases: CaseStore) -> None:
 
 
 def check_patience(study: Study, space: Space, cases: CaseStore) -> None:
-    """A batch of validation images must not hold one twice: it would be its own negative."""
+    """A batch of validation images must not hold one twice where it would be its own negative."""
     held = smallest_pool(study, cases, cases.split("val"))
     for name, given in space.given.items():
         for train in (given.whole(values)["train"] for values in given.corners()):
             batch = min(train["batch"], smallest_pool(study, cases)) // train["accumulate"]
-            if train["patience"] and held < batch:
+            if space.tasks[name].contrasts and train["patience"] and held < batch:
                 raise UserError(
                     f"curriculum.tasks.{name}.batch: must be at most {held * train['accumulate']} with patience, which "
                     f"looks at {held} validation images, not {train['batch']}"

@@ -98,8 +98,8 @@ def train_stage(
         unseen = task.pools(replace(given, rows=heldout))
     if train["patience"] and not (unseen and all(map(len, unseen.values()))):
         raise StageFailed(f"{recipe.task}: patience needs validation images in every branch")
-    if unseen and (few := min(map(len, unseen.values()))) < batch // train["accumulate"]:
-        # One would stand in a batch several times, its own negative.
+    few = min(map(len, unseen.values()), default=batch)
+    if task.contrasts and few < batch // train["accumulate"]:
         raise StageFailed(f"{recipe.task}: patience needs as many validation images as a batch has, not {few}")
     learner = Learner(task, encoders, pools, recipe, artifact).to(device).to(memory_format=torch.channels_last)
     across_processes(learner).train()
