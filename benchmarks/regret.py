@@ -108,7 +108,7 @@ def compare(given: argparse.Namespace) -> int:
     known = {mean: curriculum for curriculum, mean in means.items()}
     print(f"\n{given.searches} searches of {budget * given.seeds} stages, {budget} curricula with all seeds")
     for sampler, together in WAYS:
-        search = Search(sampler=sampler, trials=len(table), round=together)
+        search = Search(sampler=sampler, trials=len(table), lag=together)
         runs = [replay(table, search, seed, to_the_end=True) for seed in range(given.searches)]
         chosen = [known[run.best(budget)] for run in runs]
         worst = max(means[goal] - means[c] for c in chosen)

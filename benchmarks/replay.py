@@ -1,12 +1,14 @@
 """Stages until the best curriculum is found, without training: on the papers' tables and on made-up ones.
 
-    python benchmarks/replay.py [--repeats 200] [--few 20] [--tasks 4 5 6 8] [--only WORD] [--encodings]
+    python benchmarks/replay.py [--repeats 200] [--few 20] [--tasks 4 5 6 8] [--only WORD] [--encodings | --learn]
 
 Every repeat has a seed, an order of tasks and, of the made-up tables, a table of its own (see order_family.py).
 "shared" counts a stage once, however many curricula begin with it; "alone" trains every proposal whole. TPE takes
-seconds where the others take milliseconds, so on made-up tables it is repeated only --few times. Scores are told one
-proposal after the other. The exit code is 1 if a limit was missed; each is printed with what was reached.
-`--encodings` compares ways to write an order for TPE instead.
+seconds where the others take milliseconds, so on made-up tables it is repeated only --few times. Searches have the
+default settings of a study. The exit code is 1 if a limit was missed; each is printed with what was reached.
+`--encodings` compares ways to write an order for TPE instead. `--learn` tells what curriculum_prior needs when it has
+learnt from another table: each of the papers' from each other, and made-up ones from the same tasks measured again
+(two points of luck), from other tasks of the same kind, and from tasks of the kind that misleads most.
 """
 
 from __future__ import annotations
@@ -14,8 +16,10 @@ from __future__ import annotations
 import argparse
 import math
 import sys
+import tempfile
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 from order_family import ADVERSARIAL, STRUCTURED, order_family
@@ -23,11 +27,13 @@ from order_family import ADVERSARIAL, STRUCTURED, order_family
 from dermsearch.curriculum import Curriculum
 from dermsearch.search.propose.by_optuna import TPE
 from dermsearch.search.propose.encodings import Codes, Encoding, Slots
-from dermsearch.search.propose.replay import Table, read_table, replay
+from dermsearch.search.propose.replay import replay
+from dermsearch.search.propose.tables import Table, read_table
 from dermsearch.search.space.proposal import Choices
 from dermsearch.study.config import Search
 
 SAMPLERS = ("grid", "random", "tpe", "curriculum_prior")
+PAPERS = ("aiseeme_table1", "aiseeme_table2")
 LONGEST = 3
 Draw = Callable[[int], Table]
 
@@ -52,12 +58,15 @@ class Keys:
         return {f"key_{task}": 1 - (i + 0.5) / len(order) for i, task in enumerate(order)}
 
 
-def costs(draw: Draw, sampler: str, repeats: int, sharing: bool = True) -> np.ndarray:
-    """Stages until the best is found, per repeat."""
+def costs(
+    draw: Draw, sampler: str, repeats: int, sharing: bool = True, learnt: Callable[[int], str] | None = None
+) -> np.ndarray:
+    """Stages until the best is found, per repeat; perhaps by a sampler that has learnt from another table."""
     found = []
     for seed in range(repeats):
         table = draw(seed)
-        run = replay(table, Search(sampler=sampler, trials=10**5, round=1), seed, sharing)
+        search = Search(sampler=sampler, trials=10**5, learn_from=[learnt(seed)] if learnt else [])
+        run = replay(table, search, seed, sharing)
         found.append(math.inf if run.found is None else run.found)
     return np.array(found)
 
@@ -65,7 +74,7 @@ def costs(draw: Draw, sampler: str, repeats: int, sharing: bool = True) -> np.nd
 def backends(tasks: list[int]) -> dict[str, Draw]:
     """The papers' tables, and one family per kind and number of tasks."""
     found: dict[str, Draw] = {}
-    for name in ("aiseeme_table1", "aiseeme_table2"):
+    for name in PAPERS:
         table = read_table(name)
         found[name] = lambda seed, table=table: table
     for kind in (*STRUCTURED, *ADVERSARIAL):
@@ -143,6 +152,40 @@ def compare_encodings(found_in: dict[str, Draw], repeats: int) -> None:
         print(f"{name:26}{cells}", flush=True)
 
 
+def compare_learning(found_in: dict[str, Draw], repeats: int) -> None:
+    """Stages until the best is found, without and with another table."""
+    print(f"median and 90th percentile of {repeats} repeats\n{'':26}{'learnt from':>26}{'nothing':>16}{'that':>16}")
+    with tempfile.TemporaryDirectory() as folder:
+
+        def written(table: Table) -> str:
+            path = Path(folder, "table.csv")
+            path.write_text("curriculum,score\n" + "".join(f"{c},{score!r}\n" for c, score in table.items()))
+            return str(path)
+
+        for name, draw in found_in.items():
+            others: dict[str, Callable[[int], str]] = {}
+            if "," in name:
+                kind, tasks = name.split(",")[0], int(name.split()[-2])
+                others["the same tasks"] = lambda seed, draw=draw: written(luck(draw(seed), seed))
+                for other in (kind, "reversed"):
+                    others[f"others, {other}"] = lambda seed, other=other, tasks=tasks: written(
+                        order_family(other, tasks, LONGEST, 10_000 + seed)
+                    )
+            else:
+                others = {other: lambda seed, other=other: other for other in PAPERS if other != name}
+            without = costs(draw, "curriculum_prior", repeats)
+            for other, learnt in others.items():
+                with_it = costs(draw, "curriculum_prior", repeats, learnt=learnt)
+                cells = (f"{np.median(found):>10.1f}{np.percentile(found, 90):>6.0f}" for found in (without, with_it))
+                print(f"{name:26}{other:>26}{''.join(cells)}", flush=True)
+
+
+def luck(table: Table, seed: int) -> Table:
+    """The same, measured again with two points of luck."""
+    draw = np.random.default_rng(seed)
+    return {curriculum: score + float(draw.normal(0, 2.0)) for curriculum, score in table.items()}
+
+
 def main() -> None:
     """Run and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -151,11 +194,15 @@ def main() -> None:
     parser.add_argument("--tasks", type=int, nargs="*", default=[4, 5, 6, 8])
     parser.add_argument("--only", default="", help="only tables with this in their name, such as 'tasks' or 'noise'")
     parser.add_argument("--encodings", action="store_true")
+    parser.add_argument("--learn", action="store_true")
     given = parser.parse_args()
     began = time.perf_counter()
     found_in = {name: draw for name, draw in backends(given.tasks).items() if given.only in name}
     if given.encodings:
         compare_encodings(found_in, given.repeats)
+        held = True
+    elif given.learn:
+        compare_learning(found_in, given.repeats)
         held = True
     else:
         held = compare_samplers(found_in, given.repeats, given.few)

@@ -10,8 +10,12 @@ cluster has workers, whoever schedules: the column "can be" is the utilisation o
 this too, as Fernandez and Bussell's (1973) does, which no schedule can exceed either. Two simpler orders stand beside
 the driver's.
 
+A sampler that learns has `search.lag` proposals under way. What that keeps busy stands beside rounds of as many, in
+which proposals are told and asked for only once all of a round are finished: the share of the workers' time that goes
+into work.
+
 The exit code says whether the limits held: 0.95 of what can be, never worse than the simpler orders by more than noise,
-and 5 ms of CPU time per stage handed out.
+and 5 ms of CPU time per stage handed out; a lag must never be worse than rounds.
 """
 
 from __future__ import annotations
@@ -27,8 +31,8 @@ from statistics import median
 from typing import Any
 
 from dermsearch.pretext.base import find_task
+from dermsearch.search.propose.proposer import Asked, Proposer
 from dermsearch.search.space.checks import space_of
-from dermsearch.search.space.proposal import Proposal
 from dermsearch.search.space.space import Space
 from dermsearch.search.tree.driver import FINISHED, WAIT, Driver
 from dermsearch.search.tree.node import Node, Rank, critical_path
@@ -41,14 +45,6 @@ TASKS = ("rotation", "relative_location", "simclr", "moco_v2", "byol", "odc", "s
 UTILISATION, SUGGEST, WORSE = 0.95, 5.0, 0.02  # the limits; ms; share by which another order may be better
 JUDGING, RETURN, MEAN_LIFE = 20.0, 60.0, 4 * 3600.0  # seconds; of a worker between two preemptions
 NOISE, SPEEDS = 0.15, (0.5, 2.0)  # sigma of log time; how far tasks are from what they are said to cost
-
-
-@dataclass
-class Asked:
-    """A proposal, as the driver knows it."""
-
-    number: int
-    proposal: Proposal
 
 
 class Everything:
@@ -121,8 +117,8 @@ class Outcome:
         return bound / tight
 
 
-def make_study(tasks: int, longest: int, seeds: int) -> Study:
-    """A grid over all curricula of so many tasks."""
+def make_study(tasks: int, longest: int, seeds: int, **search: Any) -> Study:
+    """All curricula of so many tasks, each proposed in its turn or searched."""
     return Study.model_validate(
         {
             "name": "schedule",
@@ -130,7 +126,7 @@ def make_study(tasks: int, longest: int, seeds: int) -> Study:
             "curriculum": {"tasks": list(TASKS[:tasks]), "length": [1, longest]},
             "train": {"epochs": 20},
             "downstream": {"linear": {}},
-            "search": {"seeds": list(range(seeds))},
+            "search": {"seeds": list(range(seeds)), **search},
         }
     )
 
@@ -138,7 +134,7 @@ def make_study(tasks: int, longest: int, seeds: int) -> Study:
 def make_driver(study: Study, rank: Rank = critical_path) -> Driver:
     """The real driver over a store in memory."""
     space = space_of(study)
-    proposer: Any = Everything(space)
+    proposer: Any = Everything(space) if study.search.sampler == "grid" else Proposer(space, study.search, None)
     store: Any = Memory()
     sets, starts = {"data": Cases(data=study.main, fingerprint="fingerprint")}, [Start("", study.encoder.names[0])]
     return Driver(study, space, proposer, store, sets, starts, "", "fp32", rank=rank)
@@ -240,6 +236,21 @@ def utilisations(quick: bool) -> Iterator[tuple[str, int, float, dict[str, float
             yield said, workers, median(reachable), {name: median(values) for name, values in found.items()}
 
 
+def lags(quick: bool) -> Iterator[tuple[int, int, dict[str, float]]]:
+    """Per cluster and lag: the share of the workers' time that is work, with a lag and in rounds (medians)."""
+    for workers in (4, 16) if quick else (4, 16, 32, 128):
+        for lag in (workers, 2 * workers):
+            found: dict[str, list[float]] = {"lag": [], "rounds": []}
+            for draw in range(1 if workers > 32 else 3):
+                for way, busy in found.items():
+                    search = {"sampler": "curriculum_prior", "trials": min(16 * workers, 1000), "sampler_seed": draw}
+                    driver = make_driver(make_study(8, 4, 1, lag=lag, **search))
+                    driver.window.together = way == "rounds"
+                    out = simulate(driver, workers, durations(driver, draw, preempted=True))
+                    busy.append(out.work / workers / out.makespan)
+            yield workers, lag, {way: median(busy) for way, busy in found.items()}
+
+
 def thinking() -> tuple[int, list[float]]:
     """Milliseconds of each `next_job` in a study of 10,000 stages on 512 workers, laid out by the first."""
     driver = make_driver(make_study(8, 4, 5))
@@ -266,6 +277,11 @@ def main() -> int:
             wrong.append(f"{said} on {workers} workers: {ours:.3f} where {reachable:.3f} can be")
         if ours < others - WORSE:
             wrong.append(f"{said} on {workers} workers: another order is better by {others - ours:.3f}")
+    print(f"\ncurriculum_prior: work over the workers' time\n{'workers':>8}{'lag':>8}{'with it':>12}{'in rounds':>12}")
+    for workers, lag, found in lags(given.quick):
+        print(f"{workers:>8}{lag:>8}{found['lag']:>12.3f}{found['rounds']:>12.3f}", flush=True)
+        if found["lag"] < found["rounds"]:
+            wrong.append(f"lag {lag} on {workers} workers: {found['lag']:.3f} where rounds reach {found['rounds']:.3f}")
     stages, times = thinking()
     later = sorted(times[1:-1])
     print(f"\nnext_job among {stages:,} stages: median {median(later):.2f} ms, 99 % below ", end="")

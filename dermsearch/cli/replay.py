@@ -28,9 +28,13 @@ def replay(
     repeats: Annotated[
         int, typer.Option(min=1, max=100_000, help="Searches, each with a seed and an order of tasks of its own.")
     ] = 200,
-    together: Annotated[
-        int, typer.Option("--round", min=1, max=1000, help="Proposals before scores are told; 1: one after the other.")
+    lag: Annotated[
+        int, typer.Option(min=1, max=1000, help="Proposals of a sampler that learns that are under way at once.")
     ] = 1,
+    learn_from: Annotated[
+        list[str] | None,
+        typer.Option(help="A table that curriculum_prior has seen before, or several by repeating the option."),
+    ] = None,
     out: Annotated[Path | None, typer.Option("--csv", metavar="FILE", help="Write every number to this file.")] = None,
     figure: Annotated[
         Path | None,
@@ -52,15 +56,18 @@ def replay(
             raise UserError(f"--sampler: '{name}' is not a sampler; {nearest(name, SAMPLERS.names())}")
     from rich.progress import track
 
-    from dermsearch.search.propose.replay import cost, read_table
+    from dermsearch.search.propose.replay import cost
     from dermsearch.search.propose.replay import replay as search
     from dermsearch.search.propose.replay_text import render, write_csv
+    from dermsearch.search.propose.tables import read_table
 
     scores = read_table(table)
     runs: dict[tuple[str, bool], list[Replayed]] = {}
     told = aside()
     for name in names:
-        settings = Search.model_validate({"sampler": name, "trials": len(scores), "round": together})
+        settings = Search.model_validate(
+            {"sampler": name, "trials": len(scores), "lag": lag, "learn_from": learn_from or []}
+        )
         for sharing in (True, False):
             seeds = track(
                 range(repeats),

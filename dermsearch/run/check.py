@@ -17,6 +17,7 @@ from dermsearch.models.encoders import Encoders, check_encoder
 from dermsearch.run.loggers import check_loggers
 from dermsearch.run.roots import check_weights
 from dermsearch.search.propose.sampler import SAMPLERS
+from dermsearch.search.propose.tables import read_table
 from dermsearch.search.space.checks import check_pool, space_of
 from dermsearch.search.space.space import Space
 from dermsearch.study.config import Downstream, Study
@@ -139,6 +140,13 @@ def check_sampler(study: Study, space: Space) -> None:
         raise UserError(f"search.sampler: {error}") from None
     sampler.optuna(search.sampler_seed)  # whose package may be missing
     finite = sampler.finite
+    if search.learn_from and not sampler.learns_from:
+        raise UserError(f"search.learn_from: goes with sampler curriculum_prior, not '{name}'")
+    for table in search.learn_from:
+        try:
+            read_table(table)
+        except UserError as error:
+            raise UserError(f"search.learn_from: {error}") from None
     if not finite and search.trials is None and search.budget is None:
         raise UserError(f"search.trials: is missing: sampler '{name}' needs to know how many, or a budget")
     for d in space.dimensions if finite else ():

@@ -116,10 +116,20 @@ class Search(Section):
     seeds: Annotated[tuple[Seed, ...], Field(strict=False, min_length=1, max_length=100)] = (0,)
     replicates: Literal["all", "leaders"] = "all"  # leaders: seeds behind the first only for what may be the best
     sampler_seed: Seed = 0
-    round: int = Field(default=4, ge=1, le=1000)  # proposals that a sampler that learns makes before it hears of them
+    lag: int = Field(default=1, ge=1, le=1000)  # proposals that a sampler that learns has under way at once
+    learn_from: Annotated[tuple[Path, ...], Field(strict=False, max_length=100)] = ()  # tables of other studies
     candidates: int = Field(default=4, ge=1, le=1000)  # Optuna's: of so many, the one with the fewest new stages first
     pruner: Literal["none", "median", "halving", "hyperband", "wilcoxon"] = "none"  # Optuna's, on every prefix's score
     rungs: Annotated[tuple[Epoch, ...], Field(strict=False, max_length=100)] = ()  # epochs at which it looks at stages
+
+    @model_validator(mode="before")
+    @classmethod
+    def _rounds_are_over(cls, value: Any) -> Any:
+        if isinstance(value, dict) and "round" in value:
+            raise ValueError(
+                "round: proposals come no longer in rounds; give search.lag, how many are under way at once"
+            )
+        return value
 
     @field_validator("rungs")
     @classmethod

@@ -58,7 +58,7 @@ def _check(name: str, study: tuple[Space, Search], where: str) -> None:
 def made_space(curriculum: dict[str, Any], trials: int) -> tuple[Space, Search]:
     """The space of a small study, and how it is searched; the sampler is named later."""
     raw = {"name": "small", "data": {"cases": 80, "size": 32}, "encoder": {"name": "resnet10t"}}
-    search = {"sampler": "random", "trials": trials, "round": 3}
+    search = {"sampler": "random", "trials": trials, "lag": 3}
     study = Study.model_validate({**raw, "curriculum": curriculum, "search": search})
     return space_of(study), study.search
 

@@ -105,7 +105,7 @@ STUDY = {
     "encoder": {"name": "test_resnet"},
     "curriculum": {"length": [1, 2], "tasks": {"simsiam": {"width": 32}, "rotation": {}}},
     "train": {"epochs": 1, "batch": 16},
-    "search": {"sampler": "climber", "trials": 3, "round": 2},
+    "search": {"sampler": "climber", "trials": 3, "lag": 2},
     "downstream": {
         "linear@drawn": {},
         "focal@harbour": {"epochs": 1, "batch": 16},

@@ -96,7 +96,7 @@ FIELDS: dict[str, tuple[Any, set[str]]] = {
     "search.seeds": ([7], ALL),
     "search.replicates": ("leaders", NONE),
     "search.sampler_seed": (9, NONE),
-    "search.round": (2, NONE),
+    "search.lag": (2, NONE),
     "search.candidates": (2, NONE),
     "search.pruner": ("halving", NONE),
     "search.rungs": ([3], {"segment"}),

@@ -292,7 +292,7 @@ def test_two_drivers_train_no_stage_twice_and_both_finish(bench: Bench, clock: C
 
 def test_two_drivers_train_no_segment_twice_and_decide_the_same(bench: Bench, clock: Clock) -> None:
     tasks = {"relative_location": {"lr": {"select": [0.01, 0.1], "epochs": 1}}, "rotation": {}, "byol": {}}
-    cut = {"pruner": "halving", "rungs": [2], "round": 3}
+    cut = {"pruner": "halving", "rungs": [2], "lag": 3}
     changes = {"curriculum": {"tasks": tasks, "length": [1, 2]}, "train__epochs": 4, "search": cut}
     one, two = drivers(bench, clock, **changes)
     side_by_side(bench, clock, one, two, 1)

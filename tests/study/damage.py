@@ -117,7 +117,7 @@ def under(section: str, names: str) -> list[str]:
 WHOLE = [
     *under("data", "cases size seed"),
     *under("train", "epochs batch accumulate patience knn_every"),
-    *under("search", "sampler_seed round"),
+    *under("search", "sampler_seed lag"),
     *under("compute", "workers threads retries"),
     *under(TASK, "moco_v2.queue moco_v2.epochs odc.clusters"),
 ]

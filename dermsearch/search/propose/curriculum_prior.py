@@ -3,8 +3,8 @@
 A curriculum's last step leads from its prefix's score towards what its last task reaches alone. The model is linear:
 before anything is known the score is half the one plus half the other. What it is worth to step from a weaker task to
 a better one, each last task, each pair of neighbours and the last task's settings are weights as well, learnt as
-scores come in. First goes what promises most improvement per price of its missing stages; a prefix that is there is
-free.
+scores come in, and beforehand from tables that the study names. First goes what promises most improvement per price of
+its missing stages; a prefix that is there is free.
 """
 
 from __future__ import annotations
@@ -22,12 +22,14 @@ from dermsearch.search.propose.journal import Journal
 from dermsearch.search.propose.known import Known, stages
 from dermsearch.search.propose.sampler import NOTHING, Sampler
 from dermsearch.search.propose.surrogate import Surrogate, expected_improvement
+from dermsearch.search.propose.tables import Table, read_table
 from dermsearch.search.space.dimensions import ROOT, coded, draw
 from dermsearch.search.space.proposal import Choices, Proposal
 from dermsearch.study.config import Search
 
 ALONE, PREFIX = 0.5, 0.5  # prior means of the weights: a step ends half-way
 DYNAMIC = 4  # features that change with what is known: one, the task alone, the prefix, the rise
+ELSEWHERE = 0.1  # observations that a step counts for that was seen in another table
 CANDIDATES = 1000  # extensions that are weighed at each depth
 FRESH, DRAWS = 8, 128  # settings of a task that are drawn for every proposal, and remembered
 
@@ -48,7 +50,7 @@ class Candidate:
 class CurriculumPrior(Sampler):
     """Proposes one curriculum at a time, by all that the known knows."""
 
-    weighs_cost = True
+    weighs_cost = learns_from = True
 
     def __init__(self, space: Choices, known: Known, search: Search, journal: Journal) -> None:
         super().__init__(space, known, search, journal)
@@ -63,17 +65,23 @@ class CurriculumPrior(Sampler):
         self.start = np.zeros(at)
         self.start[1:3] = ALONE, PREFIX
         self.roots = [d for d in by_name if d.name == ROOT]
+        self.learnt = [step for name in search.learn_from for step in self._steps(read_table(name))]
         self.starts = [Proposal(Curriculum(), ((ROOT, root),)) for d in self.roots for root in d.values] or [NOTHING]
         first = space.may_follow(Curriculum(), left=space.length[0] - 1)
         self.unbegun = [(start, task) for task in first for start in self.starts]
+        self.begun: list[Proposal] = []  # of these, the stages that have no score yet
         self.draws: dict[str, list[Values]] = {task: [] for task in space.tasks}
         self.pending: list[Proposal] = []  # stages that were asked for, in that order, and have no score yet
         self.seen: list[Proposal] = []  # stages that have one
         self.following: dict[Curriculum, list[str]] = {}
 
-    def batch(self) -> float:
-        """The tasks alone need no answers from one another."""
-        return max(self.search.round, len(self.unbegun))
+    def lag(self) -> float:
+        """The tasks alone need no answers from one another; all else waits until all of theirs are there."""
+        if self.unbegun:
+            return math.inf
+        values, lost = self.known.values, self.known.failed
+        self.begun = [s for s in self.begun if s not in values and s not in lost and not self.known.cut(s)]
+        return 1 if self.begun else super().lag()
 
     def propose(self) -> Proposal | None:
         """A task that nothing has begun with yet, or else what promises most per price."""
@@ -82,7 +90,11 @@ class CurriculumPrior(Sampler):
                 tuple((d.name, draw(d, self.random)) for d in dimensions) for _ in range(FRESH if dimensions else 1)
             ]
             self.draws[task] = list(dict.fromkeys([*self.draws[task], *fresh]))[-DRAWS:]
-        found = self._begin_with(*self.unbegun.pop(0)) if self.unbegun else self._most_promising()
+        if self.unbegun:
+            found: Proposal | None = self._begin_with(*self.unbegun.pop(0))
+            self.begun.append(found.prefix(1))
+        else:
+            found = self._most_promising()
         if found is None:  # settings that were never drawn
             found = self.first_open()
         if found is not None:
@@ -129,6 +141,37 @@ class CurriculumPrior(Sampler):
         x = self._features(rows, [self._known(s) for s in rows])
         waiting = self._features(self.pending, [self._known(s) for s in self.pending])
         self.model = Surrogate(x, y, self.start, waiting)
+        if self.learnt:
+            self.model = self._with_tables(x, y, waiting)
+
+    def _with_tables(self, x: np.ndarray, y: np.ndarray, waiting: np.ndarray) -> Surrogate:
+        """The model that has seen the steps of other tables too, as long as scores come out more as that one says."""
+        there, told = np.array([x for x, _ in self.learnt]), np.array([y for _, y in self.learnt])
+        less = np.full(len(told), ELSEWHERE)
+        both = Surrogate(
+            np.vstack([there, x]),
+            np.concatenate([told, y]),
+            self.start,
+            waiting,
+            np.concatenate([less, np.ones(len(y))]),
+        )
+        before = Surrogate(there, told, self.start, waiting[:0], less)
+        return both if both.evidence - before.evidence >= self.model.evidence else self.model
+
+    def _steps(self, table: Table) -> list[tuple[np.ndarray, float]]:
+        """What a table says of last steps: features and score of each, in units of the table's own."""
+        singles = [score for curriculum, score in table.items() if len(curriculum) == 1]
+        scores = np.array([*table.values()])
+        middle, unit = np.mean(singles or scores), float(scores.std()) or 1.0
+        scaled = {curriculum: float((score - middle) / unit) for curriculum, score in table.items()}
+        found = []
+        for curriculum in scaled:
+            if len(curriculum) > 1:
+                previous, last = curriculum.tasks[-2:]
+                told = [Curriculum((previous,)), Curriculum((last,)), curriculum.prefix(len(curriculum) - 1)]
+                if all(each in scaled for each in told):
+                    found.append((self._step(previous, last, *(scaled[each] for each in told)), scaled[curriculum]))
+        return found
 
     def _known(self, stage: Proposal) -> float:
         """The score that a stage's prefix has, or else what that prefix's last task reaches alone."""
@@ -150,17 +193,22 @@ class CurriculumPrior(Sampler):
     def _features(self, rows: list[Proposal], before: Iterable[float]) -> np.ndarray:
         """A row per stage; `before` are the scores of the prefixes."""
         x = np.zeros((len(rows), len(self.start)))
-        n = len(self.place)
         for i, (stage, score) in enumerate(zip(rows, before, strict=True)):
-            last = self.place[stage.curriculum.last]
             if len(stage.curriculum) > 1:
-                previous = self.place[stage.curriculum.tasks[-2]]
-                rise = np.sign(self.alone[last] - self.alone[previous])
-                x[i, :DYNAMIC] = 1, self.alone[last], score, rise
-                x[i, DYNAMIC + last] = 1
-                x[i, DYNAMIC + n + n * previous + last] = 1
+                previous, last = stage.curriculum.tasks[-2:]
+                x[i] = self._step(previous, last, self.alone[self.place[previous]], self.alone[self.place[last]], score)
             for d in (*self.roots, *self.own[stage.curriculum.last]):
                 x[i, self.columns[d.name]] = coded(d, stage.settings[d.name])
+        return x
+
+    def _step(self, previous: str, last: str, before: float, alone: float, score: float) -> np.ndarray:
+        """The features of a step between two tasks that reach so much alone, from a prefix of that score."""
+        x, n = np.zeros(len(self.start)), len(self.place)
+        x[:DYNAMIC] = 1, alone, score, np.sign(alone - before)
+        if last in self.place:
+            x[DYNAMIC + self.place[last]] = 1
+            if previous in self.place:
+                x[DYNAMIC + n + n * self.place[previous] + self.place[last]] = 1
         return x
 
     # The candidates ----------------------------------------------------------------------------------------

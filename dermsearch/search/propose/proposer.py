@@ -1,8 +1,8 @@
 """The proposer: asks a sampler for whole curricula, and tells it what they and their prefixes are worth.
 
-Proposals are asked for in rounds and told in order once the whole round is judged, so what is proposed depends
-on the study and its scores alone, never on which stage happened to finish first. A run that was interrupted asks
-again from the start and finds the answers in the stage store.
+Proposals are told in the order in which they were asked for, and a new one is asked for when so many of them are told
+that fewer than `lag` are under way. What is proposed then depends on the study and its scores alone, never on which
+stage happened to finish first. A run that was interrupted asks again from the start and finds the answers in the store.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ from dermsearch.search.propose.pruners import Marks
 from dermsearch.search.propose.sampler import SAMPLERS, Sampler
 from dermsearch.search.space.proposal import Choices, Proposal
 from dermsearch.study.config import Search
+
+AHEAD = 16  # proposals of a sampler that learns nothing and never ends
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,7 @@ class Proposer:
         self.journal = Journal(space, behind, sampler.encoding, journal, self.marks.pruner())
         self.reported: dict[Proposal, dict[int, float]] = {}  # by step: what a pruner was told of each prefix
         self.sampler: Sampler = sampler(space, self.known, search, self.journal)
-        self.asked = 0
+        self.asked = self.told = 0
         self.journal.write(at_once=True)
 
     @property
@@ -65,15 +67,12 @@ class Proposer:
         return {p: v for p, v in self.known.values.items() if self._whole(p)}
 
     def ask(self) -> list[Asked]:
-        """The next round; empty when the budget or the space is used up."""
-        left = math.inf if self.search.trials is None else self.search.trials - self.asked
-        limit = min(left, self.sampler.batch())
-        if self.search.pruner != "none":  # it learns from what is finished, whoever proposes
-            limit = min(limit, self.search.round)
-        elif limit == math.inf and not self.sampler.finite:  # a budget ends it, not a number of proposals
-            limit = self.search.round
+        """What may be asked for now, while others are under way; nothing when the search is at its end, either.
+
+        It must be called after every `tell`, so that a proposal knows the same scores whoever is faster.
+        """
         found: list[Asked] = []
-        while len(found) < limit and (proposal := self._next()) is not None:
+        while self.asked - self.told < self._lag() and (proposal := self._next()) is not None:
             self.known.ask(proposal)
             self.journal.begin(proposal)
             found.append(Asked(self.asked, proposal))
@@ -99,6 +98,7 @@ class Proposer:
         If that is None the first stage without a score has failed, and the rest with it; if it is not, a prefix
         without a score was merely not judged. If `pruned` is given nothing failed, but nothing goes on from there.
         """
+        self.told += 1
         proposal, failed = asked.proposal, prefixes[-1] is None and pruned is None
         if pruned is not None:
             self.known.pruned.add(pruned)
@@ -115,6 +115,17 @@ class Proposer:
     def end(self) -> None:
         """Nothing more is asked or told: let the journal say all of it."""
         self.journal.write(at_once=True)
+
+    def _lag(self) -> float:
+        """How many proposals may be under way now; none once there are as many as the study wants."""
+        if self.search.trials is not None and self.asked >= self.search.trials:
+            return 0
+        lag = max(1, self.sampler.lag())
+        if self.search.pruner != "none":
+            return min(lag, self.search.lag)  # it learns from what is finished, whoever proposes
+        if lag == math.inf and self.search.trials is None and not self.sampler.finite:
+            return max(AHEAD, self.search.lag)  # a budget ends it, not a number of proposals
+        return lag
 
     def _whole(self, stage: Proposal) -> bool:
         """Is it long enough to be a proposal of its own?"""

@@ -5,22 +5,19 @@ from __future__ import annotations
 import bisect
 import math
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from statistics import fmean
 
 from dermsearch.curriculum import Curriculum
-from dermsearch.errors import UserError, nearest
-from dermsearch.papers.published import IMAGENET, TABLES, published
-from dermsearch.papers.sheet import need, read_sheet
+from dermsearch.errors import UserError
 from dermsearch.search.propose.known import stages
 from dermsearch.search.propose.proposer import Proposer
+from dermsearch.search.propose.tables import Table
 from dermsearch.search.space.dimensions import Dimension
 from dermsearch.search.space.proposal import Proposal
 from dermsearch.study.config import Search
-
-Table = Mapping[Curriculum, float]  # the score of each curriculum
 
 
 class TableSpace:
@@ -79,58 +76,25 @@ def replay(table: Table, search: Search, seed: int, sharing: bool = True, to_the
     costs: list[int] = []
     scores: list[float] = []
     trained: set[Proposal] = set()
-    while (found is None or to_the_end) and (asked_now := proposer.ask()):
-        for asked in asked_now:
-            path = stages(asked.proposal)
-            for stage in path:
-                if sharing and stage in trained:
-                    continue
-                trained.add(stage)
-                spent += 1
-                judged = sharing or stage is path[-1]
-                score = table.get(stage.curriculum, -math.inf) if judged else -math.inf
-                if score > best:
-                    best = score
-                    costs.append(spent)
-                    scores.append(score)
-                    found = spent if score == goal else None
-            if found is not None and not to_the_end:
-                break
-            proposer.tell(
-                asked, [table.get(stage.curriculum) if sharing or stage is path[-1] else None for stage in path]
-            )
+    under_way = deque(proposer.ask())
+    while under_way and (found is None or to_the_end):
+        asked = under_way.popleft()
+        path = stages(asked.proposal)
+        for stage in path:
+            if sharing and stage in trained:
+                continue
+            trained.add(stage)
+            spent += 1
+            judged = sharing or stage is path[-1]
+            score = table.get(stage.curriculum, -math.inf) if judged else -math.inf
+            if score > best:
+                best = score
+                costs.append(spent)
+                scores.append(score)
+                found = spent if score == goal else None
+        proposer.tell(asked, [table.get(stage.curriculum) if sharing or stage is path[-1] else None for stage in path])
+        under_way += proposer.ask()
     return Replayed(tuple(costs), tuple(scores), found, spent)
-
-
-def read_table(name: str) -> dict[Curriculum, float]:
-    """A published table by its name, a CSV file with columns curriculum and score, or a study's results folder.
-
-    Of a study, a curriculum's score is the mean over its seeds, with the best of its settings.
-    """
-    path = Path(name)
-    if path.is_dir():
-        from dermsearch.results import load
-        from dermsearch.results.board.leaderboard import leaderboard
-
-        scored = [(r.curriculum, r.score) for r in leaderboard(load(path)) if r.score is not None]
-    elif path.suffix == ".csv":
-        lines = read_sheet(path)
-        need(lines, ("curriculum", "score"))
-        scored = [(line.text("curriculum"), line.plain("score")) for line in lines]
-    elif name in TABLES:
-        scored = list(published(name).items())
-    else:
-        raise UserError(
-            f"'{name}' is neither a results folder nor a CSV file nor a published table; {nearest(name, TABLES)}"
-        )
-    scores: dict[Curriculum, float] = {}
-    for text, score in scored:
-        curriculum = Curriculum.parse(text)
-        if curriculum.tasks and text != IMAGENET:
-            scores[curriculum] = max(score, scores.get(curriculum, -math.inf))
-    if len(scores) < 2:
-        raise UserError(f"{name}: has {len(scores)} curricula with a score; a search needs two at least")
-    return scores
 
 
 @dataclass(frozen=True)

@@ -12,13 +12,13 @@ from rich.table import Table
 
 from dermsearch.curriculum import ARROW
 from dermsearch.errors import UserError
-from dermsearch.search.propose import replay
 from dermsearch.search.propose.replay import Cost
+from dermsearch.search.propose.tables import Table as Scores
 
 Costs = Mapping[tuple[str, bool], Cost]  # by sampler, and whether stages are shared
 
 
-def render(name: str, scores: replay.Table, costs: Costs, repeats: int) -> Table:
+def render(name: str, scores: Scores, costs: Costs, repeats: int) -> Table:
     """A row per sampler and way of counting: how many stages until the best of the scores is found."""
     first = next(iter(costs.values()))
     best = max(scores, key=lambda c: scores[c])

@@ -38,6 +38,7 @@ class Sampler:
     """Proposes one curriculum at a time, by the space and by what is known of it."""
 
     weighs_cost = False  # does it look at what a proposal costs by itself?
+    learns_from = False  # can it begin with what other tables say?
     finite = False  # does it list a space from front to back, so that it ends by itself?
     encoding: Encoding = Slots()  # how the journal writes an order
 
@@ -52,9 +53,9 @@ class Sampler:
         """Optuna's sampler behind it; one that proposes by itself leaves Optuna to keep the journal."""
         return optuna.samplers.RandomSampler(seed=seed)
 
-    def batch(self) -> float:
-        """How many proposals it may make before it should hear of them."""
-        return self.search.round
+    def lag(self) -> float:
+        """How many of its proposals may be under way: it makes no more before it has heard of the first of them."""
+        return self.search.lag
 
     def propose(self) -> Proposal | None:
         """The next proposal, one that `self.known.open` lets through; None once there is no other."""

@@ -13,7 +13,7 @@ class Grid(Sampler):
 
     weighs_cost = finite = True
 
-    def batch(self) -> float:
+    def lag(self) -> float:
         """The whole list."""
         return math.inf
 
@@ -25,7 +25,7 @@ class Grid(Sampler):
 class Random(Sampler):
     """At random."""
 
-    def batch(self) -> float:
+    def lag(self) -> float:
         """Scores teach it nothing."""
         return math.inf
 

@@ -13,13 +13,25 @@ BELIEF = 2.0  # observations that NOISE counts for
 class Surrogate:
     """y = x w + noise. A weight may lie as far from its prior mean as a value from the line: one scale for all."""
 
-    def __init__(self, x: np.ndarray, y: np.ndarray, mean: np.ndarray, also: np.ndarray) -> None:
-        """Fit rows x with values y; rows `also` will be known by and by, so they are uncertain no more."""
+    def __init__(
+        self, x: np.ndarray, y: np.ndarray, mean: np.ndarray, also: np.ndarray, counts: np.ndarray | None = None
+    ) -> None:
+        """Fit rows x with values y; rows `also` will be known by and by, so they are uncertain no more.
+
+        A row counts as one observation, or as many as `counts` says.
+        """
+        counts = np.ones(len(y)) if counts is None else counts
+        x, y = x * np.sqrt(counts)[:, None], y * np.sqrt(counts)
         residual = y - x @ mean
         shift = x.T @ solve(x @ x.T, residual) if len(x) < len(mean) else solve(x.T @ x, x.T @ residual)
         self.weights = mean + shift
         left = NOISE * BELIEF + residual @ residual - (x.T @ residual) @ shift
-        self.noise = max(float(left), 1e-12) / (BELIEF + len(y))
+        n, left = float(counts.sum()), max(float(left), 1e-12)
+        self.noise = left / (BELIEF + n)
+        small = x @ x.T if len(x) < len(mean) else x.T @ x
+        self.evidence = BELIEF / 2 * math.log(NOISE * BELIEF) - (BELIEF + n) / 2 * math.log(left)
+        self.evidence += math.lgamma((BELIEF + n) / 2) - math.lgamma(BELIEF / 2) - n / 2 * math.log(math.pi)
+        self.evidence -= float(np.linalg.slogdet(np.eye(len(small)) + small)[1]) / 2
         self.rows = np.vstack([x, also])
         self.few = len(self.rows) < len(mean)  # then the smaller matrix is that between rows, not between weights
         gram = self.rows @ self.rows.T if self.few else self.rows.T @ self.rows

@@ -1,14 +1,19 @@
-"""What the budget has room for: stages are let in as they are proposed, and none begins when the time is up."""
+"""What the budget has room for: stages are let in as they are proposed, and none begins when the time is up.
+
+What a stage did not need after all is given back when its proposal is told, or when nothing is under way, and not when
+it comes out: who is faster must not decide what there is room for.
+"""
 
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterable
 
 from dermsearch.search.propose.proposer import Asked
 from dermsearch.search.tree.budget import Budget
 from dermsearch.search.tree.durations import Durations, own, total
 from dermsearch.search.tree.look_up import LookUp
-from dermsearch.search.tree.node import HELD, RUNNING, WAITING, Node
+from dermsearch.search.tree.node import DONE, HELD, RUNNING, WAITING, Node
 from dermsearch.search.tree.rungs import Rung
 from dermsearch.search.tree.tree import Tree
 
@@ -20,17 +25,21 @@ class Admission:
         self.tree, self.budget, self.look_up, self.durations = tree, budget, look_up, durations
         self.gpus = gpus  # that a stage takes
         self.pending: deque[tuple[Asked, list[Node]]] = deque()  # proposals that there may be no room for
+        self.booked: list[Node] = []  # what takes room, and perhaps some that does no longer
         self.counted: set[int] = set()  # numbers of the proposals that there was room for
 
-    def propose(self, rung: Rung) -> None:
-        """Let it in as far as there is room."""
+    def propose(self, rung: Rung, quiet: bool = True) -> None:
+        """Let it in as far as there is room. It is quiet where nothing is under way."""
         self.pending = deque(rung)
         new = [each for _, nodes in rung for node in nodes for each in (node, *node.fits) if not each.granted]
         self.look_up.look({node.key: node for node in new}.values())
-        self.admit()
+        self.admit(quiet)
 
-    def admit(self) -> bool:
-        """Let in what there is room for, in the order proposed; False if that is nothing."""
+    def admit(self, quiet: bool = True) -> bool:
+        """Let in what there is room for, in the order proposed; False if that is nothing.
+
+        Where others are under way, a stage before it may have failed by now or may be about to: room is booked anyhow.
+        """
         let_in = 0
         while self.pending:
             asked, nodes = self.pending[0]
@@ -38,7 +47,7 @@ class Admission:
                 break
             self.counted.add(asked.number)
             for node in [each for stage in nodes for each in (stage, *stage.fits)]:
-                if node.granted or node.status != WAITING:
+                if node.granted or (quiet and node.status != WAITING):
                     continue
                 if not self._grant(node):
                     return let_in > 0
@@ -51,7 +60,9 @@ class Admission:
         free = self.look_up.has(node) and node.key not in self.budget.paid
         if not free and not self.budget.book(stages=node.kind == "stage", epochs=node.epochs):
             return False
-        node.booked = not free
+        if not free:
+            node.booked = True
+            self.booked.append(node)
         self.tree.grant(node)
         return True
 
@@ -62,11 +73,27 @@ class Admission:
             node.booked = False
 
     def settle(self, node: Node) -> None:
-        """It was trained: the hours that it took are spent, and the epochs before which it ended are not."""
+        """It was trained: the hours that it took are spent."""
         if node.booked:
             seconds = own(node, "seconds") + (node.record.get("judge_seconds") or 0.0)
-            early = own(node, "epochs") - node.epochs if node.record.get("epochs") else 0
-            self.budget.correct(gpu_hours=self._gpu_hours(seconds), epochs=early)
+            self.budget.correct(gpu_hours=self._gpu_hours(seconds))
+
+    def close(self, nodes: Iterable[Node], asked: Asked | None = None) -> None:
+        """Nothing more comes of them: give back what was never begun, and the epochs before which others ended."""
+        if self.pending and self.pending[0][0] is asked:
+            self.pending.popleft()
+        for node in nodes:
+            if not node.record:
+                self.unbook(node)
+            elif node.booked:
+                early = own(node, "epochs") - node.epochs if node.status == DONE and node.record.get("epochs") else 0
+                self.budget.correct(epochs=early)
+                node.booked = False
+
+    def close_all(self) -> None:
+        """Nothing is under way."""
+        self.close(self.booked)
+        self.booked = []
 
     def settle_failed(self, node: Node) -> None:
         """It failed: the hours until then are spent."""

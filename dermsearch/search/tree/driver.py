@@ -19,9 +19,9 @@ from dermsearch.search.tree.judges import Judges, Verdict
 from dermsearch.search.tree.look_up import LookUp
 from dermsearch.search.tree.node import HELD, RUNNING, WAITING, Node, Rank, critical_path
 from dermsearch.search.tree.roots import Start, plant
-from dermsearch.search.tree.rounds import Rounds
 from dermsearch.search.tree.rungs import Cut
 from dermsearch.search.tree.tree import Tree
+from dermsearch.search.tree.window import Window
 from dermsearch.storage.files import StoreLost
 from dermsearch.storage.leases import Claims
 from dermsearch.storage.stages import StageStore
@@ -65,7 +65,7 @@ class Driver:
         for root in self.tree.roots():
             for fit in branches.judged_by_fits(root).fits:
                 self.tree.grant(fit)  # nobody asks a budget for the judging of a root
-        self.rounds = Rounds(study, space, proposer, branches, self.admission, store)
+        self.window = Window(study, space, proposer, branches, self.admission, store)
         self.verdicts: dict[str, list[Verdict]] = {}  # by node key
         self.over = False
         self.stopped = ""  # why the run cannot go on, though nothing failed
@@ -73,12 +73,12 @@ class Driver:
     @property
     def trials(self) -> list[dict[str, Any]]:
         """A row per proposal of which it is known what became."""
-        return self.rounds.trials
+        return self.window.trials
 
     @property
     def cut(self) -> dict[int, Cut]:
         """By number, the proposals that a pruner ended."""
-        return self.rounds.cut
+        return self.window.cut
 
     def left(self) -> list[Node]:
         """The stages that were proposed and are not finished: at the end those that the budget had no room for."""
@@ -115,12 +115,12 @@ class Driver:
 
     def _next_node(self) -> Node | str:
         """The next node that somebody must work on, past all that the store has."""
-        if not self.rounds.now and not self.over:
-            self.rounds.next()
         for key in self.claims.freed() if self.claims else ():
             self.tree.release(self.tree.nodes[key])  # finished by another run, or never to be
         while True:
-            while (node := self.tree.ready()) is not None:
+            self.window.move()
+            node = self.tree.ready()
+            if node is not None:
                 if self._take_from_store(node):
                     continue
                 # What is trained is judged, whatever the time.
@@ -132,18 +132,11 @@ class Driver:
                 continue
             if self.tree.running():
                 return WAIT
-            if self.over or not self.rounds.go_on():
-                self._end()
+            if self.over or not self.window.go_on():
+                self.over = True
+                self.window.end()
+                self.proposer.end()
                 return FINISHED
-
-    def _end(self) -> None:
-        """Tell what is complete, and give back what was booked for stages that nobody began."""
-        self.over = True
-        self.rounds.tell()
-        self.proposer.end()
-        for node in self.tree.trained():
-            if node.status == WAITING:
-                self.admission.unbook(node)
 
     # What became of it -------------------------------------------------------------------------------------
 
@@ -160,8 +153,7 @@ class Driver:
         try:
             if record.status == "failed" and not self._trained(node):
                 self.admission.settle_failed(node)
-                for lost in self.tree.fail(node, record.error):
-                    self.admission.unbook(lost)
+                self.tree.fail(node, record.error)
                 self._fail_to_judge(node)
             else:
                 self._finish(node, record.reused, self._heard(node, record))

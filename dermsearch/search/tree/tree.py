@@ -71,6 +71,8 @@ class Tree:
     def grant(self, node: Node) -> None:
         """From here on it will be worked on as soon as its parent is finished."""
         node.granted = True
+        if node.status in LOST:  # it was born under a stage that failed
+            return
         self.wanted += 1
         node.expected = node.ahead = self.expect(node)
         self._push(node)

@@ -83,7 +83,7 @@ def test_a_stage_that_was_pruned_at_a_rung_costs_its_epochs(tmp_path: Path) -> N
     rates = [0.1, 0.02, 0.3, 0.03, 0.01, 0.05]
     driver, results = finished(
         tmp_path, {"simclr": {"lr": {"choice": rates}}}, (1, 1), 18, lambda job: by_rate(job), pruner="halving",
-        rungs=[2, 6], round=6,
+        rungs=[2, 6], lag=6,
     )  # fmt: skip
     assert {t["status"] for t in driver.trials} == {"done", "pruned"}
     stages, seconds = cost(results)
@@ -112,7 +112,7 @@ def test_what_a_failure_left_untrained_is_dropped_and_costs_nothing(tmp_path: Pa
 def test_what_was_pruned_before_it_was_begun_costs_nothing(tmp_path: Path) -> None:
     tasks: dict[str, Any] = {"relative_location": {}, "simclr": {}, "rotation": {}, "byol": {}, "swav": {}}
     driver, results = finished(
-        tmp_path, tasks, (1, 2), score=lambda job: 0.9 - letters(job), pruner="median", round=5
+        tmp_path, tasks, (1, 2), score=lambda job: 0.9 - letters(job), pruner="median", lag=5
     )  # fmt: skip
     trained = [s for s in results.stages.to_pylist() if s["status"] == "done"]
     pruned = [s for s in results.stages.to_pylist() if s["status"] == "pruned"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import time
 from typing import Any
 
@@ -29,7 +30,7 @@ def prior_of(tasks: list[str], longest: int = 2, price: Any = None) -> Curriculu
 
 
 def sampler_of(space: TableSpace, price: Any = None) -> CurriculumPrior:
-    sampler = Proposer(space, Search(sampler="curriculum_prior", trials=1, round=1), None, price).sampler
+    sampler = Proposer(space, Search(sampler="curriculum_prior", trials=1, lag=1), None, price).sampler
     assert isinstance(sampler, CurriculumPrior)
     return sampler
 
@@ -48,9 +49,9 @@ def ask(prior: CurriculumPrior) -> tuple[str, ...]:
 
 def test_tasks_alone_come_first_and_together() -> None:
     prior = prior_of(list(ALONE))
-    assert prior.batch() == 3
+    assert prior.lag() == math.inf
     assert [ask(prior) for _ in range(3)] == [("a",), ("b",), ("c",)]
-    assert prior.batch() == 1
+    assert prior.lag() == 1
 
 
 def test_before_any_pair_is_known_the_two_best_tasks_are_paired() -> None:

@@ -16,8 +16,9 @@ from dermsearch import registry
 from dermsearch.engines.inline import run_inline
 from dermsearch.errors import UserError
 from dermsearch.run.check import check
-from dermsearch.search.propose.replay import read_table, replay
+from dermsearch.search.propose.replay import replay
 from dermsearch.search.propose.sampler import SAMPLERS
+from dermsearch.search.propose.tables import read_table
 from dermsearch.study.config import Search, Study
 from dermsearch.testing import check_sampler
 
@@ -62,7 +63,7 @@ def test_it_keeps_what_a_sampler_promises(installed: None) -> None:
 
 def test_it_searches_a_table_to_its_end(installed: None) -> None:
     table = read_table("aiseeme_table2")
-    run = replay(table, Search(sampler="climber", trials=100, round=1), 0, to_the_end=True)
+    run = replay(table, Search(sampler="climber", trials=100, lag=1), 0, to_the_end=True)
     assert run.spent == len(table) and run.scores[-1] == max(table.values())
 
 

@@ -44,7 +44,7 @@ def score(stage: Proposal) -> float:
 
 
 def proposer_of(space: Space, sampler: str, journal: Path | None = None, **search: Any) -> Proposer:
-    search = {"sampler": sampler, "trials": 300, "round": 3, **search}
+    search = {"sampler": sampler, "trials": 300, "lag": 3, **search}
     return Proposer(space, Search.model_validate(search), journal)
 
 
@@ -105,7 +105,7 @@ def test_ranges_are_kept_and_never_end(sampler: str) -> None:
 
 def test_a_gaussian_process_proposes_what_is_allowed_once() -> None:
     space = SPACES["repeats"]
-    proposed = [p for found in drive(proposer_of(space, "gp", trials=8, candidates=1, round=8)) for p in found]
+    proposed = [p for found in drive(proposer_of(space, "gp", trials=8, candidates=1, lag=8)) for p in found]
     assert 0 < len(set(proposed)) == len(proposed) <= 8 and set(proposed) <= set(space.every())
 
 
@@ -129,7 +129,7 @@ def test_the_cheapest_candidate_goes_first_and_the_others_are_kept() -> None:
 
     assert all(price == 1 for price in prices(100)), "with all to choose from, every proposal adds one stage"
     assert max(prices(1)) > 1
-    proposer = proposer_of(space, "tpe", candidates=6, trials=6, round=1)
+    proposer = proposer_of(space, "tpe", candidates=6, trials=6, lag=1)
     first = proposer.ask()
     waiting = list(proposer.known.waiting)
     assert len(first) == 1 and len(waiting) == 5
@@ -141,7 +141,7 @@ def test_the_cheapest_candidate_goes_first_and_the_others_are_kept() -> None:
 def test_what_waits_for_its_turn_is_not_proposed_again_when_little_is_left() -> None:
     """The sampler draws what is known by now, takes the first of the list that is not, and then draws that one."""
     for seed in range(12):
-        proposer = proposer_of(SPACES["no singles"], "tpe", candidates=4, round=2, pruner="median", sampler_seed=seed)
+        proposer = proposer_of(SPACES["no singles"], "tpe", candidates=4, lag=2, pruner="median", sampler_seed=seed)
         while asked_now := proposer.ask():
             assert len(set(proposer.known.waiting)) == len(proposer.known.waiting)
             for asked in asked_now:

@@ -13,8 +13,9 @@ from typer.testing import CliRunner
 from dermsearch.cli.main import app
 from dermsearch.curriculum import Curriculum
 from dermsearch.errors import UserError
-from dermsearch.search.propose.replay import Replayed, TableSpace, cost, read_table, replay
+from dermsearch.search.propose.replay import Replayed, TableSpace, cost, replay
 from dermsearch.search.propose.replay_picture import regrets
+from dermsearch.search.propose.tables import read_table
 from dermsearch.study.config import Search
 
 TABLE1, TABLE2 = read_table("aiseeme_table1"), read_table("aiseeme_table2")
@@ -22,7 +23,7 @@ NAMED = ("grid", "random", "tpe", "curriculum_prior")
 
 
 def setting(sampler: str, together: int = 1) -> Search:
-    return Search.model_validate({"sampler": sampler, "trials": 10**4, "round": together})
+    return Search.model_validate({"sampler": sampler, "trials": 10**4, "lag": together})
 
 
 def test_the_published_tables_are_whole() -> None:

@@ -84,7 +84,7 @@ def walked(space: Space, longest: int) -> list[tuple[str, ...]]:
 def test_every_sampler_proposes_the_listed_order_alone_and_all_of_it(
     sampler: str, length: list[int], number: int, bench: Bench
 ) -> None:
-    search = {"sampler": sampler, "trials": 30, "round": 2}
+    search = {"sampler": sampler, "trials": 30, "lag": 2}
     driver = bench.driver(make_study(curriculum={"tasks": TASKS, "order": "listed", "length": length}, search=search))
     run_inline(driver, bench.work(driver))
     proposed = [tuple(trial["curriculum"].split(" > ")) for trial in driver.trials]

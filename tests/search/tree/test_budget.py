@@ -73,7 +73,7 @@ def test_what_is_counted_ends_the_run_at_the_same_stages_whatever_the_workers(
     for workers in (1, 3, 16):
         bench = Bench(tmp_path_factory.mktemp("run"), lambda job: len(job.curriculum) / 100)
         bench.fail = {"moco_v2 > odc"}  # gives its children's room back
-        study = make_study(search__budget=limits, search__sampler=sampler, search__round=2)
+        study = make_study(search__budget=limits, search__sampler=sampler, search__lag=2)
         driver = bench.driver(study, budget=Budget(study.search.budget))
         run_with(driver, bench.work(driver), workers, seed=workers)
         found.append((sorted(trained(bench)), [(t["curriculum"], t["value"]) for t in driver.trials]))

@@ -105,7 +105,7 @@ def test_proposals_do_not_depend_on_who_finishes_first(sampler: str, tmp_path_fa
     found = []
     for backwards in (False, True):
         bench = Bench(tmp_path_factory.mktemp("run"), lambda job: len(job.curriculum) / 100)
-        driver = bench.driver(make_study(search__sampler=sampler, search__trials=10, search__round=3))
+        driver = bench.driver(make_study(search__sampler=sampler, search__trials=10, search__lag=3))
         work = bench.work(driver)
         while True:
             jobs = []

@@ -81,7 +81,7 @@ def trials(driver: Driver) -> dict[str, dict[str, Any]]:
 
 def test_a_prefix_behind_the_median_takes_its_subtree_with_it(tmp_path: Path) -> None:
     bench = Bench(tmp_path, merit)
-    driver = drive(bench, study_of(length=(1, 3), pruner="median", round=6))
+    driver = drive(bench, study_of(length=(1, 3), pruner="median", lag=6))
     cut = [t for t in driver.trials if t["status"] == "pruned"]
     trained = {job.curriculum for job in bench.jobs}
     assert cut and all(c["value"] is None for c in cut)
@@ -146,7 +146,7 @@ def test_halving_at_rungs_trains_few_to_the_end_and_the_best_among_them(tmp_path
     random.Random(0).shuffle(rates)
     tasks = {"simclr": {"lr": {"choice": rates}}}
     bench = Bench(tmp_path, by_rate)
-    driver = drive(bench, study_of(tasks, (1, 1), epochs=18, pruner="halving", rungs=[2, 6], round=8))
+    driver = drive(bench, study_of(tasks, (1, 1), epochs=18, pruner="halving", rungs=[2, 6], lag=8))
     found = {json.loads(t["settings"])["simclr.lr"]: t for t in driver.trials}
     assert len(found) == 8 and found[0.03]["status"] == "done"
     done = [r for r, t in found.items() if t["status"] == "done"]
@@ -168,7 +168,7 @@ def test_halving_at_rungs_trains_few_to_the_end_and_the_best_among_them(tmp_path
 
 def test_the_journal_tells_of_pruned_trials_and_what_they_were_worth(tmp_path: Path) -> None:
     bench = Bench(tmp_path, merit)
-    drive(bench, study_of(pruner="median", round=6))
+    drive(bench, study_of(pruner="median", lag=6))
     storage = optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(tmp_path / "journal")))
     study = optuna.load_study(study_name="test", storage=storage)
     cut = [t for t in study.trials if t.state == optuna.trial.TrialState.PRUNED]
@@ -186,7 +186,7 @@ def test_wilcoxon_ends_what_is_worse_on_every_seed_and_not_what_is_noisy(tmp_pat
         return level.get(tasks[0], 0.1) + noise + 0.001 * len(tasks)
 
     bench = Bench(tmp_path, score)
-    driver = drive(bench, study_of(list(level), (1, 2), pruner="wilcoxon", seeds=[0, 1, 2, 3, 4, 5], round=3))
+    driver = drive(bench, study_of(list(level), (1, 2), pruner="wilcoxon", seeds=[0, 1, 2, 3, 4, 5], lag=3))
     status = {t["curriculum"]: t["status"] for t in driver.trials}
     assert {c for c, s in status.items() if s == "pruned"} == {c for c in status if c.startswith("rotation > ")}
     assert "rotation > simclr" in status and {"byol > simclr", "simclr > byol"} <= {
@@ -249,7 +249,7 @@ def test_a_rate_that_breaks_is_not_chosen_and_only_all_of_them_fail_the_stage(tm
 def test_a_stage_that_breaks_at_a_rung_has_failed_and_was_not_pruned(tmp_path: Path) -> None:
     bench = Bench(tmp_path, merit)
     bench.breaks = lambda job: job.task == "simclr" and job.until == 3
-    driver = drive(bench, study_of(TASKS[:3], pruner="halving", rungs=[1, 3], round=3), 2)
+    driver = drive(bench, study_of(TASKS[:3], pruner="halving", rungs=[1, 3], lag=3), 2)
     stage = next(n for n in driver.tree.stages() if str(n.curriculum) == "simclr")
     assert (stage.status, stage.error) == ("failed", "on purpose")
     assert {t["curriculum"]: t["status"] for t in driver.trials}["simclr"] == "failed"
@@ -287,7 +287,7 @@ def test_a_segment_that_lacks_its_judgement_is_trained_again_and_paid_for(tmp_pa
 def test_a_run_says_once_what_was_pruned_and_why(tmp_path: Path) -> None:
     bench, said = Bench(tmp_path, merit), io.StringIO()
     shown = Progress(Console(file=said, width=200), [], lambda: None)
-    driver = shown.driver = bench.driver(study_of(pruner="halving", rungs=[2], round=6))
+    driver = shown.driver = bench.driver(study_of(pruner="halving", rungs=[2], lag=6))
     driver.on_change = shown.changed
     with shown:
         run_inline(driver, bench.work(driver))
@@ -324,7 +324,7 @@ def test_what_was_pruned_before_its_rate_was_known_says_so_in_the_leaderboard(tm
     bench = Bench(tmp_path, merit)
     tasks = {t: {"queue": 64} if t == "moco_v2" else {} for t in TASKS}
     tasks["swav"] = {"lr": {"select": [0.01, 0.03], "epochs": 1}}
-    driver = drive(bench, study_of(tasks, pruner="median", round=6))
+    driver = drive(bench, study_of(tasks, pruner="median", lag=6))
     Recorder(driver, tmp_path / "out").write()
     rows = leaderboard(load(tmp_path / "out"), protocol="linear", metric="balanced_accuracy", label="diagnosis")
     row = next(r for r in rows if r.curriculum == "relative_location > swav")

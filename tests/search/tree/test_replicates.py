@@ -63,7 +63,7 @@ def test_rounds_remember_the_best_of_those_before(bench: Bench) -> None:
         search__replicates="leaders",
         search__sampler="tpe",
         search__trials=3,
-        search__round=1,
+        search__lag=1,
     )
     seeds = {t["curriculum"]: t["seeds"] for t in driver.trials}
     best = float("-inf")
@@ -78,7 +78,7 @@ def test_rounds_remember_the_best_of_those_before(bench: Bench) -> None:
 def test_no_curriculum_with_one_seed_could_have_been_the_best(sampler: str, bench: Bench) -> None:
     """Not those either that came out on the way of a longer one; and the proposer knows the mean over all there is."""
     bench.score = lambda job: 0.4 + 0.2 * zlib.crc32(f"{job.curriculum} {job.seed}".encode()) / 2**32
-    search = {"sampler": sampler, "trials": 9, "round": 3, "replicates": "leaders", "seeds": [0, 1, 2]}
+    search = {"sampler": sampler, "trials": 9, "lag": 3, "replicates": "leaders", "seeds": [0, 1, 2]}
     driver = bench.driver(make_study(search=search, curriculum__length=[1, 2]))
     run_inline(driver, bench.work(driver))
     found: dict[str, list[float]] = {}
