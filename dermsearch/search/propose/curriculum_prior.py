@@ -90,11 +90,7 @@ class CurriculumPrior(Sampler):
                 tuple((d.name, draw(d, self.random)) for d in dimensions) for _ in range(FRESH if dimensions else 1)
             ]
             self.draws[task] = list(dict.fromkeys([*self.draws[task], *fresh]))[-DRAWS:]
-        if self.unbegun:
-            found: Proposal | None = self._begin_with(*self.unbegun.pop(0))
-            self.begun.append(found.prefix(1))
-        else:
-            found = self._most_promising()
+        found = self._begin_with(*self.unbegun.pop(0)) if self.unbegun else self._most_promising()
         if found is None:  # settings that were never drawn
             found = self.first_open()
         if found is not None:
@@ -107,6 +103,7 @@ class CurriculumPrior(Sampler):
         for left in range(self.space.length[0] - 2, -1, -1):
             following = str(self.random.choice(self.space.may_follow(found.curriculum, left=left)))
             found = extended(found, following, self.draws[following][-1])
+        self.begun.append(found.prefix(1))
         return found
 
     def _most_promising(self) -> Proposal | None:

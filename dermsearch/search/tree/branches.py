@@ -67,8 +67,9 @@ class Branches:
         if task in self.space.selections and parent.seed == self.first_seed:
             chosen = self.space.selections[task]
             at = self._cut(at, task, values, [chosen.epochs], chosen.by == "probe")
-        if self.all_pruned or parent.seed == self.first_seed:
-            at = self._cut(at, task, values, self.space.rungs(task, epochs))
+        rungs = self.space.rungs(task, epochs)
+        if rungs and (self.all_pruned or parent.seed == self.first_seed):
+            at = self._cut(at, task, values, rungs)
         return self.judged_by_fits(self.tree.child(at, key, task, settings, cost * (epochs - at.until) / epochs))
 
     def _cut(self, at: Node, task: str, values: Values, ends: Iterable[int], judged: bool = True) -> Node:

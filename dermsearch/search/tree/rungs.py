@@ -1,4 +1,4 @@
-"""A round that goes up rung by rung, because what is finished decides what comes next.
+"""Proposals that go up together, rung by rung, because what is finished decides what comes next.
 
 For every depth: segments of which one rate is chosen, rungs at which a pruner looks at the stages, the stages to their
 end, and the pruner again. A decision waits for its whole rung and is taken in the order of the proposals, so that it
@@ -33,7 +33,7 @@ class Cut:
 
 
 class Rungs:
-    """One round."""
+    """Of those that were asked for together."""
 
     def __init__(
         self,
@@ -136,7 +136,7 @@ class Rungs:
         for a, paths, values in looked:
             prefix = a.proposal.prefix(depth)
             if until and paths[0][depth - 1].granted:
-                continue  # an earlier round has trained it to its end
+                continue  # an earlier proposal has trained it to its end
             if prefix not in decided:
                 decided[prefix] = self.proposer.should_prune(a)
             if decided[prefix] and (until or len(a.proposal.curriculum) > depth):
