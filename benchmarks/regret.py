@@ -40,7 +40,7 @@ TASKS: dict[str, dict[str, Any]] = {
     "odc": {"lr": 0.01, "clusters": 16},
     "rotation": {"lr": 0.05},
 }
-WAYS = (("curriculum_prior", 4), ("curriculum_prior", 1), ("tpe", 4), ("random", 4), ("grid", 4))  # sampler, round
+WAYS = (("curriculum_prior", 1), ("curriculum_prior", 4), ("tpe", 1), ("random", 1), ("grid", 1))  # sampler, lag
 Scores = dict[str, dict[int, float]]  # of each curriculum by training seed
 
 
@@ -107,13 +107,13 @@ def compare(given: argparse.Namespace) -> int:
     table = {Curriculum.parse(curriculum): mean for curriculum, mean in means.items()}
     known = {mean: curriculum for curriculum, mean in means.items()}
     print(f"\n{given.searches} searches of {budget * given.seeds} stages, {budget} curricula with all seeds")
-    for sampler, together in WAYS:
-        search = Search(sampler=sampler, trials=len(table), lag=together)
+    for sampler, lag in WAYS:
+        search = Search(sampler=sampler, trials=len(table), lag=lag)
         runs = [replay(table, search, seed, to_the_end=True) for seed in range(given.searches)]
         chosen = [known[run.best(budget)] for run in runs]
         worst = max(means[goal] - means[c] for c in chosen)
         print(
-            f"  {sampler:<16} round {together}: regret {interval(regrets(truth, goal, chosen))} points, "
+            f"  {sampler:<16} lag {lag}: regret {interval(regrets(truth, goal, chosen))} points, "
             f"worst {100 * worst:.2f}, the best found by {chosen.count(goal)}"
         )
     return anew(given, truth, goal, seconds) if given.anew else 0

@@ -34,6 +34,20 @@ MESSAGES = [
         "study.yaml:27: search.sampler: 'gird' is not a sampler; did you mean 'grid'?",
     ),
     (
+        ("sampler: grid", "sampler: grid, learn_from: [aiseeme_table1]"),
+        "study.yaml:27: search.learn_from: goes with sampler curriculum_prior, not 'grid'",
+    ),
+    (
+        ("sampler: grid", "sampler: curriculum_prior, trials: 3, learn_from: [aiseeme_tabel1]"),
+        "study.yaml:27: search.learn_from: 'aiseeme_tabel1' is neither a results folder nor a CSV file nor a published "
+        "table; did you mean 'aiseeme_table1'?",
+    ),
+    (
+        ("sampler: grid", "sampler: tpe, trials: 3, round: 4"),
+        "study.yaml:27: search.round: proposals come no longer in rounds; give search.lag, how many are under "
+        "way at once",
+    ),
+    (
         ("resnet18}", "resnet-18}"),
         "study.yaml:9: encoder.name: 'resnet-18' is not a model of timm; did you mean 'resnet18'?",
     ),

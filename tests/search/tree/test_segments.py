@@ -200,7 +200,7 @@ def test_killed_between_segments_it_goes_on(tmp_path: Path, epochs: list[int], m
 def test_a_stage_whose_patience_ends_within_a_segment_is_what_it_would_be_without(
     tmp_path: Path, epochs: list[int]
 ) -> None:
-    settings = {"patience": 1, "epochs": 9}
+    settings = {"patience": 1, "epochs": 9, "batch": 6}
     rates = {"select": [1e-9, 1e-8], "epochs": 8}  # nothing is learnt, so it ends when patience does
     run(small(tmp_path / "a", {"rotation": {**settings, "lr": rates}}), tmp_path / "a" / "out")
     (stage,) = load(tmp_path / "a" / "out").stages.to_pylist()
