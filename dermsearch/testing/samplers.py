@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import zlib
+from collections import deque
 from typing import Any
 
 import numpy as np
@@ -35,22 +36,19 @@ def check_sampler(name: str) -> None:
     for space, curriculum in SPACES.items():
         _check(name, made_space(curriculum, trials=300), f"a space of {space}")
     if not sampler.finite:
-        proposed = [
-            p for each in searched(name, made_space({"tasks": RANGES, "length": [1, 2]}, trials=12)) for p in each
-        ]
+        proposed = searched(name, made_space({"tasks": RANGES, "length": [1, 2]}, trials=12))
         claim(len(set(proposed)) == 12, f"{name}: an endless space has 12 proposals for 12 trials")
 
 
 def _check(name: str, study: tuple[Space, Search], where: str) -> None:
-    rounds = searched(name, study)
-    proposed = [proposal for each in rounds for proposal in each]
+    proposed = searched(name, study)
     everything = set(study[0].every())
     claim(set(proposed) <= everything, f"{name}: proposes what {where} holds")
     covered = {stage for proposal in proposed for stage in stages(proposal)}
     claim(everything <= covered, f"{name}: ends only when every proposal of {where} has its score")
     random.seed(1)
     np.random.seed(1)
-    claim(searched(name, study) == rounds, f"{name}: by the same seed it proposes the same in {where}")
+    claim(searched(name, study) == proposed, f"{name}: by the same seed it proposes the same in {where}")
     lost = next(p for p in proposed if len(p.curriculum) > 1).prefix(1)
     searched(name, study, lost)
 
@@ -63,8 +61,8 @@ def made_space(curriculum: dict[str, Any], trials: int) -> tuple[Space, Search]:
     return space_of(study), study.search
 
 
-def searched(name: str, study: tuple[Space, Search], lost: Proposal | None = None) -> list[list[Proposal]]:
-    """What a whole search proposes, round by round; a stage that is lost fails."""
+def searched(name: str, study: tuple[Space, Search], lost: Proposal | None = None) -> list[Proposal]:
+    """What a whole search proposes, with three under way; a stage that is lost fails."""
     space, search = study
     proposer = Proposer(space, search.model_copy(update={"sampler": name}), None)
     propose = proposer.sampler.propose
@@ -76,15 +74,16 @@ def searched(name: str, study: tuple[Space, Search], lost: Proposal | None = Non
         return proposal
 
     proposer.sampler.propose = watched  # type: ignore[method-assign]
-    rounds = []
-    while asked := proposer.ask():
-        rounds.append([each.proposal for each in asked])
-        for each in asked:
-            path = stages(each.proposal)
-            failed = lost in path
-            proposer.tell(each, [None if failed and lost in stages(stage) else score(stage) for stage in path])
+    proposed, under_way = [], deque(proposer.ask())
+    while under_way:
+        asked = under_way.popleft()
+        proposed.append(asked.proposal)
+        path = stages(asked.proposal)
+        failed = lost in path
+        proposer.tell(asked, [None if failed and lost in stages(stage) else score(stage) for stage in path])
+        under_way += proposer.ask()
     proposer.end()
-    return rounds
+    return proposed
 
 
 def score(stage: Proposal) -> float:

@@ -62,6 +62,16 @@ IN_PARTS = make_study(
     objective={"protocol": "knn"},
     search={"pruner": "halving", "rungs": [2]},
 )
+# A search that learns, with two proposals under way and a budget that ends it.
+SEARCHED = make_study(
+    data={"cases": 40, "size": 32},
+    encoder={"name": "test_resnet"},
+    curriculum={"tasks": {"relative_location": {"lr": {"log": [0.01, 0.1]}}, "moco_v2": {}}, "length": [1, 2]},
+    train={"epochs": 1, "batch": 16, "precision": "fp32"},
+    downstream={"knn": {}},
+    objective={"protocol": "knn"},
+    search={"sampler": "curriculum_prior", "budget": {"stages": 4}, "lag": 2},
+)
 Strike = Callable[[str, str], None]  # (what is about to be done, to which file)
 
 
@@ -295,9 +305,10 @@ def is_end(moment: str) -> bool:
     return moment.startswith(("move", "delete")) or moment.endswith(".arrow")
 
 
-def killed_everywhere(bench: Bench, befall: Any) -> Iterator[tuple[int, str]]:
+def killed_everywhere(bench: Bench, befall: Any, step: int = 1) -> Iterator[tuple[int, str]]:
     """Run it, dead at each moment in turn, and again in peace; yields the moment's number and name in between."""
-    for at, moment in enumerate([m for m in moments(bench, befall, "write", "move", "delete") if is_end(m)]):
+    ends = [m for m in moments(bench, befall, "write", "move", "delete") if is_end(m)]
+    for at, moment in list(enumerate(ends))[::step]:
         left = iter(range(at, -1, -1))
 
         def strike(what: str, path: str, left: Iterator[int] = left) -> None:
@@ -319,6 +330,15 @@ def test_killed_at_any_moment_a_run_ends_as_if_nothing_had_been(bench: Bench, be
     files = {moment.rpartition("/")[2] for moment in every}
     assert {"encoders.safetensors", "history.json", "manifest.json", "scores.arrow"} <= files, "all moments were tried"
     assert len(every) >= 30
+
+
+def test_killed_at_any_moment_a_search_proposes_what_it_would_have(
+    stand_ins: None, befall: Any, tmp_path: Path
+) -> None:
+    bench = Bench(tmp_path, SEARCHED)
+    bench.run("whole")
+    assert len(bench.tables("whole")["trials"]) >= 3
+    assert len(list(killed_everywhere(bench, befall, 9))) >= 5, "of some moments"
 
 
 def test_killed_between_and_within_segments_none_that_is_finished_is_trained_twice(

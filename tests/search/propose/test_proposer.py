@@ -49,7 +49,7 @@ def proposer_of(space: Space, sampler: str, journal: Path | None = None, **searc
 
 
 def drive(proposer: Proposer, fails: Any = lambda stage: False) -> list[list[Proposal]]:
-    """Run a search to its end; returns what it proposed, round by round."""
+    """Run a search to its end; returns what it asked for each time, all that was under way being told."""
     rounds = []
     while asked_now := proposer.ask():
         rounds.append([asked.proposal for asked in asked_now])
