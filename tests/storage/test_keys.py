@@ -97,6 +97,7 @@ FIELDS: dict[str, tuple[Any, set[str]]] = {
     "search.replicates": ("leaders", NONE),
     "search.sampler_seed": (9, NONE),
     "search.lag": (2, NONE),
+    "search.learn_from": (["aiseeme_table1"], NONE),
     "search.candidates": (2, NONE),
     "search.pruner": ("halving", NONE),
     "search.rungs": ([3], {"segment"}),
