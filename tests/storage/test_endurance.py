@@ -62,7 +62,7 @@ IN_PARTS = make_study(
     objective={"protocol": "knn"},
     search={"pruner": "halving", "rungs": [2]},
 )
-# A search that learns, with two proposals under way and a budget that ends it.
+# A search that learns, with two proposals under way.
 SEARCHED = make_study(
     data={"cases": 40, "size": 32},
     encoder={"name": "test_resnet"},
@@ -70,7 +70,7 @@ SEARCHED = make_study(
     train={"epochs": 1, "batch": 16, "precision": "fp32"},
     downstream={"knn": {}},
     objective={"protocol": "knn"},
-    search={"sampler": "curriculum_prior", "budget": {"stages": 4}, "lag": 2},
+    search={"sampler": "curriculum_prior", "trials": 5, "lag": 2},
 )
 Strike = Callable[[str, str], None]  # (what is about to be done, to which file)
 
