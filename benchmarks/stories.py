@@ -29,7 +29,7 @@ from hypothesis import seed as seeded
 from hypothesis.stateful import run_state_machine_as_test
 
 PLAIN = settings(
-    max_examples=20,
+    max_examples=100,
     stateful_step_count=12,
     deadline=None,
     database=None,
@@ -67,6 +67,7 @@ def main() -> None:
         seed = given.seed
         while DONE["runs"] < given.runs:
             seed += 1
+            print(f"seed {seed}: {DONE['runs']} runs", flush=True)
             try:
                 run_state_machine_as_test(seeded(seed)(Endured), settings=settings(PLAIN, phases=phases))
             except Exception:

@@ -292,3 +292,20 @@ def test_a_file_that_is_replaced_is_whole_at_any_moment(tmp_path: Path, befall: 
     befall(strike)
     folder.write("a/b", b"after")
     assert seen == [b"before"] * 2 and folder.read("a/b") == b"after"
+
+
+def test_a_judgement_that_cannot_be_read_back_fails_no_stage(bench: Bench, befall: Any) -> None:
+    """Whatever the disk does between a worker's writing and the driver's reading, it is no verdict on the stage."""
+    left = [1]
+
+    def strike(what: str, path: str) -> None:
+        if what == "read" and "/scores/" in path and os.path.exists(path) and left:
+            left.pop()
+            raise OSError(errno.EIO, "Input/output error")
+
+    befall(strike)
+    with pytest.raises(StoreLost, match=r"scores/\w+\.json was damaged or deleted under the running study; the same"):
+        bench.run("unread")
+    befall(harmless)
+    bench.run("unread")
+    assert not left and bench.tables("unread") == bench.tables("whole")
