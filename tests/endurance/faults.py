@@ -160,7 +160,8 @@ class Bucket:
         patch.setattr(pafs, "FileSystem", System)
 
     def create_dir(self, path: str, recursive: bool = True) -> None:
-        """There are no folders."""
+        """A marker that one is there, as pyarrow writes it."""
+        os.makedirs(path, exist_ok=True)
 
     def open_output_stream(self, path: str) -> Any:
         os.makedirs(os.path.dirname(path), exist_ok=True)

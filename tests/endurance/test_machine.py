@@ -1,4 +1,4 @@
-"""Some hundreds of stories of a store, the same ones each time; `python -m endurance.stories` goes on for ever."""
+"""Some hundreds of stories of a store, the same ones each time; `benchmarks/stories.py` tells any number."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def test_whatever_happens_to_a_store(remote: bool, tmp_path: Path, monkeypatch: 
         run_state_machine_as_test(
             Endured,
             settings=settings(
-                max_examples=15,
+                max_examples=10,
                 stateful_step_count=8,
                 derandomize=True,
                 deadline=None,
