@@ -285,11 +285,11 @@ def named(content: dict[str, Any] | None, name: str) -> dict[str, Any] | None:
     return content if content is None or content.get("name", name) == name else None
 
 
-def parsed(data: bytes | None) -> Any:
+def parsed(data: bytes | str | None) -> Any:
     """JSON, or None where it is none, or too deep to be ours."""
     try:
         return None if data is None else json.loads(data)
-    except (ValueError, RecursionError):
+    except (ValueError, TypeError, RecursionError):
         return None
 
 

@@ -50,6 +50,7 @@ class Claims:
         self.held: dict[str, str] = {}  # stage key -> the run that has it
         self.others: dict[str, OtherRun] = {}
         self.looked = clock()
+        self.blind = 0.0  # since when the store cannot be looked at
         self.beats = 0
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
@@ -90,18 +91,26 @@ class Claims:
             self.store.forget(file)
 
     def freed(self) -> list[str]:
-        """The stages held by others until now that are finished or without a master; looked for every POLL seconds."""
+        """The stages held by others until now that are finished or without a master; looked for every POLL seconds.
+
+        A store that cannot be looked at for STALE seconds is lost: nobody would ever be found to have left.
+        """
         if not self.held or self.clock() - self.looked < POLL:
             return []
         self.looked = self.clock()
-        with suppress(OSError, StoreLost):
+        try:
             there = {name.removesuffix(".json") for name in self.store.listed("claims")}
             alive = {run for run in set(self.held.values()) if self._alive(run)}
-            found = [key for key, run in self.held.items() if key not in there or run not in alive]
-            for key in found:
-                del self.held[key]
-            return found
-        return []
+        except (OSError, StoreLost):
+            self.blind = self.blind or self.looked
+            if self.looked - self.blind < STALE:
+                return []
+            raise
+        self.blind = 0.0
+        found = [key for key, run in self.held.items() if key not in there or run not in alive]
+        for key in found:
+            del self.held[key]
+        return found
 
     def waiting(self) -> dict[str, str]:
         """Whom this run waits for, since when (in steps of ten minutes), and what to do: by run a sentence."""

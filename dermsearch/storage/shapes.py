@@ -14,11 +14,17 @@ def epochs(rows: Any) -> bool:
     return isinstance(rows, list) and all(isinstance(r, dict) and r.get("epoch") == n for n, r in enumerate(rows, 1))
 
 
+def labelled(about: dict[str, Any]) -> bool:
+    """Are the names in a manifest names, by which stages are found and strung together?"""
+    return all(isinstance(about.get(name, ""), str) for name in ("task", "parent", "weights", "study", "stage"))
+
+
 def judged(judgement: dict[str, Any]) -> bool:
     """Has a judgement what tables are made of? Of a row a number may be missing, but be nothing else than finite."""
     rows: Any = judgement.get("rows")
     return (
         number(judgement.get("seconds"))
+        and isinstance(judgement.get("stage", ""), str)
         and bool(rows)
         and worded(rows, ("split", "label", "class", "metric"))
         and all("value" in row and all(row.get(n) is None or number(row[n]) for n in NUMBERS) for row in rows)

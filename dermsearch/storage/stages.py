@@ -37,7 +37,7 @@ from dermsearch import __version__
 from dermsearch.errors import UserError, first_line
 from dermsearch.models.artifact import ENCODERS, HEADS, Artifact, Part
 from dermsearch.storage.files import Folder, StoreLost, checksum, parsed, sealed
-from dermsearch.storage.shapes import epochs, judged
+from dermsearch.storage.shapes import epochs, judged, labelled
 
 HISTORY, STORE, SET_ASIDE, PREDICTIONS = "history.json", "store.json", "damaged", "predictions"
 FORMAT = 3  # of a store; one without store.json is of format 1
@@ -156,7 +156,7 @@ class StageStore(Folder):
         manifest = super().whole(folder)
         parts = (manifest or {}).get("parts", {})
         sound = isinstance(parts, dict) and all(file_of(kind) in (manifest or {})["files"] for kind in parts)
-        return manifest if sound else None
+        return manifest if sound and labelled(manifest or {}) else None
 
     def artifact(self, key: str, folder: str = "stages") -> dict[str, Part]:
         """What a stage, segment or fit hands on. One that cannot be loaded is set aside, and `Unusable`."""
@@ -183,9 +183,13 @@ class StageStore(Folder):
         manifest = self.told(f"{folder}/{key}")
         data = None if manifest is None else self.checked(f"{folder}/{key}", name, manifest)
         if data is None:
-            what = f"{name} of {folder.removesuffix('s')} {key} was damaged or deleted under the running study"
-            raise StoreLost(f"{self.field}'{self.where}': {what}; the same command makes it again and continues")
+            raise self.gone(f"{name} of {folder.removesuffix('s')} {key}")
         return data
+
+    def gone(self, what: str) -> StoreLost:
+        """What somebody found whole before is so no longer."""
+        said = f"{what} was damaged or deleted under the running study"
+        return StoreLost(f"{self.field}'{self.where}': {said}; the same command makes it again and continues")
 
     # Segments ----------------------------------------------------------------------------------------------
 

@@ -14,6 +14,7 @@ import pyarrow.fs as pafs
 
 from dermsearch.curriculum import ARROW, ROOT_CURRICULUM
 from dermsearch.storage.files import MANIFEST, READERS
+from dermsearch.storage.shapes import labelled
 from dermsearch.storage.stages import SET_ASIDE, STORE, StageStore
 
 STAGE, JUDGEMENT, WEIGHTS, CASES = "stage", "judgement", "starting weights", "case store"
@@ -175,7 +176,7 @@ def manifests(store: StageStore, among: Iterable[Item], kind: str = STAGE) -> di
     finished = [i for i in among if i.kind == kind and (i.finished or i.links)]
     with ThreadPoolExecutor(READERS) as pool:
         read_all = pool.map(lambda i: store.told(i.name), finished)
-        return {i.key: m for i, m in zip(finished, read_all, strict=True) if m is not None}
+        return {i.key: m for i, m in zip(finished, read_all, strict=True) if m is not None and labelled(m)}
 
 
 def curriculum(key: str, known: dict[str, dict[str, Any]], most: int = 100) -> str:

@@ -28,7 +28,7 @@ from dermsearch.models.encoders import Encoders
 from dermsearch.models.weights import finite, misfit
 from dermsearch.storage.files import MANIFEST, StoreLost, named, parsed, unsealed
 from dermsearch.storage.leases import claimed_by
-from dermsearch.storage.shapes import epochs, judged
+from dermsearch.storage.shapes import epochs, judged, labelled
 from dermsearch.storage.stages import (
     HISTORY,
     PREDICTIONS,
@@ -117,6 +117,8 @@ def _with_manifest(store: StageStore, item: Item) -> Iterator[tuple[str, str]]:
         yield path, f"is that of {manifest['name']}"
     elif (manifest := store.told(item.name)) is None:
         yield path, "names no files"
+    elif not isinstance(manifest.get("parts", {}), dict) or not labelled(manifest):
+        yield path, "is no manifest"
     else:
         for name in manifest["files"]:
             yield from _file_of(store, item, name, manifest)
@@ -331,12 +333,11 @@ def _with_ancestors(keys: Iterable[str], known: dict[str, dict[str, Any]]) -> se
 def _of_no_study(judgement: Any, kept: set[str], segments: set[str], used: Used | None) -> bool:
     """Is a judgement of a stage that goes, or by a protocol that no study names? One that does not say stays."""
     about = unsealed(judgement) or {}
-    if not about.get("stage") or about["stage"] in segments:
+    stage, protocol = about.get("stage"), about.get("protocol")
+    if not stage or not isinstance(stage, str) or stage in segments:
         return False
-    protocol = about.get("protocol")
-    return about["stage"] not in kept or (
-        used is not None and bool(protocol) and (about["stage"], protocol) not in used.judged
-    )
+    named_by_none = used is not None and isinstance(protocol, str) and (stage, protocol) not in used.judged
+    return stage not in kept or (bool(protocol) and named_by_none)
 
 
 def _case_folders(data: dict[str, Any]) -> list[str]:

@@ -37,6 +37,16 @@ class CaseStore:
             self.about = read_manifest((self.folder / MANIFEST).read_bytes(), str(folder))
         except OSError:
             raise UserError(f"{folder}: is not a case store (no readable {MANIFEST} in it)") from None
+        try:
+            self._read()
+        except UserError:
+            raise
+        except (LookupError, TypeError, AttributeError, ValueError):  # its checksum is right, and others made it
+            raise UserError(
+                f"{folder}: {MANIFEST} or {INDEX} is not one of this version; make the store again"
+            ) from None
+
+    def _read(self) -> None:
         self.index = self._mapped(INDEX)
         self.fingerprint: str = self.about["fingerprint"]
         self.settings: dict[str, Any] = self.about["settings"]
@@ -50,6 +60,12 @@ class CaseStore:
             c["name"]: Column(**{**c, "vocabulary": tuple(c["vocabulary"])}) for c in self.about["columns"]
         }
         self.denied: dict[str, str] = self.about.get("denied", {})  # those that may not, and why
+        sizes = [f"{side}_{modality}" for modality in self.modalities for side in ("height", "width")]
+        ours = ["case", "lesion", "patient", "split", "group", "shard", "at", *map("label_{}".format, self.classes)]
+        if lacking := [name for name in [*ours, *sizes] if self.index[name].null_count]:  # or KeyError
+            raise ValueError(lacking)
+        if not pa.types.is_dictionary(self.index["split"].type):
+            raise TypeError("split")
         self._encoded: dict[str, tuple[np.ndarray, np.ndarray]] = {}
         self._shard_of, self._place = self.column("shard"), self.column("at")
         self._shards: dict[int, dict[str, tuple[np.ndarray, np.ndarray]]] = {}
@@ -68,7 +84,10 @@ class CaseStore:
 
     def column(self, name: str) -> np.ndarray:
         """A column of numbers of the index, which has one chunk and no gaps."""
-        return np.from_dlpack(self.index[name].chunk(0))  # Arrow's own way imports pandas first
+        try:
+            return np.from_dlpack(self.index[name].chunk(0))  # Arrow's own way imports pandas first
+        except (TypeError, ValueError):  # of another type, or with gaps
+            raise UserError(f"{self.folder}: {INDEX} has no numbers in '{name}'; make the store again") from None
 
     def strings(self, name: str) -> np.ndarray:
         """A column of words of the index: case, lesion or patient; empty where the release does not say."""
@@ -139,9 +158,13 @@ class CaseStore:
         top = (int(heights.max(initial=0)), int(widths.max(initial=0)))
         alike = bool((heights == top[0]).all() and (widths == top[1]).all())
         canvas = (np.empty if alike else np.zeros)((len(rows), *top, *channels), np.uint8)
-        images = self._images(plane, rows, heights, widths, channels)
-        for target, image in zip(canvas, images, strict=True):
-            target[: image.shape[0], : image.shape[1]] = image
+        try:
+            for target, image in zip(canvas, self._images(plane, rows, heights, widths, channels), strict=True):
+                target[: image.shape[0], : image.shape[1]] = image
+        except UserError:
+            raise
+        except (LookupError, ValueError):  # sizes or places that are not those of its shards
+            raise UserError(f"{self.folder}: {INDEX} does not fit its images; make the store again") from None
         if alike:
             return canvas, None
         zero = np.zeros_like(heights)

@@ -174,6 +174,8 @@ class Driver:
         verdicts = []
         for verdict in self.look_up.verdicts(node):
             judged = told.get(self.judges.key(node, verdict.judge))
+            if verdict.judgement is None and judged is not None and judged.status == "done":
+                raise self.store.gone(f"scores/{judged.key}.json")  # it was made, so this says nothing of the stage
             reason = "" if verdict.judgement else (judged.reason if judged else record.error) or verdict.reason
             about = (judged.reused, judged.traceback) if judged else (False, record.traceback)
             verdicts.append(Verdict(verdict.judge, verdict.judgement, reason, *about))
