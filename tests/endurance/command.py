@@ -18,6 +18,8 @@ import pytest
 import typer
 from endurance.bench import stand_in
 
+import dermsearch.results.board.opened
+import dermsearch.results.pictures.figures  # noqa: F401  both keep what they import: before anything is replaced
 from dermsearch.cli import main as cli
 from dermsearch.cli import store as cli_store
 from dermsearch.engines import inline
