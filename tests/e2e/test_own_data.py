@@ -84,7 +84,7 @@ def test_a_study_trains_on_it_and_its_tables_say_what_speaks_against_them(folder
 
 def test_fewer_labels_train_nothing_anew(folder: Path) -> None:
     run(folder, *STUDY)
-    summary, _ = run(folder, *STUDY, "data.labelled=4", out="few")
+    summary, _ = run(folder, *STUDY, "data.labelled=4", "downstream.knn.k=5", out="few")
     assert summary["stages"] == {"proposed": 1, "trained": 0, "reused": 1, "failed": 0, "pruned": 0, "dropped": 0}
     every, few = (load(folder / out).scores["value"].to_pylist() for out in ("out", "few"))
     assert every != few

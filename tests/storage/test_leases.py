@@ -21,6 +21,7 @@ from dermsearch.search.tree.driver import FINISHED, WAIT, Driver
 from dermsearch.search.tree.node import DONE, Node
 from dermsearch.search.tree.roots import Start
 from dermsearch.storage import leases as module
+from dermsearch.storage.files import StoreLost
 from dermsearch.storage.leases import BEAT, POLL, STALE, Claims, born, claim_of, gone, home
 from dermsearch.storage.stages import StageStore
 from dermsearch.study.config import Limits
@@ -408,3 +409,26 @@ def test_two_processes_on_one_store_share_the_work(tmp_path: Path) -> None:
     assert sum(c["trained"] for c in counts) == 4 and sum(c["reused"] for c in counts) == 4
     assert not any(c["failed"] or c["pruned"] for c in counts)
     assert values(tmp_path, "one") == values(tmp_path, "two")
+
+
+def test_who_waits_for_another_run_ends_when_the_store_cannot_be_looked_at(
+    store: StageStore, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else it would wait for ever: nobody would be found to have left."""
+    with Claims(store) as one, Claims(store, clock) as two:
+        assert one.take("a") and not two.take("a")
+        clock.now += 2 * POLL
+        assert two.freed() == []
+
+        def unreadable(name: str) -> Any:
+            raise StoreLost("cannot be listed")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(store, "listed", unreadable)
+            clock.now += 2 * POLL
+            assert two.freed() == [], "it may come back"
+            clock.now += STALE
+            with pytest.raises(StoreLost, match="cannot be listed"):
+                two.freed()
+        clock.now += 2 * POLL
+        assert two.freed() == [], "it is back, and the other one is alive"
