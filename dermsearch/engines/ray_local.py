@@ -22,7 +22,7 @@ from dermsearch.storage.leases import born, home
 BEGINS, OWNER = "dermsearch-", "owner.json"
 MARK = "DERMSEARCH_RAY"  # in the environment of every process of it: the folder
 LONGEST = 38  # characters: with what Ray puts behind, the path of a socket may have 107
-GRACE = 5.0  # seconds that killed processes have to be gone
+GRACE = 10.0  # seconds that killed processes have to be gone
 
 
 class Place:
@@ -39,9 +39,8 @@ class Place:
         (self.folder / OWNER).write_text(json.dumps(about))
         os.environ[MARK] = str(self.folder)
         if not {"RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & os.environ.keys():
-            os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(
-                32
-            )  # else Ray puts one into the home folder, for all to read
+            # Else Ray puts one into the home folder, for all to read.
+            os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
 
     def leave(self) -> None:
         """End what is left of its processes, and take the folder away."""
