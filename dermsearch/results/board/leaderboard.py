@@ -13,7 +13,7 @@ from dermsearch.results.board.about import PATIENTS, About, about
 from dermsearch.results.board.differences import differences, drawn, patients_of
 from dermsearch.results.board.intervals import NO_SPREAD, Spread, alike, interval
 from dermsearch.results.board.paired import Difference
-from dermsearch.results.board.row import Row
+from dermsearch.results.board.row import Row, tied
 from dermsearch.results.board.settled import settled
 from dermsearch.results.tables.lineages import Key, Lineage, lineages, mean_difference, seed_values
 from dermsearch.results.tables.lineages import differences as settings_apart
@@ -74,7 +74,7 @@ def leaderboard(
     ]
     rows += [scored(key, measure, own, NO_SPREAD if alike(own) else spread, values) for key, own in roots.items()]
     ranked = sorted((r for r in rows if r.score is not None), key=lambda r: (-(r.score or 0), r.name))
-    ranked = ranks(compared(ranked, trained | roots, results, measure))
+    ranked = compared(ranked, trained | roots, results, measure)
     rest = sorted((r for r in rows if r.score is None), key=lambda r: (r.length, r.name, r.settings))
     return ranked + rest
 
@@ -82,7 +82,10 @@ def leaderboard(
 def compared(
     ranked: Sequence[Row], scores: Mapping[Key, Sequence[Score]], results: Results, measure: Measure
 ) -> list[Row]:
-    """The rows, best first, with their differences to no pre-training, to the best task alone and to the best."""
+    """The rows, best first, with their differences to no pre-training, to the best task alone and to the best.
+
+    And with their ranks: 1 for every one that cannot be told from the best, then their places.
+    """
     of = {row.key: row for row in ranked}
     best = next((key for key, row in of.items() if row.length), None)
     single = next((key for key, row in of.items() if row.length == 1), None)
@@ -94,15 +97,12 @@ def compared(
 
     none = to({key: key.beginning for key in of})
     alone, first = (to({key: other for key, row in of.items() if row.length}) for other in (single, best))
+    places = {key: place for place, key in enumerate((key for key, row in of.items() if row.length), 1)}
+    ranks = {key: 1 if tied(first.get(key)) else place for key, place in places.items()}
     return [
-        replace(row, to_none=none.get(key), to_single=alone.get(key), to_best=first.get(key)) for key, row in of.items()
+        replace(row, to_none=none.get(key), to_single=alone.get(key), to_best=first.get(key), rank=ranks.get(key))
+        for key, row in of.items()
     ]
-
-
-def ranks(ranked: Sequence[Row]) -> list[Row]:
-    """The rows with their ranks: 1 for every one that cannot be told from the best, then their places."""
-    places = {row.key: place for place, row in enumerate((r for r in ranked if r.length), 1)}
-    return [replace(row, rank=1 if row.ties else places.get(row.key)) for row in ranked]
 
 
 def unscored(line: Lineage, measure: Measure, why: Mapping[str, str], error: str, order: str) -> Row:

@@ -59,9 +59,14 @@ class Row:
     @property
     def ties(self) -> bool:
         """Is it another than the best, and cannot be told from it?"""
-        return self.to_best is not None and self.to_best.half is not None and not self.to_best.below
+        return tied(self.to_best)
 
     @property
     def length(self) -> int:
         """Number of tasks: 0 for no pre-training and random weights."""
         return len(self.tasks)
+
+
+def tied(difference: Difference | None) -> bool:
+    """Is it known, and cannot be told to be below zero?"""
+    return difference is not None and difference.half is not None and not difference.below
