@@ -38,6 +38,7 @@ def test_the_best_the_best_single_task_and_none_are_tested_once_and_it_says_how_
     tests, rows = load(folder / "out").pandas("tests"), leaderboard(before)
     best = next(row for row in rows if row.length)
     single = next(row for row in rows if row.length == 1)
+    assert (tests[tests["class"] == ""].ci_high < 1).any() and "[0.0, 100.0]" not in said
     assert set(tests.stage) == {*best.keys, *single.keys, *next(r for r in rows if not r.length).keys}
     assert set(tests.split) == {"test"} and set(tests.protocol) == {"knn", "linear", "finetune"}
     assert set(tests.rule[tests.stage.isin(best.keys)]) == {"best on validation"}

@@ -30,7 +30,7 @@ class Spread:
     @classmethod
     def of(cls, curricula: Iterable[Sequence[Score]], roots: Iterable[Sequence[Score]] = ()) -> Spread:
         """Pooled over curricula, each by its seeds, and over roots that are not the same for every seed."""
-        curricula = [*curricula, *(scores for scores in roots if not alike(scores))]
+        curricula = [scores for scores in (*curricula, *(own for own in roots if not alike(own))) if scores]
         seeds = any(len(scores) > 1 for scores in curricula)
         groups = [replicates(scores, seeds) for scores in curricula]
         freedom = sum(len(group) - 1 for group in groups)

@@ -20,6 +20,7 @@ def test_one_seed_and_one_draw_keep_their_own_interval() -> None:
     alone = [score(0.7)]
     assert Spread.of([alone, [score(0.5)]]).freedom == 0
     assert interval(alone, Spread.of([alone])) == pytest.approx((0.67, 0.72))
+    assert Spread.of([alone, [], []]) == NO_SPREAD, "who has no score says nothing"
     assert interval([score(0.7, below=None, above=None)], NO_SPREAD) == (None, None)
 
 
