@@ -7,15 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pyarrow as pa
 
-WORDS = pa.dictionary(pa.int32(), pa.string())
-SAID = [  # the schema of a table of predictions, case by case and class by class
-    ("label", WORDS),
-    ("case", WORDS),
-    ("group", pa.int32()),  # equal for cases of one patient, else of one lesion
-    ("truth", WORDS),  # null where it is not known
-    ("class", WORDS),
-    ("probability", pa.float32()),
-]
+from dermsearch.results.tables.schema import SAID
 
 
 def predictions(

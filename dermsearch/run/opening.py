@@ -72,7 +72,8 @@ def open_test(folder: Path, curricula: Sequence[str], where: str | None, say: Sa
     when, number = opened(store, study, sorted({each.fingerprint for each in sets.values()}), names)
     scores: list[dict[str, Any]] = []
     predictions: list[tuple[Mapping[str, Any], pa.Table]] = []
-    provenance = {"study": study.name, "version": __version__, "commit": commit()}
+    caveats = results.scores["caveats"][0].as_py()
+    provenance = {"study": study.name, "version": __version__, "commit": commit(), "caveats": caveats}
     for done, (rule, node) in enumerate(nodes, 1):
         say(f"[{done}/{len(nodes)}] {node.curriculum}, seed {node.seed}" + (f", {node.judge}" if node.judge else ""))
         record = run_job(jobs.of(node))

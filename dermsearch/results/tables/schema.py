@@ -37,16 +37,15 @@ def words(fields: list[tuple[str, pa.DataType]]) -> list[tuple[str, pa.DataType]
     return [(name, WORDS if kind == pa.string() else kind) for name, kind in fields]
 
 
-PREDICTED = [
-    *words(JUDGED),
+SAID = [  # of a case and a class
     ("label", WORDS),
     ("case", WORDS),
     ("group", pa.int32()),  # equal for cases of one patient, else of one lesion
     ("truth", WORDS),  # null where it is not known
     ("class", WORDS),
     ("probability", pa.float32()),
-    *words(PROVENANCE),
 ]
+PREDICTED = [*words(JUDGED), *SAID, *words(PROVENANCE)]
 SCHEMAS: dict[str, pa.Schema] = {
     # One row per proposal of the brain: a whole curriculum with its settings.
     "trials": pa.schema(

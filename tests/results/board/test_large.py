@@ -47,10 +47,12 @@ def large(folder: Path) -> np.ndarray:
 
 
 @pytest.mark.alone
-def test_a_million_rows_take_about_a_second(tmp_path: Path) -> None:
+def test_a_million_rows_take_less_than_a_second(tmp_path: Path) -> None:
     values = large(tmp_path)
-    began = time.process_time()
-    rows = leaderboard(load(tmp_path), "linear", "auc", "mean")
-    seconds = time.process_time() - began
+    seconds = []
+    for _ in range(3):  # the least that it takes: what a machine does besides is not measured
+        began = time.process_time()
+        rows = leaderboard(load(tmp_path), "linear", "auc", "mean")
+        seconds.append(time.process_time() - began)
     assert len(rows) == STAGES and rows[0].score == values.max() and rows[-1].score == values.min()
-    assert seconds < 2
+    assert min(seconds) < 1, seconds
