@@ -46,12 +46,13 @@ def differences(
     values = {key: by_replicate(found, seeds) for key, found in apart.items()}
     first = {key: (key.root, key.curriculum.prefix(1), key.settings[:1]) for key in values}
     spread = Spread.of_differences(((first[key], values[key]) for key in values), seeds)
+    alone = {key: patients_of(scores[key]) for key in {*values, *map(references.__getitem__, values)}}
     out = {}
     for key, of in values.items():
         ours, theirs = scores[key], scores[references[key]]
         half = paired_patients(ours, theirs, apart[key], drawn)
         paired = half is not None
-        half = unpaired_patients(ours, theirs) if half is None else half
+        half = unpaired(alone[key], alone[references[key]]) if half is None else half
         out[key] = Difference(fmean(of), together(half, spread.half(len(of))), paired)
     return out
 
@@ -85,10 +86,9 @@ def paired_patients(
     return patients(a, b)
 
 
-def unpaired_patients(ours: Sequence[Score], theirs: Sequence[Score]) -> float | None:
-    """The patients' half width as if each had patients of its own."""
-    halves = [patients_of(side) for side in (ours, theirs)]
-    known = [half for half in halves if half is not None]
+def unpaired(ours: float | None, theirs: float | None) -> float | None:
+    """The patients' half width of a difference as if each side had patients of its own."""
+    known = [half for half in (ours, theirs) if half is not None]
     return math.hypot(*known) if known else None
 
 

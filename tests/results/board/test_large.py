@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import time
 from pathlib import Path
@@ -50,9 +51,12 @@ def large(folder: Path) -> np.ndarray:
 def test_a_million_rows_take_less_than_a_second(tmp_path: Path) -> None:
     values = large(tmp_path)
     seconds = []
+    gc.collect()
+    gc.freeze()  # what other tests hold is not looked through
     for _ in range(3):  # the least that it takes: what a machine does besides is not measured
         began = time.process_time()
         rows = leaderboard(load(tmp_path), "linear", "auc", "mean")
         seconds.append(time.process_time() - began)
     assert len(rows) == STAGES and rows[0].score == values.max() and rows[-1].score == values.min()
+    gc.unfreeze()
     assert min(seconds) < 1, seconds
