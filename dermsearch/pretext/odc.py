@@ -32,7 +32,7 @@ class ODC(Task):
     """Joint clustering and classification with memories."""
 
     name = "odc"
-    version = 3
+    version = 4
     replacement = True
     indexed = True
     train_defaults: ClassVar = {

@@ -41,6 +41,7 @@ class PseudoLabels(JointTask):
     """Clusters of cases, label by label, as classes."""
 
     name = "pseudo_labels"
+    version = 2
     indexed = True
     train_defaults: ClassVar = {
         "optimizer": "adamw",

@@ -30,7 +30,7 @@ class RelativeLocation(Task):
     """Eight-way classification of a neighbour's place."""
 
     name = "relative_location"
-    version = 3
+    version = 4
     train_defaults: ClassVar = {
         "optimizer": "sgd",
         "lr": 0.2,
