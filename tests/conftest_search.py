@@ -31,7 +31,7 @@ def make_study(**changes: Any) -> Study:
         "curriculum": {"tasks": TASKS, "length": [1, 3]},
         "train": {"epochs": 2, "batch": 16, "precision": "fp32"},
         "downstream": {"linear": {}},
-        "compute": {"engine": "inline"},
+        "compute": {"engine": "inline", "save_every": 0},
     }
     for name, value in changes.items():
         section, _, field = name.partition("__")

@@ -279,10 +279,14 @@ class StageStore(Folder):
 
 
 class PartialStage:
-    """The resumable state of one stage or segment, after every epoch."""
+    """The resumable state of one stage or segment: of its last epoch that ended `every` seconds after the one before.
 
-    def __init__(self, store: StageStore, key: str, before: Sequence[str] = ()) -> None:
+    Saving writes some three times the network. So short epochs are trained again after a kill, and long ones never.
+    """
+
+    def __init__(self, store: StageStore, key: str, before: Sequence[str] = (), every: float = 0) -> None:
         self.store, self.name = store, f"partial/{key}/state.pt"
+        self.every, self.saved = every, time.monotonic()
         self.before = [f"partial/{segment}/state.pt" for segment in before]  # of the same stage, the longest first
         self.behind: list[dict[str, Any]] = []  # the epochs of the state that was loaded
         self.loaded = ""  # and its file
@@ -314,13 +318,16 @@ class PartialStage:
         self.loaded, self.behind = "", []
 
     def save(self, state: dict[str, Any]) -> None:
-        """Replace the state by that of the epoch just finished."""
+        """Replace the state by that of the epoch just finished, if it is time to."""
         import torch
 
+        if time.monotonic() - self.saved < self.every:
+            return
         buffer = io.BytesIO()
         torch.save({**state, "version": __version__, "name": self.name}, buffer)
         data = buffer.getvalue()
         self.store.write(self.name, checksum(data).encode() + data)
+        self.saved = time.monotonic()
 
 
 def state_in(data: bytes) -> dict[str, Any]:

@@ -49,7 +49,7 @@ def train(job: Job, store: StageStore, cases: CaseStore, device: torch.device) -
     rows = whole(cases, data.modalities, cases.split(judge.part, draw=(job.seed, judge.draw)))
     if not len(rows):
         raise UserError(f"data.modalities: no training case has images of {' and '.join(data.modalities)}")
-    partial = PartialStage(store, job.key)
+    partial = PartialStage(store, job.key, every=job.save_every)
 
     def fitted() -> Trained:
         encoders, artifact = start(job, store)

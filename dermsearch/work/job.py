@@ -95,6 +95,7 @@ class Job(Message):
     workers: int
     retries: int
     compile: bool
+    save_every: float  # seconds
     knn_every: int
     label: str  # that kNN watches
     node: str

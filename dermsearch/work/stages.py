@@ -131,7 +131,8 @@ def train(job: Job, store: StageStore, device: torch.device) -> Trained:
     cases, data, settings = cases_of(job, next(iter(job.sets))), job.main.data, job.settings
     recipe = Recipe(job.task, settings["config"], settings["train"], job.seed, job.precision, look_of(data))
     rows = np.arange(len(cases)) if data.transductive else cases.split("train")
-    partial = PartialStage(store, job.key, job.segments)
+    # What comes after a segment goes on from its last state, which is the last one written.
+    partial = PartialStage(store, job.key, job.segments, every=0 if job.until else job.save_every)
 
     def trained() -> Trained:
         encoders, artifact = start(job, store)

@@ -26,6 +26,7 @@ STUDY = [
     "curriculum.length=[1,1]",
     "train.batch=16",
     "train.epochs=2",
+    "compute.save_every=0",
     "encoder.name=test_resnet",
     "downstream={linear@a: {c: 0.1}, finetune@b: {labelled: [2, 4], repeats: 3, epochs: 2, lr: 0.001}}",
     "objective={protocol: finetune@b, labelled: 4, metric: auc, label: mean}",

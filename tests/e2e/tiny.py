@@ -14,6 +14,7 @@ TINY = [
     "encoder.name=resnet10t",
     "train.batch=16",
     "train.epochs=2",
+    "compute.save_every=0",
     "odc.clusters=2",
     "moco_v2.queue=32",
     "curriculum.length=[1,2]",

@@ -108,6 +108,7 @@ FIELDS: dict[str, tuple[Any, set[str]]] = {
     "compute.concurrency": (2, NONE),
     "compute.retries": (7, NONE),
     "compute.compile": (True, NONE),
+    "compute.save_every": (5.0, NONE),
     "compute.store": ("elsewhere", NONE),
 }
 

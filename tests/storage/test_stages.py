@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pyarrow as pa
@@ -48,6 +49,17 @@ def test_a_damaged_stage_does_not_exist(name: str, damage: str, store: StageStor
     assert store.manifest("k") is None
     store.commit("k", PARTS, [], ABOUT)
     assert store.manifest("k") is not None
+
+
+def test_states_are_written_no_more_often_than_asked(store: StageStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+    monkeypatch.setattr("dermsearch.storage.stages.time.monotonic", lambda: now)
+    partial, kept = PartialStage(store, "k", every=20), []
+    for epoch, now in enumerate((5.0, 19.9, 20.0, 39.0, 41.0), 1):
+        partial.save({"history": json.dumps([{"epoch": n + 1} for n in range(epoch)])})
+        state = PartialStage(store, "k").load()
+        kept.append(state and json.loads(state["history"])[-1]["epoch"])
+    assert kept == [None, None, 3, 3, 5]
 
 
 def test_the_state_of_a_stage_under_way(store: StageStore) -> None:

@@ -34,7 +34,7 @@ def study_in(folder: Path, **changes: Any) -> Study:
     raw: dict[str, Any] = {
         "curriculum": {"tasks": {"relative_location": {}}, "length": [1, 1]}, "encoder": {"name": "test_resnet"},
         "downstream": {"knn": {"k": 3}}, "objective": {"protocol": "knn"}, "data": {"cases": 40, "size": 32},
-        "compute": {"engine": "inline", "store": str(folder / "store")},
+        "compute": {"engine": "inline", "save_every": 0, "store": str(folder / "store")},
     }  # fmt: skip
     return make_study(**{**raw, **changes})
 
@@ -61,7 +61,7 @@ def replace(store: StageStore, key: str, change: Callable[[dict[str, Any]], dict
 
 
 def first(state: dict[str, Any], tensor: Callable[[torch.Tensor], torch.Tensor]) -> dict[str, Any]:
-    name = next(iter(state))
+    name = min(n for n, w in state.items() if w.ndim > 1)  # tensors come in no order
     return {**state, name: tensor(state[name])}
 
 

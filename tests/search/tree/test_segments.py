@@ -39,7 +39,7 @@ def small(folder: Path, tasks: dict[str, Any], **changes: Any) -> Study:
         "curriculum": {"tasks": tasks, "length": [1, 1]}, "encoder": {"name": "test_resnet"},
         "downstream": {"knn": {"k": 3}}, "objective": {"protocol": "knn"}, "data": {"cases": 40, "size": 32},
         "train": {"epochs": 4, "batch": 16, "precision": "fp32"},
-        "compute": {"engine": "inline", "store": str(folder / "store")}, "logging": [],
+        "compute": {"engine": "inline", "save_every": 0, "store": str(folder / "store")}, "logging": [],
     }  # fmt: skip
     return make_study(**{**raw, **changes})
 
