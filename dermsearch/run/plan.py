@@ -11,10 +11,12 @@ from dermsearch.curriculum import Curriculum
 from dermsearch.data.open import drawn_for_training, is_made, open_cases
 from dermsearch.data.store.case_store import CaseStore
 from dermsearch.errors import UserError, public
+from dermsearch.run.bill import Bill, bill
+from dermsearch.run.bill import lines as bill_lines
 from dermsearch.run.check import check, check_cases, check_images, check_machine, here, training_images
 from dermsearch.run.roots import starts
 from dermsearch.run.run import sets_of
-from dermsearch.search.space.cost import prices
+from dermsearch.search.space.cost import prices, relative_cost
 from dermsearch.search.space.proposal import Proposal
 from dermsearch.search.space.rates import Selection
 from dermsearch.search.space.space import Space
@@ -47,6 +49,7 @@ class Plan:
     selections: dict[str, Selection] = field(default_factory=dict)  # task -> its rates to choose from
     choices: dict[str, int] = field(default_factory=dict)  # and how often one is chosen
     looks: int = 0  # of a pruner at a rung, if it let everything go on
+    bill: Bill | None = None  # None where the proposer decides without a limit
 
     @property
     def depths(self) -> list[int]:
@@ -105,7 +108,10 @@ def make_plan(study: Study) -> tuple[Plan, Space]:
         longest = study.curriculum.length[1]
         stages = [n for n in (budget * longest * seeds, limits.stages if limits else None) if n]
         most_stages = min(stages, default=0)
-        return Plan(study, budget, most_stages, most_stages, images, 0, 0, None, False, {}, space.selections), space
+        passes = most_stages * dearest(space) * images * len(study.main.modalities)
+        owed = bill(study, space, passes, most_stages, stores) if most_stages else None
+        numbers = budget, most_stages, most_stages, images, passes, passes
+        return Plan(study, *numbers, None, False, {}, space.selections, bill=owed), space
     cached = None
     if len(stores) == len(study.sets) and known and not space.selections:  # else what is chosen decides on stages
         cached = _cached(study, space, stores, proposals)
@@ -123,8 +129,14 @@ def make_plan(study: Study) -> tuple[Plan, Space]:
         space.selections,
         choices,
         looks,
+        bill(study, space, sum(seen.values()), len(seen) * seeds, stores),
     )
     return plan, space
+
+
+def dearest(space: Space) -> float:
+    """Passes through the backbone per training image in a stage of the task that costs most, at its first settings."""
+    return max(relative_cost(space, task, space.settings(task, {})) for task in space.tasks)
 
 
 def refuse(study: Study, elsewhere: bool = False) -> None:
@@ -159,6 +171,11 @@ def lines(plan: Plan) -> Iterator[str]:
     else:
         most = f"at most {plan.stages}; " if plan.stages else ""
         yield f"  stages     {most}the sampler decides as it goes; shared prefixes are trained once"
+        if study.search.sampler not in ("grid", "random"):
+            seeds = plural(len(study.search.seeds), "stage")
+            yield f"  lag        {study.search.lag}: {seeds} at once; a larger search.lag keeps more workers busy"
+    if plan.bill is not None:
+        yield from bill_lines(plan.bill, compute.gpus, "about" if plan.exact else "at most")
     for task, chosen in plan.selections.items():
         told = f"{task}: the best of {len(chosen.rates)} goes on after {plural(chosen.epochs, 'epoch')}, by {chosen.by}"
         often, vain = plan.choices.get(task), chosen.epochs_in_vain

@@ -52,10 +52,10 @@ def test_a_damaged_stage_does_not_exist(name: str, damage: str, store: StageStor
 
 
 def test_states_are_written_no_more_often_than_asked(store: StageStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    now = 0.0
-    monkeypatch.setattr("dermsearch.storage.stages.time.monotonic", lambda: now)
+    clock = [0.0]
+    monkeypatch.setattr("dermsearch.storage.stages.time.monotonic", lambda: clock[0])
     partial, kept = PartialStage(store, "k", every=20), []
-    for epoch, now in enumerate((5.0, 19.9, 20.0, 39.0, 41.0), 1):
+    for epoch, clock[0] in enumerate((5.0, 19.9, 20.0, 39.0, 41.0), 1):
         partial.save({"history": json.dumps([{"epoch": n + 1} for n in range(epoch)])})
         state = PartialStage(store, "k").load()
         kept.append(state and json.loads(state["history"])[-1]["epoch"])
