@@ -83,13 +83,22 @@ def quantity(measure: Measure) -> str:
     return f"{readable(measure.metric)}{joint}{of}, {readable(measure.split)} (%)"
 
 
-def save(figure: Figure, path: str | Path) -> list[Path]:
-    """Write a figure as PNG and as SVG beside each other, and as PDF too where the path ends so."""
+def save(figure: Figure, path: str | Path, origin: str = "") -> list[Path]:
+    """Write a figure as PNG and as SVG beside each other, and as PDF too where the path ends so.
+
+    `origin` of its tables stands in its lower right corner and in the files' metadata.
+    """
     path = Path(path)
     if not path.stem:
         raise UserError(f"'{path}': must be the name of a file, such as why.png")
     # Without dates: the same tables give the same file.
-    endings: dict[str, dict[str, Any]] = {".png": {}, ".svg": {"Date": None}, ".pdf": {"CreationDate": None}}
+    endings: dict[str, dict[str, Any]] = {
+        ".png": {"Source": origin},
+        ".svg": {"Date": None, "Source": origin},
+        ".pdf": {"CreationDate": None, "Subject": origin},
+    }
+    if origin:
+        figure.text(0.995, 0.04 / figure.get_figheight(), origin, ha="right", va="bottom", fontsize=5.5, color=GREY)
     paths = {path.with_suffix(e): about for e, about in endings.items() if e != ".pdf" or path.suffix == e}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -95,7 +95,7 @@ def curriculum_figure(results: Results, path: str | Path) -> list[Path]:
         if name:
             marks |= draw_published(axes[1], lines, name)
         legend(figure, rows, marks, high, bool(name))
-        return save(figure, path)
+        return save(figure, path, results.origin)
 
 
 def layout(rows: list[Row]) -> tuple[list[FigureLine], float]:

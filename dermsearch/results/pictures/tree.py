@@ -71,7 +71,7 @@ def tree_figure(results: Results, path: str | Path) -> list[Path]:
         bar.tick_params(labelsize=8)
         bar.set_xlabel(f"{quantity(measure)}, {judge_name(measure)}", fontsize=8.5, labelpad=2)
         legend(figure, kinds, high)
-        return save(figure, path)
+        return save(figure, path, results.origin)
 
 
 def depth(key: Key) -> int:

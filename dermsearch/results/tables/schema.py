@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 
 from dermsearch.errors import UserError, first_line, nearest
-from dermsearch.results.tables.file import again, read, write
+from dermsearch.results.tables.file import again, checksum, read, write
 
 __all__ = ["SCHEMAS", "Results", "build", "complete", "load", "read", "write"]
 
@@ -241,6 +241,13 @@ class Results:
             return self.__dict__["tables"][name]
         except KeyError:
             raise AttributeError(f"no table '{name}': {nearest(name, SCHEMAS)}") from None
+
+    @property
+    def origin(self) -> str:
+        """Which code made these tables, and what tells them from others: figures carry it."""
+        made = {(row["version"] or "", row["commit"] or "") for row in self.stages.select(["version", "commit"]).to_pylist()}
+        code = ", ".join(f"dermsearch {v}" + f" ({commit[:9]})" * bool(commit) for v, commit in sorted(made))
+        return f"{code}; scores {checksum(self.scores)}"
 
     def pandas(self, name: str) -> Any:
         """The named table as a pandas DataFrame."""
