@@ -118,17 +118,17 @@ def check_entry(study: Study, entry: Downstream) -> None:
 
 
 def check_wanted(study: Study) -> None:
-    """The objective is one that its protocol gives, of a label that the cases have."""
-    entry, _ = study.wanted
-    nature, objective, data = PROTOCOLS.find(entry.protocol).nature, study.objective, study.sets[entry.data]
-    check_objective(nature, entry.protocol, objective.metric, objective.label)
-    if data.source == "synthetic" and nature.labels is None:
-        labels = (*DOMAINS.find(data.domain).labels, "mean")
-        if objective.label not in labels:
-            raise UserError(
-                f"objective.label: must be one of {', '.join(labels)}, not '{objective.label}'; "
-                f"{nearest(objective.label, labels)}"
-            )
+    """The objective is one that its protocols give, of a label that the cases have."""
+    for entry, _ in study.wanted:
+        nature, objective, data = PROTOCOLS.find(entry.protocol).nature, study.objective, study.sets[entry.data]
+        check_objective(nature, entry.protocol, objective.metric, objective.label)
+        if data.source == "synthetic" and nature.labels is None:
+            labels = (*DOMAINS.find(data.domain).labels, "mean")
+            if objective.label not in labels:
+                raise UserError(
+                    f"objective.label: must be one of {', '.join(labels)}, not '{objective.label}'; "
+                    f"{nearest(objective.label, labels)}"
+                )
 
 
 def check_sampler(study: Study, space: Space) -> None:
@@ -210,9 +210,9 @@ def check_cases(study: Study, space: Space, stores: Mapping[str, CaseStore]) -> 
         for entry in study.entries.values():
             if entry.data == name:
                 check_enough(entry, cases)
-    entry, _ = study.wanted
-    if entry.data in stores and PROTOCOLS.find(entry.protocol).nature.labels is None:
-        check_label(study, stores[entry.data])
+    for entry, _ in study.wanted:
+        if entry.data in stores and PROTOCOLS.find(entry.protocol).nature.labels is None:
+            check_label(study, stores[entry.data])
     first = next(iter(study.sets))
     if first in stores:
         cases = stores[first]

@@ -24,7 +24,7 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
 def objective_named(study: Mapping[str, Any]) -> Mapping[str, Any]:
     """The study with the number of labels that its objective goes by, said or not."""
     objective, lines = study.get("objective") or {}, study.get("downstream") or {}
-    given = (lines.get(objective.get("protocol")) or {}).get("labelled")
+    given = None if objective.get("mean") else (lines.get(objective.get("protocol")) or {}).get("labelled")
     if objective.get("labelled") is not None or given is None:
         return study
     first = given[0] if isinstance(given, list) else given

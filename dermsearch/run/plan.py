@@ -203,9 +203,10 @@ def lines(plan: Plan) -> Iterator[str]:
         draws = f", {plural(entry.repeats, 'draw')}" * (entry.repeats > 1)
         if few or entry.data != next(iter(study.sets)):
             yield f"  judged     {entry.name} from {', '.join(entry.labelled)} labels of every class{draws}"
-    entry, labelled = study.wanted
-    from_few = f" from {labelled} labels of every class" if labelled != "all" else ""
-    yield f"  objective  {objective.metric} of {objective.label} by {entry.name}{from_few}, validation"
+    few = [f" from {labelled} labels of every class" * (labelled != "all") for _, labelled in study.wanted]
+    by = [entry.name + said for (entry, _), said in zip(study.wanted, few, strict=True)]
+    mean = "the mean of " * (len(by) > 1)
+    yield f"  objective  {objective.metric} of {objective.label} by {mean}{', '.join(by)}, validation"
     if plan.tree:
         yield ""
         yield from _tree_lines(plan.tree, study)

@@ -83,9 +83,21 @@ class Objective(Section):
     """The number that the search maximises, always on the validation split."""
 
     protocol: EntryName = "linear"  # one of downstream, such as knn or finetune@ham
+    mean: Annotated[tuple[EntryName, ...] | None, Field(strict=False, min_length=2, max_length=100)] = None
     metric: Name = "balanced_accuracy"  # one that the protocol gives
     label: Name = "diagnosis"  # or "mean": the mean over all labels
     labelled: Labelled | None = None  # where the protocol learns from several numbers of labels: which of them counts
+
+    @model_validator(mode="after")
+    def _one_or_a_mean(self) -> Objective:
+        if self.mean and len(set(self.mean)) < len(self.mean):
+            raise ValueError(f"mean: must name each line of downstream once, not [{', '.join(self.mean)}]")
+        return self
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The lines of downstream that it is the mean of, be it one."""
+        return self.mean or (self.protocol,)
 
 
 class Limits(Section):
@@ -216,19 +228,21 @@ class Study(Section):
 
     @model_validator(mode="after")
     def _parts_fit(self) -> Study:
-        if self.objective.protocol not in self.downstream:
-            raise ValueError(
-                f"objective.protocol: must be one of downstream ({', '.join(self.downstream)}), "
-                f"not '{self.objective.protocol}'"
-            )
-        wanted = self.entries[self.objective.protocol].labelled
-        if self.objective.labelled is None and len(wanted) > 1:
-            raise ValueError(
-                f"objective.labelled: is missing: '{self.objective.protocol}' learns from {', '.join(wanted)} labels "
-                "of every class; name the one that counts"
-            )
-        if self.objective.labelled not in (None, *wanted):
-            raise ValueError(f"objective.labelled: must be one of {', '.join(wanted)}, not {self.objective.labelled}")
+        for name in self.objective.names:
+            if name not in self.downstream:
+                field = "mean" if self.objective.mean else "protocol"
+                raise ValueError(
+                    f"objective.{field}: must be one of downstream ({', '.join(self.downstream)}), not '{name}'"
+                )
+            wanted = self.entries[name].labelled
+            if self.objective.labelled is None and len(wanted) > 1:
+                raise ValueError(
+                    f"objective.labelled: is missing: '{name}' learns from {', '.join(wanted)} labels "
+                    "of every class; name the one that counts"
+                )
+            if self.objective.labelled not in (None, *wanted):
+                said = f"must be one of {', '.join(wanted)}, not {self.objective.labelled}"
+                raise ValueError(f"objective.labelled: {said}" + f", for '{name}'" * bool(self.objective.mean))
         wrong = uneven(self.train.batch, self.train.accumulate, self.compute.workers)
         if wrong:
             raise ValueError(f"train.batch: {wrong}")
@@ -269,10 +283,10 @@ class Study(Section):
         return found
 
     @property
-    def wanted(self) -> tuple[Downstream, str]:
-        """The line of `downstream` whose number the search maximises, and the labels that it learns from."""
-        entry = self.entries[self.objective.protocol]
-        return entry, self.objective.labelled or entry.labelled[0]
+    def wanted(self) -> list[tuple[Downstream, str]]:
+        """The lines of `downstream` whose mean the search maximises, and the labels that each learns from."""
+        entries = [self.entries[name] for name in self.objective.names]
+        return [(entry, self.objective.labelled or entry.labelled[0]) for entry in entries]
 
 
 def uneven(batch: int, accumulate: int, workers: int) -> str:

@@ -30,7 +30,13 @@ class About:
 
 
 def about(results: Results, measure: Measure) -> About:
-    """What the tables and the study say of a measure."""
+    """What the tables and the study say of a measure; of a mean over several judges, of all of them together."""
+    if measure.parts:
+        each = [about(results, part) for part in measure.each]
+        chances = [one.chance for one in each if one.chance is not None]
+        groups = {one.groups for one in each}
+        chance = fmean(chances) if len(chances) == len(each) else None
+        return About(chance, "", "", groups.pop() if len(groups) == 1 else PATIENTS)
     wanted = [pc.field(name) == getattr(measure, name) for name in (*JUDGE, "split")]
     rows = results.scores.filter(reduce(operator.and_, wanted))
     own = rows.filter((pc.field("label") == measure.label) & (pc.field("metric") == measure.metric))

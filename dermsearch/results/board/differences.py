@@ -27,7 +27,7 @@ def drawn(results: Results, measure: Measure) -> Resampled:
     """A measure of every stage whose predictions were kept: itself, then on every resample of the patients."""
     found: dict[str, dict[Replicate, np.ndarray]] = {}
     weights: dict[bytes, np.ndarray] = {}
-    for each in said(results, measure) if measure.metric in AVERAGED else ():
+    for each in said(results, measure) if measure.metric in AVERAGED and not measure.parts else ():
         weight = weights.setdefault(each.groups.tobytes(), case_weights(each.groups))
         found.setdefault(each.stage, {})[each.seed, each.draw] = each.scores(measure, weight)
     return found

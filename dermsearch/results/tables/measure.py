@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 import operator
 import re
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import reduce
 from statistics import fmean
 from typing import Any
@@ -19,6 +19,7 @@ from dermsearch.errors import UserError, nearest
 from dermsearch.results.tables.schema import DEFAULTS, FIT, Results
 
 JUDGE = ("protocol", "data", "labelled")
+MEAN = "mean"  # over several judges
 NAMED = (*JUDGE, "split", "label", "metric")  # what tells one measure from another
 Baselines = dict[tuple[str, str], dict[int, "Score"]]  # by name and root, then by seed
 
@@ -34,12 +35,24 @@ class Measure:
     data: str = DEFAULTS["data"]
     labelled: str = DEFAULTS["labelled"]
     caveats: str | None = None  # what speaks against the numbers
+    parts: tuple[str, ...] = ()  # of a mean over several judges, these, as a user writes them
 
     @property
     def judge(self) -> str:
-        """Who judges, as a user writes it: linear, linear@ham, finetune@pad:20."""
+        """Who judges, as a user writes it: linear, linear@ham, finetune@pad:20; of a mean all of them."""
+        if self.parts:
+            return f"{self.protocol} of {', '.join(self.parts)}"
         data = f"@{self.data}" if self.data != DEFAULTS["data"] else ""
         return self.protocol + data + (f":{self.labelled}" if self.labelled != DEFAULTS["labelled"] else "")
+
+    @property
+    def each(self) -> list[Measure]:
+        """Of a mean what it is the mean of, else itself."""
+        found = []
+        for part in self.parts:
+            told: dict[str, Any] = {name: said or DEFAULTS.get(name) for name, said in judge_of(part).items()}
+            found.append(replace(self, **told, parts=()))
+        return found or [self]
 
 
 @dataclass(frozen=True)
@@ -71,6 +84,20 @@ class Score:
         n = max(row["n"] or 0 for row in rows)
         who = first["curriculum"], first["root"] or "", first["seed"]
         return cls(stage, *who, n, values, below, above, first.get("groups") or "")
+
+    @classmethod
+    def mean(cls, scores: Sequence[Score]) -> Score:
+        """Over several judges. Their cases are others, so what each is unsure of is not the others'."""
+        draws = {len(score.values) for score in scores}
+        values = zip(*(s.values for s in scores), strict=True) if len(draws) == 1 else [[s.value for s in scores]]
+        below, above = (
+            math.hypot(*known) / len(known) if len(known) == len(ends) else None
+            for ends in ([s.below for s in scores], [s.above for s in scores])
+            for known in [[end for end in ends if end is not None]]
+        )
+        groups, n = {score.groups for score in scores}, sum(score.n for score in scores)
+        said = groups.pop() if len(groups) == 1 else ""
+        return replace(scores[0], values=tuple(map(fmean, values)), below=below, above=above, n=n, groups=said)
 
 
 def bounded(row: Mapping[str, Any]) -> bool:
@@ -107,6 +134,12 @@ def choose(
     A protocol may be asked for with its data set and its number of labels: finetune@pad:20.
     """
     objective = results.study.get("objective") or {}
+    if objective.get("mean") and protocol in (None, MEAN):
+        few = f":{objective['labelled']}" if objective.get("labelled") else ""
+        asked_of = metric or objective.get("metric"), label or objective.get("label"), split
+        found = [choose(results, name + few, *asked_of) for name in objective["mean"]]
+        said = "; ".join(dict.fromkeys(each.caveats for each in found if each.caveats)) or None
+        return replace(found[0], protocol=MEAN, data="", labelled="", caveats=said, parts=tuple(m.judge for m in found))
     asked = {**judge_of(protocol), "split": split, "label": label, "metric": metric}
     planned = {**objective, **judge_of(objective.get("protocol")), "labelled": objective.get("labelled")}
     planned["data"] = judge_of(protocol or objective.get("protocol"))["data"] or first_data(results.study)
@@ -115,7 +148,7 @@ def choose(
     rows = results.scores.select([*NAMED, "class", "caveats"]).filter(whole)
     if not len(rows):
         raise UserError(f"{results.folder}: no encoder has been scored yet")
-    chosen: dict[str, str] = {}
+    chosen: dict[str, Any] = {}
     # One after the other, so that a message names only what exists beside what is already chosen.
     for name in NAMED:
         present = sorted(rows[name].unique().to_pylist())
@@ -145,8 +178,11 @@ def likely(name: str, planned: str | None, present: list[str]) -> str | None:
 def read_scores(results: Results, measure: Measure) -> tuple[dict[str, Score], Baselines]:
     """The scores of one measure by stage, and those of what has no pre-training by name and root, then by seed.
 
-    What a fit's predictions came to is the score of the stage that it was fitted to.
+    What a fit's predictions came to is the score of the stage that it was fitted to; of a mean over several judges a
+    stage has a score where all of them gave one.
     """
+    if measure.parts:
+        return averaged([read_scores(results, each) for each in measure.each])
     wanted = [pc.field(name) == getattr(measure, name) for name in NAMED]
     wanted += [pc.field("class") == "", pc.is_finite(pc.field("value"))]
     found = by_stage(results, results.scores.filter(reduce(operator.and_, wanted)))
@@ -158,8 +194,21 @@ def read_scores(results: Results, measure: Measure) -> tuple[dict[str, Score], B
     return {key: score for key, score in scores.items() if score.curriculum not in BASELINES}, baselines
 
 
+def averaged(found: Sequence[tuple[dict[str, Score], Baselines]]) -> tuple[dict[str, Score], Baselines]:
+    """The means over several judges, of what all of them have judged."""
+    scores, others = zip(*found, strict=True)
+    baselines: Baselines = {}
+    for key in (key for key in others[0] if all(key in other for other in others)):
+        of = [other[key] for other in others]
+        baselines[key] = {s: Score.mean([each[s] for each in of]) for s in of[0] if all(s in each for each in of)}
+    whole = [stage for stage in scores[0] if all(stage in of for of in scores)]
+    return {stage: Score.mean([of[stage] for of in scores]) for stage in whole}, baselines
+
+
 def failures(results: Results, measure: Measure) -> dict[str, str]:
     """Why a stage has no score of this measure, by stage: its judgement failed."""
+    if measure.parts:
+        return {stage: why for each in measure.each for stage, why in failures(results, each).items()}
     wanted = [pc.field(name) == getattr(measure, name) for name in (*JUDGE, "split")]
     found = by_stage(
         results, results.judgements.filter(reduce(operator.and_, wanted) & (pc.field("status") == "failed"))

@@ -245,7 +245,7 @@ class Results:
     @property
     def origin(self) -> str:
         """Which code made these tables, and what tells them from others: figures carry it."""
-        made = {(row["version"] or "", row["commit"] or "") for row in self.stages.select(["version", "commit"]).to_pylist()}
+        made = {(row["version"] or "", row["commit"] or "") for row in self.stages.to_pylist()}
         code = ", ".join(f"dermsearch {v}" + f" ({commit[:9]})" * bool(commit) for v, commit in sorted(made))
         return f"{code}; scores {checksum(self.scores)}"
 

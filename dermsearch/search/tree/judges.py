@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 from typing import Any
 
 from dermsearch.evaluate.base import PROTOCOLS
@@ -36,13 +37,12 @@ class Judges:
 
     def __init__(self, study: Study, sets: Mapping[str, Cases], precision: str, split: str = "val") -> None:
         self.objective, self.sets, self.precision = study.objective, sets, precision
-        entry, few = study.wanted
         judges = [judge for each in study.entries.values() for judge in draws(each, study, split)]
         self.fits = [judge for judge in judges if is_fit(PROTOCOLS.find(judge.protocol))]
         self.evaluators = [judge for judge in judges if judge not in self.fits]
-        self.wanted = [
-            judge for judge in draws(entry, study, split) if judge.labelled == few
-        ]  # the objective is their mean
+        # The objective is the mean over lines of downstream, and of each over its draws.
+        self.lines = [[j for j in draws(entry, study, split) if j.labelled == few] for entry, few in study.wanted]
+        self.wanted = [judge for line in self.lines for judge in line]
 
     @property
     def main(self) -> Cases:
@@ -74,18 +74,14 @@ class Judges:
 
     def value(self, verdicts: Sequence[Verdict]) -> tuple[float | None, float]:
         """The objective, on the mean over draws, and how much it may be worth; None if a draw is missing."""
-        values, highs = [], []
-        for verdict in verdicts:
-            if verdict.judge not in self.wanted:
-                continue
-            row = self._row(verdict)
-            if row is None or row["value"] is None:
-                return None, float("inf")
-            values.append(row["value"])
-            highs.append(row.get("ci_high") or float("inf"))
-        if len(values) < len(self.wanted):
+        of = {each.judge.model_dump_json(): self._row(each) for each in verdicts if each.judge in self.wanted}
+        lines = [[of.get(judge.model_dump_json()) for judge in line] for line in self.lines]
+        found = [[row for row in line if row is not None and row["value"] is not None] for line in lines]
+        if any(len(rows) < len(line) for rows, line in zip(found, lines, strict=True)):
             return None, float("inf")
-        return sum(values) / len(values), sum(highs) / len(highs)
+        values = [fmean(row["value"] for row in rows) for rows in found]
+        highs = [fmean(row.get("ci_high") or float("inf") for row in rows) for rows in found]
+        return fmean(values), fmean(highs)
 
     def _row(self, verdict: Verdict) -> dict[str, Any] | None:
         o = self.objective
