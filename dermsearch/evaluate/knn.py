@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 from pydantic import Field
 
 from dermsearch.errors import UserError
 from dermsearch.evaluate.base import UNKNOWN, Features, Given, Settings
+from dermsearch.evaluate.strength import folds
 from dermsearch.nature import Nature
 
+AMONG = (1, 3, 5, 10, 20, 50, 100)  # what k is chosen from
 BLOCK = 256  # held-out cases that are compared with all training cases at once
 
 
 class KnnConfig(Settings):
     """Settings of kNN."""
 
-    k: int = Field(20, ge=1, le=1_000_000, description="neighbours; at most as many as there are training cases")
+    k: int | None = Field(
+        20, ge=1, le=1_000_000, description="neighbours, at most the training cases; null chooses by cross-validation"
+    )
     temperature: float = Field(0.07, gt=0, le=1e6, description="a neighbour votes exp(cosine / temperature)")
     balanced: bool = Field(True, description="divide a neighbour's vote by its class's share of the training set")
 
@@ -30,8 +36,29 @@ class Knn:
 
     def predict(self, given: Given, config: KnnConfig, seed: int) -> dict[str, np.ndarray]:
         """Votes of the k most similar training cases, normalised. Deterministic: `seed` is not used."""
-        features, found = given.features, dict[str, np.ndarray]()
-        self.enough(config, len(features.train))
+        self.enough(config, len(given.features.train))
+        k = self.chosen(given.features, config) if config.k is None else config.k
+        return self.votes(given.features, k, config)
+
+    def chosen(self, features: Features, config: KnnConfig) -> int:
+        """The k with the best balanced accuracy on training patients that are held out in turn; of equals the least.
+
+        Few labelled cases need few neighbours. Held-out cases of the study have no say.
+        """
+        groups = np.arange(len(features.train)) if features.train_groups is None else features.train_groups
+        fold, scores = folds(groups), dict[int, list[float]]()
+        for turn in np.unique(fold):
+            part = apart(features, fold != turn, fold == turn)
+            for k in (k for k in AMONG if k <= len(part.train)):
+                votes = self.votes(part, k, config)
+                right = [recalls(part.heldout_labels[label], votes[label]) for label in features.classes]
+                scores.setdefault(k, []).append(float(np.nanmean(right)) if np.isfinite(right).any() else 0.0)
+        whole = {k: sum(found) for k, found in scores.items() if len(found) == len(np.unique(fold))}
+        return max(whole, key=lambda k: (whole[k], -k), default=1)
+
+    def votes(self, features: Features, k: int, config: KnnConfig) -> dict[str, np.ndarray]:
+        """What the k most similar training cases say of each held-out case, by label."""
+        found, k = dict[str, np.ndarray](), min(k, len(features.train))
         neighbours: dict[bytes, tuple[np.ndarray, np.ndarray]] = {}  # labels known of the same cases share theirs
         for label, names in features.classes.items():
             known = features.train_labels[label] != UNKNOWN
@@ -39,7 +66,7 @@ class Knn:
                 found[label] = np.full((len(features.heldout), len(names)), 1 / len(names))
                 continue
             if known.tobytes() not in neighbours:
-                neighbours[known.tobytes()] = self._nearest(features, known, config.k)
+                neighbours[known.tobytes()] = self._nearest(features, known, k)
             nearest, similar = neighbours[known.tobytes()]
             truth = features.train_labels[label][known]
             votes = np.exp((similar - similar[:, :1]) / config.temperature)  # the nearest votes 1: no overflow
@@ -53,7 +80,7 @@ class Knn:
     @staticmethod
     def enough(config: KnnConfig, cases: int) -> None:
         """Refuse more neighbours than there are labelled training cases."""
-        if config.k > cases:
+        if config.k is not None and config.k > cases:
             raise UserError(f"downstream.knn.k: must be at most {cases}, the labelled training cases, not {config.k}")
 
     def _nearest(self, features: Features, known: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
@@ -68,6 +95,28 @@ class Knn:
                 parts.append((nearest, np.take_along_axis(similarity, nearest, axis=1)))
         nearest, similar = (np.concatenate(each) for each in zip(*parts, strict=True))
         return nearest, similar
+
+
+def apart(features: Features, learnt: np.ndarray, held: np.ndarray) -> Features:
+    """Some of the training cases, judged on others of them."""
+    labels = features.train_labels
+    groups = np.arange(len(features.train)) if features.train_groups is None else features.train_groups
+    return dataclasses.replace(
+        features,
+        train=features.train[learnt],
+        heldout=features.train[held],
+        train_labels={label: truth[learnt] for label, truth in labels.items()},
+        heldout_labels={label: truth[held] for label, truth in labels.items()},
+        heldout_groups=groups[held],
+        train_groups=groups[learnt],
+        heldout_cases=None,
+    )
+
+
+def recalls(truth: np.ndarray, votes: np.ndarray) -> float:
+    """Balanced accuracy: the mean over the classes that occur; NaN where none is known."""
+    kinds, taken = np.unique(truth[truth != UNKNOWN]), votes.argmax(axis=1)
+    return float(np.mean([(taken[truth == kind] == kind).mean() for kind in kinds])) if len(kinds) else np.nan
 
 
 def most_similar(similarity: np.ndarray, k: int) -> np.ndarray:

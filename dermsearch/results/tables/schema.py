@@ -246,7 +246,7 @@ class Results:
     def origin(self) -> str:
         """Which code made these tables, and what tells them from others: figures carry it."""
         made = {(row["version"] or "", row["commit"] or "") for row in self.stages.to_pylist()}
-        code = ", ".join(f"dermsearch {v}" + f" ({commit[:9]})" * bool(commit) for v, commit in sorted(made))
+        code = ", ".join(f"dermsearch {v}".strip() + f" ({commit[:9]})" * bool(commit) for v, commit in sorted(made))
         return f"{code}; scores {checksum(self.scores)}"
 
     def pandas(self, name: str) -> Any:

@@ -1,0 +1,146 @@
+"""Scores against the number of labelled cases, a panel for each judge that learnt from several numbers of them."""
+
+from __future__ import annotations
+
+import textwrap
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dermsearch.results.board.about import PATIENTS
+from dermsearch.results.board.leaderboard import kind_of_interval, leaderboard
+from dermsearch.results.board.row import Row
+from dermsearch.results.drawing import (
+    BLUE,
+    GREEN,
+    GREY,
+    INK,
+    ORANGE,
+    PALE,
+    PURPLE,
+    STYLE,
+    VERMILION,
+    chain,
+    readable,
+    save,
+)
+from dermsearch.results.tables.lineages import Key, differences
+from dermsearch.results.tables.measure import choose
+from dermsearch.results.tables.schema import DEFAULTS, Results
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+ALL = DEFAULTS["labelled"]
+LINES = 6  # that a panel can hold apart
+MARKS = ((GREY, "o"), (BLUE, "D"), (VERMILION, "s"), (GREEN, "^"), (PURPLE, "v"), (ORANGE, "P"))
+PANEL, ALONE, HIGH, LEFT, BELOW, BETWEEN = 3.1, 5.4, 2.9, 0.65, 1.35, 0.25  # inches
+Curve = dict[str, Row]  # by the number of labels
+
+
+def few_labels_figure(results: Results, path: str | Path) -> list[Path]:
+    """Draw it, as PNG and SVG; nothing where no judge learnt from several numbers of labels."""
+    panels = {judge: curves(results, judge, numbers) for judge, numbers in judges(results).items()}
+    panels = {judge: found for judge, found in panels.items() if found}
+    if not panels:
+        return []
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    shown = chosen(panels)
+    panel = PANEL if len(panels) > 1 else ALONE
+    wide, high = LEFT + len(panels) * (panel + BETWEEN), HIGH + BELOW + 0.4
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(wide, high))
+        axes: list[Axes] = []
+        for i, (judge, found) in enumerate(panels.items()):
+            place = ((LEFT + i * (panel + BETWEEN)) / wide, BELOW / high, panel / wide, HIGH / high)
+            ax = figure.add_axes(place, sharey=axes[0] if axes else None)
+            axes.append(ax)
+            draw(ax, found, shown, [*judges(results)[judge]])
+            ax.set_title(judge, fontsize=9.5)
+            ax.tick_params(labelleft=not i)
+        one = next(iter(next(iter(next(iter(panels.values())).values())).values()))
+        axes[0].set_ylabel(f"{readable(one.measure.metric)} (%)")
+        legend(figure, panels, shown, high)
+        return save(figure, path, results.origin)
+
+
+def judges(results: Results) -> dict[str, list[str]]:
+    """The judges that learnt from several numbers of labels, as linear@ham, and these numbers, rising."""
+    found: dict[str, set[str]] = {}
+    for row in results.scores.group_by(["protocol", "data", "labelled"]).aggregate([]).to_pylist():
+        data = "" if row["data"] == DEFAULTS["data"] else f"@{row['data']}"
+        found.setdefault(f"{row['protocol']}{data}", set()).add(row["labelled"])
+    return {judge: sorted(numbers, key=amount) for judge, numbers in sorted(found.items()) if len(numbers) > 1}
+
+
+def amount(labelled: str) -> tuple[int, float]:
+    """What numbers of labels are sorted by: of every class, then shares, then all."""
+    return (2, 0) if labelled == ALL else (int(labelled.endswith("%")), float(labelled.rstrip("%")))
+
+
+def curves(results: Results, judge: str, numbers: list[str]) -> dict[Key, Curve]:
+    """By curriculum its scores from each number of labels, by the study's metric and label if the judge has them."""
+    objective = results.study.get("objective") or {}
+    found: dict[Key, Curve] = {}
+    for number in numbers:
+        try:
+            asked = f"{judge}:{number}", objective.get("metric"), objective.get("label")
+            choose(results, *asked)
+        except ValueError:
+            return {}
+        for row in leaderboard(results, *asked):
+            if row.score is not None:
+                found.setdefault(row.key, {})[number] = row
+    return found
+
+
+def chosen(panels: dict[str, dict[Key, Curve]]) -> list[Key]:
+    """No pre-training, the best from few labels, the tasks alone: as many as can be told apart."""
+    found = next(iter(panels.values()))
+    few = {key: curve[min(curve, key=amount)].score or 0 for key, curve in found.items()}
+    ranked = sorted(few, key=lambda key: -few[key])
+    roots = [key for key in ranked if not len(key.curriculum)]
+    best = [key for key in ranked if len(key.curriculum)][:1]
+    alone = [key for key in ranked if len(key.curriculum) == 1]
+    return [*dict.fromkeys([*roots[:1], *best, *alone, *ranked])][:LINES]
+
+
+def draw(ax: Axes, found: dict[Key, Curve], shown: list[Key], numbers: list[str]) -> None:
+    """A line for each curriculum with the band of its interval; the numbers of labels at even steps."""
+    for (colour, marker), key in zip(MARKS, shown, strict=False):
+        rows = [(x, found[key][number]) for x, number in enumerate(numbers) if number in found.get(key, {})]
+        if not rows:
+            continue
+        xs, ys = [x for x, _ in rows], [100 * (row.score or 0) for _, row in rows]
+        bounds = [(x, row.low, row.high) for x, row in rows if row.low is not None and row.high is not None]
+        if bounds:
+            at, low, high = zip(*bounds, strict=True)
+            ax.fill_between(at, [100 * v for v in low], [100 * v for v in high], color=colour, alpha=0.13, linewidth=0)
+        ax.plot(xs, ys, color=colour, marker=marker, markersize=4.5, linewidth=1.3, markeredgecolor="white")
+    ax.set_xticks(range(len(numbers)), numbers)
+    ax.set_xlim(-0.3, len(numbers) - 0.7)
+    ax.set_xlabel("labelled cases of every class")
+    ax.grid(color=PALE, linewidth=0.6)
+    ax.set_axisbelow(True)
+
+
+def legend(figure: Figure, panels: dict[str, dict[Key, Curve]], shown: list[Key], high: float) -> None:
+    """Whose line is whose, and what the bands hold."""
+    from matplotlib.lines import Line2D
+
+    told = differences(shown)
+    names = [chain(key.curriculum, told[key], key.root) for key in shown]
+    handles = [
+        Line2D([], [], color=colour, marker=marker, markersize=4.5, linewidth=1.3, label=name)
+        for (colour, marker), name in zip(MARKS, names, strict=False)
+    ]
+    place = (0.5, 0.36 / high)
+    columns = min(3, len(handles))
+    figure.legend(handles=handles, ncols=columns, frameon=False, fontsize=8, loc="lower center", bbox_to_anchor=place)
+    rows = [row for found in panels.values() for curve in found.values() for row in curve.values()]
+    groups = rows[0].groups if rows else PATIENTS
+    said = f"band: 95 % interval, {kind_of_interval((row.spread for row in rows), groups)}"
+    said = textwrap.fill(said, int(figure.get_figwidth() * 18))
+    figure.text(0.5, 0.22 / high, said, ha="center", va="center", fontsize=7, color=INK)

@@ -1,0 +1,53 @@
+"""The figure of scores against numbers of labels."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from matplotlib.axes import Axes
+
+from dermsearch.results.pictures.few_labels import amount, curves, few_labels_figure, judges
+from dermsearch.results.tables.schema import Results, build
+
+SHIFT = {"1": -0.1, "10": -0.05, "10%": -0.02, "all": 0.0}
+
+
+def with_few(results: Results, protocol: str = "knn") -> Results:
+    """The same study whose kNN learnt from several numbers of labels, three draws of each."""
+    rows: list[dict[str, Any]] = []
+    for row in results.scores.to_pylist():
+        few = SHIFT if row["protocol"] == protocol else {"all": 0.0}
+        for labelled, shift in few.items():
+            for draw in range(1 if labelled == "all" else 3):
+                moved = {k: row[k] + shift + 0.01 * draw for k in ("value", "ci_low", "ci_high") if row[k] is not None}
+                rows.append({**row, **moved, "labelled": labelled, "draw": draw})
+    return Results(results.folder, results.study, {**results.tables, "scores": build("scores", rows)})
+
+
+def test_a_panel_for_each_judge_with_several_numbers(make_study: Any, tmp_path: Path) -> None:
+    results = with_few(make_study(seeds=(0, 1)))
+    assert judges(results) == {"knn": ["1", "10", "10%", "all"]}
+    paths = few_labels_figure(results, tmp_path / "few")
+    text = re.findall(r"<text[^>]*>([^<]*)</text>", paths[1].read_text("utf-8"))
+    assert {"1", "10", "10%", "all", "knn", "no pre-training", "MoCo v2", "labelled cases of every class"} <= set(text)
+    assert any(t.startswith("band: 95 % interval, bootstrap over patients and, of seeds") for t in text)
+
+
+def test_curves_are_the_leaderboards_scores(make_study: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    results = with_few(make_study(values={"odc": 0.7, "moco_v2": 0.6}))
+    found = {str(key.curriculum): curve for key, curve in curves(results, "knn", ["1", "all"]).items()}
+    assert found["odc"]["all"].score == pytest.approx(0.7) and found["odc"]["1"].score == pytest.approx(0.61)
+    drawn: list[list[float]] = []
+    plot = Axes.plot
+    monkeypatch.setattr(Axes, "plot", lambda ax, *a, **k: (drawn.append(list(a[1])), plot(ax, *a, **k))[1])
+    few_labels_figure(results, tmp_path / "few")
+    assert any(line == pytest.approx([61, 66, 69, 70]) for line in drawn), "of ODC, from one label to all"
+
+
+def test_nothing_is_drawn_where_all_learnt_from_the_same(make_study: Any, tmp_path: Path) -> None:
+    assert few_labels_figure(make_study(), tmp_path / "few") == []
+
+
+def test_numbers_shares_and_all_are_in_order() -> None:
+    assert sorted(["all", "10%", "100", "5", "1%"], key=amount) == ["5", "100", "1%", "10%", "all"]
