@@ -26,6 +26,7 @@ ROOMS = [
     "fit",
     "pretext",
     "data.open",
+    "data.mixed",
     "data.inspect",
     "data.prepare",
     "data.drawn",

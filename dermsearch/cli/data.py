@@ -258,6 +258,7 @@ def _open(store: str) -> CaseStore:
         return CaseStore(store)
     if "://" in store:
         return CaseStore(_fetched(store))
+    from dermsearch.data.mixed import open_sets
     from dermsearch.data.open import open_cases
     from dermsearch.run.run import cache_folder
     from dermsearch.storage.stages import StageStore
@@ -276,4 +277,6 @@ def _open(store: str) -> CaseStore:
 
     study = load_study(store)
     with located(store):
-        return open_cases(study.main, cache_folder(StageStore(study.compute.store)))
+        cache = cache_folder(StageStore(study.compute.store))
+        first, *_ = open_sets(study.sets, cache, lambda data: open_cases(data, cache)).values()
+        return first

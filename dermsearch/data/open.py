@@ -90,7 +90,12 @@ def open_cases(data: Data, cache: Path) -> CaseStore:
 
     clear(cache, f".{data.source}-*")
     domain = domain_of(data)
-    settings = {"source": data.source, "version": domain.version, "cases": data.cases, "seed": data.seed}
+    settings: dict[str, str | int] = {
+        "source": data.source,
+        "version": domain.version,
+        "cases": data.cases,
+        "seed": data.seed,
+    }
     settings |= setting_of(domain)
     drawn = domain.draw(data.cases, data.size, data.seed)
     try:

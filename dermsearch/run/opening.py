@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from dermsearch import __version__
 from dermsearch.curriculum import ROOT_CURRICULUM
+from dermsearch.data.mixed import open_sets
 from dermsearch.data.open import open_cases
 from dermsearch.errors import UserError, nearest
 from dermsearch.results.board.leaderboard import Row, leaderboard
@@ -51,7 +52,8 @@ def open_test(folder: Path, curricula: Sequence[str], where: str | None, say: Sa
     study = load_study(str(folder / "study.yaml"))
     store = StageStore(where or study.compute.store, create=False)
     chosen = choose(leaderboard(results), curricula)
-    cases = {name: open_cases(data, cache_folder(store)) for name, data in study.sets.items()}
+    cache = cache_folder(store)
+    cases = open_sets(study.sets, cache, lambda data: open_cases(data, cache))
     for name in {entry.data for entry in study.entries.values()}:
         if not len(cases[name].split("test")):
             raise UserError(f"{cases[name].folder}: has no test split, so '{name}' cannot judge on it")
@@ -59,8 +61,8 @@ def open_test(folder: Path, curricula: Sequence[str], where: str | None, say: Sa
     sets, tree = sets_of(study, cases), Tree()
     planted = plant(tree, study, next(iter(sets.values())), starts(study))
     judges = Judges(study, sets, precision, "test")
-    cache = str(cache_folder(store).absolute())
-    jobs, look_up = Jobs(study, judges, store.address, cache, sets, precision, planted), LookUp(store, judges)
+    jobs = Jobs(study, judges, store.address, str(cache.absolute()), sets, precision, planted)
+    look_up = LookUp(store, judges)
     nodes = [(rule, node) for rule, row in chosen for node in regrow(tree, results, row, judges)]
     for _, node in nodes:
         if node.parent is not None and store.manifest(node.key) is None:

@@ -8,8 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from dermsearch.curriculum import Curriculum
+from dermsearch.data.mixed import left_out, mixed_folder
 from dermsearch.data.open import drawn_for_training, is_made, open_cases
 from dermsearch.data.store.case_store import CaseStore
+from dermsearch.data.store.layout import MANIFEST
 from dermsearch.errors import UserError, public
 from dermsearch.run.bill import Bill, bill
 from dermsearch.run.bill import lines as bill_lines
@@ -27,6 +29,7 @@ from dermsearch.search.tree.roots import plant
 from dermsearch.search.tree.tree import Tree
 from dermsearch.storage.stages import StageStore
 from dermsearch.study.config import Study
+from dermsearch.study.data import Data
 from dermsearch.training.precision import resolve
 
 SHOWN = 40  # lines of the tree
@@ -49,6 +52,7 @@ class Plan:
     selections: dict[str, Selection] = field(default_factory=dict)  # task -> its rates to choose from
     choices: dict[str, int] = field(default_factory=dict)  # and how often one is chosen
     looks: int = 0  # of a pruner at a rung, if it let everything go on
+    left_out: dict[str, int] = field(default_factory=dict)  # images, of mixtures that are made already
     bill: Bill | None = None  # None where the proposer decides without a limit
 
     @property
@@ -65,14 +69,21 @@ def make_plan(study: Study) -> tuple[Plan, Space]:
     folder = Path(study.compute.store).expanduser()
     known = "://" not in study.compute.store and (folder / "stages").is_dir()
     cache = folder.absolute() / "data"
-    may = {name: data for name, data in study.sets.items() if known or data.source == "store"}
+    may = {name: d for name, d in study.sets.items() if d.source != "mix" and (known or d.source == "store")}
     stores = {name: open_cases(data, cache) for name, data in may.items() if is_made(data, cache)}
+    for name, mixture in study.sets.items():
+        if mixture.mix and {*mixture.mix, *mixture.without} <= stores.keys():
+            place = mixed_folder(mixture, stores, cache)
+            stores |= {name: CaseStore(place)} if (place / MANIFEST).is_file() else {}
     check_cases(study, space, stores)
     first, data = next(iter(study.sets.items()))
     if first in stores:
         images = training_images(study, stores[first])
     elif data.source == "synthetic":
         images = drawn_for_training(data)
+    elif data.mix:  # all but a few for validation
+        images = round(0.95 * sum(study.sets[name].cases for name in data.mix))
+        check_images(study, space, images)
     else:  # not here yet: the usual share of the number that the study expects
         images = data.cases if data.transductive else round(0.7 * data.cases)
         check_images(study, space, images)
@@ -104,6 +115,7 @@ def make_plan(study: Study) -> tuple[Plan, Space]:
                 if chosen is not None:
                     choices[task] += 1
             unshared_passes += seen[prefix]
+    lacking = {name: left_out(cases) for name, cases in stores.items() if study.sets[name].without}
     if not exact:  # the proposer decides: at most a whole curriculum per proposal
         longest = study.curriculum.length[1]
         stages = [n for n in (budget * longest * seeds, limits.stages if limits else None) if n]
@@ -111,7 +123,7 @@ def make_plan(study: Study) -> tuple[Plan, Space]:
         passes = most_stages * dearest(space) * images * len(study.main.modalities)
         owed = bill(study, space, passes, most_stages, stores) if most_stages else None
         numbers = budget, most_stages, most_stages, images, passes, passes
-        return Plan(study, *numbers, None, False, {}, space.selections, bill=owed), space
+        return Plan(study, *numbers, None, False, {}, space.selections, left_out=lacking, bill=owed), space
     cached = None
     if len(stores) == len(study.sets) and known and not space.selections:  # else what is chosen decides on stages
         cached = _cached(study, space, stores, proposals)
@@ -129,6 +141,7 @@ def make_plan(study: Study) -> tuple[Plan, Space]:
         space.selections,
         choices,
         looks,
+        lacking,
         bill(study, space, sum(seen.values()), len(seen) * seeds, stores),
     )
     return plan, space
@@ -198,6 +211,9 @@ def lines(plan: Plan) -> Iterator[str]:
     gpu = f", {compute.gpus:g} GPU" if compute.gpus else ""
     workers = f"{plural(compute.workers, 'worker')} of {plural(compute.threads, 'CPU thread')}{gpu}"
     yield f"  compute    engine {compute.engine}, {workers} per stage; store {public(compute.store)}"
+    for name, mixture in study.sets.items():
+        if mixture.mix:
+            yield f"  mixture    {name}: {', '.join(mixture.mix)}{mixed_of(plan, name, mixture)}"
     for entry in study.entries.values():
         few = [each for each in entry.labelled if each != "all"]
         draws = f", {plural(entry.repeats, 'draw')}" * (entry.repeats > 1)
@@ -210,6 +226,12 @@ def lines(plan: Plan) -> Iterator[str]:
     if plan.tree:
         yield ""
         yield from _tree_lines(plan.tree, study)
+
+
+def mixed_of(plan: Plan, name: str, mixture: Data) -> str:
+    """What is kept out of a mixture, and where it is made already how many images that was."""
+    without = f", without what {' or '.join(mixture.without)} shows" * bool(mixture.without)
+    return without + (f": {plan.left_out[name]} images are left out" if name in plan.left_out else "")
 
 
 def plural(number: int, word: str) -> str:

@@ -13,7 +13,9 @@ from typing import Any
 
 from rich.console import Console
 
+from dermsearch.data.mixed import both_in, left_out, open_sets
 from dermsearch.data.open import drop_damaged, is_made, open_cases
+from dermsearch.data.store.card import many
 from dermsearch.data.store.case_store import CaseStore
 from dermsearch.engines.ray_cluster import Cluster, run_ray
 from dermsearch.run.check import check, check_cases, check_machine, here
@@ -65,7 +67,9 @@ def run_study(study: Study, out: Path, address: str | None, console: Console) ->
         store = StageStore(study.compute.store)
         prepare_folder(out, study)
         cache = cache_folder(store)
-        stores = {name: open_or_draw(data, study, cache, cluster, console) for name, data in study.sets.items()}
+        stores = open_sets(
+            study.sets, cache, lambda data: open_or_draw(data, study, cache, cluster, console), console.print
+        )
         check_cases(study, space, stores)
         told = ", ".join(f"{len(cases)} cases from {cases.folder}" for cases in stores.values())
         console.print(f"Study '{study.name}': {told}; results go to {out}", highlight=False, soft_wrap=True)
@@ -107,11 +111,17 @@ def written(recorder: Recorder) -> Iterator[None]:
 
 def sets_of(study: Study, stores: Mapping[str, CaseStore]) -> dict[str, Cases]:
     """The study's data sets as jobs name them: their stores are found from any working folder."""
-    return {name: Cases(data=placed(study.sets[name]), fingerprint=cases.fingerprint) for name, cases in stores.items()}
+    return {
+        name: Cases(data=placed(study.sets[name], cases), fingerprint=cases.fingerprint)
+        for name, cases in stores.items()
+    }
 
 
-def placed(data: Data) -> Data:
-    """With a path that holds in any working folder."""
+def placed(data: Data, cases: CaseStore) -> Data:
+    """With a path that holds in any working folder; a mixture as the store that it was made into."""
+    if data.source == "mix":
+        own = {"source": "store", "path": str(cases.folder.absolute()), "mix": (), "without": ()}
+        return data.model_copy(update=own)
     if not data.path or "://" in data.path:
         return data
     return data.model_copy(update={"path": str(Path(data.path).expanduser().absolute())})
@@ -137,9 +147,28 @@ def caveats(study: Study, stores: Mapping[str, CaseStore]) -> str:
         of = f" of {name}" if len(stores) > 1 else ""
         if cases.split_by == "image":
             said.append(f"split{of} by image, so a lesion may be on both sides")
+    for name, data in study.sets.items():
+        if data.without:
+            few = many(left_out(stores[name]), "image")
+            said.append(f"{name} lacks {few} that also stand in {' or '.join(data.without)}")
+    said += overlaps(study, stores)
     if study.main.transductive:
         said.append("pre-trained on validation and test images too")
     return "; ".join(said)
+
+
+def overlaps(study: Study, stores: Mapping[str, CaseStore]) -> list[str]:
+    """Data sets that are judged on, of which images are also in what stages train on."""
+    first, *others = stores
+    said = []
+    for name in others:
+        if name in {entry.data for entry in study.entries.values()} and name not in (*study.main.mix,):
+            found = both_in(stores[first], stores[name])
+            if found:
+                some = "; ".join(f"{image} {why}" for image, why in list(found.items())[:2])
+                more = ", and others" * (len(found) > 2)
+                said.append(f"{many(len(found), 'image')} of {first} also stand in {name}: {some}{more}")
+    return said
 
 
 def run_engine(driver: Driver, cluster: Cluster) -> None:

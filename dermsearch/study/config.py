@@ -243,6 +243,15 @@ class Study(Section):
             if self.objective.labelled not in (None, *wanted):
                 said = f"must be one of {', '.join(wanted)}, not {self.objective.labelled}"
                 raise ValueError(f"objective.labelled: {said}" + f", for '{name}'" * bool(self.objective.mean))
+        for name, data in self.sets.items():
+            for field, others in (("mix", data.mix), ("without", data.without)):
+                for other in others:
+                    if other not in self.sets or self.sets[other].source == "mix":
+                        plain = [each for each, of in self.sets.items() if of.source != "mix"]
+                        raise ValueError(
+                            f"data.{name}.{field}: must name data sets that are no mixtures ({', '.join(plain)}), "
+                            f"not '{other}'"
+                        )
         wrong = uneven(self.train.batch, self.train.accumulate, self.compute.workers)
         if wrong:
             raise ValueError(f"train.batch: {wrong}")

@@ -14,8 +14,10 @@ class Data(Section):
     """A data set: which cases, at which size, seen through which modalities."""
 
     domain: Name = "skin"  # what the images are of: decides modalities, labels and what built-in cases look like
-    source: Literal["synthetic", "store"] = "synthetic"
+    source: Literal["synthetic", "store", "mix"] = "synthetic"
     path: Path | None = None  # source: store, a folder or URI that `dermsearch data prepare` made
+    mix: Annotated[tuple[Name, ...], Field(strict=False)] = ()  # source: mix, the study's data sets that are in it
+    without: Annotated[tuple[Name, ...], Field(strict=False)] = ()  # and those none of whose images may be in it
     cases: int = Field(default=600, ge=40, le=1_000_000)  # store: the number expected, for `plan`
     size: int = Field(default=64, ge=32, le=1024)  # side of a view in pixels; a store may hold larger images
     border: float = Field(default=0.0, ge=0, le=0.4)  # cut from every edge, as a share of the short side
@@ -39,6 +41,10 @@ class Data(Section):
             raise ValueError("path: is missing: source 'store' reads the case store in that folder")
         if self.source != "store" and self.path is not None:
             raise ValueError(f"path: goes with source 'store' only, not with '{self.source}'")
+        if (self.source == "mix") != bool(self.mix):
+            raise ValueError("mix: goes with source 'mix', and names the data sets of this study that are in it")
+        if self.without and not self.mix:
+            raise ValueError("without: goes with source 'mix'")
         if self.source == "synthetic" and self.size > 512:
             raise ValueError(f"size: must be at most 512 for source 'synthetic', not {self.size}")
         return self

@@ -346,6 +346,8 @@ def _case_folders(data: dict[str, Any]) -> list[str]:
         found = Data.model_validate(data)
     except (ValueError, RecursionError):
         raise UserError("--studies: a study's data section is of another version of dermsearch; run it again") from None
+    if found.source == "mix":
+        return []  # never a candidate
     if found.source == "store":
         return [copies(found.path, Path()).name] if found.path and "://" in found.path else []
     return [store_folder(found, Path()).name]

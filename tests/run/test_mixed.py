@@ -1,0 +1,86 @@
+"""A study that trains on a mixture of its data sets, without the images that it is judged on."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest_search import make_study
+from pydantic import ValidationError
+from rich.console import Console
+
+from dermsearch.data.mixed import both_in, left_out
+from dermsearch.data.open import open_cases
+from dermsearch.data.store.case_store import CaseStore
+from dermsearch.errors import UserError
+from dermsearch.results import load
+from dermsearch.run.plan import lines, make_plan
+from dermsearch.run.run import run_study
+
+# Case i of a seed is the same whatever their number: all 40 of `seen` stand in `ours`, each with two images.
+SETS: dict[str, Any] = {
+    "pool": {"source": "mix", "mix": ["ours", "theirs"], "without": ["seen"], "size": 32},
+    "ours": {"cases": 60, "size": 32},
+    "theirs": {"cases": 50, "size": 32, "seed": 5},
+    "seen": {"cases": 40, "size": 32},
+}
+
+
+def study_of(folder: Path, **sets: Any) -> Any:
+    return make_study(
+        data={**SETS, **sets},
+        encoder={"name": "test_resnet"},
+        curriculum={"tasks": {"rotation": {}}, "length": [1, 1]},
+        train={"epochs": 1, "batch": 16, "precision": "fp32"},
+        downstream={"knn@seen": {"k": 5}},
+        objective={"protocol": "knn@seen", "metric": "auc", "label": "mean"},
+        compute={"engine": "inline", "store": str(folder / "store")},
+        logging=[],
+    )
+
+
+def planned(study: Any) -> str:
+    return "\n".join(lines(make_plan(study)[0]))
+
+
+def test_a_mixture_lacks_what_is_judged_on(tmp_path: Path) -> None:
+    study = study_of(tmp_path)
+    assert "mixture    pool: ours, theirs, without what seen shows\n" in planned(study)
+    with (tmp_path / "log").open("w") as log:
+        assert not run_study(study, tmp_path / "out", None, Console(file=log)).failed
+    assert "Mixing ours, theirs" in (tmp_path / "log").read_text()
+    (folder,) = (tmp_path / "store" / "data").glob("mix-*")
+    pool, seen = CaseStore(folder), open_cases(study.sets["seen"], tmp_path / "store" / "data")
+    assert left_out(pool) == 80 and len(pool) == 60 + 50 - 40 and not both_in(pool, seen)
+    assert set(load(tmp_path / "out").scores["caveats"].to_pylist()) == {"pool lacks 80 images that also stand in seen"}
+    assert "pool: ours, theirs, without what seen shows: 80 images are left out" in planned(study)
+    again = run_study(study, tmp_path / "out", None, Console(quiet=True))
+    assert again.summary["stages"]["trained"] == 0, "the mixture that is there is taken"
+
+
+def test_what_is_trained_and_judged_on_is_said(tmp_path: Path) -> None:
+    everything = {"source": "mix", "mix": ["ours", "theirs"], "size": 32}
+    run_study(study_of(tmp_path, pool=everything), tmp_path / "out", None, Console(quiet=True))
+    (said,) = set(load(tmp_path / "out").scores["caveats"].to_pylist())
+    assert said.startswith("80 images of pool also stand in seen: ") and "has the same pixels as" in said
+    assert said.endswith(", and others")
+
+
+@pytest.mark.parametrize(
+    ("pool", "said"),
+    [
+        ({"source": "mix", "mix": ["ours", "pool"]}, "data.pool.mix: must name data sets that are no mixtures"),
+        ({"source": "mix", "mix": ["ours", "nobody"]}, r"\(ours, theirs, seen\), not 'nobody'"),
+        ({"source": "mix"}, "mix: goes with source 'mix', and names"),
+        ({"mix": ["ours"]}, "mix: goes with source 'mix'"),
+        ({"without": ["ours"]}, "without: goes with source 'mix'"),
+    ],
+)
+def test_mixtures_of_what_is_not_there_are_refused(pool: dict[str, Any], said: str, tmp_path: Path) -> None:
+    with pytest.raises(ValidationError, match=said):
+        study_of(tmp_path, pool={"size": 32, **pool})
+
+
+def test_a_pool_of_which_nothing_is_left_is_refused(tmp_path: Path) -> None:
+    nothing = {"source": "mix", "mix": ["seen"], "without": ["ours"], "size": 32}
+    with pytest.raises(UserError, match=r"data\.pool: nothing is left to mix"):
+        run_study(study_of(tmp_path, pool=nothing), tmp_path / "out", None, Console(quiet=True))
