@@ -68,7 +68,8 @@ class CurriculumPrior(Sampler):
         self.learnt = [step for name in search.learn_from for step in self._steps(read_table(name))]
         self.starts = [Proposal(Curriculum(), ((ROOT, root),)) for d in self.roots for root in d.values] or [NOTHING]
         first = space.may_follow(Curriculum(), left=space.length[0] - 1)
-        self.unbegun = [(start, task) for task in first for start in self.starts]
+        pairs = [(start, task) for task in first for start in self.starts]
+        self.unbegun = [(start, task) for start, task in pairs if space.fits(extended(start, task, ()))]
         self.begun: list[Proposal] = []  # of these, the stages that have no score yet
         self.draws: dict[str, list[Values]] = {task: [] for task in space.tasks}
         self.pending: list[Proposal] = []  # stages that were asked for, in that order, and have no score yet

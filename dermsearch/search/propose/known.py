@@ -14,8 +14,14 @@ class Known:
     anew and only its own score comes out: what a search over a list of curricula does, kept for comparison.
     """
 
-    def __init__(self, price: Callable[[Proposal], float] | None = None, sharing: bool = True) -> None:
+    def __init__(
+        self,
+        price: Callable[[Proposal], float] | None = None,
+        sharing: bool = True,
+        fits: Callable[[Proposal], bool] = lambda proposal: True,
+    ) -> None:
         self.price = price or (lambda stage: 1.0)  # of one stage, whatever leads up to it
+        self.fits = fits  # may it be at all?
         self.sharing = sharing
         self.values: dict[Proposal, float] = {}  # every stage that has a score
         self.asked: set[Proposal] = set()  # every stage that will have one, has one or has failed
@@ -28,8 +34,8 @@ class Known:
         return proposal not in self.waiting and self.worth_asking(proposal)
 
     def worth_asking(self, proposal: Proposal) -> bool:
-        """Not if its score is known or on its way, nor behind what failed or was pruned."""
-        if proposal in self.asked or self.cut(proposal):
+        """Not if its score is known or on its way, nor behind what failed or was pruned, nor what cannot be."""
+        if proposal in self.asked or self.cut(proposal) or not self.fits(proposal):
             return False
         return not self.failed or not any(stage in self.failed for stage in stages(proposal))
 

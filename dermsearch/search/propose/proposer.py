@@ -47,7 +47,7 @@ class Proposer:
         sharing: bool = True,
     ) -> None:
         self.space, self.search = space, search
-        self.known = Known(price, sharing)
+        self.known = Known(price, sharing, space.fits)
         sampler, self.marks = SAMPLERS.find(search.sampler), Marks(search, space.length[1])
         behind = sampler.optuna(search.sampler_seed)
         self.journal = Journal(space, behind, sampler.encoding, journal, self.marks.pruner())

@@ -42,6 +42,10 @@ class TableSpace:
         """The tasks after which the table goes on for `left` more at least."""
         return [task for task in self.tasks if self.room.get(before.then(task), -1) >= left]
 
+    def fits(self, proposal: Proposal) -> bool:
+        """A table has one beginning."""
+        return True
+
     def every(self) -> Iterator[Proposal]:
         """The table, short curricula first."""
         return map(Proposal, self.curricula)

@@ -18,7 +18,9 @@ def space_of(study: Study) -> Space:
     """The space of a study, checked against the tasks themselves."""
     search = study.search
     roots = [root.name for root in study.encoder.roots]
-    space = Space(study.curriculum, study.train, search.rungs, study.main.size, study.name, roots)
+    told = study.curriculum, study.train, search.rungs, study.main.size, study.name, roots
+    space = Space(*told)
+    space = Space(*told, barred=barred(study, space))
     looks: set[int] = set()  # epochs at which some stage is looked at
     most = 0  # epochs of the longest stage
     for task in space.given.values():
@@ -35,6 +37,32 @@ def space_of(study: Study) -> Space:
             where = f"below {most}, the longest stage's epochs" if rung >= most else behind
             raise UserError(f"search.rungs: must lie {where}, not at {rung}, where no stage would be looked at")
     return space
+
+
+def barred(study: Study, space: Space) -> list[tuple[str, str]]:
+    """Of a study with several architectures, the (root, task) of which the task cannot train the architecture."""
+    if len(study.encoder.names) == 1:
+        return []
+    found: dict[tuple[str, str], str] = {}
+    for encoder in study.encoder.names:
+        for name, given in space.given.items():
+            settings = given.whole(next(iter(given.corners())))
+            train = settings["train"]
+            told = Setting(10**6, study.main.size, 0, train["batch"], 0, encoder, train["epochs"], 10**6)
+            try:
+                given.task.check(given.task.Config.model_validate(settings["config"]), told)
+            except UserError as error:
+                if str(error).startswith("encoder."):
+                    found[encoder, name] = str(error)
+    for name in space.given:
+        if all((encoder, name) in found for encoder in study.encoder.names):
+            raise UserError(found[study.encoder.names[0], name])
+    for encoder in study.encoder.names:
+        if all((encoder, name) in found for name in space.given):
+            raise UserError(
+                f"encoder.name: none of the tasks can train {encoder}; {found[encoder, next(iter(space.given))]}"
+            )
+    return [(root.name, name) for root in study.encoder.roots for name in space.given if (root.encoder, name) in found]
 
 
 def check_training(study: Study, task: TaskSettings, train: dict[str, Any]) -> None:
@@ -107,7 +135,8 @@ def check_pool(study: Study, space: Space, images: int, classes: Mapping[str, in
                     f"{among}; lower train.batch"
                 )
             steps, seen = epochs * math.ceil(units / batch), batch // accumulate
-            for encoder in study.encoder.names:
+            roots = {root.encoder: root.name for root in study.encoder.roots}
+            for encoder in (each for each, root in roots.items() if (root, name) not in space.barred):
                 told = Setting(units, data.size, 0, seen, 0, encoder, epochs, steps, classes, data.modalities)
                 try:
                     task.check(task.Config.model_validate(settings["config"]), told)

@@ -60,5 +60,8 @@ class Choices(Protocol):
     def may_follow(self, before: Curriculum, left: int = 0) -> list[str]:
         """The tasks that may come after these with `left` more behind them."""
 
+    def fits(self, proposal: Proposal) -> bool:
+        """Can what the proposal begins with be trained by all of its tasks?"""
+
     def every(self) -> Iterator[Proposal]:
         """All proposals of a finite space, short curricula first."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 from dermsearch.curriculum import Curriculum
@@ -28,11 +28,13 @@ class Space:
         size: int = 64,
         name: str = "space",
         roots: Sequence[str] = ("",),
+        barred: Collection[tuple[str, str]] = (),
     ) -> None:
         """Tasks that are trained by `train`, looked at after so many epochs, on images of so many pixels a side.
 
-        Of several roots every curriculum may begin with each.
+        Of several roots every curriculum may begin with each, but for the (root, task) that are barred.
         """
+        self.barred = frozenset(barred)
         self.name, self.size, self.looks = name, size, looks
         self.length, self.order, self.repeats = curriculum.length, curriculum.order, curriculum.repeats
         self.given = {task: read_task(task, given, train) for task, given in curriculum.tasks.items()}
@@ -89,13 +91,21 @@ class Space:
                 orders = itertools.product(names, repeat=length) if repeats else itertools.permutations(names, length)
             yield from (Curriculum(c) for c in orders if not any(self.tasks[name].supervised for name in c[:-1]))
 
+    def fits(self, proposal: Proposal) -> bool:
+        """Can what the proposal begins with be trained by all of its tasks?"""
+        return not self.barred or not any((proposal.root, task) in self.barred for task in proposal.curriculum)
+
     def count(self) -> int | None:
         """How many proposals there are; None where a dimension is continuous."""
         if any(d.kind != "choice" for d in self.dimensions):
             return None
         total = 0
         for curriculum in self.curricula():
-            total += math.prod(len(d.values) for d in self.dimensions if d.of(curriculum))
+            own = {d.name: d.values for d in self.dimensions if d.of(curriculum)}
+            if ROOT in own:
+                barred = {root for root, task in self.barred if task in curriculum}
+                own[ROOT] = tuple(root for root in own[ROOT] if root not in barred)
+            total += math.prod(map(len, own.values()))
             if total > LARGEST:
                 raise UserError(f"curriculum: has more than {LARGEST:,} proposals; search fewer tasks or lengths")
         return total
@@ -105,4 +115,6 @@ class Space:
         for curriculum in self.curricula():
             own = [d for d in self.dimensions if d.of(curriculum)]
             for values in itertools.product(*(d.values for d in own)):
-                yield Proposal(curriculum, tuple(sorted((d.name, v) for d, v in zip(own, values, strict=True))))
+                found = Proposal(curriculum, tuple(sorted((d.name, v) for d, v in zip(own, values, strict=True))))
+                if self.fits(found):
+                    yield found
