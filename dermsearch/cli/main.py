@@ -17,6 +17,7 @@ import typer
 from dermsearch import __version__
 from dermsearch.cli.console import aside, flush, open_streams, paper
 from dermsearch.cli.data import data_app
+from dermsearch.cli.export import embed, export
 from dermsearch.cli.replay import replay
 from dermsearch.cli.results import explain, results_app
 from dermsearch.cli.store import store_app
@@ -235,6 +236,8 @@ def leaderboard(
 
 app.command()(explain)
 app.command()(replay)
+app.command()(export)
+app.command()(embed)
 
 
 def main() -> None:

@@ -1,0 +1,246 @@
+"""An encoder leaves: weights in timm's layout, the network and the pictures it wants, and a card that tells what it is.
+
+Each branch of the encoders becomes a folder that timm loads by itself, on any machine without dermsearch. Among the
+seeds of a curriculum the first one is taken: none is better than another, and the card says so.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import save_file
+
+from dermsearch import __version__
+from dermsearch.curriculum import ROOT_CURRICULUM
+from dermsearch.data.open import domain_of, is_made, open_cases
+from dermsearch.data.store.case_store import CaseStore
+from dermsearch.errors import UserError, nearest
+from dermsearch.models.artifact import ENCODERS
+from dermsearch.models.encoders import Encoders, is_vit
+from dermsearch.pretext.base import find_task
+from dermsearch.results import load
+from dermsearch.results.board.leaderboard import leaderboard, points
+from dermsearch.results.board.opened import opened
+from dermsearch.results.board.row import Row
+from dermsearch.results.tables.schema import DEFAULTS, Results
+from dermsearch.run.run import cache_folder
+from dermsearch.storage.stages import StageStore
+from dermsearch.study.config import Study
+from dermsearch.study.load import load_study
+
+MODEL, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
+METRICS = ("auc", "balanced_accuracy")  # that a card tells
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """The encoder that is exported: a row of the leaderboard, and the stage of one of its seeds."""
+
+    row: Row
+    key: str
+    seed: int
+
+
+def export(folder: Path, out: Path, curriculum: str | None, stage: str | None, where: str | None) -> list[Path]:
+    """Write the encoders of a study's best curriculum, or of the one that is named, into folders; returns these."""
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UserError(f"{out}: is there already; choose another folder with -o or delete it")
+    results = load(folder)
+    study = load_study(str(folder / "study.yaml"))
+    store = StageStore(where or study.compute.store, create=False)
+    chosen = choose(results, curriculum, stage)
+    if store.manifest(chosen.key) is None:
+        raise UserError(
+            f"{store.where}: lacks stage {chosen.key}, or it is damaged; `dermsearch run` makes it again, and --store "
+            "names another store"
+        )
+    part = store.artifact(chosen.key)[ENCODERS]
+    encoders = Encoders.empty(**part.config).load(part.state).eval()
+    cases = open_cases(study.main, cache_folder(store)) if is_made(study.main, cache_folder(store)) else None
+    written = []
+    for branch, modalities in encoders.branches.items():
+        own = out / branch if len(encoders.branches) > 1 else out
+        own.mkdir(parents=True, exist_ok=True)
+        network: Any = encoders.backbones[branch]
+        save_file({name: w.contiguous() for name, w in network.state_dict().items()}, own / MODEL, {"format": "pt"})
+        about = config(network, encoders.name, study, modalities, cases, chosen, results)
+        (own / CONFIG).write_text(json.dumps(about, indent=2) + "\n", "utf-8")
+        (own / CARD).write_text("\n".join(card(about, study, results, chosen, cases)) + "\n", "utf-8")
+        written.append(own)
+    return written
+
+
+def choose(results: Results, curriculum: str | None, stage: str | None) -> Chosen:
+    """The best on validation, or what is named: a curriculum as the leaderboard has it, or the key of a stage."""
+    rows = [row for row in leaderboard(results) if row.keys]
+    if stage is not None:
+        for row in rows:
+            for key, seed in zip(row.keys, row.seeds, strict=True):
+                if key.startswith(stage):
+                    return Chosen(row, key, seed)
+        raise UserError(f"--stage: no finished stage of {results.folder} begins with '{stage}'; its table 'stages' has")
+    named = {row.name: row for row in reversed(rows)}
+    if curriculum is not None and curriculum not in named:
+        raise UserError(f"--curriculum: '{curriculum}' has no score on validation; {nearest(curriculum, named)}")
+    found = named[curriculum] if curriculum else next((row for row in rows if row.length), None)
+    if found is None:
+        raise UserError(f"{results.folder}: no curriculum has a score yet; name one with --curriculum")
+    return Chosen(found, found.keys[0], found.seeds[0])
+
+
+def config(
+    network: Any,
+    name: str,
+    study: Study,
+    modalities: Sequence[str],
+    cases: CaseStore | None,
+    chosen: Chosen,
+    results: Results,
+) -> dict[str, Any]:
+    """The network and its pictures as timm and the hub write them, and what only dermsearch knows under its name."""
+    data = study.main
+    mean, std = domain_of(data).statistics[data.normalise]
+    known = getattr(network, "pretrained_cfg", {}) or {}
+    settings = {} if cases is None else cases.settings
+    return {
+        "architecture": name,
+        "num_classes": 0,
+        "num_features": network.num_features,
+        "model_args": {"dynamic_img_size": True, "dynamic_img_pad": True} if is_vit(name) else {},
+        "pretrained_cfg": {
+            "tag": "dermsearch",
+            "custom_load": False,
+            "input_size": [3, data.size, data.size],
+            "fixed_input_size": False,
+            "interpolation": "bilinear",
+            "crop_pct": 1.0,
+            "crop_mode": "squash",
+            "mean": list(mean),
+            "std": list(std),
+            "num_classes": 0,
+            "first_conv": known.get("first_conv"),
+            "classifier": known.get("classifier"),
+        },
+        "dermsearch": {
+            "version": __version__,
+            "study": study.name,
+            "root": chosen.row.root,
+            "curriculum": chosen.row.curriculum,
+            "settings": [json.loads(text) for text in chosen.row.settings],
+            "seed": chosen.seed,
+            "stage": chosen.key,
+            "domain": data.domain,
+            "modalities": list(modalities),
+            "border": data.border,
+            "side": None if cases is None else cases.side,
+            "fit": settings.get("fit", "keep"),
+            "cut": settings.get("border", 0),
+            "origin": results.origin,
+        },
+    }
+
+
+def card(
+    about: Mapping[str, Any], study: Study, results: Results, chosen: Chosen, cases: CaseStore | None
+) -> Iterator[str]:
+    """The model card, in the hub's Markdown."""
+    own, name = about["dermsearch"], study.name
+    licence = (cases.about.get("licence") if cases is not None else "") or "see the data set"
+    yield from ("---", "library_name: timm", "tags: [image-feature-extraction, dermsearch]", "---", "")
+    yield f"# {about['architecture']}, {own['curriculum']}"
+    yield ""
+    yield f"An encoder of {' and '.join(own['modalities'])} images, pre-trained by dermsearch {__version__} in"
+    yield f"study `{name}`" + (f": {study.description}." if study.description else ".")
+    yield ""
+    yield "## Use"
+    yield ""
+    yield from ("```python", *loading(about), "```", "")
+    size = about["pretrained_cfg"]["input_size"][-1]
+    cut = f", less {own['border']:.0%} of its short side at every edge," if own["border"] else ""
+    yield f"An image{cut} is seen whole, squeezed into {size} x {size} pixels."
+    yield "`dermsearch embed` does this for files and folders."
+    yield ""
+    yield "## How it was made"
+    yield ""
+    yield f"* data: {data_of(study, cases)}; licence: {licence}"
+    for task, settings in zip(chosen.row.tasks, own["settings"], strict=True):
+        told = ", ".join(f"{key} {value}" for key, value in {**settings.get("train", {}), **settings}.items()
+                         if not isinstance(value, dict | list) and value is not None)  # fmt: skip
+        yield f"* `{task}`: {title(task)}" + (f"; {told}" if told else "")
+    if chosen.row.curriculum == ROOT_CURRICULUM:
+        yield "* no pre-training: these are the weights that the study began with"
+    yield f"* seed {chosen.seed} of {', '.join(map(str, chosen.row.seeds))}; stage `{chosen.key}`; {own['origin']}"
+    yield ""
+    yield "## What it scores"
+    yield ""
+    yield from scores(results, chosen.row)
+    if chosen.row.measure.caveats:
+        yield from ("", f"Caution: {chosen.row.measure.caveats}.")
+    yield ""
+    yield "Not for diagnosis: it was judged on the cases of this study alone."
+
+
+def loading(about: Mapping[str, Any]) -> list[str]:
+    """The lines that load it, without dermsearch."""
+    given = "".join(f", {name}={value}" for name, value in about["model_args"].items())
+    return [
+        "import timm",
+        "",
+        'model = timm.create_model("local-dir:FOLDER", pretrained=True).eval()   # this folder',
+        f'# or timm.create_model("{about["architecture"]}", num_classes=0{given},',
+        f'#                      checkpoint_path="FOLDER/{MODEL}")',
+        "transform = timm.data.create_transform(**timm.data.resolve_model_data_config(model), is_training=False)",
+        f"features = model(transform(image).unsqueeze(0))   # (1, {about['num_features']})",
+    ]
+
+
+def data_of(study: Study, cases: CaseStore | None) -> str:
+    """What it was trained on."""
+    data = study.main
+    if cases is None:
+        return f"{data.cases} cases ({data.source})"
+    train = len(cases) if data.transductive else len(cases.split("train"))
+    what = cases.about.get("title") or (f"built-in {data.domain} cases" if data.source == "synthetic" else data.path)
+    return f"{train} training cases of {len(cases)}, {what} (fingerprint {cases.fingerprint})"
+
+
+def title(task: str) -> str:
+    """What a task says of itself in its first line, the paper's authors among it."""
+    import sys
+
+    said = (sys.modules[find_task(task).__module__].__doc__ or find_task(task).__doc__ or task).strip()
+    return said.splitlines()[0].partition(": ")[2] or said.splitlines()[0]
+
+
+def scores(results: Results, row: Row) -> Iterator[str]:
+    """A table of what every judge says of the curriculum, beside no pre-training, on validation and on test."""
+    yield "| judge | split | metric | score, % [95 %] | no pre-training | seeds |"
+    yield "|---|---|---|---|---|---|"
+    label = row.measure.label
+    judges = results.scores.filter(results.scores["split"].to_pandas().eq("val").to_numpy())
+    found = judges.group_by(["protocol", "data", "labelled"]).aggregate([]).to_pylist()
+    for one in found:
+        data = "" if one["data"] == DEFAULTS["data"] else f"@{one['data']}"
+        for metric in METRICS:
+            judge = f"{one['protocol']}{data}:{one['labelled']}"
+            try:
+                rows = leaderboard(results, judge, metric, label)
+            except UserError:
+                continue
+            on_test = opened(results, judge, metric, label)
+            tested = {each.validation.key: each.test for each in on_test.tested} if on_test else {}
+            of = {each.key: each for each in rows if each.score is not None}
+            for split, there in (("validation", of), ("test", tested)):
+                if row.key in there:
+                    yield line(judge.removesuffix(":all"), split, metric, there[row.key], there.get(row.key.beginning))
+
+
+def line(judge: str, split: str, metric: str, row: Row, none: Row | None) -> str:
+    """A row of the card's table."""
+    ends = "" if row.low is None else f" [{points(row.low)}, {points(row.high)}]"
+    cells = [judge, split, metric.replace("_", " "), points(row.score) + ends, points(none.score) if none else ""]
+    return f"| {' | '.join(cells)} | {len(row.seeds)} |"
