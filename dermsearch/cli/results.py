@@ -14,9 +14,27 @@ results_app = typer.Typer(help="Look into results: a paper's table, your own, or
 INCONSISTENT = 1
 
 
-@results_app.callback()
-def group() -> None:
-    """Keeps `audit` a command by its name while it is the only one; `results_app` carries the help."""
+@results_app.command()
+def clinical(
+    folder: Annotated[Path, typer.Argument(help="The folder of a study's results.")],
+    protocol: Annotated[str | None, typer.Option(help="Judge by this protocol instead of the study's.")] = None,
+    label: Annotated[str | None, typer.Option(help="A label; default: the objective's, or diagnosis.")] = None,
+    cls: Annotated[str | None, typer.Option("--class", help="The class in question, such as MEL.")] = None,
+    figure: Annotated[Path | None, typer.Option(help="Draw the reliability curve to this file, too.")] = None,
+) -> None:
+    """One class as a clinician asks for it: sensitivity at 80 and 90 % specificity, calibration, accuracy."""
+    from dermsearch.results import load
+    from dermsearch.results.board.clinical import clinical as make
+    from dermsearch.results.board.clinical import render
+
+    results = load(folder)
+    board = make(results, protocol, label, cls)
+    paper(140).print(render(board, results.study.get("name", str(folder))))
+    if figure is not None:
+        from dermsearch.results.pictures.reliability import reliability_figure
+
+        for path in reliability_figure(board, figure, results.origin):
+            print(path)
 
 
 @results_app.command()

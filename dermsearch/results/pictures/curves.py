@@ -1,0 +1,103 @@
+"""How stages learnt: the loss of each over its epochs, a panel for each task, and what a task measures beside it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dermsearch.curriculum import Curriculum
+from dermsearch.results.drawing import BLUE, GREEN, INK, ORANGE, PALE, STYLE, VERMILION, readable, save
+from dermsearch.results.tables.schema import Results
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+PLACES = ((INK, "first"), (BLUE, "second"), (VERMILION, "third"), (GREEN, "fourth"), (ORANGE, "later"))
+ACROSS, PANEL, HIGH, LEFT, BELOW, APART = 4, 2.6, 1.9, 0.6, 0.85, 0.62  # panels in a row; inches
+MEASURED = ("accuracy",)  # parts that have a panel of their own
+
+
+@dataclass(frozen=True)
+class Line:
+    """One stage in one panel."""
+
+    place: int  # of its task in the curriculum, from 1; 0 for a fit
+    epochs: list[int]
+    values: list[float]
+    held: list[float]  # on validation images, where the stage looked; else empty
+
+
+def curves_figure(results: Results, path: str | Path) -> list[Path]:
+    """Draw it, as PNG and SVG; nothing where no stage has two epochs."""
+    panels = panels_of(results.epochs.to_pylist())
+    if not panels:
+        return []
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    across, rows = min(ACROSS, len(panels)), -(-len(panels) // ACROSS)
+    wide, high = LEFT + across * (PANEL + APART), rows * (HIGH + APART) + BELOW
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(max(wide, 4.4), high))
+        for i, ((task, what), lines) in enumerate(panels.items()):
+            row, column = divmod(i, ACROSS)
+            left, top = LEFT + column * (PANEL + APART), (row + 1) * (HIGH + APART) - 0.2
+            place = (left / max(wide, 4.4), 1 - top / high, PANEL / max(wide, 4.4), HIGH / high)
+            draw(figure.add_axes(place), task, what, lines)
+        legend(figure, panels, high)
+        return save(figure, path, results.origin)
+
+
+def panels_of(epochs: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str], list[Line]]:
+    """By task and what is measured the lines of its stages, tasks in the order of the table."""
+    of: dict[str, list[Mapping[str, Any]]] = {}
+    for row in epochs:
+        of.setdefault(row["stage"], []).append(row)
+    panels: dict[tuple[str, str], list[Line]] = {}
+    for rows in of.values():
+        rows.sort(key=lambda row: row["epoch"])
+        if len(rows) < 2:
+            continue
+        task, at = rows[0]["task"], [row["epoch"] for row in rows]
+        order = Curriculum.parse(rows[0]["curriculum"]).tasks
+        place = len(order) if order and order[-1] == task else 0
+        held = [row["val_loss"] for row in rows]
+        own = Line(place, at, [row["loss"] for row in rows], held if None not in held else [])
+        panels.setdefault((task, "loss"), []).append(own)
+        parts = [json.loads(row["parts"] or "{}") for row in rows]
+        for what in MEASURED:
+            if all(what in part for part in parts):
+                measured = Line(place, at, [100 * part[what] for part in parts], [])
+                panels.setdefault((task, f"{what} (%)"), []).append(measured)
+    return panels
+
+
+def draw(ax: Axes, task: str, what: str, lines: Sequence[Line]) -> None:
+    """The lines of one panel: solid for training, dashed for validation images."""
+    for line in lines:
+        colour = PLACES[min(max(line.place, 1), len(PLACES)) - 1][0]
+        ax.plot(line.epochs, line.values, color=colour, linewidth=0.9, alpha=0.8)
+        if line.held:
+            ax.plot(line.epochs, line.held, color=colour, linewidth=0.9, alpha=0.8, linestyle="--")
+    ax.set_title(readable(task), fontsize=9.5)
+    ax.set_xlabel("epoch")
+    ax.set_ylabel(what)
+    ax.grid(color=PALE, linewidth=0.6)
+    ax.set_axisbelow(True)
+
+
+def legend(figure: Any, panels: Mapping[tuple[str, str], Sequence[Line]], high: float) -> None:
+    """What the colours and dashes are."""
+    from matplotlib.lines import Line2D
+
+    seen = {min(max(line.place, 1), len(PLACES)) for lines in panels.values() for line in lines}
+    handles = [Line2D([], [], color=PLACES[n - 1][0], label=f"as {PLACES[n - 1][1]} task") for n in sorted(seen)]
+    if any(line.held for lines in panels.values() for line in lines):
+        handles.append(Line2D([], [], color=INK, linestyle="--", label="on validation images"))
+    place = (0.5, 0.18 / high)
+    figure.legend(
+        handles=handles, loc="lower center", bbox_to_anchor=place, ncols=len(handles), frameon=False, fontsize=8
+    )
