@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -18,6 +18,7 @@ from dermsearch import __version__
 from dermsearch.cli.console import aside, flush, open_streams, paper
 from dermsearch.cli.data import data_app
 from dermsearch.cli.export import embed, export
+from dermsearch.cli.names import KINDS, command, copy
 from dermsearch.cli.replay import replay
 from dermsearch.cli.results import explain, results_app
 from dermsearch.cli.store import store_app
@@ -219,6 +220,9 @@ def leaderboard(
     protocol: Annotated[str | None, typer.Option(help="Judge by this protocol instead of the study's.")] = None,
     metric: Annotated[str | None, typer.Option(help="balanced_accuracy, macro_f1 or auc.")] = None,
     label: Annotated[str | None, typer.Option(help="A label, or 'mean'.")] = None,
+    form: Annotated[
+        Literal["text", "csv", "markdown", "latex", "json"], typer.Option("--format", help="For people, or programs.")
+    ] = "text",
 ) -> None:
     """Print the leaderboard of a study again, by any protocol, metric and label that its tables hold."""
     from dermsearch.results import load
@@ -229,6 +233,11 @@ def leaderboard(
 
     results = load(folder)
     rows = make(results, protocol=protocol, metric=metric, label=label)
+    if form != "text":
+        from dermsearch.results.board.formats import FORMATS
+
+        print(FORMATS[form](rows), end="")
+        return
     paper().print(render(rows, results.study.get("name", str(folder)), results))
     if (found := opened(results, protocol, metric, label)) is not None:
         paper().print(render_opened(found))
@@ -238,6 +247,9 @@ app.command()(explain)
 app.command()(replay)
 app.command()(export)
 app.command()(embed)
+app.command()(copy)
+for kind in KINDS:
+    app.command(kind)(command(kind))
 
 
 def main() -> None:

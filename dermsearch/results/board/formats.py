@@ -1,0 +1,61 @@
+"""The leaderboard for other programs and papers: CSV, Markdown, LaTeX and JSON."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Callable, Mapping, Sequence
+
+from dermsearch.results.board.leaderboard import cells, footnotes, summary
+from dermsearch.results.board.row import Row
+
+COLUMNS = ("rank", "curriculum", "order", "score", "low", "high", "to_none", "to_none_half", "to_single",
+           "to_single_half", "seeds", "draws", "status")  # fmt: skip
+HEADINGS = ("#", "curriculum", "order", "score, % [95 %]", "Δ no pre-training", "Δ best task alone", "seeds")
+ESCAPED = {"%": r"\%", "_": r"\_", "&": r"\&", "#": r"\#", ">": r"$\rightarrow$", "Δ": r"$\Delta$", "±": r"$\pm$"}
+TEX = str.maketrans(ESCAPED)
+
+
+def as_csv(rows: Sequence[Row]) -> str:
+    """Every number in percent points with all its digits, a row for each curriculum."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    for row in rows:
+        gaps = [(gap.value, gap.half) if gap else (None, None) for gap in (row.to_none, row.to_single)]
+        numbers = [row.score, row.low, row.high, *gaps[0], *gaps[1]]
+        shown = ["" if n is None else f"{100 * n:.4f}" for n in numbers]
+        writer.writerow([row.rank or "", row.name, row.order, *shown, len(row.seeds), row.draws, row.status])
+    return out.getvalue()
+
+
+def as_markdown(rows: Sequence[Row]) -> str:
+    """A table with its notes below it."""
+    lines = [f"| {' | '.join(HEADINGS)} |", "|---|---|---|---:|---:|---:|---|"]
+    for row in cells(list(rows)):
+        own = (cell.replace("\n", "<br>").replace("|", r"\|") for cell in row)
+        lines.append(f"| {' | '.join(own)} |")
+    return "\n".join([*lines, "", *footnotes(list(rows)), ""])
+
+
+def as_latex(rows: Sequence[Row]) -> str:
+    """A table for booktabs, with the footnotes as comments."""
+    notes = [f"% {note}" for note in footnotes(list(rows))]
+    body = [" & ".join(cell.replace("\n", "; ").translate(TEX) for cell in row) + r" \\" for row in cells(list(rows))]
+    head = " & ".join(heading.translate(TEX) for heading in HEADINGS) + r" \\"
+    start, end = [r"\begin{tabular}{rllrrrr}", r"\toprule"], [r"\bottomrule", r"\end{tabular}", ""]
+    return "\n".join([*notes, *start, head, r"\midrule", *body, *end])
+
+
+def as_json(rows: Sequence[Row]) -> str:
+    """All that is known of each row."""
+    return json.dumps(summary(list(rows)), indent=2, default=str) + "\n"
+
+
+FORMATS: Mapping[str, Callable[[Sequence[Row]], str]] = {
+    "csv": as_csv,
+    "markdown": as_markdown,
+    "latex": as_latex,
+    "json": as_json,
+}
