@@ -9,6 +9,7 @@ from pydantic import Field
 
 from dermsearch.errors import UserError
 from dermsearch.evaluate.base import UNKNOWN, Features, Given, Settings
+from dermsearch.evaluate.blocks import WHICH, Kind, features_of
 from dermsearch.evaluate.strength import folds
 from dermsearch.nature import Nature
 
@@ -19,6 +20,7 @@ BLOCK = 256  # held-out cases that are compared with all training cases at once
 class KnnConfig(Settings):
     """Settings of kNN."""
 
+    features: Kind = WHICH
     k: int | None = Field(
         20, ge=1, le=1_000_000, description="neighbours, at most the training cases; null chooses by cross-validation"
     )
@@ -36,9 +38,10 @@ class Knn:
 
     def predict(self, given: Given, config: KnnConfig, seed: int) -> dict[str, np.ndarray]:
         """Votes of the k most similar training cases, normalised. Deterministic: `seed` is not used."""
-        self.enough(config, len(given.features.train))
-        k = self.chosen(given.features, config) if config.k is None else config.k
-        return self.votes(given.features, k, config)
+        features = features_of(given, config.features)
+        self.enough(config, len(features.train))
+        k = self.chosen(features, config) if config.k is None else config.k
+        return self.votes(features, k, config)
 
     def chosen(self, features: Features, config: KnnConfig) -> int:
         """The k with the best balanced accuracy on training patients that are held out in turn; of equals the least.
