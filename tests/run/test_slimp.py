@@ -19,6 +19,7 @@ from dermsearch.results import load
 from dermsearch.run.check import check, check_cases
 from dermsearch.run.run import run_study
 from dermsearch.search.space.checks import space_of
+from dermsearch.search.tree.judges import draws
 from dermsearch.storage.stages import StageStore
 from dermsearch.study.config import Study
 
@@ -126,6 +127,17 @@ def test_one_that_reads_labels_comes_last() -> None:
         curriculum = {"tasks": {"slimp": {**SMALL, **own}, "rotation": {}}, **both["curriculum"]}
         space = space_of(make_study(curriculum=curriculum, data=DATA))
         assert {c.tasks for c in space.curricula() if len(c.tasks) == 2} == expected
+
+
+def test_columns_are_in_the_judgement_of_what_reads_them_and_of_nothing_else() -> None:
+    kinds = ["image", "lesion", "full", "table", "mask"]
+    one = study({"slimp": SMALL}, downstream={"knn": {"k": 3}, "linear": {}})
+    for kind in kinds:
+        told = study({"slimp": SMALL}, downstream={"knn": {"k": 3, "features": kind}})
+        (judge,) = draws(told.entries["knn"], told)
+        assert judge.metadata == (() if kind == "image" else tuple(METADATA))
+        assert ("features" in judge.config) == (kind != "image")
+    assert all(not judge.metadata for entry in one.entries.values() for judge in draws(entry, one))
 
 
 @pytest.mark.slow
