@@ -27,8 +27,10 @@ def patient_order(
     order = own.argsort(kind="stable")
     start = np.flatnonzero(np.diff(own[order], prepend=-1))
     people = np.split(order, start[1:])
-    several = [len(np.unique(lesions[unit])) for unit in people]
-    chances = np.minimum(several, each) / np.minimum(several, each).sum() if by_lesions else None
+    chances = None
+    if by_lesions:
+        several = np.array([min(each, len(np.unique(lesions[own]))) for own in people])
+        chances = several / several.sum()
     rng, found = np.random.default_rng([seed, epoch, len(units)]), []
     for _ in range(count // batch):
         drawn = rng.choice(len(people), min(batch // each, len(people)), replace=False, p=chances)

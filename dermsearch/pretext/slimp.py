@@ -112,6 +112,8 @@ class Slimp(JointTask):
         scales = (["inner"] if c.weight > 0 else []) + (["outer"] if c.weight < 1 else [])
         start = -math.log(c.temperature)
         self.scales = nn.ParameterDict({n: nn.Parameter(torch.tensor(start)) for n in scales if c.learnt})
+        if c.frozen != "none" and not setting.artifact:
+            raise UserError(f"slimp: frozen: {c.frozen} goes on from trained encoders; these begin with random weights")
         taken = self.nested.take_over(setting.artifact)
         self.still = self.kept_still(taken)
 

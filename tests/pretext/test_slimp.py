@@ -19,7 +19,7 @@ from dermsearch.data.case import Column
 from dermsearch.data.store.case_store import CaseStore
 from dermsearch.data.store.columns import Table
 from dermsearch.errors import UserError
-from dermsearch.models.artifact import TABLES
+from dermsearch.models.artifact import ENCODERS, TABLES
 from dermsearch.models.contrast import info_nce
 from dermsearch.models.nested import nested, pooled
 from dermsearch.pretext.base import Setting
@@ -413,9 +413,12 @@ def test_what_is_frozen_stays(store: CaseStore, monkeypatch, backbone: str, froz
 
 
 def test_what_is_fresh_is_not_frozen(store: CaseStore) -> None:
-    """Encoders of tables learn as wholes where the stage before had none."""
-    setting = tiny.Steps("slimp", store).learner.tasks["joint"].setting
-    task = Slimp(tiny.encoders("slimp").backbones, Slimp.Config(**tiny.TASKS["slimp"], frozen="blocks"), setting)
+    """Encoders of tables learn as wholes where the stage before had none; random encoders are not kept at all."""
+    setting, made = tiny.Steps("slimp", store).learner.tasks["joint"].setting, tiny.encoders("slimp")
+    config = Slimp.Config(**tiny.TASKS["slimp"], frozen="blocks")
+    with pytest.raises(UserError, match="frozen: blocks goes on from trained encoders; these"):
+        Slimp(made.backbones, config, setting)
+    task = Slimp(made.backbones, config, replace(setting, artifact={ENCODERS: made.part()}))
     assert not {id(p) for p in task.still} & {id(p) for p in task.nested.parameters()} and task.still
 
 
