@@ -123,7 +123,10 @@ class Slimp(JointTask):
         if config.width % config.heads:
             raise UserError(f"width: must be a multiple of heads ({config.heads}), not {config.width}")
         if config.frozen == "attention" and not is_vit(setting.encoder):
-            raise UserError(f"frozen: attention goes with a ViT, not with '{setting.encoder}'; a CNN takes blocks")
+            raise UserError(
+                f"encoder.name: must be a ViT for slimp with frozen: attention, not '{setting.encoder}'; frozen: "
+                "blocks takes a CNN too"
+            )
         if setting.patients == 0 and config.weight < 1:
             raise UserError(
                 f"weight: must be 1, not {config.weight:g}: the cases' patients are not known, so there is no loss of "

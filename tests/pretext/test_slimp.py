@@ -441,7 +441,7 @@ def told(**given: Any) -> Setting:
     ({"lesions": 16}, {}, "lesions: must be at most 8, so that a batch of 16 cases holds two patients, not 16"),
     ({"lesions": 16}, {"patients": None}, "lesions: must be at most 8"),
     ({"width": 10, "heads": 4}, {}, r"width: must be a multiple of heads \(4\), not 10"),
-    ({"frozen": "attention"}, {}, "frozen: attention goes with a ViT, not with 'resnet18'; a CNN takes blocks"),
+    ({"frozen": "attention"}, {}, "encoder.name: must be a ViT for slimp with frozen: attention, not 'resnet18'"),
     ({"positive": "diagnos=b"}, {}, "positive: must be LABEL=CLASS of a label of .*did you mean 'diagnosis'"),
     ({"positive": "diagnosis=x"}, {}, "positive: 'x' is no class of 'diagnosis'; choose from: a, b, c"),
 ])  # fmt: skip

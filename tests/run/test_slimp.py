@@ -50,7 +50,7 @@ SMALL = {"lesions": 4, "width": 16, "out": 16}
     ({"weight": {"choice": [0.5, 2.0]}}, {}, "curriculum.tasks.slimp.weight: "),
     ({"lesions": {"choice": [4, 5]}}, {}, "curriculum.tasks.slimp.lesions: must divide"),
     ({"positive": "diagnosis=X"}, {}, "curriculum.tasks.slimp.positive: 'X' is no class of 'diagnosis'; choose"),
-    ({"frozen": "attention"}, {}, "curriculum.tasks.slimp.frozen: attention goes with a ViT"),
+    ({"frozen": "attention"}, {}, "encoder.name: must be a ViT for slimp with frozen: attention"),
     ({}, {"data": {**DATA, "modalities": ["derm", "clinic"]}}, "encoder.branches: must be separate for slimp"),
     ({}, {"data": {**DATA, "modalities": ["derm", "clinic"]},
           "encoder": {"name": "test_resnet", "branches": "separate"}}, ""),
