@@ -45,7 +45,6 @@ from dermsearch.models.artifact import TABLES, Part
 from dermsearch.models.contrast import floor, info_nce
 from dermsearch.models.encoders import is_vit
 from dermsearch.models.nested import LESION, PATIENT, Nested
-from dermsearch.numbers import uniforms
 from dermsearch.pretext.base import Batch, JointTask, Loss, Setting, Settings
 from dermsearch.pretext.batch import Pool
 from dermsearch.pretext.patients import patient_order
@@ -220,7 +219,7 @@ class Slimp(JointTask):
         with torch.autocast(batch.pool.device.type, enabled=False):  # similarities are divided by a tenth
             u = {b: x.to(torch.promote_types(x.dtype, torch.float32)) for b, x in features.items()}
             m = nested.levels[LESION](*(batch.on_device(x[mine]) for x in (table.values, table.known)))
-            shares = {b: x.sum() * 0 for b, x in u.items()}
+            shares: dict[str, Tensor] = {}
             if c.weight > 0:
                 w, kinds = nested.table_projection(m), equal_rows(table)
                 for b, x in u.items():
@@ -230,7 +229,7 @@ class Slimp(JointTask):
                     shares[b] = c.weight * value / len(u)
             if c.weight < 1:
                 outer = self.outer(batch, u, {b: each.there for b, each in batches.items()}, m, once, parts)
-                shares = {b: share + (1 - c.weight) * outer / len(u) for b, share in shares.items()}
+                shares = {b: shares.get(b, 0) + (1 - c.weight) * outer / len(u) for b in u}
         parts |= {f"{name}_scale": s.detach().exp() for name, s in self.scales.items()}
         return {b: Loss(shares[b], features[b], {} if i else parts) for i, b in enumerate(features)}
 
@@ -290,7 +289,7 @@ class Slimp(JointTask):
         table = pool.table(names, batch.units)
         if not self.config.corrupt:
             return table
-        drawn = uniforms(batch.seed, batch.epoch, batch.units, "corrupt", 2 * len(names))
+        drawn = batch.uniforms(batch.units, "corrupt", 2 * len(names))
         wrong, donor = np.split(drawn, 2, axis=1)
         wrong, donor = wrong < self.config.corrupt, (donor * len(pool)).astype(np.int64)
         values, known = table.values.copy(), table.known.copy()
