@@ -71,10 +71,10 @@ def test_words_have_places_of_their_own_and_order_is_that_of_the_names() -> None
 @pytest.mark.parametrize("missing", ["token", "zero"])
 @pytest.mark.parametrize("readout", ["mean", "cls"])
 def test_what_is_missing_is_told_by_the_mask_alone(tokens: str, missing: str, readout: str) -> None:
-    made = encoder(AGE, SITE, tokens=tokens, missing=missing, readout=readout)
+    made = encoder(AGE, SITE, SIZE, tokens=tokens, missing=missing, readout=readout)
     for p in made.numbers.parameters():  # the joint layers begin with the token of zeros for a mean
         nn.init.normal_(p)
-    values, known = rows((0.0, 1.0), (None, 1.0), (3.0, 1.0))
+    values, known = rows((0.0, 1.0, 0.5), (None, 1.0, 0.5), (3.0, 1.0, 0.5))
     known[2, 0] = False
     found = made(values, known)
     torch.testing.assert_close(found[1], found[2])  # whatever number stands there
@@ -113,8 +113,8 @@ def test_columns_go_on_by_name_and_kind_and_mean_the_same() -> None:
     before, after = encoder(SEX, AGE, SITE), encoder(OTHER_SITE, SIZE, OTHER_AGE, seed=1)
     fresh = {n: v.clone() for n, v in after.state_dict().items()}
     assert after.take_over(before.config, before.state_dict())
-    old = before.tokens(*rows((0.0, 1.0, 1.0), (0.0, None, None)))  # age, sex, site: 60 years, back
-    new = after.tokens(*rows((0.0, 0.0, 1.0), (None, 0.0, None)))  # size, age, site: 60 years, back
+    old = before.tokens(*rows((0.0, 3.0, 1.0), (0.0, None, None)))  # age, sex, site: 80 years, back
+    new = after.tokens(*rows((0.0, 0.0, 2.0), (None, 0.0, None)))  # size, age, site: 80 years, back
     torch.testing.assert_close(new[:, 1], old[:, 0])
     torch.testing.assert_close(new[:, 2], old[:, 2])
     assert torch.equal(after.words[1], fresh["words"][1])  # nobody saw a foot before
