@@ -19,6 +19,7 @@ from dermsearch.errors import EngineLost, UserError, first_line
 from dermsearch.search.tree.driver import Driver
 from dermsearch.storage.files import within
 from dermsearch.study.config import Compute
+from dermsearch.words import many
 
 # Ray speaks to those who operate it; a researcher watches the study. Set before Ray is imported.
 QUIET = {
@@ -192,13 +193,13 @@ def concurrency(compute: Compute, nodes: Iterable[dict[str, float]]) -> int:
     slots = sum(min(holds(node.get(r, 0), n) for r, n in need.items()) for node in nodes)
     stages = slots // compute.workers
     if stages < 1:
-        wanted = " and ".join(f"{n:g} {r}{'s' if n != 1 else ''}" for r, n in need.items())
+        wanted = " and ".join(many(n, r) for r, n in need.items())
         total = {r: sum(n.get(r, 0) for n in nodes) for r in ("CPU", "GPU")}
         largest = {r: max((n.get(r, 0) for n in nodes), default=0) for r in ("CPU", "GPU")}
         raise UserError(
-            f"compute: a stage wants {compute.workers} worker{'s' if compute.workers > 1 else ''} with {wanted} each; "
-            f"the cluster has {total['CPU']:g} CPUs and {total['GPU']:g} GPUs on {len(nodes)} node"
-            f"{'s' if len(nodes) != 1 else ''} (largest: {largest['CPU']:g} and {largest['GPU']:g}); "
+            f"compute: a stage wants {many(compute.workers, 'worker')} with {wanted} each; "
+            f"the cluster has {many(total['CPU'], 'CPU')} and {many(total['GPU'], 'GPU')} on "
+            f"{many(len(nodes), 'node')} (largest: {largest['CPU']:g} and {largest['GPU']:g}); "
             "lower compute.workers, compute.threads or compute.gpus"
         )
     return min(stages, compute.concurrency or stages)

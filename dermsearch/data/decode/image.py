@@ -19,6 +19,7 @@ from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 from dermsearch.data.decode.bounds import SMALLEST, BadImage, check_size, in_8_bits
 from dermsearch.data.decode.dicom import read_dicom
 from dermsearch.data.decode.look import thumbnail
+from dermsearch.words import many
 
 Fit = Literal["keep", "crop", "squash"]
 Box = tuple[int, int, int, int]  # left, top, right, bottom
@@ -152,7 +153,7 @@ def check_end(data: bytes, pixels: int, notes: list[str]) -> None:
     if end < 0:
         raise BadImage("is truncated")
     if end + 2 < len(data):
-        notes.append(f"has {len(data) - end - 2} bytes after its end")
+        notes.append(f"has {many(len(data) - end - 2, 'byte')} after its end")
 
 
 def reduce(image: Image.Image, form: Form) -> None:

@@ -26,13 +26,13 @@ from dermsearch.data.prepare.lookalikes import StoreImages, knows_originals, loo
 from dermsearch.data.prepare.progress import Silent, Watcher
 from dermsearch.data.prepare.shard import CasePlanes, Plane, write_shard
 from dermsearch.data.sources.base import CaseRecord
-from dermsearch.data.store.card import many
 from dermsearch.data.store.case_store import CaseStore
 from dermsearch.data.store.layout import MASK, NONE
 from dermsearch.data.store.splits import Split
 from dermsearch.data.store.unfinished import growing
 from dermsearch.errors import UserError
 from dermsearch.storage.files import Folder
+from dermsearch.words import many
 
 SHARES = (0.95, 0.05, 0.0)  # pre-training needs a validation loss, and no test
 
