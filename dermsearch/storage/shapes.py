@@ -6,6 +6,10 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import pyarrow as pa
+
+from dermsearch.results.tables.schema import SAID
+
 NUMBERS = ("value", "ci_low", "ci_high", "n")
 
 
@@ -30,6 +34,16 @@ def judged(judgement: dict[str, Any]) -> bool:
         and all("value" in row and all(row.get(n) is None or number(row[n]) for n in NUMBERS) for row in rows)
         and worded(judgement.get("confusions"), ("split", "label", "truth", "predicted"))
     )
+
+
+def said(data: bytes) -> pa.Table | None:
+    """What a classifier says of every case, from a file of Arrow; None where it is none."""
+    try:
+        table = pa.ipc.open_file(pa.BufferReader(data)).read_all()
+        table.validate(full=True)
+    except (pa.ArrowException, ValueError, OSError):
+        return None
+    return table if table.schema.equals(pa.schema(SAID)) else None
 
 
 def worded(rows: Any, words: Sequence[str]) -> bool:

@@ -310,4 +310,4 @@ def wrong(study: Any) -> str:
             return f"{name} is {type(study[name]).__name__}"
     named = study.get("published") or []
     words = [*(named if isinstance(named, list) else [named]), *(study.get("objective") or {}).values()]
-    return next((f"{word!r} is no name" for word in words if not isinstance(word, str | int | list | None)), "")
+    return next((f"{word!r} is no name" for word in words if not isinstance(word, str | int | None)), "")

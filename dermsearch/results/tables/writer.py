@@ -56,7 +56,6 @@ class Writer:
                 tables.write(table, self.folder / f"{name}.arrow")
                 self.saved[name] = now
                 del table
-        pa.default_memory_pool().release_unused()  # of several copies of a table that its file was made from
 
 
 class Pieces:
@@ -121,12 +120,14 @@ def worded(table: pa.Table) -> pa.Table:
 def joined(name: str, parts: Iterable[tuple[Mapping[str, Any], pa.Table]]) -> pa.Table:
     """Tables below one another in the named schema; what one lacks is, in all of its rows, what goes with it."""
     schema = SCHEMAS[name]
-    tables = [schema.empty_table()]
+    tables = list[pa.Table]()
     for own, part in parts:
         there = set(part.column_names)
         columns = [part[f.name] if f.name in there else repeated(own.get(f.name), f.type, len(part)) for f in schema]
         tables.append(pa.Table.from_arrays(columns, schema=schema))
-    return pa.concat_tables(tables).unify_dictionaries().combine_chunks()
+    if len(tables) == 1:  # nothing is copied
+        return tables[0]
+    return pa.concat_tables(tables or [schema.empty_table()]).unify_dictionaries().combine_chunks()
 
 
 def repeated(value: Any, kind: pa.DataType, length: int) -> pa.Array:
