@@ -35,7 +35,7 @@ def above_none(ranked: Sequence[Row]) -> str:
     if not compared:
         return ""
     above, below = sum(d.above for d in compared), sum(d.below for d in compared)
-    are = "is" if above == 1 else "are"
+    are = "is" if above == 1 or len(compared) == 1 else "are"
     text = f"{above or 'none'} of {many(len(compared), 'curriculum', 'curricula')} {are} above {ROOT_CURRICULUM}"
     return text + (f", {below} below" if below else "")
 
