@@ -37,7 +37,11 @@ QUIET = {
 }
 
 
-LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}  # else 127.0.0.1 becomes the address that others reach
+# Of a Ray of one's own.
+OWN = {
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # else 127.0.0.1 becomes the address that others reach
+    "RAY_worker_niceness": "0",  # else 15: on a machine with other work, stages stand still beside the run that waits
+}
 PATIENCE, JOINED = 3.0, 20.0  # seconds without an answer until a Ray is lost: of this machine, of a network
 LEAVING = 10.0  # seconds that Ray has to stop by itself
 
@@ -66,7 +70,7 @@ class Cluster:
 
     def open(self) -> None:
         """Be in a cluster from here on."""
-        for name, value in (QUIET if self.address else {**QUIET, **LOOPBACK}).items():
+        for name, value in (QUIET if self.address else {**QUIET, **OWN}).items():
             os.environ.setdefault(name, value)
         here = threading.current_thread() is threading.main_thread()
         if here and self.before is None:

@@ -87,8 +87,8 @@ class SwAV(Task):
             )
         if queue >= setting.batch * setting.steps:
             raise UserError(
-                f"queue: must be below {setting.batch * setting.steps}, what {many(setting.steps, 'step')} put into it, "
-                f"not {queue}" + "; lower prototypes" * (config.queue is None)
+                f"queue: must be below {setting.batch * setting.steps}, what {many(setting.steps, 'step')} put into "
+                f"it, not {queue}" + "; lower prototypes" * (config.queue is None)
             )
 
     @classmethod

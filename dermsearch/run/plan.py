@@ -181,7 +181,7 @@ def lines(plan: Plan) -> Iterator[str]:
             each = f", for each of {many(len(study.search.seeds), 'seed')}" * (len(study.search.seeds) > 1)
             yield f"             {' + '.join(str(n) for n in plan.depths)} by depth{each}"
         instead = f" instead of {amount(plan.unshared_passes)}" if shares else ""
-        yield f"  cost       {amount(plan.passes)} image passes{instead}"
+        yield f"  cost       {amount(plan.passes)} image pass{'es' * (plan.passes != 1)}{instead}"
         yield f"             (an image through {encoder}, forward and backward)"
     else:
         most = f"at most {plan.stages}; " if plan.stages else ""
@@ -198,7 +198,8 @@ def lines(plan: Plan) -> Iterator[str]:
             f"; {many(often, 'choice')}, {many(often * vain, 'epoch')} for the others" if often else ""
         )
     if study.search.pruner != "none":
-        rungs = f" after epoch {', '.join(map(str, study.search.rungs))} and" * bool(study.search.rungs)
+        ends = study.search.rungs
+        rungs = f" after {', '.join([*map(str, ends[:-1]), many(ends[-1], 'epoch')])} and" if ends else ""
         yield f"  pruner     {study.search.pruner}: looks at each stage{rungs} at its end; less may be trained"
         if plan.looks:
             yield f"             (up to {many(plan.looks, 'judgement')} more, before a stage's end)"

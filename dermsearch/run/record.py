@@ -21,9 +21,9 @@ from dermsearch.results.tables.writer import WHOLE, Writer
 from dermsearch.search.tree.driver import Driver
 from dermsearch.search.tree.node import DONE, FAILED, LOST, Node
 from dermsearch.storage.files import READERS
+from dermsearch.words import many
 from dermsearch.work.job import Judge
 from dermsearch.work.record import MADE
-from dermsearch.words import many
 
 
 class Recorder:
@@ -64,7 +64,7 @@ class Recorder:
         self.tables.save(tree.nodes, provenance)
 
     def _lags(self) -> bool:
-        """Is something that an earlier run had finished still to come? What is proposed later comes before new stages."""
+        """Is what an earlier run had finished still to come? All of it is proposed before anything new is trained."""
         nodes = self.driver.tree.nodes
         over = {key for key in self.earlier if key in nodes and nodes[key].status in (DONE, *LOST)}
         new = any(n.task and n.status == DONE and not n.reused for n in nodes.values()) if self.earlier else False

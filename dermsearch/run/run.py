@@ -38,8 +38,8 @@ from dermsearch.storage.stages import StageStore
 from dermsearch.study.config import Study
 from dermsearch.study.data import Data
 from dermsearch.training.precision import resolve
-from dermsearch.work.job import Cases
 from dermsearch.words import many
+from dermsearch.work.job import Cases
 
 
 @dataclass(frozen=True)

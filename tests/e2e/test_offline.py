@@ -23,7 +23,7 @@ def alone(folder: Path, *command: str) -> subprocess.CompletedProcess[str]:
     """Run a command on such a machine, in that folder."""
     (folder / "home").mkdir(exist_ok=True)
     env = {"PATH": os.environ["PATH"], "HOME": str(folder / "home"), "LC_ALL": "C", "PYTHONUTF8": "0"}
-    env |= {"PYTHONPATH": str(ROOT), "PYTHONCOERCECLOCALE": "0", "OMP_NUM_THREADS": "1", "RAY_worker_niceness": "0"}
+    env |= {"PYTHONPATH": str(ROOT), "PYTHONCOERCECLOCALE": "0", "OMP_NUM_THREADS": "1"}
     words = [*APART, BEGIN, "sh", *command]
     return subprocess.run(words, capture_output=True, cwd=folder, env=env, timeout=600, text=True, encoding="latin-1")
 

@@ -20,8 +20,8 @@ import pyarrow as pa
 import torch
 import yaml
 from data.damage import Copy, healthy
-from results.conftest import fabricate
 from endurance.mutants import altered, json_of, mutated, odd, spoilt
+from results.conftest import fabricate
 
 from dermsearch.data.inspect.check import check
 from dermsearch.data.prepare.engines import on_cores

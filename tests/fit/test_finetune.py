@@ -45,7 +45,14 @@ def test_the_defaults_are_those_of_the_studies():
 
 def test_every_setting_counts(store):
     plain = small.train("finetune", store, epochs=1)
-    for name, value in {"lr": 2e-3, "weight_decay": 10.0, "warmup": 0.9, "crop": 0.9, "batch": 8, "balanced": False}.items():
+    for name, value in {
+        "lr": 2e-3,
+        "weight_decay": 10.0,
+        "warmup": 0.9,
+        "crop": 0.9,
+        "batch": 8,
+        "balanced": False,
+    }.items():
         other = small.train("finetune", store, epochs=1, **{name: value})
         assert not small.equal(other.parts[PREDICTOR].state, plain.parts[PREDICTOR].state), name
     cosine = small.train("finetune", store, epochs=3)

@@ -94,7 +94,9 @@ def test_of_a_judgement_that_is_in_the_tables_only_the_score_is_kept(bench: Benc
             made = driver.store.judgement(judged.key)
             assert made is not None
             rows = [*({**made["rows"][0], "class": f"c{n}"} for n in range(50)), *made["rows"]]
-            driver.store.write_judgement(judged.key, {"protocol": "linear", "rows": rows, "confusions": [], "seconds": 1})
+            driver.store.write_judgement(
+                judged.key, {"protocol": "linear", "rows": rows, "confusions": [], "seconds": 1}
+            )
         return record
 
     run_inline(driver, worker)

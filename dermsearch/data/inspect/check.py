@@ -232,7 +232,9 @@ def _pictures(store: CaseStore) -> Answer:
         what: _across(store, [(h, row) for h, row in zip(hashes, images.rows.tolist(), strict=True) if h != NONE])
         for what, hashes in (("file", images.files), ("picture", images.pixels))
     }
-    told = [f"the same {what} in more than one split {many(len(rows), 'time')}" for what, rows in shared.items() if rows]
+    told = [
+        f"the same {what} in more than one split {many(len(rows), 'time')}" for what, rows in shared.items() if rows
+    ]
     if not told:
         return OK, f"none of {many(len(images.rows), 'image')} is in more than one split, by file or by pixels"
     return _leak(store, " and ".join(told), next(rows for rows in shared.values() if rows), False)

@@ -160,7 +160,9 @@ def resume(store: Folder, jobs: list[dict[str, Any]], watcher: Watcher) -> set[i
             there = [job for job in jobs if head_file(job["number"]) in names]
             files = store.entries()
             done = {job["number"] for job in there if is_whole(store, files.get(shard_file(job["number"])), job)}
-            watcher.say(f"Continuing: {len(done)} of {many(len(jobs), 'shard')} there.")
+            watcher.say(
+                f"Continuing: {len(done)} of {many(len(jobs), 'shard')} {'is' if len(jobs) == 1 else 'are'} there."
+            )
             if len(done) < len(there):
                 lost = many(len(there) - len(done), "shard")
                 watcher.say(f"Made anew, as damaged or of images that were changed since: {lost}.")
@@ -237,8 +239,8 @@ def refuse_many_bad(order: Order, store: Folder, notes: list[dict[str, str]], ca
     first = bad[0]
     hint = "; --allow-missing goes on without images that are not there" if kinds[0][0] == "is missing" else ""
     raise UserError(
-        f"{order.release}: {count} of {many(cases, 'case')} {'has' if count == 1 else 'have'} a bad image or row, more than "
-        f"--max-bad {order.max_bad:g} allows: "
+        f"{order.release}: {count} of {many(cases, 'case')} {'has' if count == 1 else 'have'} a bad image or row, more "
+        f"than --max-bad {order.max_bad:g} allows: "
         + ", ".join(f"{count} x '{kind}'" for kind, count in kinds)
         + f"; the first is {first['image'] or first['where']}. All are listed in {BAD} of {store.where}{hint}"
     )

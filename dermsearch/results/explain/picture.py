@@ -211,7 +211,8 @@ def search(ax: Axes, shared: Sequence[Step], whole: Sequence[Step]) -> None:
         if behind:
             ax.plot([known[-1].stages], [behind[-1]], "o", color=colour, markersize=5, clip_on=False, zorder=3)
             ax.annotate(
-                many(known[-1].cost, "stage"), (known[-1].stages, behind[-1]), (6, 6), textcoords="offset points",
+                f"{known[-1].cost} stage{'s' * (known[-1].cost != '1')}",
+                (known[-1].stages, behind[-1]), (6, 6), textcoords="offset points",
                 ha="left", fontsize=8, color=colour, zorder=4,
                 bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.6},
             )  # fmt: skip

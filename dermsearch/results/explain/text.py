@@ -214,9 +214,7 @@ def search_table(evidence: Evidence) -> Iterator[RenderableType]:
     for behind in TARGETS:
         one, other = cost_to(shared, best - behind), cost_to(whole, best - behind)
         if one and other:
-            name = (
-                f"within {many(round(100 * behind), 'point')} of the best" if behind else f"the best, {points(best)}"
-            )
+            name = f"within {many(round(100 * behind), 'point')} of the best" if behind else f"the best, {points(best)}"
             lines.append(cost_line(name, one, other))
     lines.append(cost_line("all proposals", shared[-1], whole[-1]))
     heads = ["until", "stages", "without sharing", "fewer", "hours", "without sharing"]

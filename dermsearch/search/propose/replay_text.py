@@ -25,8 +25,8 @@ def render(name: str, scores: Scores, costs: Costs, repeats: int) -> Table:
     best = max(scores, key=lambda c: scores[c])
     title = f"{name}: stages until {ARROW.join(best)} is found, the best of {len(scores)} curricula"
     note = (
-        f"median and 90th percentile of {many(repeats, 'search', 'searches')}; fewer: than the {many(first.exhaustive, 'stage')} of "
-        "every curriculum trained whole\n"
+        f"median and 90th percentile of {many(repeats, 'search', 'searches')}; fewer: than the "
+        f"{many(first.exhaustive, 'stage')} of every curriculum trained whole\n"
         "after: how far the best by then is from the best of all, mean over the searches, points"
     )
     shown = Table(title=title, caption=note, caption_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))

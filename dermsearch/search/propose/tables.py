@@ -42,5 +42,7 @@ def read_table(name: str) -> dict[Curriculum, float]:
         if curriculum.tasks and text != IMAGENET:
             scores[curriculum] = max(score, scores.get(curriculum, -math.inf))
     if len(scores) < 2:
-        raise UserError(f"{name}: has {many(len(scores), 'curriculum', 'curricula')} with a score; a search needs two at least")
+        raise UserError(
+            f"{name}: has {many(len(scores), 'curriculum', 'curricula')} with a score; a search needs two at least"
+        )
     return scores

@@ -84,7 +84,7 @@ class Judges:
         return fmean(values), fmean(highs)
 
     def kept(self, verdict: Verdict) -> Verdict:
-        """What of it is still asked for once its rows are in the tables: a study of thousands of stages keeps no more."""
+        """What of it is still asked for once its rows are in the tables: of thousands of stages no more is kept."""
         if verdict.judgement is None:
             return verdict
         row = self._row(verdict)

@@ -77,7 +77,9 @@ def test_rows_come_in_any_order_of_keys_at_any_time(tmp_path: Path) -> None:
         key = draw.choice("abcdefgh")
         rows[key] = [float(next(values)) for _ in range(draw.randrange(4))]
         writer.put("scores", key, [score(key, value) for value in rows[key]])
-        writer.put_tables("predictions", key, [({"stage": key}, pa.table({"probability": rows[key]}))] * bool(rows[key]))
+        writer.put_tables(
+            "predictions", key, [({"stage": key}, pa.table({"probability": rows[key]}))] * bool(rows[key])
+        )
         if draw.random() < 0.6:
             order = draw.sample("abcdefgh", draw.randrange(3, 9))
             writer.save(order, ABOUT)
