@@ -16,7 +16,6 @@ from rich.console import Console
 
 from dermsearch.data.mixed import both_in, left_out, open_sets
 from dermsearch.data.open import drop_damaged, is_made, open_cases
-from dermsearch.data.store.card import many
 from dermsearch.data.store.case_store import CaseStore
 from dermsearch.engines.ray_cluster import Cluster, run_ray
 from dermsearch.run.check import check, check_cases, check_machine, here

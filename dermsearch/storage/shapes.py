@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -55,4 +55,4 @@ def worded(rows: Any, words: Sequence[str]) -> bool:
 
 def number(value: Any) -> bool:
     """Is it a finite number?"""
-    return isinstance(value, int | float) and math.isfinite(value)
+    return isinstance(value, int | float) and abs(value) <= sys.float_info.max
