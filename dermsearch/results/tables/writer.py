@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -52,69 +52,64 @@ class Writer:
         for name, pieces in self.pieces.items():
             now = sorted((key for key in pieces.places if key in place), key=place.__getitem__), dict(provenance)
             if self.saved.get(name) != now:
-                table = joined(name, [(provenance, pieces.gathered(now[0]))])
-                tables.write(table, self.folder / f"{name}.arrow")
+                tables.write(joined(name, [(provenance, pieces.gathered(now[0]))]), self.folder / f"{name}.arrow")
                 self.saved[name] = now
-                del table
 
 
 class Pieces:
-    """Rows of one table by key: in one chunk of memory those that were gathered, since a thousand small tables of
-    Arrow take many times the room of their rows.
+    """Rows of one table by key. Those that were gathered lie in one chunk of memory, since a thousand small tables of
+    Arrow take many times the room of their rows; and only there, column by column.
     """
 
     def __init__(self, name: str) -> None:
-        self.whole = tables.build(name, []).drop_columns(COLUMNS)
+        empty = tables.build(name, []).drop_columns(COLUMNS)
+        self.schema = empty.schema
+        self.columns = dict(zip(empty.column_names, empty.columns, strict=True))  # of what was gathered
         self.new: dict[str, pa.Table] = {}
-        self.places: dict[str, tuple[int, int] | None] = {}  # by key: from where to where in the whole; None: it is new
+        self.places: dict[str, tuple[int, int] | None] = {}  # by key: from where to where in that; None: it is new
 
     def put(self, key: str, table: pa.Table) -> None:
         """The rows of that key from here on."""
         self.new[key], self.places[key] = table, None
 
-    def gathered(self, keys: Iterable[str]) -> pa.Table:
+    def gathered(self, keys: Sequence[str]) -> pa.Table:
         """The rows of these keys in this order, in one chunk."""
-        parts, ends, length = [self.whole.slice(0, 0)], list[tuple[str, int, int]](), 0
-        begin = end = 0  # what lies side by side in the whole is one part
-        for key in keys:
+        chosen = set(keys)
+        others = [key for key in self.places if key not in chosen]  # hardly ever any: they lie behind
+        parts, places, length, wanted = list[Part](), dict[str, tuple[int, int] | None](), 0, 0
+        for key in [*keys, *others]:
             place = self.places[key]
-            if place is None or place[0] != end:
-                parts.append(self.whole.slice(begin, end - begin))
-                begin = end = place[0] if place else 0
             if place is None:
                 parts.append(self.new[key])
-                size = len(parts[-1])
+            elif parts and isinstance(parts[-1], tuple) and parts[-1][1] == place[0]:  # side by side: one part
+                parts[-1] = (parts[-1][0], place[1])
             else:
-                size, end = place[1] - place[0], place[1]
-            ends.append((key, length, length := length + size))
-        parts.append(self.whole.slice(begin, end - begin))
-        table = worded(pa.concat_tables(parts).unify_dictionaries().combine_chunks())
-        self._keep(table, ends)
-        return table
-
-    def _keep(self, table: pa.Table, ends: Iterable[tuple[str, int, int]]) -> None:
-        """Instead of what it was gathered from; rows of other keys, of which there are hardly ever any, stay apart."""
-        found = {key: (begin, end) for key, begin, end in ends}
-        for key in self.places.keys() - found.keys():
-            if (place := self.places[key]) is not None:
-                self.put(key, self.whole.take(pa.array(range(*place), pa.int64())))
-        self.whole = table
-        self.new = {key: rows for key, rows in self.new.items() if key not in found}
-        self.places |= found
+                parts.append(place)
+            size = len(self.new[key]) if place is None else place[1] - place[0]
+            places[key] = (length, length := length + size)
+            wanted += size if key in chosen else 0
+        for field in self.schema:
+            old = self.columns[field.name]
+            chunks = [p[field.name] if isinstance(p, pa.Table) else old.slice(p[0], p[1] - p[0]) for p in parts]
+            flat = [chunk for each in chunks for chunk in each.chunks if len(chunk)]
+            column = pa.chunked_array(flat, field.type).unify_dictionaries().combine_chunks()
+            self.columns[field.name] = pa.chunked_array([worded(column)], field.type)
+        self.places, self.new = places, {}
+        return pa.table(self.columns, self.schema).slice(0, wanted)
 
 
-def worded(table: pa.Table) -> pa.Table:
-    """A table in one chunk, its dictionaries without words that no row has, in the order in which rows have them."""
-    for at, field in enumerate(table.schema):
-        if pa.types.is_dictionary(field.type) and len(table):
-            column = table.column(at).chunk(0)
-            which = column.indices.drop_null().unique()
-            place = np.zeros(len(column.dictionary), np.int32)
-            place[which] = np.arange(len(which))
-            indices = pa.array(place, field.type.index_type).take(column.indices)
-            words = pa.DictionaryArray.from_arrays(indices, column.dictionary.take(which))
-            table = table.set_column(at, field, words)
-    return table
+Part = tuple[int, int] | pa.Table  # rows of what was gathered before, or new ones
+
+
+def worded(column: pa.Array) -> pa.Array:
+    """A dictionary without words that no row has, in the order in which rows have them; another column as it is."""
+    if not isinstance(column, pa.DictionaryArray):
+        return column
+    which = column.indices.drop_null().unique()
+    place = np.zeros(len(column.dictionary), np.int32)
+    place[which] = np.arange(len(which))
+    indices = pa.array(place, column.type.index_type).take(column.indices)
+    return pa.DictionaryArray.from_arrays(indices, column.dictionary.take(which))
 
 
 def joined(name: str, parts: Iterable[tuple[Mapping[str, Any], pa.Table]]) -> pa.Table:

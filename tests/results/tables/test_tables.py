@@ -99,7 +99,7 @@ def test_thousands_of_pieces_take_little_more_room_than_their_rows(tmp_path: Pat
         if n % 50 == 49:
             writer.save(map(str, range(n + 1)), ABOUT)
     (pieces,) = [writer.pieces["scores"]]
-    assert not pieces.new and pieces.whole["value"].num_chunks == 1
+    assert not pieces.new and pieces.columns["value"].num_chunks == 1 and len(pieces.columns["value"]) == 1000
     assert pa.total_allocated_bytes() - before < 300_000
 
 
