@@ -171,7 +171,7 @@ def connect(compute: Compute, address: str | None, place: Place | None = None) -
 
 
 def call_it_without_secrets() -> None:
-    """Ray notes the whole command line as the name of a job, in its logs and on its dashboard, and can be told no other."""
+    """Ray notes the whole command line as the name of a job, in its logs and on its dashboard, whatever one says."""
     from ray._private import utils
 
     whole = getattr(utils, "get_entrypoint_name", None)

@@ -234,7 +234,8 @@ def lines(plan: Plan) -> Iterator[str]:
 def mixed_of(plan: Plan, name: str, mixture: Data) -> str:
     """What is kept out of a mixture, and where it is made already how many images that was."""
     without = f", without what {' or '.join(mixture.without)} shows" * bool(mixture.without)
-    return without + (f": {many(plan.left_out[name], 'image')} left out" if name in plan.left_out else "")
+    out = plan.left_out.get(name)
+    return without if out is None else f"{without}: {many(out, 'image')} {'is' if out == 1 else 'are'} left out"
 
 
 def labels(*few: str) -> str:

@@ -11,7 +11,6 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-import pyarrow as pa
 from rich.console import Console
 
 from dermsearch.data.mixed import both_in, left_out, open_sets
@@ -57,7 +56,6 @@ def cache_folder(store: StageStore) -> Path:
 def run_study(study: Study, out: Path, address: str | None, console: Console) -> Outcome:
     """Run a study to its end. What an earlier run finished is taken from the stage store."""
     started = time.perf_counter()
-    pa.set_memory_pool(pa.system_memory_pool())  # Arrow's own keeps what is left of every copy of a growing table
     space = check(study)
     check_folder(out, study)
     if not address:

@@ -310,6 +310,9 @@ def wrong(study: Any) -> str:
             return f"{name} is {type(study[name]).__name__}"
     named = study.get("published") or []
     words = [("published", word) for word in (named if isinstance(named, list) else [named])]
-    words += list((study.get("objective") or {}).items())
+    objective = study.get("objective") or {}
+    mean = objective.get("mean")
+    words += [(name, word) for name, word in objective.items() if name != "mean"]
+    words += [("mean", word) for word in (mean if isinstance(mean, list | tuple) else [mean])]
     odd = [(name, word) for name, word in words if not isinstance(word, str | int | None)]
     return next((f"{str(name)[:40]!r} is no name but {type(word).__name__}" for name, word in odd), "")

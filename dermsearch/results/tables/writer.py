@@ -76,7 +76,8 @@ class Pieces:
         """The rows of these keys in this order, in one chunk."""
         chosen = set(keys)
         others = [key for key in self.places if key not in chosen]  # hardly ever any: they lie behind
-        parts, places, length, wanted = list[Part](), dict[str, tuple[int, int] | None](), 0, 0
+        parts = list[pa.Table | tuple[int, int]]()  # new ones, or rows of what was gathered before
+        places, length, wanted = dict[str, tuple[int, int] | None](), 0, 0
         for key in [*keys, *others]:
             place = self.places[key]
             if place is None:
@@ -96,9 +97,6 @@ class Pieces:
             self.columns[field.name] = pa.chunked_array([worded(column)], field.type)
         self.places, self.new = places, {}
         return pa.table(self.columns, self.schema).slice(0, wanted)
-
-
-Part = tuple[int, int] | pa.Table  # rows of what was gathered before, or new ones
 
 
 def worded(column: pa.Array) -> pa.Array:

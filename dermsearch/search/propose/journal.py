@@ -45,7 +45,7 @@ class Lines(BaseJournalBackend):
             self.lines.append(line_of(log))
             if log["op_code"] == JournalOperation.CREATE_TRIAL:
                 self.lengths.append(log.get("params", {}).get("length", math.inf))
-                told = {name: self._used(log[name]) for name in ("params", "distributions") if name in log}
+                told: dict[str, Any] = {n: self._used(log[n]) for n in ("params", "distributions") if n in log}
                 self.shown.append(line_of({**log, **told}) if told else self.lines[-1])
             elif log["op_code"] != JournalOperation.SET_TRIAL_PARAM:
                 self.shown.append(self.lines[-1])
