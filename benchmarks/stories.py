@@ -70,7 +70,7 @@ def main() -> None:
             print(f"seed {seed}: {DONE['runs']} runs", flush=True)
             try:
                 run_state_machine_as_test(seeded(seed)(Endured), settings=settings(PLAIN, phases=phases))
-            except Exception:
+            except (Exception, command.Hung):
                 broken += 1
                 print(f"seed {seed}:\n{traceback.format_exc()}", flush=True)
     print(f"{time.perf_counter() - began:.0f} s: {dict(sorted(DONE.items()))}; broken: {broken}")

@@ -41,9 +41,9 @@ ROOMS = [
     "study",
     "results",
     "papers",
-    *("metrics", "nature", "settings", "curriculum", "registry", "numbers", "world", "errors"),  # the ground
+    *("metrics", "nature", "settings", "curriculum", "registry", "numbers", "words", "world", "errors"),  # the ground
 ]
-GROUND = {"curriculum", "registry", "numbers", "metrics", "nature", "settings", "errors"}
+GROUND = {"curriculum", "registry", "numbers", "words", "metrics", "nature", "settings", "errors"}
 TORCHLESS = {"results", "papers", "cli", "study", *GROUND}
 FILES = sorted(PACKAGE.rglob("*.py"))
 

@@ -11,6 +11,7 @@ import typer
 
 from dermsearch.cli.console import aside
 from dermsearch.errors import UserError
+from dermsearch.words import many
 
 if TYPE_CHECKING:
     from dermsearch.data.prepare.prepare import Order
@@ -166,7 +167,6 @@ def _finished(order: Order, engine: Any, bar: Any) -> None:
     from rich.filesize import decimal
 
     from dermsearch.data.prepare.prepare import prepare as make
-    from dermsearch.data.store.card import many
 
     started = time.monotonic()
     manifest = make(order, engine, bar)
@@ -236,7 +236,6 @@ def mix(
 
     from dermsearch.data.prepare.mix import mix as join
     from dermsearch.data.prepare.progress import Bar
-    from dermsearch.data.store.card import many
 
     with Bar(aside()) as bar:
         manifest = join(list(stores), output, list(without or ()), bar)

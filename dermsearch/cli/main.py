@@ -23,6 +23,7 @@ from dermsearch.cli.replay import replay
 from dermsearch.cli.results import explain, results_app
 from dermsearch.cli.store import store_app
 from dermsearch.errors import EngineLost, UserError, first_line
+from dermsearch.words import many
 
 app = typer.Typer(
     help="Which self-supervised curriculum is worth your GPU-weeks? Search it, on a laptop or a Ray cluster.",
@@ -120,9 +121,9 @@ def run(
     became = [f"{counts[state]} {state}" for state in ("trained", "reused", "failed")]
     became += [f"{counts[state]} {state}" for state in ("dropped", "pruned") if counts[state]]
     if fits := outcome.summary["fits"]["trained"]:
-        became.append(f"{fits} fits")
+        became.append(many(fits, "fit"))
     if unjudged := outcome.summary["judgements"]["failed"]:
-        became.append(f"{unjudged} judgements failed")
+        became.append(f"{many(unjudged, 'judgement')} failed")
     took = f"{outcome.summary['seconds']:.0f} s"
     console.print(
         f"Stages: {', '.join(became)} in {took}. Tables and {sum(p.suffix == '.png' for p in drawn)} figures: {folder}",

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dermsearch.cli.console import aside, paper
+from dermsearch.words import many
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -145,7 +146,7 @@ def gc(
         upkeep.put_away(opened, found)
         upkeep.empty(opened, old if days else upkeep.outdated(opened, days))
         if found and days:
-            print(f"In the trash for {days:g} days: {decimal(sum(i.bytes for i in found))}.")
+            print(f"In the trash for {many(days, 'day')}: {decimal(sum(i.bytes for i in found))}.")
         if old or not days:
             print(f"Deleted: {decimal(sum(i.bytes for i in ([*found, *old] if not days else old)))}.")
 

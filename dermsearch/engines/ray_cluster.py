@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import functools
 import logging
 import os
 import signal
@@ -15,10 +16,11 @@ from typing import Any
 
 from dermsearch.engines.ray_local import Place
 from dermsearch.engines.ray_watch import Address, Watch
-from dermsearch.errors import EngineLost, UserError, first_line
+from dermsearch.errors import EngineLost, UserError, first_line, public
 from dermsearch.search.tree.driver import Driver
 from dermsearch.storage.files import within
 from dermsearch.study.config import Compute
+from dermsearch.words import many
 
 # Ray speaks to those who operate it; a researcher watches the study. Set before Ray is imported.
 QUIET = {
@@ -36,7 +38,11 @@ QUIET = {
 }
 
 
-LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}  # else 127.0.0.1 becomes the address that others reach
+# Of a Ray of one's own.
+OWN = {
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # else 127.0.0.1 becomes the address that others reach
+    "RAY_worker_niceness": "0",  # else 15: on a machine with other work, stages stand still beside the run that waits
+}
 PATIENCE, JOINED = 3.0, 20.0  # seconds without an answer until a Ray is lost: of this machine, of a network
 LEAVING = 10.0  # seconds that Ray has to stop by itself
 
@@ -65,7 +71,7 @@ class Cluster:
 
     def open(self) -> None:
         """Be in a cluster from here on."""
-        for name, value in (QUIET if self.address else {**QUIET, **LOOPBACK}).items():
+        for name, value in (QUIET if self.address else {**QUIET, **OWN}).items():
             os.environ.setdefault(name, value)
         here = threading.current_thread() is threading.main_thread()
         if here and self.before is None:
@@ -140,6 +146,7 @@ def connect(compute: Compute, address: str | None, place: Place | None = None) -
     from ray.exceptions import AuthenticationError
 
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL}
+    call_it_without_secrets()
     try:
         if address:
             if address.startswith("ray://"):
@@ -161,6 +168,17 @@ def connect(compute: Compute, address: str | None, place: Place | None = None) -
             ) from None
         what = f"--address: no Ray cluster answers at '{address}'" if address else "Ray did not start on this machine"
         raise UserError(f"{what}: {first_line(error)}") from None
+
+
+def call_it_without_secrets() -> None:
+    """Ray notes the whole command line as the name of a job, in its logs and on its dashboard, whatever one says."""
+    from ray._private import utils
+
+    whole = getattr(utils, "get_entrypoint_name", None)
+    if whole is not None and not hasattr(whole, "whole"):
+        told = functools.wraps(whole)(lambda: public(whole()))
+        told.whole = whole  # type: ignore[attr-defined]
+        utils.get_entrypoint_name = told
 
 
 def knock(address: str) -> None:
@@ -192,13 +210,13 @@ def concurrency(compute: Compute, nodes: Iterable[dict[str, float]]) -> int:
     slots = sum(min(holds(node.get(r, 0), n) for r, n in need.items()) for node in nodes)
     stages = slots // compute.workers
     if stages < 1:
-        wanted = " and ".join(f"{n:g} {r}{'s' if n != 1 else ''}" for r, n in need.items())
+        wanted = " and ".join(many(n, r) for r, n in need.items())
         total = {r: sum(n.get(r, 0) for n in nodes) for r in ("CPU", "GPU")}
         largest = {r: max((n.get(r, 0) for n in nodes), default=0) for r in ("CPU", "GPU")}
         raise UserError(
-            f"compute: a stage wants {compute.workers} worker{'s' if compute.workers > 1 else ''} with {wanted} each; "
-            f"the cluster has {total['CPU']:g} CPUs and {total['GPU']:g} GPUs on {len(nodes)} node"
-            f"{'s' if len(nodes) != 1 else ''} (largest: {largest['CPU']:g} and {largest['GPU']:g}); "
+            f"compute: a stage wants {many(compute.workers, 'worker')} with {wanted} each; "
+            f"the cluster has {many(total['CPU'], 'CPU')} and {many(total['GPU'], 'GPU')} on "
+            f"{many(len(nodes), 'node')} (largest: {largest['CPU']:g} and {largest['GPU']:g}); "
             "lower compute.workers, compute.threads or compute.gpus"
         )
     return min(stages, compute.concurrency or stages)

@@ -28,7 +28,7 @@ class LinearHandover:
     """
 
     name = "linear_handover"
-    version = 3
+    version = 4
     nature = Nature(frozenset({"features", "heads"}))
     Config = Training
 

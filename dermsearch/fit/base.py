@@ -18,8 +18,10 @@ from torch import Tensor
 
 from dermsearch.data.case import column_of
 from dermsearch.data.store.pool import CasePool, PairedPool
+from dermsearch.errors import first_line
 from dermsearch.models.artifact import ENCODERS, PREDICTOR, Part
 from dermsearch.models.encoders import Encoders
+from dermsearch.models.weights import misfit
 from dermsearch.nature import OF_PREDICTIONS, Nature
 from dermsearch.pretext.base import JOINT, Batch, Loss, Material, Pretext, Setting, Whole
 from dermsearch.registry import Registry
@@ -111,6 +113,13 @@ def is_fit(protocol: object) -> bool:
 
 def predictor(part: Part) -> Fit:
     """The predictor that a fit handed on, on the CPU, in evaluation mode."""
+    module = unfilled(part)
+    module.load_state_dict(part.state, assign=True)
+    return module.eval()
+
+
+def unfilled(part: Part) -> Fit:
+    """The network of that predictor, without its weights."""
     made = part.config
     fit: type[Fit] = FITS.find(made["fit"])
     told = dict(made["setting"])
@@ -118,9 +127,16 @@ def predictor(part: Part) -> Fit:
     told["columns"] = tuple(column_of(column) for column in told.get("columns", ()))
     setting = Setting(**told, artifact={kind: Part(config, {}) for kind, config in made["given"].items()})
     with torch.random.fork_rng(devices=[]):
-        module = fit(Encoders.empty(**made["encoders"]), fit.Config.model_validate(made["config"]), setting)
-    module.load_state_dict(part.state, assign=True)
-    return module.eval()
+        return fit(Encoders.empty(**made["encoders"]), fit.Config.model_validate(made["config"]), setting)
+
+
+def unfit(part: Part, name: str) -> str:
+    """How a predictor is none of the fit of that name, in words; empty where it is."""
+    try:
+        network = unfilled(part)
+    except (LookupError, TypeError, ValueError, RuntimeError) as error:  # what makes it is not what a fit wrote
+        return f"no network can be made of it: {first_line(error)}"
+    return misfit(part.state, network.state_dict()) if network.name == name else f"it is a {network.name}"
 
 
 def shares(value: Tensor, features: Mapping[str, Tensor], parts: dict[str, Tensor]) -> dict[str, Loss]:

@@ -3,7 +3,8 @@
 Views   a resized crop of each image and a flip, drawn for each modality alone.
 Heads   the encoders' features side by side -> the heads that the parent hands on, if it does; else a linear one for
         each label.
-Loss    cross-entropy of each label over the cases that it is known of, then the mean over labels.
+Loss    cross-entropy of each label over the cases that it is known of, then the mean over labels; `balanced`, classes
+        weigh alike, however many cases they have.
 Predict the whole images, after the last epoch: no epoch is chosen.
 
 An image that a case lacks has features of zero.
@@ -20,7 +21,7 @@ from torch import Tensor
 
 from dermsearch.data.views.augment import View
 from dermsearch.fit.base import Fit, labels_of, shares
-from dermsearch.fit.heads import Heads, mean_loss
+from dermsearch.fit.heads import Heads, balance, mean_loss
 from dermsearch.models.artifact import HEADS
 from dermsearch.models.encoders import Encoders
 from dermsearch.pretext.base import Batch, Loss, Setting
@@ -31,7 +32,7 @@ class Finetune(Fit):
     """The encoders with heads for all labels; every weight learns."""
 
     name = "finetune"
-    version = 2
+    version = 3
 
     class Config(Settings):
         """AdamW on all weights alike."""
@@ -43,22 +44,25 @@ class Finetune(Fit):
         epochs: int = Field(50, ge=1, le=100_000, description="the last one counts: no epoch is chosen")
         batch: int = Field(64, ge=2, le=1_000_000, description="training cases of a step")
         crop: float = Field(0.5, gt=0, le=1, description="the smallest random crop, as a share of the image's area")
+        balanced: bool = Field(True, description="weight classes inversely to their frequency")
 
     def __init__(self, encoders: Encoders, config: Any, setting: Setting) -> None:
         super().__init__(encoders, config, setting)
         self.view = View(setting.size, scale=(config.crop, 1.0), ratio=(3 / 4, 4 / 3), flip=0.5)
         width = encoders.dim * len(encoders.modalities)
         self.heads = Heads(width, setting.counts, setting.artifact.get(HEADS), setting.seed)
+        self.weights = balance(setting.counts) if config.balanced else None
 
     @classmethod
     def recipe(cls, config: Any) -> dict[str, Any]:
-        return {"optimizer": "adamw", **config.model_dump(exclude={"crop"})}
+        return {"optimizer": "adamw", **config.model_dump(exclude={"crop", "balanced"})}
 
     def loss(self, batches: Mapping[str, Batch]) -> dict[str, Loss]:
         features = self.features(batches, lambda batch: batch.view(self.view, "view"))
         joined = torch.cat(list(features.values()), 1)
         with torch.autocast(joined.device.type, enabled=False):
-            value, accuracy = mean_loss(self.heads(joined), labels_of(batches, list(self.setting.counts)))
+            truth = labels_of(batches, list(self.setting.counts))
+            value, accuracy = mean_loss(self.heads(joined), truth, self.weights)
         return shares(value, features, {"accuracy": accuracy})
 
     def predict(self, batches: Mapping[str, Batch]) -> dict[str, Tensor]:

@@ -26,6 +26,7 @@ from dermsearch.data.views.augment import View
 from dermsearch.errors import UserError
 from dermsearch.models.heads import GlobalDropout
 from dermsearch.pretext.base import Batch, Loss, Setting, Settings, Task
+from dermsearch.words import many
 
 
 class ODC(Task):
@@ -97,7 +98,7 @@ class ODC(Task):
         """There must be images enough that no cluster has to be small."""
         if config.clusters * config.small > setting.units:
             raise UserError(
-                f"clusters: {config.clusters} clusters of at least {config.small} images (small) need "
+                f"clusters: {config.clusters} clusters of at least {many(config.small, 'image')} (small) need "
                 f"{config.clusters * config.small} training images; there are {setting.units}"
             )
 

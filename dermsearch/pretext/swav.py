@@ -30,6 +30,7 @@ from dermsearch.errors import UserError
 from dermsearch.models.heads import mlp
 from dermsearch.pretext.base import Batch, Loss, Setting, Settings, Task
 from dermsearch.pretext.views import contrastive
+from dermsearch.words import many
 
 
 class SwAV(Task):
@@ -86,8 +87,8 @@ class SwAV(Task):
             )
         if queue >= setting.batch * setting.steps:
             raise UserError(
-                f"queue: must be below {setting.batch * setting.steps}, what {setting.steps} steps put into it, "
-                f"not {queue}" + "; lower prototypes" * (config.queue is None)
+                f"queue: must be below {setting.batch * setting.steps}, what {many(setting.steps, 'step')} put into "
+                f"it, not {queue}" + "; lower prototypes" * (config.queue is None)
             )
 
     @classmethod

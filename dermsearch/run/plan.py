@@ -23,6 +23,7 @@ from dermsearch.search.space.proposal import Proposal
 from dermsearch.search.space.rates import Selection
 from dermsearch.search.space.space import Space
 from dermsearch.search.tree.branches import Branches
+from dermsearch.search.tree.budget import limit
 from dermsearch.search.tree.judges import Judges
 from dermsearch.search.tree.look_up import LookUp
 from dermsearch.search.tree.roots import plant
@@ -31,6 +32,7 @@ from dermsearch.storage.stages import StageStore
 from dermsearch.study.config import Study
 from dermsearch.study.data import Data
 from dermsearch.training.precision import resolve
+from dermsearch.words import many
 
 SHOWN = 40  # lines of the tree
 
@@ -166,60 +168,61 @@ def lines(plan: Plan) -> Iterator[str]:
     data, compute, objective = study.main, study.compute, study.objective
     encoder = f"{' and '.join(study.encoder.names)} at {data.size} px"
     shortest, longest = study.curriculum.length
-    yield f"Study '{study.name}': {encoder}, {' + '.join(data.modalities)}, {plan.images} training cases"
+    yield f"Study '{study.name}': {encoder}, {' + '.join(data.modalities)}, {many(plan.images, 'training case')}"
     yield f"  tasks      {', '.join(study.curriculum.tasks)}; curricula of {shortest} to {longest}"
-    proposals = f"{plan.proposals} proposals" if plan.proposals else "as many proposals as its budget allows"
-    yield f"  search     {study.search.sampler}: {proposals}, {plural(len(study.search.seeds), 'seed')}"
+    proposals = many(plan.proposals, "proposal") if plan.proposals else "as many proposals as its budget allows"
+    yield f"  search     {study.search.sampler}: {proposals}, {many(len(study.search.seeds), 'seed')}"
     if plan.exact:
         shares = plan.unshared > plan.stages
         times = plan.unshared / max(1, plan.stages)
         saved = f" instead of {plan.unshared}: shared prefixes are trained once ({times:.1f} times fewer)"
         yield f"  stages     {plan.stages}{saved if shares else '; none is shared'}"
         if len(plan.depths) > 1:
-            each = f", for each of {plural(len(study.search.seeds), 'seed')}" * (len(study.search.seeds) > 1)
+            each = f", for each of {many(len(study.search.seeds), 'seed')}" * (len(study.search.seeds) > 1)
             yield f"             {' + '.join(str(n) for n in plan.depths)} by depth{each}"
         instead = f" instead of {amount(plan.unshared_passes)}" if shares else ""
-        yield f"  cost       {amount(plan.passes)} image passes{instead}"
+        yield f"  cost       {amount(plan.passes)} image pass{'es' * (plan.passes != 1)}{instead}"
         yield f"             (an image through {encoder}, forward and backward)"
     else:
         most = f"at most {plan.stages}; " if plan.stages else ""
         yield f"  stages     {most}the sampler decides as it goes; shared prefixes are trained once"
         if study.search.sampler not in ("grid", "random"):
-            seeds = plural(len(study.search.seeds), "stage")
+            seeds = many(len(study.search.seeds), "stage")
             yield f"  lag        {study.search.lag}: {seeds} at once; a larger search.lag keeps more workers busy"
     if plan.bill is not None:
         yield from bill_lines(plan.bill, compute.gpus, "about" if plan.exact else "at most")
     for task, chosen in plan.selections.items():
-        told = f"{task}: the best of {len(chosen.rates)} goes on after {plural(chosen.epochs, 'epoch')}, by {chosen.by}"
+        told = f"{task}: the best of {len(chosen.rates)} goes on after {many(chosen.epochs, 'epoch')}, by {chosen.by}"
         often, vain = plan.choices.get(task), chosen.epochs_in_vain
         yield f"  rates      {told}" + (
-            f"; {plural(often, 'choice')}, {plural(often * vain, 'epoch')} for the others" if often else ""
+            f"; {many(often, 'choice')}, {many(often * vain, 'epoch')} for the others" if often else ""
         )
     if study.search.pruner != "none":
-        rungs = f" after {', '.join(map(str, study.search.rungs))} epochs and" * bool(study.search.rungs)
+        ends = study.search.rungs
+        rungs = f" after {', '.join([*map(str, ends[:-1]), many(ends[-1], 'epoch')])} and" if ends else ""
         yield f"  pruner     {study.search.pruner}: looks at each stage{rungs} at its end; less may be trained"
         if plan.looks:
-            yield f"             (up to {plan.looks} judgements more, before a stage's end)"
+            yield f"             (up to {many(plan.looks, 'judgement')} more, before a stage's end)"
     if study.search.budget:
         given = study.search.budget.model_dump(exclude_none=True)
-        limits = ", ".join(f"{n:g} {name.replace('_', '-')}" for name, n in given.items())
+        limits = ", ".join(limit(name, n) for name, n in given.items())
         yield f"  budget     {limits}: {'the first one reached' if len(given) > 1 else 'which'} ends the run"
     if study.search.replicates == "leaders" and len(study.search.seeds) > 1:
         yield "  replicates at most that: seeds behind the first are for what may still be the best"
     if plan.cached is not None:
-        yield f"  in store   {plan.cached} of {plan.stages} stages are finished and will be reused"
+        yield f"  in store   {plan.cached} of {many(plan.stages, 'stage')} finished, to be reused"
     gpu = f", {compute.gpus:g} GPU" if compute.gpus else ""
-    workers = f"{plural(compute.workers, 'worker')} of {plural(compute.threads, 'CPU thread')}{gpu}"
+    workers = f"{many(compute.workers, 'worker')} of {many(compute.threads, 'CPU thread')}{gpu}"
     yield f"  compute    engine {compute.engine}, {workers} per stage; store {public(compute.store)}"
     for name, mixture in study.sets.items():
         if mixture.mix:
             yield f"  mixture    {name}: {', '.join(mixture.mix)}{mixed_of(plan, name, mixture)}"
     for entry in study.entries.values():
         few = [each for each in entry.labelled if each != "all"]
-        draws = f", {plural(entry.repeats, 'draw')}" * (entry.repeats > 1)
+        draws = f", {many(entry.repeats, 'draw')}" * (entry.repeats > 1)
         if few or entry.data != next(iter(study.sets)):
-            yield f"  judged     {entry.name} from {', '.join(entry.labelled)} labels of every class{draws}"
-    few = [f" from {labelled} labels of every class" * (labelled != "all") for _, labelled in study.wanted]
+            yield f"  judged     {entry.name} from {labels(*entry.labelled)}{draws}"
+    few = [f" from {labels(labelled)}" * (labelled != "all") for _, labelled in study.wanted]
     by = [entry.name + said for (entry, _), said in zip(study.wanted, few, strict=True)]
     mean = "the mean of " * (len(by) > 1)
     yield f"  objective  {objective.metric} of {objective.label} by {mean}{', '.join(by)}, validation"
@@ -231,12 +234,13 @@ def lines(plan: Plan) -> Iterator[str]:
 def mixed_of(plan: Plan, name: str, mixture: Data) -> str:
     """What is kept out of a mixture, and where it is made already how many images that was."""
     without = f", without what {' or '.join(mixture.without)} shows" * bool(mixture.without)
-    return without + (f": {plan.left_out[name]} images are left out" if name in plan.left_out else "")
+    out = plan.left_out.get(name)
+    return without if out is None else f"{without}: {many(out, 'image')} {'is' if out == 1 else 'are'} left out"
 
 
-def plural(number: int, word: str) -> str:
-    """1 seed, 3 seeds."""
-    return f"{number} {word}{'s' if number != 1 else ''}"
+def labels(*few: str) -> str:
+    """5, 20, all labels of every class; 1 label of every class."""
+    return f"{', '.join(few)} label{'s' * (few != ('1',))} of every class"
 
 
 def _tree_lines(tree: dict[Curriculum, int], study: Study) -> Iterator[str]:

@@ -20,6 +20,7 @@ from dermsearch.search.space.proposal import Proposal
 from dermsearch.search.tree.driver import Driver
 from dermsearch.search.tree.node import DONE, DROPPED, FAILED, HELD, PRUNED, RUNNING, WAITING, Node
 from dermsearch.storage.files import StoreLost
+from dermsearch.words import many
 
 MARKS = {
     WAITING: ("·", "dim"),
@@ -216,7 +217,7 @@ class Progress:
         done, total = self._counts()
         left = self._left()
         head = Text(f"{self.driver.study.name}  ", style="bold")
-        head.append(f"{done} of {total} stages, {clock(time.perf_counter() - self.started)}", style="")
+        head.append(f"{done} of {many(total, 'stage')}, {clock(time.perf_counter() - self.started)}", style="")
         if left is not None and done < total:
             head.append(f", about {clock(left)} left", style="dim")
         roots = [n for n in nodes if n.parent is None]

@@ -7,16 +7,21 @@ import json
 import subprocess
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+import pyarrow.compute as pc
+
 from dermsearch import __version__
-from dermsearch.results.tables.schema import FIT, PRETEXT
+from dermsearch.errors import UserError
+from dermsearch.results.tables.schema import FIT, PRETEXT, read
 from dermsearch.results.tables.writer import WHOLE, Writer
 from dermsearch.search.tree.driver import Driver
 from dermsearch.search.tree.node import DONE, FAILED, LOST, Node
 from dermsearch.storage.files import READERS
+from dermsearch.words import many
 from dermsearch.work.job import Judge
 from dermsearch.work.record import MADE
 
@@ -32,10 +37,17 @@ class Recorder:
         self.provenance = {"study": driver.study.name, "version": __version__, "commit": commit()}
         self.tables = Writer(folder / "tables")
         self.bugs: dict[str, dict[str, str]] = {}  # by key of a node, by what it was at: tracebacks
+        self.earlier = earlier(folder)
 
     def write(self) -> None:
-        """All tables, each whole; only rows of what has finished since the last time are new."""
+        """All tables, each whole; only rows of what has finished since the last time are new.
+
+        A run that is interrupted before it has come as far as the one before leaves that one's tables: who reads them,
+        as `store gc` does, would think that the study needs less.
+        """
         tree = self.driver.tree
+        if not self.driver.over and self._lags():
+            return
         provenance = {**self.provenance, "caveats": "; ".join(filter(None, [self.caveats, ended_by(self.driver)]))}
         nodes = list(tree.nodes.values())
         self._add_histories(n for n in nodes if n.status == DONE and n.task and not n.until)
@@ -50,6 +62,14 @@ class Recorder:
         for node in over:
             self._tell_of_bug(node, node.record.get("traceback", ""))
         self.tables.save(tree.nodes, provenance)
+
+    def _lags(self) -> bool:
+        """Is what an earlier run had finished still to come? All of it is proposed before anything new is trained."""
+        nodes = self.driver.tree.nodes
+        over = {key for key in self.earlier if key in nodes and nodes[key].status in (DONE, *LOST)}
+        new = any(n.task and n.status == DONE and not n.reused for n in nodes.values()) if self.earlier else False
+        self.earlier = {key for key in self.earlier - over if key in nodes or not new}
+        return bool(self.earlier)
 
     def _add_histories(self, nodes: Iterable[Node]) -> None:
         """The epochs of what is finished, each read once: thousands may have come from the store together."""
@@ -84,6 +104,7 @@ class Recorder:
         for name, rows in (("scores", scores), ("confusions", confusions), ("judgements", judgements)):
             self.tables.put(name, node.key, rows)
         self.tables.put_tables("predictions", node.key, predictions)
+        self.driver.verdicts[node.key] = [self.driver.judges.kept(v) for v in self.driver.verdicts[node.key]]
 
     def _stage(self, node: Node) -> dict[str, Any]:
         return {
@@ -123,6 +144,16 @@ class Recorder:
         path.write_text("\n\n".join(f"{title}\n\n{text}" for title, text in told.items()), "utf-8")
 
 
+def earlier(folder: Path) -> set[str]:
+    """Keys of what an earlier run of the study finished, as its tables tell; nothing where they cannot."""
+    found = set[str]()
+    for name in ("stages", "segments"):
+        with suppress(OSError, UserError, LookupError):
+            table = read(folder / "tables" / f"{name}.arrow")
+            found |= set(table.filter(pc.field("status") == DONE)["key"].to_pylist())
+    return found
+
+
 def whose(node: Node) -> dict[str, Any]:
     """Whose a row is."""
     return {"stage": node.key, "curriculum": str(node.curriculum), "root": node.root.name, "seed": node.seed}
@@ -139,7 +170,7 @@ def ended_by(driver: Driver) -> str:
     if not (driver.over and driver.budget.ended):
         return ""
     left = len(driver.left())
-    return f"the budget of {driver.budget.said()} was used up with {left} proposed stage{'s' * (left != 1)} left"
+    return f"the budget of {driver.budget.said()} was used up with {many(left, 'proposed stage')} left"
 
 
 @functools.cache

@@ -15,7 +15,6 @@ from rich.console import Console
 
 from dermsearch.data.mixed import both_in, left_out, open_sets
 from dermsearch.data.open import drop_damaged, is_made, open_cases
-from dermsearch.data.store.card import many
 from dermsearch.data.store.case_store import CaseStore
 from dermsearch.engines.ray_cluster import Cluster, run_ray
 from dermsearch.run.check import check, check_cases, check_machine, here
@@ -37,6 +36,7 @@ from dermsearch.storage.stages import StageStore
 from dermsearch.study.config import Study
 from dermsearch.study.data import Data
 from dermsearch.training.precision import resolve
+from dermsearch.words import many
 from dermsearch.work.job import Cases
 
 
@@ -71,7 +71,7 @@ def run_study(study: Study, out: Path, address: str | None, console: Console) ->
             study.sets, cache, lambda data: open_or_draw(data, study, cache, cluster, console), console.print
         )
         check_cases(study, space, stores)
-        told = ", ".join(f"{len(cases)} cases from {cases.folder}" for cases in stores.values())
+        told = ", ".join(f"{many(len(cases), 'case')} from {cases.folder}" for cases in stores.values())
         console.print(f"Study '{study.name}': {told}; results go to {out}", highlight=False, soft_wrap=True)
         proposer = Proposer(space, study.search, out / "optuna.journal", prices(space))
         progress = Progress(console, make_loggers(study.logging, study.name, out), lambda: recorder.write())
@@ -132,7 +132,7 @@ def open_or_draw(data: Data, study: Study, cache: Path, cluster: Cluster, consol
     drop_damaged(data, cache)
     if data.source != "synthetic" or is_made(data, cache):
         return open_cases(data, cache)
-    console.print(f"Drawing {data.cases} cases of {data.size} px ...", highlight=False)
+    console.print(f"Drawing {many(data.cases, 'case')} of {data.size} px ...", highlight=False)
     with ThreadPoolExecutor(1) as aside:
         cases = aside.submit(open_cases, data, cache)
         if study.compute.engine == "ray":

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-import math
+import sys
 from collections.abc import Sequence
 from typing import Any
+
+import pyarrow as pa
+
+from dermsearch.results.tables.schema import SAID
 
 NUMBERS = ("value", "ci_low", "ci_high", "n")
 
@@ -32,6 +36,16 @@ def judged(judgement: dict[str, Any]) -> bool:
     )
 
 
+def said(data: bytes) -> pa.Table | None:
+    """What a classifier says of every case, from a file of Arrow; None where it is none."""
+    try:
+        table = pa.ipc.open_file(pa.BufferReader(data)).read_all()
+        table.validate(full=True)
+    except (pa.ArrowException, ValueError, OSError):
+        return None
+    return table if table.schema.equals(pa.schema(SAID)) else None
+
+
 def worded(rows: Any, words: Sequence[str]) -> bool:
     """Are these rows, each of which has a text under every one of these names?"""
     if not isinstance(rows, list):
@@ -41,4 +55,4 @@ def worded(rows: Any, words: Sequence[str]) -> bool:
 
 def number(value: Any) -> bool:
     """Is it a finite number?"""
-    return isinstance(value, int | float) and math.isfinite(value)
+    return isinstance(value, int | float) and abs(value) <= sys.float_info.max

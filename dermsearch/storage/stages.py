@@ -36,8 +36,8 @@ import pyarrow as pa
 from dermsearch import __version__
 from dermsearch.errors import UserError, first_line
 from dermsearch.models.artifact import ENCODERS, HEADS, Artifact, Part
-from dermsearch.storage.files import Folder, StoreLost, checksum, parsed, sealed
-from dermsearch.storage.shapes import epochs, judged, labelled
+from dermsearch.storage.files import Folder, StoreLost, checksum, named, parsed, sealed, unsealed
+from dermsearch.storage.shapes import epochs, judged, labelled, said
 
 HISTORY, STORE, SET_ASIDE, PREDICTIONS = "history.json", "store.json", "damaged", "predictions"
 FORMAT = 3  # of a store; one without store.json is of format 1
@@ -209,17 +209,16 @@ class StageStore(Folder):
         found = self.read_sealed(f"scores/{key}.json") or {}
         if not judged(found) or (of and found.get("stage") not in ("", of)):
             return None
-        return found if PREDICTIONS not in found or self._predictions(key, found) is not None else None
+        return found if PREDICTIONS not in found or self._said(key, found) is not None else None
 
     def predictions(self, key: str) -> pa.Table | None:
         """What a judgement's classifier said of each case; None if it is none, or of an earlier version."""
         found = self.read_sealed(f"scores/{key}.json") or {}
-        data = self._predictions(key, found) if PREDICTIONS in found else None
-        return None if data is None else pa.ipc.open_file(pa.BufferReader(data)).read_all()
+        return self._said(key, found) if PREDICTIONS in found else None
 
-    def _predictions(self, key: str, judgement: dict[str, Any]) -> bytes | None:
+    def _said(self, key: str, judgement: dict[str, Any]) -> pa.Table | None:
         data = self.get(f"scores/{key}.arrow")
-        return data if data is not None and checksum(data) == judgement[PREDICTIONS] else None
+        return said(data) if data is not None and checksum(data) == judgement[PREDICTIONS] else None
 
     def write_judgement(
         self, key: str, judgement: dict[str, Any], of: str = "", predictions: pa.Table | None = None
@@ -236,11 +235,13 @@ class StageStore(Folder):
 
     def note_opening(self, fingerprint: str, about: dict[str, Any]) -> None:
         """The test split of the data set with that fingerprint is looked at: for which curricula, and when."""
-        self.write(f"openings/{fingerprint}/{uuid.uuid4().hex}.json", sealed(about))
+        name = f"openings/{fingerprint}/{uuid.uuid4().hex}.json"
+        self.write(name, sealed({**about, "name": name}))
 
     def openings(self, fingerprint: str) -> int:
-        """How often it has been looked at, as far as this store knows."""
-        return len(self.names(f"openings/{fingerprint}"))
+        """How often it has been looked at, as far as this store knows. A note that is damaged was one of it."""
+        notes = {name: unsealed(self.read_json(name)) for name in self.names(f"openings/{fingerprint}")}
+        return sum(note is None or named(note, name) is not None for name, note in notes.items())
 
     # Starting weights --------------------------------------------------------------------------------------
 

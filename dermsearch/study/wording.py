@@ -12,6 +12,7 @@ from pydantic import BaseModel
 
 from dermsearch.errors import nearest
 from dermsearch.study.config import Study
+from dermsearch.words import many
 
 QUICK = "quick"  # the section of a study that --quick lays over the others
 SEARCHED = {"choice", "log", "range", "select"}  # a mapping with one of these is a value, not a section
@@ -33,8 +34,8 @@ _ALLOWED = {
     "greater_than": "above {gt}",
     "less_than_equal": "at most {le}",
     "less_than": "below {lt}",
-    "string_too_short": "text of at least {min_length} characters",
-    "string_too_long": "text of at most {max_length} characters",
+    "string_too_short": "text of at least {min_length}",
+    "string_too_long": "text of at most {max_length}",
 }
 
 
@@ -61,15 +62,16 @@ def problem(e: dict[str, Any], model: type[BaseModel] = Study) -> tuple[str, str
     if kind == "value_error":  # our own sentence; it may name the field within the section
         text = str(ctx["error"])
         within = WITHIN.match(text)
-        return field, text[within.end() :] if within else text
+        return field, unwound(text[within.end() :] if within else text)
     if kind == "literal_error":
         allowed = re.findall(r"'([^']*)'", ctx["expected"])
         close = nearest(value, allowed) if isinstance(value, str) else ""
         hint = f"; {close}" if close.startswith("did") else ""
         return field, f"must be one of {', '.join(allowed)}, not {say(value)}{hint}"
     if kind in ("too_short", "too_long"):
-        bound = f"at least {ctx['min_length']}" if kind == "too_short" else f"at most {ctx['max_length']}"
-        return field, f"must have {bound} item{'s' * (not bound.endswith(' 1'))}, not {ctx['actual_length']}"
+        most = kind == "too_long"
+        bound = many(ctx["max_length" if most else "min_length"], "item")
+        return field, f"must have at {'most' if most else 'least'} {bound}, not {ctx['actual_length']}"
     if kind == "string_pattern_mismatch":
         return field, f"must be a name (letters, digits, '.', '_', '-', at most 64 in all), not {say(value)}"
     if kind == "union_tag_invalid":
@@ -83,6 +85,7 @@ def problem(e: dict[str, Any], model: type[BaseModel] = Study) -> tuple[str, str
         hint = ": only what stands under a task in curriculum.tasks is searched, and what curricula begin with"
     hint = " (text goes in quotes)" if kind == "string_type" and isinstance(value, (int, float, date)) else hint
     bounds = {k: f"{v:g}" if isinstance(v, float) else v for k, v in ctx.items()}
+    bounds |= {k: many(ctx[k], "character") for k in ("min_length", "max_length") if k in ctx}
     return field, f"must be {_ALLOWED[kind].format(**bounds)}, not {say(value)}{hint}"
 
 
@@ -139,6 +142,11 @@ def say(value: Any) -> str:
         return short(json.dumps(value, default=str))
     except ValueError:  # more digits than Python writes out
         return "a huge number"
+
+
+def unwound(text: str) -> str:
+    """A sentence, in which a number with hundreds of digits is cut short."""
+    return re.sub(r"\d{40,}", lambda found: f"{found[0][:10]}...", text)
 
 
 def short(text: str, length: int = 60) -> str:

@@ -30,6 +30,7 @@ from dermsearch.training.learner import Learner, Recipe, WholeImages, compile_ne
 from dermsearch.training.memory import keep_memory
 from dermsearch.training.precision import autocast
 from dermsearch.training.validation import over, set_modes, validation_loss
+from dermsearch.words import many
 
 __all__ = ["Learner", "Partial", "Recipe", "StageFailed", "Trained", "number_dropout", "train_stage"]
 
@@ -91,7 +92,7 @@ def train_stage(
     batch, steps = schedule(task, pools, train)
     total_steps = train["epochs"] * steps
     if batch % (train["accumulate"] * world.size()):  # another batch would be another stage
-        among = f"{world.size()} workers" + (f" x {train['accumulate']} micro-batches" * (train["accumulate"] > 1))
+        among = many(world.size(), "worker") + (f" x {train['accumulate']} micro-batches" * (train["accumulate"] > 1))
         raise StageFailed(f"{recipe.task}: a batch of {batch} does not divide among {among}")
     unseen = {}
     if train["patience"] and heldout is not None:

@@ -23,7 +23,8 @@ from dermsearch.data.prepare.shard import checksum as sum_of_cases
 from dermsearch.data.store.case_store import MANIFEST as CASES_MANIFEST
 from dermsearch.data.store.case_store import read_manifest
 from dermsearch.errors import UserError, first_line
-from dermsearch.models.artifact import ENCODERS
+from dermsearch.fit.base import unfilled
+from dermsearch.models.artifact import ENCODERS, PREDICTOR, Part
 from dermsearch.models.encoders import Encoders
 from dermsearch.models.weights import finite, misfit
 from dermsearch.storage.files import MANIFEST, StoreLost, named, parsed, unsealed
@@ -50,6 +51,7 @@ from dermsearch.upkeep.inventory import (
     JUDGEMENT,
     LEFTOVER,
     NOTES,
+    OPENING,
     OTHER,
     SEGMENT,
     STAGE,
@@ -137,7 +139,11 @@ def _file_of(store: StageStore, item: Item, name: str, manifest: dict[str, Any])
     elif name == HISTORY and not epochs(parsed(data)):
         yield path, "is no history"
     elif name.endswith(file_of("")):
-        wrong = _tensors(data, manifest.get("parts", {}).get(ENCODERS, {}) if name == file_of(ENCODERS) else None)
+        parts = manifest.get("parts", {})
+        if name == file_of(PREDICTOR) and isinstance(parts.get(PREDICTOR), dict):
+            wrong = _predictor(data, parts[PREDICTOR])
+        else:
+            wrong = _tensors(data, parts.get(ENCODERS, {}) if name == file_of(ENCODERS) else None)
         if wrong:
             yield path, f"cannot be loaded: {wrong}"
 
@@ -155,6 +161,26 @@ def _tensors(data: bytes, encoders: dict[str, Any] | None) -> str:
     except (LookupError, TypeError, UserError):  # not told, or of a timm that is not here
         return "" if all(map(finite, state.values())) else "not all numbers are finite"
     return misfit(state, wanted)
+
+
+def _predictor(data: bytes, config: dict[str, Any]) -> str:
+    """What is wrong with a fitted network, if one of this version can be made as it tells."""
+    try:
+        part = Part(config, unpacked(data))
+        wanted = unfilled(part).state_dict()
+    except NoTensors as error:
+        return str(error)
+    except (LookupError, TypeError, ValueError, RuntimeError):  # of a package that is not here, or of another version
+        return "" if all(map(finite, part.state.values())) else "not all numbers are finite"
+    return misfit(part.state, wanted)
+
+
+def _opening(store: StageStore, item: Item) -> Iterator[tuple[str, str]]:
+    """One that is damaged still tells that somebody looked, and stays; that of other data says nothing of these."""
+    for name in item.files:
+        found = unsealed(store.read_json(name))
+        if found is not None and named(found, name) is None:
+            yield name, f"is that of {found['name']}"
 
 
 def _judgement(store: StageStore, item: Item) -> Iterator[tuple[str, str]]:
@@ -213,6 +239,7 @@ CHECKS: dict[str, Callable[[StageStore, Item], Iterable[tuple[str, str]]]] = {
     WEIGHTS: _with_manifest,
     JUDGEMENT: _judgement,
     UNDER_WAY: _under_way,
+    OPENING: _opening,
     CASES: _cases,
 }
 

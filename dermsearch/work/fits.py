@@ -11,8 +11,9 @@ from dermsearch import world
 from dermsearch.data.store.case_store import CaseStore
 from dermsearch.errors import UserError
 from dermsearch.evaluate.base import Judgement, compare
+from dermsearch.fit.base import unfit
 from dermsearch.models.artifact import PREDICTOR, Part
-from dermsearch.storage.stages import PartialStage, StageStore
+from dermsearch.storage.stages import PartialStage, StageStore, Unusable
 from dermsearch.training.fits import predict_fit, train_fit
 from dermsearch.training.stage import Trained
 from dermsearch.work.cases import cases_of, look_of
@@ -26,9 +27,9 @@ from dermsearch.work.stages import from_what_is_left, manifest_of, reporter, sta
 def run_fit(job: Job, store: StageStore, device: torch.device) -> Record:
     """Train the job's predictor unless it is in the store, and judge it."""
     (judge,) = job.judges
-    manifest, cases = world.from_first(store.manifest(job.key)), cases_of(job, judge.data)
-    reused = manifest is not None
     key, judged = key_of(job, judge), []
+    manifest, cases = world.from_first(there(job, store, key)), cases_of(job, judge.data)
+    reused = manifest is not None
     if manifest is None:
         manifest = train(job, store, cases, device)
     if world.rank() == 0:
@@ -40,6 +41,17 @@ def run_fit(job: Job, store: StageStore, device: torch.device) -> Record:
     seconds = sum(each.seconds for each in judged)
     update = {"judged": tuple(judged), "judge_seconds": seconds}
     return Record.done(job.key, manifest, reused).model_copy(update=update)
+
+
+def there(job: Job, store: StageStore, key: str) -> dict[str, Any] | None:
+    """What the predictor's manifest tells, if it is in the store and, where it is still to be judged, can be loaded."""
+    manifest = store.manifest(job.key) if world.rank() == 0 else None
+    try:
+        if manifest is not None and store.judgement(key, job.key) is None:
+            predictor(job, store)
+    except Unusable:
+        return None  # it is set aside, and trained again
+    return manifest
 
 
 def train(job: Job, store: StageStore, cases: CaseStore, device: torch.device) -> dict[str, Any]:
@@ -79,8 +91,9 @@ def train(job: Job, store: StageStore, cases: CaseStore, device: torch.device) -
 def predictor(job: Job, store: StageStore) -> Part:
     """The fitted network that the job's stage keeps."""
     artifact = store.artifact(job.key)
-    if PREDICTOR not in artifact:
-        raise store.unusable(f"stages/{job.key}", "it holds no predictor")
+    wrong = unfit(artifact[PREDICTOR], job.task) if PREDICTOR in artifact else "it holds no predictor"
+    if wrong:
+        raise store.unusable(f"stages/{job.key}", wrong)
     return artifact[PREDICTOR]
 
 

@@ -155,7 +155,7 @@ class Bucket:
         class System(pafs.FileSystem):
             @staticmethod
             def from_uri(uri: str) -> Any:
-                return cls(), f"{folder}/{uri.partition('://')[2]}"
+                return cls(), str(folder / uri.partition("://")[2])  # no slash twice: schedules go by the path
 
         patch.setattr(pafs, "FileSystem", System)
 

@@ -21,6 +21,7 @@ import torch
 import yaml
 from data.damage import Copy, healthy
 from endurance.mutants import altered, json_of, mutated, odd, spoilt
+from results.conftest import fabricate
 
 from dermsearch.data.inspect.check import check
 from dermsearch.data.prepare.engines import on_cores
@@ -30,6 +31,11 @@ from dermsearch.data.store.case_store import CaseStore
 from dermsearch.data.store.layout import INDEX, MANIFEST, to_bytes
 from dermsearch.errors import UserError
 from dermsearch.models.artifact import ENCODERS, Part
+from dermsearch.results import load
+from dermsearch.results.board.leaderboard import leaderboard
+from dermsearch.results.explain.evidence import gather
+from dermsearch.results.explain.explain import explain
+from dermsearch.results.pictures.figures import figures
 from dermsearch.storage.files import checksum, of_itself
 from dermsearch.storage.leases import Claims, claim_of
 from dermsearch.storage.stages import PartialStage, StageStore
@@ -275,9 +281,33 @@ def cells(data: bytes, draw: random.Random) -> bytes:
     return "\n".join(map(",".join, rows)).encode(errors="surrogatepass")
 
 
+def tables(folder: Path) -> Target:
+    """A study's folder of results, as `leaderboard`, `explain` and now and then `figures` read it."""
+    fabricate(folder / "results")
+    files = {p.relative_to(folder / "results"): p.read_bytes() for p in (folder / "results").rglob("*") if p.is_file()}
+    about = yaml.safe_load(files[Path("study.yaml")])
+
+    def read(draw: random.Random) -> object:
+        shutil.rmtree(folder / "mutant", ignore_errors=True)
+        name = draw.choice(sorted(files))
+        for file, data in files.items():
+            if file == name and name.suffix == ".yaml" and draw.random() < 0.7:
+                data = yaml.dump(plain(mutated(about, draw)), sort_keys=False).encode(errors="surrogatepass")
+            elif file == name:
+                data = spoilt(data, draw)
+            (folder / "mutant" / file).parent.mkdir(parents=True, exist_ok=True)
+            (folder / "mutant" / file).write_bytes(data)
+        explain(gather(str(folder / "mutant")))
+        if draw.random() < 0.02:
+            figures(folder / "mutant")
+        return leaderboard(load(folder / "mutant"))
+
+    return read
+
+
 TARGETS: dict[str, Callable[[Path], Target]] = {
     "studies": studies, "overrides": overrides, "leases": leases, "manifests": manifests,
-    "case stores": case_stores, "data folders": data_folders,
+    "case stores": case_stores, "data folders": data_folders, "tables": tables,
 }  # fmt: skip
 
 

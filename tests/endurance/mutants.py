@@ -20,7 +20,7 @@ LARGE: list[Callable[[], Any]] = [
     lambda: 10**4000,
     lambda: dict.fromkeys(map(str, range(10_000)), 0),
     lambda: list(range(10_000)),
-    lambda: nested(900),
+    lambda: nested(150),
 ]
 
 

@@ -68,6 +68,15 @@ def named(tag: str, name: str) -> int:
 
 
 @pytest.mark.slow
+def test_what_trains_is_no_less_urgent_than_what_waits_for_it(going: subprocess.Popen[str]) -> None:
+    """Ray's workers are nice by 15: beside other work a run looked as if it hung, at 2 % of a processor."""
+    every = tagged(going.tag)  # type: ignore[attr-defined]
+    trains = [pid for pid in every if Path(f"/proc/{pid}/comm").read_text().startswith("ray::Implicit")]
+    urgent = {os.getpriority(os.PRIO_PROCESS, pid) for pid in trains}
+    assert urgent == {os.getpriority(os.PRIO_PROCESS, going.pid)}
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(("victim", "gone"), [("raylet", "its raylet"), ("gcs_server", "its head")])
 def test_a_killed_ray_ends_the_run_with_a_sentence(
     victim: str, gone: str, going: subprocess.Popen[str], tmp_path: Path

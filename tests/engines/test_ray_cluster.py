@@ -7,7 +7,7 @@ import pytest
 import ray
 from ray.exceptions import AuthenticationError
 
-from dermsearch.engines.ray_cluster import QUIET, concurrency, connect, trial_resources
+from dermsearch.engines.ray_cluster import QUIET, call_it_without_secrets, concurrency, connect, trial_resources
 from dermsearch.errors import UserError
 from dermsearch.study.config import Compute
 
@@ -77,3 +77,15 @@ def test_ctrl_c_is_left_to_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def test_ray_does_not_note_the_secrets_of_a_command_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    import psutil
+    from ray._private import utils
+
+    monkeypatch.setattr(utils, "get_entrypoint_name", utils.get_entrypoint_name)
+    words = ["dermsearch", "run", "x.yaml", "compute.store=s3://AKIAKEY:cre/dential@bucket/deep"]
+    monkeypatch.setattr(psutil.Process, "cmdline", lambda self: words)
+    for _ in range(2):
+        call_it_without_secrets()
+        assert utils.get_entrypoint_name() == "dermsearch run x.yaml compute.store=s3://bucket/deep"

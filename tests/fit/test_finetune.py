@@ -11,7 +11,7 @@ from dermsearch.data.store.pool import Look, pictures
 from dermsearch.data.views.augment import plain
 from dermsearch.fit.base import labels_of, predictor
 from dermsearch.fit.finetune import Finetune
-from dermsearch.fit.heads import mean_loss
+from dermsearch.fit.heads import balance, mean_loss
 from dermsearch.models.artifact import HEADS, PREDICTOR, Part
 from dermsearch.models.relations import LabelHeads
 from dermsearch.pretext.base import Batch, Material
@@ -35,7 +35,7 @@ def heads(relation: str = "tel", dim: int = small.encoders().dim) -> Part:
 
 def test_the_defaults_are_those_of_the_studies():
     c = Finetune.Config()
-    assert (c.lr, c.weight_decay, c.epochs, c.batch, c.crop) == (1e-4, 0.01, 50, 64, 0.5)
+    assert (c.lr, c.weight_decay, c.epochs, c.batch, c.crop, c.balanced) == (1e-4, 0.01, 50, 64, 0.5, True)
     recipe = Finetune.recipe(c)
     assert recipe == {
         "optimizer": "adamw", "lr": 1e-4, "weight_decay": 0.01, "schedule": "cosine", "warmup": 0.1,
@@ -45,13 +45,35 @@ def test_the_defaults_are_those_of_the_studies():
 
 def test_every_setting_counts(store):
     plain = small.train("finetune", store, epochs=1)
-    for name, value in {"lr": 2e-3, "weight_decay": 10.0, "warmup": 0.9, "crop": 0.9, "batch": 8}.items():
+    for name, value in {
+        "lr": 2e-3,
+        "weight_decay": 10.0,
+        "warmup": 0.9,
+        "crop": 0.9,
+        "batch": 8,
+        "balanced": False,
+    }.items():
         other = small.train("finetune", store, epochs=1, **{name: value})
         assert not small.equal(other.parts[PREDICTOR].state, plain.parts[PREDICTOR].state), name
     cosine = small.train("finetune", store, epochs=3)
     assert cosine.history[0]["lr"] > cosine.history[-1]["lr"]
     constant = small.train("finetune", store, epochs=3, schedule="constant", warmup=0.0)
     assert {row["lr"] for row in constant.history} == {1e-3}
+
+
+@pytest.mark.parametrize("balanced", [True, False])
+def test_classes_weigh_alike_unless_they_are_not_to(store, balanced):
+    """Its loss is that with weights of the counts of its own training cases, or without."""
+    module = predictor(small.train("finetune", store, epochs=1, balanced=balanced).parts[PREDICTOR]).eval()
+    pools = module.pools(Material(module.encoders, store, small.ROWS, CPU, small.LOOK))
+    batches = {m: Batch(np.arange(16), pool, small.SIZE, 0, 0, 0) for m, pool in pools.items()}
+    losses = module.loss(batches)
+    logits = module.heads(torch.cat([losses[m].embedding for m in pools], 1))
+    truth, weights = labels_of(batches, list(small.CLASSES)), balance(module.setting.counts)
+    assert any(len(set(each.tolist())) > 1 for each in weights), "else nothing would be told apart"
+    expected = [mean_loss(logits, truth, w)[0] for w in (weights, None)]
+    assert not torch.allclose(*expected)
+    torch.testing.assert_close(sum(loss.value for loss in losses.values()), expected[not balanced])
 
 
 @pytest.mark.parametrize("relation", ["tel", "proj"])
@@ -104,7 +126,8 @@ def test_a_missing_image_is_nothing(tmp_path):
     batches = {m: Batch(np.arange(8), pool, small.SIZE, 0, 0, 0) for m, pool in pools.items()}
     losses = module.loss(batches)
     logits = module.heads(torch.cat([losses[m].embedding for m in made.modalities], 1))
-    expected, _ = mean_loss(logits, labels_of(batches, list(small.CLASSES)))
+    truth, weights = labels_of(batches, list(small.CLASSES)), balance(module.setting.counts)
+    expected, _ = mean_loss(logits, truth, weights)
     torch.testing.assert_close(losses["derm"].value + losses["clinic"].value, expected)
 
     module.train()

@@ -20,6 +20,7 @@ from dermsearch.errors import UserError
 from dermsearch.models.artifact import ENCODERS, Part
 from dermsearch.storage.files import StoreLost, checksum, sealed
 from dermsearch.storage.stages import PartialStage, StageStore, Unusable, file_of
+from dermsearch.upkeep.upkeep import verify
 
 PARTS = {ENCODERS: Part({}, {"w": torch.arange(6.0)})}
 ABOUT = {"seconds": 1.0}
@@ -243,3 +244,18 @@ def test_a_full_store_is_told_at_once(store: StageStore, monkeypatch: pytest.Mon
     read_only(monkeypatch, errno.ENOSPC)
     with pytest.raises(StoreLost, match="cannot be written to"):
         StageStore(store.address)
+
+
+def test_the_note_of_an_opening_of_other_data_is_not_counted(store: StageStore) -> None:
+    for fingerprint in ("one", "one", "two"):
+        store.note_opening(fingerprint, {"study": "s", "when": "now"})
+    store.write("openings/two/" + "0" * 32 + ".json", sealed({"study": "before notes knew their names"}))
+    assert (store.openings("one"), store.openings("two")) == (2, 2)
+    copied = sorted(local(store, "openings/one").iterdir())[0]
+    shutil.copy(copied, local(store, "openings/two"))
+    assert store.openings("two") == 2
+    assert [(f.file, f.what) for f in verify(store)] == [
+        (f"openings/two/{copied.name}", f"is that of openings/one/{copied.name}")
+    ]
+    copied.write_bytes(b"?")  # somebody looked, whatever became of the note
+    assert store.openings("one") == 2 and len(verify(store)) == 1

@@ -3,11 +3,12 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import pyarrow as pa
+import numpy as np
 import pytest
 import torch
 
 from dermsearch.errors import UserError
+from dermsearch.evaluate.predictions import predictions
 from dermsearch.models.artifact import ENCODERS, HEADS, Part
 from dermsearch.storage.files import MANIFEST, StoreLost
 from dermsearch.storage.stages import HISTORY, PartialStage, StageStore, file_of, packed
@@ -107,7 +108,7 @@ def test_judgements_and_starting_weights_come_back(store: StageStore) -> None:
 
 @pytest.mark.parametrize("damage", ["gone", "changed"])
 def test_a_judgement_without_its_predictions_is_none(damage: str, store: StageStore) -> None:
-    said = pa.table({"case": ["a", "b"], "probability": pa.array([0.25, 0.75], pa.float32())})
+    said = predictions({"x": np.array([0, 1])}, {"x": ["p", "q"]}, np.arange(2), {"x": np.eye(2)}, np.array(["a", "b"]))
     store.write_judgement("j", TOLD, of="k", predictions=said)
     assert store.predictions("j").equals(said) and store.judgement("j") is not None  # type: ignore[union-attr]
     path = Path(store.root) / "scores" / "j.arrow"

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.fs as pafs
 import pytest
 import torch
@@ -20,14 +21,15 @@ from typer.testing import CliRunner
 from dermsearch import __version__
 from dermsearch.cli.main import app
 from dermsearch.errors import UserError
-from dermsearch.models.artifact import ENCODERS, Part
+from dermsearch.models.artifact import ENCODERS, PREDICTOR, Part
 from dermsearch.run.plan import lines, make_plan
 from dermsearch.run.run import Outcome, run_study
 from dermsearch.storage import leases
 from dermsearch.storage.files import MANIFEST, StoreLost, checksum, sealed
-from dermsearch.storage.stages import PartialStage, StageStore
+from dermsearch.storage.stages import PREDICTIONS, PartialStage, StageStore, columns, packed
 from dermsearch.study.config import Study
 from dermsearch.training import stage as training
+from dermsearch.upkeep.upkeep import verify
 
 
 def study_in(folder: Path, **changes: Any) -> Study:
@@ -110,6 +112,73 @@ def test_a_parent_that_cannot_be_loaded_stops_a_run_once(tmp_path: Path) -> None
     assert said.getvalue().count("cannot be loaded: not all numbers are finite in ") == 1
     outcome, _ = run(longer, tmp_path / "longer")
     assert not outcome.failed and outcome.summary["stages"]["trained"] == 2
+
+
+FITTED: dict[str, Any] = {
+    "downstream": {"finetune": {"epochs": 1, "batch": 16}}, "objective": {"protocol": "finetune"},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("wrong", [*WRONG, "no tensors", "config"])
+def test_a_predictor_that_fits_no_network_is_trained_again_and_said(tmp_path: Path, wrong: str) -> None:
+    study, store = study_in(tmp_path, **FITTED), StageStore(str(tmp_path / "store"))
+    outcome, _ = run(study, tmp_path / "out")
+    assert not outcome.failed and not verify(store)
+    key = stages(store)["finetune"]
+    before, about = store.artifact(key)[PREDICTOR], store.told(f"stages/{key}")
+    assert about is not None
+    files = {name: store.read(f"stages/{key}/{name}") for name in about["files"]}
+    if wrong == "config":
+        about["parts"][PREDICTOR]["setting"] = {}
+    else:
+        state = {} if wrong == "no tensors" else WRONG[wrong](before.state)
+        files["predictor.safetensors"] = packed(state) if state else b"?"
+    store.remove(f"stages/{key}")
+    store.commit_files(f"stages/{key}", files, {n: v for n, v in about.items() if n not in ("checksum", "files")})
+    assert bool(verify(store)) == (wrong != "config"), "of another version, perhaps"
+    for score in store.names("scores"):
+        if (store.read_sealed(score) or {}).get("stage") == key:
+            store.remove(score)
+    outcome, said = run(study, tmp_path / "out")
+    assert not outcome.failed and outcome.summary["fits"]["trained"] == 1
+    assert said.count(f"stages/{key} cannot be loaded: ") == 1 and "it was moved to damaged/" in said
+    assert all(torch.equal(w, before.state[n]) for n, w in store.artifact(key)[PREDICTOR].state.items())
+
+
+def foreign_bytes(_: pa.Table) -> bytes:
+    return b"no table"
+
+
+FOREIGN: dict[str, Callable[[pa.Table], bytes]] = {
+    "no table": foreign_bytes,
+    "cut": lambda t: columns(t)[:-20],
+    "other columns": lambda t: columns(t.rename_columns([f"{c}x" for c in t.column_names])),
+    "other types": lambda t: columns(t.set_column(5, "probability", t["probability"].cast(pa.float64()))),
+    "a word that is none": lambda t: columns(
+        t.set_column(0, t.schema.field(0), pa.DictionaryArray.from_arrays(
+            pa.array([7] * len(t), pa.int32()), pa.array(["a"]), safe=False)
+        )
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("how", FOREIGN)
+def test_foreign_predictions_with_a_right_checksum_are_refused_and_made_again(tmp_path: Path, how: str) -> None:
+    study, store = study_in(tmp_path, downstream={"knn": {"k": 3}}), StageStore(str(tmp_path / "store"))
+    run(study, tmp_path / "out")
+    names = [name for name in store.names("scores") if name.endswith(".json")]
+    sound = {name: store.predictions(Path(name).stem) for name in names}
+    for name in names:
+        about, said = store.read_sealed(name), sound[name]
+        assert about is not None and said is not None
+        data = FOREIGN[how](said)
+        store.write(name.replace(".json", ".arrow"), data)
+        store.write(name, sealed({**{n: v for n, v in about.items() if n != "checksum"}, PREDICTIONS: checksum(data)}))
+        assert store.judgement(Path(name).stem) is None and store.predictions(Path(name).stem) is None
+    assert len(verify(store)) == len(names)
+    outcome, _ = run(study, tmp_path / "out")
+    assert not outcome.failed and outcome.summary["stages"]["trained"] == 0 and not verify(store)
+    assert all(store.predictions(Path(name).stem).equals(said) for name, said in sound.items())
 
 
 @pytest.mark.parametrize("rows", [[], [{}], None, [{"metric": "x", "value": float("nan")}]])

@@ -6,6 +6,7 @@ import numpy as np
 from PIL import Image
 
 SMALLEST = 16  # pixels on the short side: less is an icon or a broken download
+STRIP = 8  # times its short side: what is longer is no photograph
 LARGEST = 100_000_000  # pixels in all: more is a decompression bomb
 
 

@@ -16,9 +16,10 @@ import numpy as np
 import simplejpeg
 from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
-from dermsearch.data.decode.bounds import SMALLEST, BadImage, check_size, in_8_bits
+from dermsearch.data.decode.bounds import SMALLEST, STRIP, BadImage, check_size, in_8_bits
 from dermsearch.data.decode.dicom import read_dicom
 from dermsearch.data.decode.look import thumbnail
+from dermsearch.words import many
 
 Fit = Literal["keep", "crop", "squash"]
 Box = tuple[int, int, int, int]  # left, top, right, bottom
@@ -152,7 +153,7 @@ def check_end(data: bytes, pixels: int, notes: list[str]) -> None:
     if end < 0:
         raise BadImage("is truncated")
     if end + 2 < len(data):
-        notes.append(f"has {len(data) - end - 2} bytes after its end")
+        notes.append(f"has {many(len(data) - end - 2, 'byte')} after its end")
 
 
 def reduce(image: Image.Image, form: Form) -> None:
@@ -244,7 +245,7 @@ def laid_out(whole: tuple[int, int], form: Form) -> tuple[Box, tuple[int, int]]:
         return (left, top, left + short, top + short), (form.side, form.side)
     scale = form.side / min(whole)
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
-    if max(size) > 8 * form.side:
+    if max(size) > STRIP * form.side:
         raise BadImage(f"is {width} x {height} pixels: a strip, not a photograph")
     return (0, 0, width, height), size
 

@@ -25,11 +25,12 @@ from rich.filesize import decimal
 from dermsearch.data.case import SPLITS
 from dermsearch.data.prepare.build import Ingredients, fingerprint
 from dermsearch.data.prepare.lookalikes import StoreImages, lookalikes
-from dermsearch.data.store.card import LEAKS, WIDTH, many, plain, quarantined
+from dermsearch.data.store.card import LEAKS, WIDTH, plain, quarantined
 from dermsearch.data.store.case_store import CaseStore
 from dermsearch.data.store.columns import fit
 from dermsearch.data.store.layout import INDEX, MANIFEST, MASK, NONE, QUARANTINE, checksum, digest, shard_file
 from dermsearch.errors import UserError
+from dermsearch.words import many
 
 OK, WARNING, FAILED = "ok", "warning", "FAILED"
 POINTS = 5.0  # by which a class's share in a split may differ from that in all cases
@@ -138,7 +139,7 @@ def _files(folder: Path, store: CaseStore | None, progress: Callable[[int, int],
         bad.append(f"{name} {what}" + (f": {_some(cases)}" if cases else ""))
     progress(len(names), len(names))
     if bad:
-        return FAILED, _listed(f"{len(bad)} of {len(names)} files not as written", bad)
+        return FAILED, _listed(f"{len(bad)} of {many(len(names), 'file')} not as written", bad)
     return OK, f"{many(len(names), 'file')}, {decimal(read)}, as they were written"
 
 
@@ -231,9 +232,11 @@ def _pictures(store: CaseStore) -> Answer:
         what: _across(store, [(h, row) for h, row in zip(hashes, images.rows.tolist(), strict=True) if h != NONE])
         for what, hashes in (("file", images.files), ("picture", images.pixels))
     }
-    told = [f"the same {what} in more than one split {len(rows):,} times" for what, rows in shared.items() if rows]
+    told = [
+        f"the same {what} in more than one split {many(len(rows), 'time')}" for what, rows in shared.items() if rows
+    ]
     if not told:
-        return OK, f"none of {len(images.rows):,} images is in more than one split, by file or by pixels"
+        return OK, f"none of {many(len(images.rows), 'image')} is in more than one split, by file or by pixels"
     return _leak(store, " and ".join(told), next(rows for rows in shared.values() if rows), False)
 
 

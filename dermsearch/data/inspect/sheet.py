@@ -8,6 +8,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from dermsearch.errors import UserError
+from dermsearch.words import many
 
 GAP = 14  # pixels between cases
 TIGHT = 3  # pixels between the images of one case
@@ -34,7 +35,7 @@ def contact_sheet(images: dict[str, np.ndarray], captions: list[str], path: Path
     sheet = Image.new("RGB", (GAP + columns * (width + GAP), head + rows * (tile + below + GAP)), (255, 255, 255))
     pen = ImageDraw.Draw(sheet)
     pen.text((GAP, 14), " | ".join(images), fill=INK, font=title_font)
-    count = f"{len(captions)} case" + ("s" if len(captions) > 1 else "")
+    count = many(len(captions), "case")
     pen.text((sheet.width - GAP, 18), count, fill=PALE, font=font, anchor="ra")
     for case, lines in enumerate(wrapped):
         left = GAP + (case % columns) * (width + GAP)

@@ -8,6 +8,7 @@ or, nearly, their looks are.
 
 from __future__ import annotations
 
+import glob
 import os
 from collections.abc import Collection, Iterator, Sequence
 from itertools import combinations, islice
@@ -26,13 +27,13 @@ from dermsearch.data.prepare.lookalikes import StoreImages, knows_originals, loo
 from dermsearch.data.prepare.progress import Silent, Watcher
 from dermsearch.data.prepare.shard import CasePlanes, Plane, write_shard
 from dermsearch.data.sources.base import CaseRecord
-from dermsearch.data.store.card import many
 from dermsearch.data.store.case_store import CaseStore
 from dermsearch.data.store.layout import MASK, NONE
 from dermsearch.data.store.splits import Split
-from dermsearch.data.store.unfinished import growing
+from dermsearch.data.store.unfinished import clear, growing
 from dermsearch.errors import UserError
 from dermsearch.storage.files import Folder
+from dermsearch.words import many
 
 SHARES = (0.95, 0.05, 0.0)  # pre-training needs a validation loss, and no test
 
@@ -56,6 +57,7 @@ def mix(
     for part, drop in zip(parts, dropped, strict=True):
         if drop:
             watcher.say(f"{name_of(part)}: left out as in a store of --without: {many(len(drop), 'image')}.")
+    clear(out.parent, f".{glob.escape(out.name)}.*")  # what a killed command left
     with growing(out) as folder:
         folder.chmod(0o755)
         manifest = _write(Folder(folder), parts, others, dropped, watcher)

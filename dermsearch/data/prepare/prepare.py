@@ -28,12 +28,12 @@ from dermsearch.data.prepare.engines import Engine
 from dermsearch.data.prepare.progress import Watcher
 from dermsearch.data.prepare.shard import HEAD, head_file, seen
 from dermsearch.data.sources.base import SOURCES, Columns, Release, Source
-from dermsearch.data.store.card import many
 from dermsearch.data.store.layout import FORMAT, MANIFEST, MASK, SHARD, checksum, read_manifest, shard_file
 from dermsearch.data.store.splits import Split
 from dermsearch.data.store.unfinished import Busy, held
 from dermsearch.errors import UserError, nearest
 from dermsearch.storage.files import PARTS, Folder
+from dermsearch.words import many
 
 PLAN = "preparing/plan.json"
 BAD = "preparing/quarantine.csv"
@@ -160,7 +160,9 @@ def resume(store: Folder, jobs: list[dict[str, Any]], watcher: Watcher) -> set[i
             there = [job for job in jobs if head_file(job["number"]) in names]
             files = store.entries()
             done = {job["number"] for job in there if is_whole(store, files.get(shard_file(job["number"])), job)}
-            watcher.say(f"Continuing: {len(done)} of {len(jobs)} shards are there.")
+            watcher.say(
+                f"Continuing: {len(done)} of {many(len(jobs), 'shard')} {'is' if len(jobs) == 1 else 'are'} there."
+            )
             if len(done) < len(there):
                 lost = many(len(there) - len(done), "shard")
                 watcher.say(f"Made anew, as damaged or of images that were changed since: {lost}.")
@@ -237,8 +239,8 @@ def refuse_many_bad(order: Order, store: Folder, notes: list[dict[str, str]], ca
     first = bad[0]
     hint = "; --allow-missing goes on without images that are not there" if kinds[0][0] == "is missing" else ""
     raise UserError(
-        f"{order.release}: {count} of {cases} cases have a bad image or row, more than "
-        f"--max-bad {order.max_bad:g} allows: "
+        f"{order.release}: {count} of {many(cases, 'case')} {'has' if count == 1 else 'have'} a bad image or row, more "
+        f"than --max-bad {order.max_bad:g} allows: "
         + ", ".join(f"{count} x '{kind}'" for kind, count in kinds)
         + f"; the first is {first['image'] or first['where']}. All are listed in {BAD} of {store.where}{hint}"
     )

@@ -8,6 +8,8 @@ from typing import Protocol
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
+from dermsearch.words import many
+
 EVERY = 10  # seconds between two lines
 
 
@@ -66,7 +68,7 @@ class Bar:
         self.bar.update(self.task, completed=self.done, rate=text)
         if not self.console.is_terminal and now - self.said > EVERY:
             self.said = now
-            self.say(f"{self.done:,} of {self.cases:,} cases, {text}")
+            self.say(f"{self.done:,} of {many(self.cases, 'case')}, {text}")
 
     def say(self, text: str) -> None:
         self.console.print(text, highlight=False, soft_wrap=True)

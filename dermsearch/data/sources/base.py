@@ -17,6 +17,7 @@ from dermsearch.data.case import METADATA, Column
 from dermsearch.errors import UserError, nearest
 from dermsearch.registry import Registry
 from dermsearch.storage.files import Folder
+from dermsearch.words import many
 
 IMAGES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".dcm", ".dicom")
 LONGEST = 200  # bytes of a case's id
@@ -265,7 +266,7 @@ def read_table(
             if not any(f.strip() for f in fields):
                 continue
             if len(fields) != len(header):
-                count = f"{len(fields)} fields where the header has {len(header)}"
+                count = f"{many(len(fields), 'field')} where the header has {len(header)}"
                 problems.append(Problem(fields[0].strip(), where, count))
                 continue
             yield where, {h: f.strip() for h, f in zip(header, fields, strict=True)}

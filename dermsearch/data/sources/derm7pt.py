@@ -26,6 +26,7 @@ from dermsearch.data.sources.base import (
     word,
 )
 from dermsearch.storage.files import Folder
+from dermsearch.words import many
 
 PLAIN = {"absent": "absent", "regular": "regular", "irregular": "irregular"}
 WORDS = {
@@ -120,7 +121,7 @@ def read(folder: Folder, columns: Columns) -> Release:
     rows = good + 1 + len(damaged)
     for index in sorted(i for i in named if i >= rows):
         files = " and ".join(INDEXES[s] for s in named[index])
-        collector.problem("", files, f"names row {index}, and {table} has {rows} rows, counted from 0")
+        collector.problem("", files, f"names row {index}, and {table} has {many(rows, 'row')}, counted from 0")
     return collector.release()
 
 

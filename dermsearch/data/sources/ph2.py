@@ -28,6 +28,7 @@ from dermsearch.data.sources.base import (
 )
 from dermsearch.errors import UserError, first_line
 from dermsearch.storage.files import Folder
+from dermsearch.words import many
 
 CLASSES = ("common nevus", "atypical nevus", "melanoma")
 SHEET, TEXT = "PH2_dataset.xlsx", "PH2_dataset.txt"
@@ -96,7 +97,7 @@ def text(folder: Folder, table: str, collector: Collector) -> Iterator[tuple[str
         if len(row) == len(header):
             yield where, dict(zip(header, row, strict=True))
         else:
-            collector.problem(row[0], where, f"{len(row)} fields where the header has {len(header)}")
+            collector.problem(row[0], where, f"{many(len(row), 'field')} where the header has {len(header)}")
 
 
 def fields(line: str) -> list[str]:

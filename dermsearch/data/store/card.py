@@ -20,6 +20,7 @@ from dermsearch.data.case import SPLITS
 from dermsearch.data.store.case_store import CaseStore
 from dermsearch.data.store.layout import MASK, QUARANTINE
 from dermsearch.errors import UserError
+from dermsearch.words import many
 
 WIDTH = 100  # of a terminal's lines
 SHOWN = 12  # classes of a label, the largest
@@ -99,7 +100,7 @@ def gather(manifest: dict[str, Any], index: pa.Table, notes: list[dict[str, str]
     cases += [("groups", f"{groups:,}, of cases that must stay together")] if groups < len(split) else []
     cases += list(_split(manifest["split"]))
     if manifest["masks"]:
-        cases.append(("masks", f"{(index[f'height_{MASK}'].to_numpy() > 0).sum():,} of {len(split):,} cases"))
+        cases.append(("masks", f"{(index[f'height_{MASK}'].to_numpy() > 0).sum():,} of {many(len(split), 'case')}"))
     cases += list(_inputs(manifest))
     lacking = {n: index[f"meta_{n}"].null_count for n in manifest["metadata"]}
     told = [f"{n} {count:,} ({100 * count / len(split):.0f} %)" if count else f"{n} 0" for n, count in lacking.items()]
@@ -126,7 +127,7 @@ def _known(words: list[str]) -> str:
     known = [w for w in words if w]
     if not known:
         return "not known"
-    lacking = f"; not known of {len(words) - len(known):,} cases" if len(known) < len(words) else ""
+    lacking = f"; not known of {many(len(words) - len(known), 'case')}" if len(known) < len(words) else ""
     return f"{len(set(known)):,}{lacking}"
 
 
@@ -159,11 +160,6 @@ def _inputs(manifest: dict[str, Any]) -> Iterator[tuple[str, str]]:
         yield "no inputs", "; ".join(told)
 
 
-def many(count: int, noun: str) -> str:
-    """3 cases, 1 case"""
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
-
-
 def _images(modality: str, index: pa.Table) -> tuple[str, ...]:
     height, width, high, wide = (
         index[f"{axis}_{modality}"].to_numpy() for axis in ("height", "width", "original_height", "original_width")
@@ -194,7 +190,7 @@ def _balance(label: str, names: list[str], index: pa.Table, split: np.ndarray) -
 def _quarantine(notes: list[dict[str, str]]) -> str:
     kinds = Counter(f"{n['done']}: {_kind(n['reason'])}" for n in notes).most_common()
     told = "; ".join(f"{count:,} {kind}" for kind, count in kinds[:6])
-    return (told + (f"; and {len(kinds) - 6} more kinds" if len(kinds) > 6 else "")) or "empty"
+    return (told + (f"; and {many(len(kinds) - 6, 'more kind')}" if len(kinds) > 6 else "")) or "empty"
 
 
 def _kind(reason: str) -> str:
@@ -261,7 +257,7 @@ def _terminal(where: str, facts: Facts) -> Iterator[str]:
         yield from _row(key, said, indent)
     if facts.lacking:
         more = len(facts.lacking) - SHOWN
-        said = ", ".join(facts.lacking[:SHOWN]) + (f", and {more} more columns" if more > 0 else "")
+        said = ", ".join(facts.lacking[:SHOWN]) + (f", and {many(more, 'more column')}" if more > 0 else "")
         yield from _row("metadata", f"missing: {said}", indent)
     yield ""
     widths = [max(map(len, column)) for column in zip(*facts.images, strict=True)]

@@ -19,6 +19,7 @@ import pyarrow.compute as pc
 from PIL import Image
 
 from dermsearch.data.case import SPLITS, Column, column_of
+from dermsearch.data.decode.bounds import STRIP
 from dermsearch.data.domain import DOMAINS, SKIN, Domain
 from dermsearch.data.store.columns import Table, encode
 from dermsearch.data.store.few import low_label
@@ -174,6 +175,8 @@ class CaseStore:
     def _canvas(self, plane: str, rows: np.ndarray, channels: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray | None]:
         heights, widths = self.column(f"height_{plane}")[rows], self.column(f"width_{plane}")[rows]
         top = (int(heights.max(initial=0)), int(widths.max(initial=0)))
+        if max(top) > STRIP * self.side:  # or an index that was made up would ask for all memory
+            raise UserError(f"{self.folder}: {INDEX} does not fit its images; make the store again")
         alike = bool((heights == top[0]).all() and (widths == top[1]).all())
         canvas = (np.empty if alike else np.zeros)((len(rows), *top, *channels), np.uint8)
         try:
@@ -181,7 +184,7 @@ class CaseStore:
                 target[: image.shape[0], : image.shape[1]] = image
         except UserError:
             raise
-        except (LookupError, ValueError):  # sizes or places that are not those of its shards
+        except (LookupError, ValueError, OSError, Image.DecompressionBombError):  # others than those of its shards
             raise UserError(f"{self.folder}: {INDEX} does not fit its images; make the store again") from None
         if alike:
             return canvas, None

@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 
 from dermsearch.results.tables.measure import JUDGE, Measure
 from dermsearch.results.tables.schema import DEFAULTS, Results
+from dermsearch.words import many
 
 PATIENTS = "patients"
 
@@ -41,7 +42,7 @@ def about(results: Results, measure: Measure) -> About:
     rows = results.scores.filter(reduce(operator.and_, wanted))
     own = rows.filter((pc.field("label") == measure.label) & (pc.field("metric") == measure.metric))
     most = pc.max(own["n"]).as_py()
-    cases = f"{most} case{'s' * (most != 1)} of " if most else ""
+    cases = f"{many(most, 'case')} of " if most else ""
     return About(chance_of(rows, measure), cases, data_of(results.study, measure.data), groups_of(own))
 
 

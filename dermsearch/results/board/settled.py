@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dermsearch.curriculum import ROOT_CURRICULUM
+from dermsearch.words import many
 
 if TYPE_CHECKING:
     from dermsearch.results.board.row import Row
@@ -34,8 +35,8 @@ def above_none(ranked: Sequence[Row]) -> str:
     if not compared:
         return ""
     above, below = sum(d.above for d in compared), sum(d.below for d in compared)
-    are = "is" if above == 1 else "are"
-    text = f"{above or 'none'} of {plural(len(compared), 'curriculum')} {are} above {ROOT_CURRICULUM}"
+    are = "is" if above == 1 or len(compared) == 1 else "are"
+    text = f"{above or 'none'} of {many(len(compared), 'curriculum', 'curricula')} {are} above {ROOT_CURRICULUM}"
     return text + (f", {below} below" if below else "")
 
 
@@ -78,8 +79,3 @@ def go_on(ranked: Sequence[Row], results: Results, seeds: int) -> list[str]:
         longer = ["dermsearch", "run", str(folder / "study.yaml"), f"train.epochs={2 * epochs}", f"name={name}-longer"]
         said.append(f"Longer training, as a study of its own: {shlex.join(longer)}")
     return said
-
-
-def plural(number: int, word: str) -> str:
-    """1 curriculum, 3 curricula."""
-    return f"1 {word}" if number == 1 else f"{number} {word.removesuffix('um')}a"

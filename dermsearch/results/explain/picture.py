@@ -12,7 +12,8 @@ from dermsearch.results.drawing import BLUE, GREEN, INK, ORANGE, PALE, STYLE, VE
 from dermsearch.results.explain.effects import Effect
 from dermsearch.results.explain.explain import REVERSED, Explanation
 from dermsearch.results.explain.regret import Step, progress
-from dermsearch.results.explain.text import counted, plural
+from dermsearch.results.explain.text import counted
+from dermsearch.words import many
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -210,7 +211,8 @@ def search(ax: Axes, shared: Sequence[Step], whole: Sequence[Step]) -> None:
         if behind:
             ax.plot([known[-1].stages], [behind[-1]], "o", color=colour, markersize=5, clip_on=False, zorder=3)
             ax.annotate(
-                f"{known[-1].cost} stages", (known[-1].stages, behind[-1]), (6, 6), textcoords="offset points",
+                f"{known[-1].cost} stage{'s' * (known[-1].cost != '1')}",
+                (known[-1].stages, behind[-1]), (6, 6), textcoords="offset points",
                 ha="left", fontsize=8, color=colour, zorder=4,
                 bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.6},
             )  # fmt: skip
@@ -227,7 +229,7 @@ def search(ax: Axes, shared: Sequence[Step], whole: Sequence[Step]) -> None:
 def titles(figure: Figure, found: Explanation, high: float) -> None:
     """What was studied above, how to read it below."""
     evidence = found.evidence
-    count = f"{counted(evidence)}, {plural(len(evidence.seeds), 'seed')}"
+    count = f"{counted(evidence)}, {many(len(evidence.seeds), 'seed')}"
     figure.text(0.02, 1 - 0.24 / high, evidence.title, va="center", fontsize=12, fontweight="bold")
     figure.text(0.02, 1 - 0.45 / high, f"{count}; {evidence.quantity}", va="center", fontsize=9, color=INK)
     lines = [READ[0].format(found.tasks[0].against if found.tasks else "others"), READ[1]]

@@ -17,6 +17,7 @@ from dermsearch.results.explain.evidence import Evidence
 from dermsearch.results.explain.explain import FEW_SEEDS, Explanation
 from dermsearch.results.explain.importance import too_few
 from dermsearch.results.explain.regret import Step, cost_to, progress
+from dermsearch.words import many
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -55,7 +56,7 @@ def findings(found: Explanation) -> list[str]:
     evidence = found.evidence
     count = f"{counted(evidence)} of {', '.join(evidence.tasks)}"
     said = [
-        "; ".join(filter(None, [count, plural(len(evidence.seeds), "seed"), evidence.cases, evidence.quantity])) + "."
+        "; ".join(filter(None, [count, many(len(evidence.seeds), "seed"), evidence.cases, evidence.quantity])) + "."
     ]
     said.append(comparison(found.shares))
     told = [e for e in (*found.tasks, *found.places, *found.pairs) if e.told]
@@ -92,12 +93,7 @@ def named(effect: Effect) -> str:
 
 def counted(evidence: Evidence) -> str:
     """How many curricula there are."""
-    return "1 curriculum" if len(evidence.curricula) == 1 else f"{len(evidence.curricula)} curricula"
-
-
-def plural(number: int, word: str) -> str:
-    """1 seed, 3 seeds."""
-    return f"{number} {word}{'' if number == 1 else 's'}"
+    return many(len(evidence.curricula), "curriculum", "curricula")
 
 
 def notes(found: Explanation) -> list[str]:
@@ -113,7 +109,7 @@ def notes(found: Explanation) -> list[str]:
         said.append(f"Luck: what stages get by chance and hand on, whatever the share, and that of {patients(found)}.")
     else:
         said.append(
-            f"{plural(seeds, 'seed')}: what a stage hands on by luck to all that grows from it looks like an effect of "
+            f"{many(seeds, 'seed')}: what a stage hands on by luck to all that grows from it looks like an effect of "
             f"its task, so nothing is told; {FEW_SEEDS} seeds are recommended."
         )
     if found.evidence.caveats:
@@ -218,9 +214,7 @@ def search_table(evidence: Evidence) -> Iterator[RenderableType]:
     for behind in TARGETS:
         one, other = cost_to(shared, best - behind), cost_to(whole, best - behind)
         if one and other:
-            name = (
-                f"within {plural(round(100 * behind), 'point')} of the best" if behind else f"the best, {points(best)}"
-            )
+            name = f"within {many(round(100 * behind), 'point')} of the best" if behind else f"the best, {points(best)}"
             lines.append(cost_line(name, one, other))
     lines.append(cost_line("all proposals", shared[-1], whole[-1]))
     heads = ["until", "stages", "without sharing", "fewer", "hours", "without sharing"]

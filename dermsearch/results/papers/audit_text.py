@@ -8,6 +8,7 @@ from typing import Any
 
 from dermsearch.papers.audit import CONSISTENT, MEANING, TRIPLE, Finding, Mean, RowAudit
 from dermsearch.results.papers.audit_scores import ScoresAudit
+from dermsearch.words import many
 
 HEADINGS = ("Sens", "Spec", "Prec")
 COUNTS = ("TP", "FP", "FN", "TN")
@@ -34,7 +35,7 @@ def audit_lines(audits: Sequence[RowAudit]) -> list[str]:
 def verdict(audit: RowAudit) -> str:
     """A row's verdict in a few words."""
     found = [
-        f"{kind} ({count} of {len(audit.findings)} labels)"
+        f"{kind} ({count} of {many(len(audit.findings), 'label')})"
         for kind, count in audit.verdicts.items()
         if kind != CONSISTENT
     ]
@@ -109,8 +110,8 @@ def scores_lines(audit: ScoresAudit) -> list[str]:
     if len(audit.wrong) > SHOWN:
         lines.append(f"... and {len(audit.wrong) - SHOWN} more")
     if audit.unchecked:
-        lines.append(f"{audit.unchecked} judgements of a label have no confusion cells and could not be checked.")
-    return [*lines, f"{audit.compared - len(audit.wrong)} of {audit.compared} numbers agree."]
+        lines.append(f"Without confusion cells, so not checked: {many(audit.unchecked, 'judgement')} of a label.")
+    return [*lines, f"{audit.compared - len(audit.wrong)} of {many(audit.compared, 'number')} agree."]
 
 
 def audit_data(audits: Sequence[RowAudit]) -> dict[str, Any]:

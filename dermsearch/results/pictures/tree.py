@@ -14,6 +14,7 @@ from dermsearch.results.drawing import GREY, INK, STYLE, chain, judge_name, quan
 from dermsearch.results.tables.lineages import ROOT, Key, Lineage, differences, lineages, seed_values
 from dermsearch.results.tables.measure import choose, read_scores
 from dermsearch.results.tables.schema import Results
+from dermsearch.words import many
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -191,7 +192,7 @@ def titles(results: Results, lines: Mapping[Key, Lineage]) -> tuple[str, str]:
     trials = results.trials.select(["root", "curriculum", "settings"]).to_pylist()
     seen = {tuple(trial.values()): len(Curriculum.parse(trial["curriculum"])) for trial in trials}
     alone = sum(seen.values() if seen else (len(key.curriculum) for key in lines))
-    headline = f"{len(lines)} stages" + (f" instead of {alone}" if alone > len(lines) else "")
+    headline = many(len(lines), "stage") + (f" instead of {alone}" if alone > len(lines) else "")
     seeds = [len(line.stages) for line in lines.values() if line.status == "done"] or [1]
     counts = Counter(line.status for line in lines.values())
     each = f"{max(seeds)} seeds each" if min(seeds) == max(seeds) else f"{min(seeds)} to {max(seeds)} seeds"

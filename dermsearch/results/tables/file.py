@@ -19,10 +19,11 @@ def write(table: pa.Table, path: str | Path) -> None:
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     plain = table.replace_schema_metadata(None)
-    told = {CHECKSUM: checksum(unpacked(packed(plain))).encode()}
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        part.write_bytes(packed(plain.replace_schema_metadata(told)))
+        put(plain, part)  # it is read back for its checksum, and written with that: in memory it may be there but once
+        told = checksum(unpacked(pa.memory_map(str(part)).read_buffer()))
+        put(plain.replace_schema_metadata({CHECKSUM: told.encode()}), part)
         part.replace(path)
     except OSError as error:
         with suppress(OSError):  # on a full disk what is half-written would be in the way
@@ -52,14 +53,12 @@ def again(folder: Path) -> str:
     return f"`dermsearch run {folder / 'study.yaml'} --out {folder}` makes it again from what the store has"
 
 
-def packed(table: pa.Table) -> pa.Buffer:
-    """A table as the bytes of a file."""
-    sink = pa.BufferOutputStream()
+def put(table: pa.Table, path: Path) -> None:
+    """Write a table as the whole of a file."""
     wordy = any(pa.types.is_dictionary(field.type) for field in table.schema)
     options = pa.ipc.IpcWriteOptions(compression="zstd" if wordy else None)
-    with pa.ipc.new_file(sink, table.schema, options=options) as writer:
+    with path.open("wb") as file, pa.ipc.new_file(file, table.schema, options=options) as writer:
         writer.write_table(table)
-    return sink.getvalue()
 
 
 def unpacked(data: bytes | pa.Buffer) -> pa.Table:

@@ -309,5 +309,10 @@ def wrong(study: Any) -> str:
         if study.get(name) is not None and not isinstance(study[name], kind):
             return f"{name} is {type(study[name]).__name__}"
     named = study.get("published") or []
-    words = [*(named if isinstance(named, list) else [named]), *(study.get("objective") or {}).values()]
-    return next((f"{word!r} is no name" for word in words if not isinstance(word, str | int | list | None)), "")
+    words = [("published", word) for word in (named if isinstance(named, list) else [named])]
+    objective = study.get("objective") or {}
+    mean = objective.get("mean")
+    words += [(name, word) for name, word in objective.items() if name != "mean"]
+    words += [("mean", word) for word in (mean if isinstance(mean, list | tuple) else [mean])]
+    odd = [(name, word) for name, word in words if not isinstance(word, str | int | None)]
+    return next((f"{str(name)[:40]!r} is no name but {type(word).__name__}" for name, word in odd), "")

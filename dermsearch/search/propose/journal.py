@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import os
+import re
 import time
 import uuid
 import warnings
@@ -15,6 +17,7 @@ import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.storages import InMemoryStorage, JournalStorage
 from optuna.storages.journal import BaseJournalBackend
+from optuna.storages.journal._storage import JournalOperation
 from optuna.trial import TrialState
 
 from dermsearch.search.propose.encodings import Encoding
@@ -29,6 +32,8 @@ class Lines(BaseJournalBackend):
 
     def __init__(self) -> None:
         self.lines: list[str] = []
+        self.shown: list[str] = []  # of the file: places behind a curriculum's end are no parameters of its trial
+        self.lengths: list[float] = []  # of the curricula, by trial
 
     def read_logs(self, log_number_from: int) -> Iterable[dict[str, Any]]:
         """The operations from that number on."""
@@ -36,7 +41,29 @@ class Lines(BaseJournalBackend):
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
         """Further operations."""
-        self.lines += [json.dumps(log, separators=(",", ":")) for log in logs]
+        for log in logs:
+            self.lines.append(line_of(log))
+            if log["op_code"] == JournalOperation.CREATE_TRIAL:
+                self.lengths.append(log.get("params", {}).get("length", math.inf))
+                told: dict[str, Any] = {n: self._used(log[n]) for n in ("params", "distributions") if n in log}
+                self.shown.append(line_of({**log, **told}) if told else self.lines[-1])
+            elif log["op_code"] != JournalOperation.SET_TRIAL_PARAM:
+                self.shown.append(self.lines[-1])
+            else:
+                if log["param_name"] == "length":
+                    self.lengths[log["trial_id"]] = log["param_value_internal"]
+                if self._used({log["param_name"]: 0}, log["trial_id"]):
+                    self.shown.append(self.lines[-1])
+
+    def _used(self, params: dict[str, Any], trial: int = -1) -> dict[str, Any]:
+        """Those that say something of a trial's curriculum."""
+        places = {name: re.fullmatch(r"(?:slot|code)_(\d+)", name) for name in params}
+        return {n: v for n, v in params.items() if (p := places[n]) is None or int(p[1]) < self.lengths[trial]}
+
+
+def line_of(log: dict[str, Any]) -> str:
+    """An operation as its file has it."""
+    return json.dumps(log, separators=(",", ":"))
 
 
 class Journal:
@@ -130,7 +157,7 @@ class Journal:
             return
         self.path.parent.mkdir(parents=True, exist_ok=True)
         part = self.path.with_name(f".{self.path.name}.{uuid.uuid4().hex[:8]}.part")
-        part.write_text("".join(line + "\n" for line in self.lines.lines))
+        part.write_text("".join(line + "\n" for line in self.lines.shown))
         os.replace(part, self.path)
         now = time.monotonic()
         self.due = now + SHARE * (now - began)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from dermsearch.results.drawing import BLUE, GREY, PALE, STYLE, VERMILION, save
 from dermsearch.search.propose.replay import Replayed, Table, quantile
+from dermsearch.words import many
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -21,7 +22,7 @@ LOOKS: dict[bool, tuple[str, Any, float, str]] = {  # colour, line, how dense th
     True: (BLUE, "-", 0.25, "shared: a stage counts once"),
     False: (VERMILION, (0, (4, 2)), 0.12, "alone: every curriculum trained whole"),
 }
-NOTE = "Line: median of {} searches, to where half have found the best. Band: 10th to 90th percentile."
+NOTE = "Line: median of {}, to where half have found the best. Band: 10th to 90th percentile."
 OTHERS = " Grey: the other samplers, shared."
 Regret = list[tuple[int, float, float, float]]  # stages; 10th percentile, median and 90th, in points
 
@@ -54,7 +55,7 @@ def replay_figure(
             frame(ax, lines, sampler, last=i + ACROSS >= len(samplers), first=column == 0)
         figure.text(0.02, 1 - 0.22 / high, f"{name}: regret over stages", fontsize=11, fontweight="bold", va="center")
         legend(figure, high)
-        note = NOTE.format(max(map(len, runs.values()))) + OTHERS * (len(samplers) > 1)
+        note = NOTE.format(many(max(map(len, runs.values())), "search", "searches")) + OTHERS * (len(samplers) > 1)
         figure.text(0.02, 0.14 / high, note, va="center", fontsize=7.5, color="#555555")
         return save(figure, path)
 

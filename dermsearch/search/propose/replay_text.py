@@ -14,6 +14,7 @@ from dermsearch.curriculum import ARROW
 from dermsearch.errors import UserError
 from dermsearch.search.propose.replay import Cost
 from dermsearch.search.propose.tables import Table as Scores
+from dermsearch.words import many
 
 Costs = Mapping[tuple[str, bool], Cost]  # by sampler, and whether stages are shared
 
@@ -24,8 +25,8 @@ def render(name: str, scores: Scores, costs: Costs, repeats: int) -> Table:
     best = max(scores, key=lambda c: scores[c])
     title = f"{name}: stages until {ARROW.join(best)} is found, the best of {len(scores)} curricula"
     note = (
-        f"median and 90th percentile of {repeats} searches; fewer: than the {first.exhaustive} stages of "
-        "every curriculum trained whole\n"
+        f"median and 90th percentile of {many(repeats, 'search', 'searches')}; fewer: than the "
+        f"{many(first.exhaustive, 'stage')} of every curriculum trained whole\n"
         "after: how far the best by then is from the best of all, mean over the searches, points"
     )
     shown = Table(title=title, caption=note, caption_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))

@@ -10,6 +10,7 @@ from dermsearch.curriculum import Curriculum
 from dermsearch.errors import UserError, nearest
 from dermsearch.papers.published import IMAGENET, TABLES, published
 from dermsearch.papers.sheet import need, read_sheet
+from dermsearch.words import many
 
 Table = Mapping[Curriculum, float]  # the score of each curriculum
 
@@ -41,5 +42,7 @@ def read_table(name: str) -> dict[Curriculum, float]:
         if curriculum.tasks and text != IMAGENET:
             scores[curriculum] = max(score, scores.get(curriculum, -math.inf))
     if len(scores) < 2:
-        raise UserError(f"{name}: has {len(scores)} curricula with a score; a search needs two at least")
+        raise UserError(
+            f"{name}: has {many(len(scores), 'curriculum', 'curricula')} with a score; a search needs two at least"
+        )
     return scores

@@ -13,6 +13,7 @@ from dermsearch.pretext.base import Setting
 from dermsearch.search.space.settings import TaskSettings
 from dermsearch.search.space.space import Space
 from dermsearch.study.config import Study, uneven
+from dermsearch.words import many
 
 
 def space_of(study: Study) -> Space:
@@ -140,7 +141,7 @@ def check_pool(
                     f"compute.workers: must be at most {batch // 2}, two images of a batch for each, not {workers}"
                 )
             if batch % (workers * accumulate) or batch < 2 * workers * accumulate:
-                among = f"{workers} workers" + f" x {accumulate} micro-batches" * (accumulate > 1)
+                among = many(workers, "worker") + f" x {accumulate} micro-batches" * (accumulate > 1)
                 raise UserError(
                     f"compute.workers: a batch of {batch}, all there is, does not divide among "
                     f"{among}; lower train.batch"

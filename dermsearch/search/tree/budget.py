@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from dermsearch.study.config import Limits
+from dermsearch.words import many
 
 COUNTED = ("curricula", "stages", "epochs")
 PAID = "paid.txt"  # a key per line
@@ -80,4 +81,10 @@ class Budget:
         """The limit that ended the run, in words; empty if none did."""
         if not self.ended:
             return ""
-        return f"{self.limits[self.ended]:g} {self.ended.replace('_', '-').replace('gpu', 'GPU')}"
+        return limit(self.ended, self.limits[self.ended])
+
+
+def limit(name: str, amount: float) -> str:
+    """1 stage, 3 curricula, 0.5 GPU-hours."""
+    one = {"curricula": "curriculum"}.get(name, name.removesuffix("s")).replace("gpu_", "GPU-")
+    return many(amount, one, name.replace("gpu_", "GPU-"))

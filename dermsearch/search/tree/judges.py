@@ -7,7 +7,7 @@ the tree, and that is judged. A segment is judged only by what decides on it.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import Any
 
@@ -26,7 +26,7 @@ class Verdict:
     """What became of one judgement of a node."""
 
     judge: Judge
-    judgement: Judgement | None  # its rows and counts
+    judgement: Judgement | None  # its rows and counts; see `Judges.kept`
     reason: str = ""  # why there is none
     reused: bool = False
     traceback: str = ""  # of a bug in a protocol
@@ -82,6 +82,13 @@ class Judges:
         values = [fmean(row["value"] for row in rows) for rows in found]
         highs = [fmean(row.get("ci_high") or float("inf") for row in rows) for rows in found]
         return fmean(values), fmean(highs)
+
+    def kept(self, verdict: Verdict) -> Verdict:
+        """What of it is still asked for once its rows are in the tables: of thousands of stages no more is kept."""
+        if verdict.judgement is None:
+            return verdict
+        row = self._row(verdict)
+        return replace(verdict, judgement={"rows": [] if row is None else [row]})
 
     def _row(self, verdict: Verdict) -> dict[str, Any] | None:
         o = self.objective

@@ -19,6 +19,7 @@ from dermsearch.search.tree.node import DONE, DROPPED, FAILED, LOST, PRUNED, Nod
 from dermsearch.search.tree.replicates import Paths
 from dermsearch.storage.stages import StageStore
 from dermsearch.study.config import Study
+from dermsearch.words import many
 
 STD, RANK = 0.05, 2.0  # embeddings of a smaller spread, or of a smaller effective rank, have collapsed
 Rung = list[tuple[Asked, list[Node]]]  # proposals, and what of them is let in next
@@ -146,7 +147,7 @@ class Rungs:
         """Nothing of the proposal is trained from here on."""
         prefix = asked.proposal.prefix(depth)
         stage = paths[0][depth - 1]
-        after = f" after {until} of {stage.settings['train']['epochs']} epochs" if until else ""
+        after = f" after {until} of {many(stage.settings['train']['epochs'], 'epoch')}" if until else ""
         why = f"pruned by {self.search.pruner}: {prefix.curriculum} came to {100 * value:.1f} %{after}"
         self.cut[asked.number] = Cut(prefix, why)
         for path in paths:

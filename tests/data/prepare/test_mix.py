@@ -23,6 +23,7 @@ from dermsearch.data.prepare.progress import Silent
 from dermsearch.data.store.case_store import CaseStore
 from dermsearch.data.store.layout import INDEX, MANIFEST, QUARANTINE, checksum, of_itself, to_bytes
 from dermsearch.data.store.splits import Split
+from dermsearch.data.store.unfinished import growing
 from dermsearch.errors import UserError
 from dermsearch.run.check import check as check_study
 from dermsearch.run.check import check_cases
@@ -298,3 +299,16 @@ def test_a_mix_whose_cases_share_no_modality_is_trained_on_and_not_judged_on(tmp
     objective = {"protocol": "linear@j", "metric": "balanced_accuracy", "label": "mean"}
     two = study(sets, downstream={"linear@j": {}}, objective=objective)
     check_cases(two, check_study(two), {"mix": CaseStore(tmp_path / "m"), "j": CaseStore(judged)})
+
+
+def test_what_a_killed_mix_left_is_taken_away_by_the_next(tmp_path: Path) -> None:
+    """Not what another command works at, nor what others hide beside it."""
+    a, b = make(tmp_path / "a", rows(4)), make(tmp_path / "b", rows(4, 100))
+    left, other = tmp_path / "out" / ".m.abcd1234", tmp_path / "out" / ".other.abcd1234"
+    for folder in (left, other):
+        folder.mkdir(parents=True)
+        (folder / "images-0.arrow").write_bytes(b"half")
+    with growing(tmp_path / "out" / "m") as busy:
+        mix([a, b], tmp_path / "out" / "m")
+        assert busy.is_dir() and other.is_dir() and not left.exists()
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [".other.abcd1234", "m"]

@@ -185,3 +185,25 @@ def test_draws_are_spread_over_lengths_and_tasks() -> None:
     ]
     lengths = np.bincount([len(p.curriculum) for p in first])[1:]
     assert (lengths > 70).all(), "a third each"
+
+
+@pytest.mark.parametrize("sampler, pruner", [("tpe", "none"), ("qmc", "none"), ("random", "none"), ("tpe", "median")])
+def test_who_reads_the_journal_sees_no_task_where_a_curriculum_has_none(
+    tmp_path: Path, sampler: str, pruner: str
+) -> None:
+    """Optuna's dashboard showed three tasks of every curriculum of one; the sampler goes on with all places."""
+    path = tmp_path / "optuna.journal"
+    proposer = proposer_of(SPACES["any order"], sampler, path, pruner=pruner, trials=8)
+    drive(proposer)
+    proposer.end()
+    backend = optuna.storages.journal.JournalFileBackend(str(path))
+    read = optuna.load_study(study_name="test", storage=optuna.storages.JournalStorage(backend)).trials
+    assert len(read) == len(proposer.study.trials) >= 8
+    for trial, whole in zip(read, proposer.study.trials, strict=True):
+        length = trial.params["length"]
+        places = [name for name in trial.params if name.startswith(("slot_", "code_"))]
+        assert len(places) == length and len(whole.params) >= 4
+        if "curriculum" in trial.user_attrs:  # of others it was known what they come to
+            assert len(Curriculum.parse(trial.user_attrs["curriculum"])) == length
+        assert (trial.value, trial.state) == (whole.value, whole.state)
+    assert {trial.params["length"] for trial in read} == {1, 2, 3}

@@ -82,7 +82,7 @@ def test_a_table_of_ones_own(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="'b > a' has one, but not 'b'"):
         replay(read_table(str(path)), setting("grid"), 0)
     path.write_text("curriculum,score\na,0.5\n")
-    with pytest.raises(UserError, match="has 1 curricula with a score"):
+    with pytest.raises(UserError, match="has 1 curriculum with a score"):
         read_table(str(path))
     with pytest.raises(UserError, match="did you mean 'aiseeme_table1'"):
         read_table("aiseeme_tabel1")
