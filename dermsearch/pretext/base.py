@@ -47,6 +47,7 @@ class Setting:
     modalities: tuple[str, ...] = ()  # of the encoders' branches, in their order
     artifact: Artifact = field(default_factory=dict)  # what the parent handed on, its encoders too
     counts: Mapping[str, Sequence[int]] = field(default_factory=dict)  # of each class, by label; `supervised` only
+    words: Mapping[str, int] = field(default_factory=dict)  # how many there are, by column of metadata that has words
 
 
 @dataclass(frozen=True)
@@ -70,11 +71,13 @@ class Loss:
 
 
 class Whole(Protocol):
-    """What a joint task may ask: outputs on every whole image of a branch, and whether the case has that image."""
+    """What a joint task may ask: outputs on every whole image of a branch, whether the case has it, and its classes."""
 
     def __call__(self, branch: str, module: nn.Module) -> Tensor: ...
 
     def there(self, branch: str) -> np.ndarray: ...
+
+    def labels(self, name: str) -> np.ndarray: ...
 
 
 Given = TypeVar("Given")  # to a task at every step: a batch, or one of each branch

@@ -118,6 +118,11 @@ class WholeImages(dict[str, Callable[[nn.Module], Tensor]]):
         """Which units have an image of that branch."""
         return self.pools[branch].there(np.arange(len(self.pools[branch])))
 
+    def labels(self, name: str) -> np.ndarray:
+        """Every unit's class of a label, -1 where it has none; for `supervised` tasks alone."""
+        pool = next(iter(self.pools.values()))
+        return pool.labels(name, np.arange(len(pool)))
+
 
 def settings_of(
     task: type[AnyTask], encoders: Encoders, pools: Mapping[str, CasePool], recipe: Recipe, artifact: Artifact
@@ -125,6 +130,8 @@ def settings_of(
     """What each branch's task is told of its stage."""
     batch, steps = schedule(task, pools, recipe.train)
     sizes = {name: len(names) for name, names in next(iter(pools.values())).store.classes.items()}
+    columns = next(iter(pools.values())).store.columns.values()
+    words = {column.name: len(column.vocabulary) for column in columns if column.kind == "word"}
     labels = {b: {name: pool.labels(name, np.arange(len(pool))) for name in sizes} for b, pool in pools.items()}
     return {
         b: Setting(
@@ -140,6 +147,7 @@ def settings_of(
             encoders.modalities,
             artifact,
             counts_of(labels[b], sizes) if task.supervised else {},
+            words,
         )
         for b, pool in pools.items()
     }
