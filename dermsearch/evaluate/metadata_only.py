@@ -11,14 +11,14 @@ from dermsearch.data.store.case_store import CaseStore
 from dermsearch.errors import UserError
 from dermsearch.evaluate.base import Given
 from dermsearch.evaluate.linear import Linear, LinearConfig
-from dermsearch.fit.system import INPUTS, inputs_alone
+from dermsearch.fit.system import INPUTS, Columns, inputs_alone
 from dermsearch.nature import Nature
 
 
 class MetadataOnlyConfig(LinearConfig):
     """The columns, and the settings of `linear`."""
 
-    metadata: tuple[str, ...] = Field(INPUTS, strict=False, min_length=1, description="columns that are inputs")
+    metadata: Columns = Field(INPUTS, min_length=1, description="columns that are inputs")
 
     _refused = field_validator("metadata")(inputs_alone)
 

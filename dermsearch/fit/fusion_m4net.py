@@ -94,7 +94,8 @@ class FusionM4Net(System):
         if self.config.search == "none":
             return
         logits = {label: torch.stack([predicted[f"{b}/{label}"] for b in BRANCHES]) for label in truth}
-        self.weights.copy_(torch.tensor(searched(logits, truth, self.setting.counts, self.config.search)))
+        found = searched(logits, truth, self.setting.counts, self.config.search)
+        self.weights.copy_(torch.tensor(found, dtype=self.weights.dtype))
 
     def predict(self, batches: Mapping[str, Batch]) -> dict[str, Tensor]:
         return self.weighed(self.shown(batches))

@@ -245,6 +245,7 @@ TASKS = Registry(
         "joint_supervised": "dermsearch.pretext.joint_supervised:JointSupervised",
         "paired_contrast": "dermsearch.pretext.paired_contrast:PairedContrast",
         "pseudo_labels": "dermsearch.pretext.pseudo_labels:PseudoLabels",
+        "ssd_kd": "dermsearch.pretext.ssd_kd:SSDKD",
     },
 )
 
