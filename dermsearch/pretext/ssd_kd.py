@@ -31,7 +31,6 @@ from torch import Tensor, nn
 from dermsearch import world
 from dermsearch.data.views.augment import View
 from dermsearch.errors import UserError
-from dermsearch.fit.heads import balance
 from dermsearch.models import distil
 from dermsearch.models.encoders import backbone
 from dermsearch.models.heads import mlp
@@ -92,8 +91,12 @@ class SSDKD(JointTask):
         self.widen = nn.ModuleDict(
             {b: nn.Sequential(nn.Conv2d(deep, wide, 1), nn.BatchNorm2d(wide), nn.ReLU()) for b in backbones}
         )
-        self.weights = balance(setting.counts)
+        self.weights = [torch.tensor([sum(each) / max(1, n) for n in each]) for each in setting.counts.values()]
+        self.ends = round(config.teaching * setting.epochs), round(config.rotating * setting.epochs)
         self.phase = LEARNING
+        for never, module in ((not self.ends[0], (self.teachers, self.teacher)), (not self.ends[1], (self.rotation,))):
+            for each in module if never else ():
+                each.requires_grad_(False)
 
     @classmethod
     def check(cls, config: Any, setting: Setting) -> None:
@@ -111,8 +114,7 @@ class SSDKD(JointTask):
         return (1 - config.teaching - config.rotating) * COPIES * 4 / 3 + config.teaching + config.rotating * COPIES / 3
 
     def begin_epoch(self, epoch: int, features: Any) -> None:
-        ends = round(self.config.teaching * self.setting.epochs), round(self.config.rotating * self.setting.epochs)
-        self.phase = TEACHING if epoch < ends[0] else ROTATING if epoch < sum(ends) else LEARNING
+        self.phase = TEACHING if epoch < self.ends[0] else ROTATING if epoch < sum(self.ends) else LEARNING
         self.train(self.training)
 
     def train(self, mode: bool = True) -> SSDKD:
@@ -146,7 +148,7 @@ class SSDKD(JointTask):
         else:
             value, parts, features = self.learn(batches)
         # Several processes wait for a gradient of every weight.
-        value = value + 0.0 * torch.stack([p.sum() for p in self.parameters()]).sum()
+        value = value + 0.0 * torch.stack([p.sum() for p in self.parameters() if p.requires_grad]).sum()
         each = value / len(batches)
         return {b: Loss(each, features[b], {} if i else parts) for i, b in enumerate(batches)}
 
