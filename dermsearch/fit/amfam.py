@@ -105,12 +105,12 @@ class FusedNetwork(nn.Module):
 
     def __init__(self, shape: Shape, level: int = -1, widths: tuple[int, ...] = WIDTHS["whole"]) -> None:
         super().__init__()
-        channels, strides = shape.maps[level], shape.strides[level]
+        channels, stride = shape.maps[level], shape.strides[level]
         self.level = level
         self.fused = nn.Linear(2 * channels, 512)
         self.before, self.after = shape.dropout(0.4, "amfam/before"), shape.dropout(0.4, "amfam/after")
         self.heads = LinearHeads(512, shape.classes)
-        self.painters = nn.ModuleDict({m: Painter(2 * channels, widths, strides) for m in ("d", "c")})
+        self.painters = nn.ModuleDict({m: Painter(2 * channels, widths, stride) for m in ("d", "c")})
         self.reversal = Reversal()
         self.discriminator = nn.Sequential(nn.Linear(channels, 256), nn.ReLU(), nn.Linear(256, 2))
 
