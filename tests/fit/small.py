@@ -29,8 +29,8 @@ FITS: dict[str, dict[str, Any]] = {
     "hccnn": SHORT,
     "giin": SHORT,
     "amfam": SHORT,
-    "fusion_m4net": SHORT,
-    "fusion_m4net_svm": {**SHORT, "metadata": (), "aside": 0.4},
+    "fusion_m4net": {**SHORT, "aside": 0.15},
+    "fusion_m4net_svm": {**SHORT, "metadata": (), "aside": 0.15},
 }
 PAIR = ("derm", "clinic")
 

@@ -8,8 +8,10 @@ import pytest
 import torch
 import yaml
 from fit import pairs
+from gloo import Group
 from pretext.tiny import CPU, Kept
 
+from dermsearch import world
 from dermsearch.data.store.case_store import CaseStore
 from dermsearch.data.store.pool import Look
 from dermsearch.data.views.augment import View
@@ -18,6 +20,7 @@ from dermsearch.evaluate.base import configure
 from dermsearch.fit.base import FITS
 from dermsearch.fit.system import COMMON, System
 from dermsearch.models.artifact import PREDICTOR
+from dermsearch.models.batchnorm import across_processes
 from dermsearch.models.encoders import Encoders
 from dermsearch.models.heads import GlobalDropout
 from dermsearch.run.check import check
@@ -252,6 +255,31 @@ def test_metadata_are_ones_and_zeros(store):
         UserError, match=r"^inception_combined.metadata: the cases have no column 'sex'; they have none"
     ):
         FITS.find("inception_combined")(module.encoders, module.config, replace(module.setting, words={}))
+
+
+def gradients(name: str, folder: str) -> dict[str, Any]:
+    """Of a step of sixteen cases, in double precision, as the mean over the processes."""
+    torch.set_num_threads(1)
+    module = across_processes(pairs.system(name, CaseStore(folder)).double().train())
+    module.before_step(60)
+    given = pairs.batches(module, CaseStore(folder), np.arange(16), 64)
+    with pytest.MonkeyPatch.context() as patch:
+        look = type(module).look
+        patch.setattr(type(module), "look", lambda self, b, p: look(self, b, {m: x.double() for m, x in p.items()}))
+        losses = module.loss(given)
+    value = sum(loss.value for loss in losses.values())
+    value.backward()
+    found = {n: world.reduce_sum(p.grad) / world.size() for n, p in module.named_parameters() if p.grad is not None}
+    return {"loss": float(world.reduce_sum(value.detach()) / world.size()), "gradients": found}
+
+
+@every_system
+def test_two_processes_have_the_gradients_of_one(name, store, two: Group):
+    arguments = name, str(store.folder)
+    one, (first, _) = gradients(*arguments), two(gradients, *arguments)
+    assert first["loss"] == pytest.approx(one["loss"], rel=1e-9)
+    for key, gradient in one["gradients"].items():
+        torch.testing.assert_close(first["gradients"][key], gradient, rtol=1e-6, atol=1e-9, msg=key)
 
 
 @every_system

@@ -56,7 +56,7 @@ class Predictions:
             for each in self.said(protocol, data, split):
                 weights = metrics.case_weights(each.groups)
                 values = [number(each.labels[k], cls, quantity.metric, weights) for k, cls in quantity.classes.items()]
-                found.setdefault(each.stage, {})[each.seed, each.draw] = np.nanmean(np.stack(values), axis=0)
+                found.setdefault(each.stage, {})[each.seed, each.draw] = mean(np.stack(values))
             self._drawn[key] = found
         return self._drawn[key]
 
@@ -68,10 +68,20 @@ class Predictions:
             rows, one = [], about[stage]
             for (seed, draw), replicates in values.items():
                 value, low, high = metrics.summary(replicates)
+                if value is None:
+                    continue
                 row = {"curriculum": one.curriculum, "root": one.root, "seed": seed, "draw": draw, "n": len(one.groups)}
                 rows.append({**row, "value": value, "ci_low": low, "ci_high": high})
-            found[stage] = Score.of(rows, stage)
+            if rows:
+                found[stage] = Score.of(rows, stage)
         return found
+
+
+def mean(values: np.ndarray) -> np.ndarray:
+    """Over labels, without those that have no number: no case of the class is held out. NaN where none has one."""
+    known = ~np.isnan(values)
+    total = np.where(known, values, 0.0).sum(0)
+    return np.divide(total, known.sum(0), out=np.full(total.shape, np.nan), where=known.any(0))
 
 
 def number(answers: Answers, cls: str, metric: str, weights: np.ndarray) -> np.ndarray:
@@ -111,4 +121,5 @@ def gains(lines: Mapping[str, tuple[Sequence[str], Drawn]], reference: Drawn) ->
 
 
 def _replicates(stages: Iterable[str], drawn: Drawn) -> dict[Replicate, np.ndarray]:
-    return {replicate: values for stage in stages for replicate, values in drawn.get(stage, {}).items()}
+    found = {replicate: values for stage in stages for replicate, values in drawn.get(stage, {}).items()}
+    return {replicate: values for replicate, values in found.items() if np.isfinite(values[0])}
