@@ -39,7 +39,15 @@ PROTOCOLS = Registry(
         "knn": "dermsearch.evaluate.knn:Knn",
         "linear": "dermsearch.evaluate.linear:Linear",
         "linear_handover": "dermsearch.evaluate.handover:LinearHandover",
-        "finetune": "dermsearch.fit.finetune:Finetune",  # a fit: its predictions are judged by `compare`
+        "finetune": "dermsearch.fit.finetune:Finetune",  # a fit: its predictions are judged by `compare`, as are
+        "baseline": "dermsearch.fit.baseline:Baseline",  # those of these
+        "inception_combined": "dermsearch.fit.inception_combined:InceptionCombined",
+        "hccnn": "dermsearch.fit.hccnn:HcCNN",
+        "giin": "dermsearch.fit.giin:GIIN",
+        "amfam": "dermsearch.fit.amfam:AMFAM",
+        "fusion_m4net": "dermsearch.fit.fusion_m4net:FusionM4Net",
+        "fusion_m4net_svm": "dermsearch.fit.fusion_m4net_svm:FusionM4NetSVM",
+        "metadata_only": "dermsearch.evaluate.metadata_only:MetadataOnly",
         "pairs": "dermsearch.evaluate.pairs:Pairs",
         "majority": "dermsearch.evaluate.guess:Majority",
         "stratified": "dermsearch.evaluate.guess:Stratified",

@@ -26,7 +26,20 @@ from dermsearch.nature import OF_PREDICTIONS, Nature
 from dermsearch.pretext.base import JOINT, Batch, Loss, Material, Pretext, Setting, Whole
 from dermsearch.registry import Registry
 
-FITS = Registry("fit", "dermsearch.protocols", {"finetune": "dermsearch.fit.finetune:Finetune"})
+FITS = Registry(
+    "fit",
+    "dermsearch.protocols",
+    {
+        "finetune": "dermsearch.fit.finetune:Finetune",
+        "baseline": "dermsearch.fit.baseline:Baseline",
+        "inception_combined": "dermsearch.fit.inception_combined:InceptionCombined",
+        "hccnn": "dermsearch.fit.hccnn:HcCNN",
+        "giin": "dermsearch.fit.giin:GIIN",
+        "amfam": "dermsearch.fit.amfam:AMFAM",
+        "fusion_m4net": "dermsearch.fit.fusion_m4net:FusionM4Net",
+        "fusion_m4net_svm": "dermsearch.fit.fusion_m4net_svm:FusionM4NetSVM",
+    },
+)
 ROUND = 8  # a batch of few cases is filled up to a multiple of this, which divides among 2, 4 and 8 processes
 
 
@@ -64,8 +77,12 @@ class Fit(Pretext[Mapping[str, Batch], dict[str, Loss], Whole]):
         """Share of the training cases, by patient, that is kept from training for `calibrate`."""
         return 0.0
 
+    def shown(self, batches: Mapping[str, Batch]) -> dict[str, Tensor]:
+        """What `calibrate` is to see of a batch of the cases kept aside, row by row: by default what it predicts."""
+        return self.predict(batches)
+
     def calibrate(self, predicted: Mapping[str, Tensor], truth: Mapping[str, Tensor]) -> None:
-        """Once, when it is trained: what it says of the cases kept aside, and what they are, -1 where unknown.
+        """Once, when it is trained: what is `shown` of the cases kept aside, and what they are, -1 where unknown.
 
         What follows for `predict` is kept in buffers.
         """
@@ -98,7 +115,7 @@ class Fit(Pretext[Mapping[str, Batch], dict[str, Loss], Whole]):
             "encoders": self.encoders.config,
             "setting": {
                 **setting,
-                **{name: dict(setting[name]) for name in ("classes", "counts", "names")},
+                **{name: dict(setting[name]) for name in ("classes", "counts", "names", "words")},
                 "columns": [dataclasses.asdict(column) for column in setting["columns"]],
             },
             "given": {kind: part.config for kind, part in given if kind != ENCODERS},

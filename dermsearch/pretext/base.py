@@ -52,6 +52,7 @@ class Setting:
     columns: tuple[Column, ...] = ()  # the metadata that it may read
     patients: int | None = None  # how many are known by name
     names: Mapping[str, Sequence[str]] = field(default_factory=dict)  # of the classes, by label
+    words: Mapping[str, int] = field(default_factory=dict)  # how many there are, by column of metadata that has words
 
 
 @dataclass(frozen=True)
@@ -75,11 +76,13 @@ class Loss:
 
 
 class Whole(Protocol):
-    """What a joint task may ask: outputs on every whole image of a branch, and whether the case has that image."""
+    """What a joint task may ask: outputs on every whole image of a branch, whether the case has it, and its classes."""
 
     def __call__(self, branch: str, module: nn.Module) -> Tensor: ...
 
     def there(self, branch: str) -> np.ndarray: ...
+
+    def labels(self, name: str) -> np.ndarray: ...
 
 
 Given = TypeVar("Given")  # to a task at every step: a batch, or one of each branch
@@ -257,6 +260,7 @@ TASKS = Registry(
         "paired_contrast": "dermsearch.pretext.paired_contrast:PairedContrast",
         "pseudo_labels": "dermsearch.pretext.pseudo_labels:PseudoLabels",
         "slimp": "dermsearch.pretext.slimp:Slimp",
+        "ssd_kd": "dermsearch.pretext.ssd_kd:SSDKD",
     },
 )
 

@@ -162,6 +162,8 @@ def overlaps(study: Study, stores: Mapping[str, CaseStore]) -> list[str]:
     first, *others = stores
     said = []
     for name in others:
+        if stores[name].fingerprint == stores[first].fingerprint:
+            continue  # the same cases, parted the same way, under another name
         if name in {entry.data for entry in study.entries.values()} and name not in (*study.main.mix,):
             found = both_in(stores[first], stores[name])
             if found:

@@ -100,7 +100,9 @@ def trained(
 ) -> Trained:
     """The fit on 32 cases."""
     where = kept or Kept(), report, CPU, "fp32", LOOK
-    return train_fit(name, config, 7, {}, SmallStage("").encoders(), store, TRAIN, *where)
+    pairs = "pairs" in FITS.find(name).nature.needs
+    made = SmallStage("").encoders(("derm", "clinic"), "separate") if pairs else SmallStage("").encoders()
+    return train_fit(name, config, 7, {}, made, store, TRAIN, *where)
 
 
 def predicted(part: Part, store: CaseStore) -> dict[str, np.ndarray]:

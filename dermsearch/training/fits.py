@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -60,7 +60,7 @@ def train_fit(
         module = predictor(part).to(device)
         truth = {label: torch.from_numpy(cases.label(label)[kept].astype(np.int64)) for label in cases.classes}
         with world.alone():
-            module.calibrate(predicted_by(module, cases, kept, look, device, precision), truth)
+            module.calibrate(predicted_by(module, cases, kept, look, device, precision, module.shown), truth)
         part = module.hands_on()[PREDICTOR]
     return Trained(trained.history, {PREDICTOR: part})
 
@@ -79,9 +79,16 @@ def predict_fit(
 
 @torch.no_grad()
 def predicted_by(
-    module: Fit, cases: CaseStore, rows: np.ndarray, look: Look, device: torch.device, precision: str
+    module: Fit,
+    cases: CaseStore,
+    rows: np.ndarray,
+    look: Look,
+    device: torch.device,
+    precision: str,
+    say: Callable[[Mapping[str, Batch]], dict[str, Tensor]] | None = None,
 ) -> dict[str, Tensor]:
-    """What a predictor says of rows of a store, in double precision on the CPU."""
+    """What a predictor says of rows of a store, in double precision on the CPU: what it predicts, or another thing."""
+    say = say or module.predict
     module.to(memory_format=torch.channels_last)
     pools, cast = module.pools(Material(module.encoders, cases, rows, device, look)), autocast(device, precision)
     if any(len(pool) != len(rows) for pool in pools.values()):
@@ -90,7 +97,7 @@ def predicted_by(
     for start in range(0, len(rows), BATCH):
         units = np.arange(start, min(start + BATCH, len(rows)))
         with cast():
-            said = module.predict({m: Batch(units, pool, pool.size, 0, 0, 0) for m, pool in pools.items()})
+            said = say({m: Batch(units, pool, pool.size, 0, 0, 0) for m, pool in pools.items()})
         for label, each in said.items():
             parts.setdefault(label, []).append(each.double().cpu())
     return {label: torch.cat(each) for label, each in parts.items()}

@@ -125,6 +125,11 @@ class WholeImages(dict[str, Callable[[nn.Module], Tensor]]):
         """Which units have an image of that branch."""
         return self.pools[branch].there(np.arange(len(self.pools[branch])))
 
+    def labels(self, name: str) -> np.ndarray:
+        """Every unit's class of a label, -1 where it has none; for `supervised` tasks alone."""
+        pool = next(iter(self.pools.values()))
+        return pool.labels(name, np.arange(len(pool)))
+
 
 def settings_of(
     task: type[AnyTask], encoders: Encoders, pools: Mapping[str, CasePool], recipe: Recipe, artifact: Artifact
@@ -134,6 +139,7 @@ def settings_of(
     first = next(iter(pools.values()))
     sizes = {name: len(names) for name, names in first.store.classes.items()}
     told = told_of_tables(first, recipe.metadata) if task.tables else {}
+    words = {c.name: len(c.vocabulary) for c in first.store.columns.values() if c.kind == "word"}
     labels = {b: {name: pool.labels(name, np.arange(len(pool))) for name in sizes} for b, pool in pools.items()}
     return {
         b: Setting(
@@ -149,6 +155,7 @@ def settings_of(
             encoders.modalities,
             artifact,
             counts_of(labels[b], sizes) if task.supervised else {},
+            words=words,
             **told,
         )
         for b, pool in pools.items()

@@ -12,6 +12,7 @@ from e2e.tiny import TINY, run
 from dermsearch.data.domain import SKIN
 from dermsearch.errors import UserError
 from dermsearch.evaluate import PROTOCOLS
+from dermsearch.fit.base import FITS
 from dermsearch.results import load
 from dermsearch.results.tables.measure import choose, read_scores
 from dermsearch.run.check import check
@@ -22,6 +23,10 @@ pytestmark = pytest.mark.slow
 MODALITIES = "data.modalities=[derm,clinic]"
 BOTH = "data.modalities=[derm, clinic]"
 PAIRS = "downstream={pairs: {}, linear: {}}"
+
+
+# Systems of two images are run together in tests/e2e/test_systems.py.
+JUDGES = {*PROTOCOLS.names()} - {*FITS.shipped} | {"finetune"}
 
 
 def objective(**fields: str) -> str:
@@ -86,7 +91,10 @@ def judged(tmp_path_factory: pytest.TempPathFactory) -> Any:
     folder: Path = tmp_path_factory.mktemp("protocols")
     protocols = "knn: {}, linear: {}, linear_handover: {epochs: 5}, finetune: {epochs: 1}, pairs: {}"
     given = [*TINY, MODALITIES, "encoder.branches=separate", "curriculum.tasks={moco_v2: {queue: 32}}"]
-    given += ["curriculum.length=[1,1]", f"downstream={{{protocols}, majority: {{}}, stratified: {{}}}}"]
+    given += [
+        "curriculum.length=[1,1]",
+        f"downstream={{{protocols}, majority: {{}}, stratified: {{}}, metadata_only: {{c: 0.1}}}}",
+    ]
     given += [objective(protocol="pairs", metric="acc_at_5", label="pairs"), "train.knn_every=1"]
     given += ["compute.engine=inline", "published=null"]
     given.remove("odc.clusters=2")
@@ -97,7 +105,7 @@ def judged(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 def test_every_protocol_is_in_the_tables(judged: Any) -> None:
     scores = judged.pandas("scores")
-    assert {*scores.protocol} == {*PROTOCOLS.names()}
+    assert {*scores.protocol} == JUDGES
     assert {*scores[scores.split == "train"].protocol} == {"pairs"}
     keys = ["curriculum", "protocol", "split", "label", "class", "metric"]
     assert not scores.duplicated(keys).any() and {*scores.curriculum} == {"moco_v2", "no pre-training"}
@@ -111,7 +119,7 @@ def test_every_protocol_is_in_the_tables(judged: Any) -> None:
 
 def test_confusions_are_in_the_tables(judged: Any) -> None:
     cells, scores = judged.pandas("confusions"), judged.pandas("scores")
-    assert {*cells.protocol} == {*PROTOCOLS.names()} - {"pairs"} and {*cells.split} == {"val"}
+    assert {*cells.protocol} == JUDGES - {"pairs"} and {*cells.split} == {"val"}
     whole = scores[(scores.metric == "balanced_accuracy") & (scores.label != "mean")]
     keys = ["stage", "protocol", "label"]
     assert cells.groupby(keys)["count"].sum().sort_index().tolist() == whole.set_index(keys).n.sort_index().tolist()

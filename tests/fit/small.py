@@ -14,13 +14,25 @@ from dermsearch.data.case import Case
 from dermsearch.data.prepare.build import write_store
 from dermsearch.data.store.case_store import CaseStore
 from dermsearch.data.store.pool import Look
+from dermsearch.fit import base as fits
 from dermsearch.models.artifact import PREDICTOR, Artifact, Part
 from dermsearch.models.encoders import Encoders
 from dermsearch.training.fits import predict_fit, train_fit
 from dermsearch.training.stage import Trained
 
 # Every fit joins here, with the settings that suit 40 images in batches of 16.
-FITS: dict[str, dict[str, Any]] = {"finetune": {"epochs": 3, "batch": 16, "lr": 1e-3}}
+SHORT: dict[str, Any] = {"epochs": 3, "batch": 16, "lr": 1e-3}
+FITS: dict[str, dict[str, Any]] = {
+    "finetune": SHORT,
+    "baseline": SHORT,
+    "inception_combined": {**SHORT, "metadata": ()},
+    "hccnn": SHORT,
+    "giin": SHORT,
+    "amfam": SHORT,
+    "fusion_m4net": {**SHORT, "aside": 0.15},
+    "fusion_m4net_svm": {**SHORT, "metadata": (), "aside": 0.15},
+}
+PAIR = ("derm", "clinic")
 
 CLASSES = {"diagnosis": ("a", "b", "c", "d"), "veil": ("absent", "present"), "streaks": ("no", "yes")}
 CASES, TRAIN, SIZE = 64, 40, 32
@@ -51,6 +63,11 @@ def make_store(
     return write_store(folder, cases, splits, CLASSES, {"source": "test"})
 
 
+def modalities(name: str) -> tuple[str, ...]:
+    """What a fit looks at: a system at two images of a case."""
+    return PAIR if "pairs" in fits.FITS.find(name).nature.needs else ("derm",)
+
+
 def encoders(modalities: tuple[str, ...] = ("derm",), branches: str = "shared") -> Encoders:
     """Fresh ones, always the same."""
     return Encoders.random("test_resnet", modalities, branches, 3)
@@ -71,7 +88,8 @@ def train(
     """The fit in its small settings."""
     settings = {**FITS[name], **config}
     where = kept or Kept(), report or (lambda row: None), CPU, precision, LOOK
-    return train_fit(name, settings, seed, artifact, made or encoders(), store, rows, *where)
+    made = made or (encoders(PAIR, "separate") if modalities(name) == PAIR else encoders())
+    return train_fit(name, settings, seed, artifact, made, store, rows, *where)
 
 
 def predict(part: Part | Trained, store: CaseStore, rows: np.ndarray = HELDOUT) -> dict[str, np.ndarray]:

@@ -15,7 +15,8 @@ def test_evaluators(name: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", FITS.shipped)
 def test_fits(name: str) -> None:
-    check_fit(name, {"epochs": 2, "batch": 16, "lr": 0.001}, processes=2)
+    columns = {"metadata": []} if "metadata" in FITS.find(name).Config.model_fields else {}
+    check_fit(name, {"epochs": 2, "batch": 16, "lr": 0.001, **columns}, processes=2)
 
 
 @pytest.mark.parametrize("name", ["grid", "random", "curriculum_prior", "qmc"])  # the others think for long

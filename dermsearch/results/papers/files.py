@@ -11,7 +11,7 @@ from dermsearch.results.papers.table import Cell, Entry, Filled, TableColumn
 
 CSV = [
     *("section", "row", "column", "paper", "paper_note", "here", "low", "high", "seeds", "n"),
-    *("protocol", "split", "metric", "label", "class", "status"),
+    *("protocol", "split", "metric", "label", "class", "status", "paper_corrected", "known", "data"),
 ]
 SPECIAL = {
     **{character: f"\\{character}" for character in "&%$#_{}"},
@@ -31,6 +31,8 @@ SPECIAL = {
     "‡": r"\ddag{}",
     "§": r"\S{}",
     "¶": r"\P{}",
+    "‖": r"$\|$",
+    "Δ": r"$\Delta$",
 }
 
 
@@ -71,7 +73,7 @@ def csv_rows(table: Filled) -> Iterator[list[str]]:
                 where = [cell.protocol, cell.split, column.metric, column.label, column.cls]
                 status = "done" if value else "not judged" if entry.status == "done" else entry.status
                 told = [section.title, entry.title, column.heading, cell.printed, cell.finding]
-                yield [*told, *measured, *counts, *where, status]
+                yield [*told, *measured, *counts, *where, status, cell.corrected, entry.known, cell.data]
 
 
 def number(value: float | None, column: TableColumn, more: int = 0) -> str:
@@ -103,6 +105,8 @@ def entry_texts(table: Filled, entry: Entry) -> Iterator[Text]:
     lines = []
     if entry.printed:
         lines.append(("paper", tuple(cell.printed + table.mark(cell) for cell in entry.cells)))
+        if any(cell.corrected for cell in entry.cells):
+            lines.append(("paper, corrected", tuple(cell.corrected for cell in entry.cells)))
     if entry.measured:
         lines.append(("here", tuple(number(c.value.mean, c.column) if c.value else "" for c in entry.cells)))
         if any(interval(cell) for cell in entry.cells):

@@ -140,7 +140,7 @@ def limits(ax: Axes, cells: Sequence[Cell], column: TableColumn) -> None:
     """Room for every number and interval of these cells, and for chance."""
     from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
-    values = [float(cell.printed) for cell in cells if cell.printed] + levels(cells, column)
+    values = [float(text) for cell in cells for text in (cell.printed, cell.corrected) if text] + levels(cells, column)
     for cell in cells:
         if cell.value:
             values += [v for v in (cell.value.mean, cell.value.low, cell.value.high) if v is not None]
@@ -183,6 +183,8 @@ def draw(ax: Axes, band: Sequence[Block], index: int) -> None:
         apart = APART if cell.printed and cell.value else 0.0
         if cell.printed:
             ax.plot([float(cell.printed)], [y - apart], "o", **HOLLOW)
+        if cell.corrected:
+            ax.plot([float(cell.corrected)], [y - apart], "x", color=INK, markersize=5)
         if cell.value:
             if cell.value.low is not None and cell.value.high is not None:
                 ax.plot([cell.value.low, cell.value.high], [y + apart] * 2, color=BLUE, linewidth=1.3, alpha=0.75)
@@ -213,6 +215,8 @@ def legend(figure: Figure, table: Filled, y: float) -> None:
         Line2D([], [], linestyle="", marker="o", label="paper (other data or split)", **HOLLOW),
         Line2D([], [], linestyle="-", marker="o", label="here, 95 % interval", **FULL),
     ]
+    if any(cell.corrected for _, entries in table.blocks for entry in entries for cell in entry.cells):
+        handles.append(Line2D([], [], linestyle="", marker="x", color=INK, label="paper, corrected"))
     columns = [column for section, _ in table.blocks for column in section.columns]
     if any(column.chance for column in columns):
         handles.append(Line2D([], [], color=GREY, linestyle="--", linewidth=1, label="chance"))

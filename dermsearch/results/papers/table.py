@@ -8,15 +8,18 @@ import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
+from types import MappingProxyType
 from typing import Any
 
 import pyarrow.compute as pc
 
 from dermsearch.curriculum import BASELINES, RANDOM_WEIGHTS, Curriculum
+from dermsearch.metrics import MEAN_LABEL
 from dermsearch.papers.published import published_rows
 from dermsearch.results.board.intervals import NO_SPREAD, Spread, alike, interval
 from dermsearch.results.board.leaderboard import Row, kind_of_interval, leaderboard
 from dermsearch.results.drawing import chain, readable
+from dermsearch.results.papers.predicted import ACCURACY, BASELINE, GAIN, Gain, Predictions, Quantity, gains
 from dermsearch.results.tables.measure import Score, by_stage
 from dermsearch.results.tables.schema import Results
 
@@ -24,7 +27,7 @@ from dermsearch.results.tables.schema import Results
 # either, for predictions that look at no image.
 GIVEN, RANDOM, EITHER = "given weights", RANDOM_WEIGHTS, "any weights"
 OTHER = ""  # in TableSection.takes: curricula that end in a task the paper does not vary
-MARKS = "†‡§¶"
+MARKS = "†‡§¶‖#*ab"
 SPLITS = {"train": "training", "val": "validation", "test": "test"}
 FINDINGS = ("audit: ", "header prints", "caption wrongly")  # how a note begins that finds something wrong
 
@@ -56,6 +59,8 @@ class TableLine:
     printed: str  # "" where the paper has none
     identity: str  # as identity() spells it, or GIVEN, RANDOM, EITHER
     protocol: str = ""  # "": the study's
+    data: str = ""  # the data set that judges; "": the objective's
+    known: str = ""  # how well what was printed is known, a letter that the notes explain
 
 
 @dataclass(frozen=True)
@@ -79,6 +84,7 @@ class PaperTable:
     sections: tuple[TableSection, ...]
     telling: Mapping[str, str]  # task -> the setting that tells its variants apart
     notes: tuple[str, ...] = ()
+    corrected: Callable[[], Mapping[tuple[str, str], float]] = dict  # by row and column, without what is wrong in print
 
 
 @dataclass(frozen=True)
@@ -103,6 +109,8 @@ class Cell:
     value: Value | None
     protocol: str
     split: str
+    corrected: str = ""  # what would be printed without the finding
+    data: str = ""
 
 
 @dataclass(frozen=True)
@@ -112,6 +120,7 @@ class Entry:
     title: str
     cells: tuple[Cell, ...]
     status: str  # done, or why nothing was measured: failed, not run, ...
+    known: str = ""
 
     @property
     def measured(self) -> bool:
@@ -159,8 +168,14 @@ class Measured:
         self.objective = board[0].measure
         self.protocol = self.objective.protocol if self.objective.protocol != "pairs" else "linear"
         columns = [column for section in form.sections for column in section.columns]
-        self.scores = self._scores(results, {column.metric for column in columns}, {column.cls for column in columns})
-        self.splits = {(protocol, split) for protocol, split, *_ in self.scores}
+        data = {line.data or self.objective.data for section in form.sections for line in section.lines}
+        wanted = {column.metric for column in columns}, {column.cls for column in columns}
+        self.scores = self._scores(results, *wanted, {self.objective.data, *data})
+        self.splits = {(protocol, split) for protocol, _, split, *_ in self.scores}
+        self.predictions = Predictions(results, self.objective.labelled)
+        self.named = {column.label: column.cls for column in columns if column.cls}
+        self._gains: dict[tuple[str, str], dict[str, Gain]] = {}
+        self.lines = [line for section in form.sections for line in section.lines]
 
     @staticmethod
     def _keys_of(results: Results, baseline: str) -> tuple[str, ...]:
@@ -169,16 +184,16 @@ class Measured:
         return tuple(rows["stage"].unique().to_pylist())
 
     def _scores(
-        self, results: Results, metrics: set[str], classes: set[str]
+        self, results: Results, metrics: set[str], classes: set[str], data: set[str]
     ) -> dict[tuple[str, ...], dict[str, Score]]:
         """All scores that the form may show, by what is measured, then by stage."""
         wanted = pc.field("metric").isin(sorted(metrics)) & pc.field("class").isin(sorted(classes))
-        for name in ("data", "labelled"):
-            wanted &= pc.field(name) == getattr(self.objective, name)
+        wanted &= pc.field("labelled") == self.objective.labelled
+        wanted &= pc.field("data").isin(sorted(data))
         groups: dict[tuple[str, ...], dict[str, list[dict[str, Any]]]] = {}
         for stage, rows in by_stage(results, results.scores.filter(wanted & pc.is_finite(pc.field("value")))).items():
             for row in rows:
-                what = tuple(row[name] for name in ("protocol", "split", "label", "class", "metric"))
+                what = tuple(row[name] for name in ("protocol", "data", "split", "label", "class", "metric"))
                 groups.setdefault(what, {}).setdefault(stage, []).append(row)
         return {what: {key: Score.of(rows, key) for key, rows in stages.items()} for what, stages in groups.items()}
 
@@ -186,16 +201,59 @@ class Measured:
         """Where a protocol's numbers are shown: on test cases where there are any, as papers do."""
         return "test" if (protocol, "test") in self.splits else "val"
 
-    def cell(self, column: TableColumn, line: TableLine, printed: Mapping[tuple[str, str], dict[str, str]]) -> Cell:
+    def cell(
+        self,
+        column: TableColumn,
+        line: TableLine,
+        printed: Mapping[tuple[str, str], dict[str, str]],
+        corrected: Mapping[tuple[str, str], float] = MappingProxyType({}),
+    ) -> Cell:
         """What the paper and the study say of one line and column."""
-        paper = printed.get((line.printed, column.printed), {})
+        paper, right = printed.get((line.printed, column.printed), {}), corrected.get((line.printed, column.printed))
         protocol = column.protocol or line.protocol or self.protocol
-        split = column.split or self.split(protocol)
-        scores = self.scores.get((protocol, split, column.label, column.cls, column.metric), {})
+        split, data = column.split or self.split(protocol), line.data or self.objective.data
+        value = self.value(column, line, protocol, data, split)
+        shown = "" if right is None else f"{right:.{column.digits}f}"
+        note = finding(paper.get("note", ""))
+        return Cell(column, paper.get("value", ""), note, value, protocol, split, shown, data)
+
+    def value(self, column: TableColumn, line: TableLine, protocol: str, data: str, split: str) -> Value | None:
+        """What the study says, from its scores or its predictions."""
+        if column.metric == GAIN:
+            return self.gain(column, line, data, split)
+        if column.metric == ACCURACY:
+            scores = self.predictions.scores(protocol, data, split, self.quantity(column))
+        else:
+            scores = self.scores.get((protocol, data, split, column.label, column.cls, column.metric), {})
         own = [scores[key] for key in self.keys.get(line.identity, ()) if key in scores]
         fixed = line.identity in (GIVEN, RANDOM, EITHER) and alike(own)
-        value = value_of(own, NO_SPREAD if fixed else self.spread(scores), column) if own else None
-        return Cell(column, paper.get("value", ""), finding(paper.get("note", "")), value, protocol, split)
+        return value_of(own, NO_SPREAD if fixed else self.spread(scores), column) if own else None
+
+    def quantity(self, column: TableColumn) -> Quantity:
+        """What a column asks of predictions."""
+        of = self.named if column.label == MEAN_LABEL else {column.label: self.named.get(column.label, "")}
+        return Quantity(column.metric, of)
+
+    def gain(self, column: TableColumn, line: TableLine, data: str, split: str) -> Value | None:
+        """What a line is above the baseline that is judged on the same stages and data."""
+        of = self.quantity(column)
+        if (column.label, data) not in self._gains:
+            lines = {
+                f"{each.identity}/{each.protocol}": (
+                    self.keys.get(each.identity, ()),
+                    self.predictions.drawn(each.protocol or self.protocol, data, split, of),
+                )
+                for each in self.lines
+                if (each.data or self.objective.data) == data and self.keys.get(each.identity)
+            }
+            reference = self.predictions.drawn(BASELINE, data, split, of)
+            self._gains[column.label, data] = gains(lines, reference)
+        found = self._gains[column.label, data].get(f"{line.identity}/{line.protocol}")
+        if found is None:
+            return None
+        mean, scale = column.scale * found.value, column.scale
+        low, high = (None if found.half is None else mean + side * scale * found.half for side in (-1, 1))
+        return Value(mean, low, high, found.seeds, 0, found.spread)
 
     def spread(self, scores: Mapping[str, Score]) -> Spread:
         """How far replicates lie apart in one measure, over all curricula."""
@@ -246,6 +304,7 @@ def finding(note: str) -> str:
 def fill(results: Results, form: PaperTable) -> Filled:
     """The table of a paper with the numbers of a study in it."""
     printed = {(row["row"], row["column_metric"]): row for row in published_rows(form.name)}
+    corrected = form.corrected()
     measured = Measured(results, form)
     declared = {line.identity for section in form.sections for line in section.lines}
     blocks = []
@@ -253,9 +312,10 @@ def fill(results: Results, form: PaperTable) -> Filled:
         lines = [*section.lines, *extra(measured, form, section, declared)]
         entries = []
         for line in lines:
-            cells = tuple(measured.cell(column, line, printed) for column in section.columns)
+            cells = tuple(measured.cell(column, line, printed, corrected) for column in section.columns)
             done = any(cell.value for cell in cells)
-            entries.append(Entry(line.title, cells, "done" if done else measured.status(line)))
+            title = f"{line.title} ({line.known})" if line.known else line.title
+            entries.append(Entry(title, cells, "done" if done else measured.status(line), line.known))
         kept = tuple(entry for entry in entries if entry.printed or entry.measured)
         if kept:
             blocks.append((section, kept))
