@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -24,6 +24,11 @@ class Column:
     vocabulary: tuple[str, ...] = ()  # of words, sorted
     mean: float = 0.0  # of numbers
     spread: float = 1.0
+
+
+def column_of(told: Mapping[str, Any]) -> Column:
+    """A column as JSON tells it."""
+    return Column(**{**told, "vocabulary": tuple(told["vocabulary"])})
 
 
 def columns(level: Level, numbers: Iterable[str] = (), words: Iterable[str] = ()) -> tuple[Column, ...]:

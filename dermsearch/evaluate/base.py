@@ -102,6 +102,7 @@ class Images:
     look: Look
     device: torch.device
     cast: Callable[[], AbstractContextManager[None]]  # the precision in which encoders run
+    metadata: tuple[str, ...] = ()  # columns of the cases that may be read
 
 
 @dataclass(frozen=True)
@@ -148,6 +149,11 @@ class Ruler(Evaluator, typing.Protocol):
 
     def measure(self, given: Given, config: Any, seed: int) -> Iterable[tuple[str, Measurement]]:
         """What it finds, each with the split that it is of."""
+
+
+def reads_tables(protocol: Any, config: Mapping[str, Any]) -> bool:
+    """Does it read metadata in these settings? Then their columns are in its judgement's key."""
+    return "tables" in protocol.nature.needs or config.get("features", "image") != "image"
 
 
 def configure(name: str, config: Mapping[str, Any] | BaseModel | None = None) -> BaseModel:

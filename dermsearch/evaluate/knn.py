@@ -7,6 +7,7 @@ from pydantic import Field
 
 from dermsearch.errors import UserError
 from dermsearch.evaluate.base import UNKNOWN, Features, Given, Settings
+from dermsearch.evaluate.blocks import WHICH, Kind, features_of
 from dermsearch.nature import Nature
 
 BLOCK = 256  # held-out cases that are compared with all training cases at once
@@ -15,6 +16,7 @@ BLOCK = 256  # held-out cases that are compared with all training cases at once
 class KnnConfig(Settings):
     """Settings of kNN."""
 
+    features: Kind = WHICH
     k: int = Field(20, ge=1, le=1_000_000, description="neighbours; at most as many as there are training cases")
     temperature: float = Field(0.07, gt=0, le=1e6, description="a neighbour votes exp(cosine / temperature)")
     balanced: bool = Field(True, description="divide a neighbour's vote by its class's share of the training set")
@@ -30,7 +32,7 @@ class Knn:
 
     def predict(self, given: Given, config: KnnConfig, seed: int) -> dict[str, np.ndarray]:
         """Votes of the k most similar training cases, normalised. Deterministic: `seed` is not used."""
-        features, found = given.features, dict[str, np.ndarray]()
+        features, found = features_of(given, config.features), dict[str, np.ndarray]()
         self.enough(config, len(features.train))
         neighbours: dict[bytes, tuple[np.ndarray, np.ndarray]] = {}  # labels known of the same cases share theirs
         for label, names in features.classes.items():

@@ -9,12 +9,14 @@ from pydantic import Field
 
 from dermsearch.evaluate import strength
 from dermsearch.evaluate.base import Features, Given, Settings
+from dermsearch.evaluate.blocks import WHICH, Kind, features_of
 from dermsearch.nature import Nature
 
 
 class LinearConfig(Settings):
     """Settings of the linear probe."""
 
+    features: Kind = WHICH
     c: float | None = Field(
         None, gt=0, le=1e12, description="inverse strength of the L2 penalty; null chooses it by cross-validation"
     )
@@ -32,7 +34,7 @@ class Linear:
 
     def predict(self, given: Given, config: LinearConfig, seed: int) -> dict[str, np.ndarray]:
         """Probabilities over all classes, 0 for one the training set lacks. Deterministic: no `seed`."""
-        features, c = given.features, config.c
+        features, c = features_of(given, config.features), config.c
         if c is None:  # once for all labels: a label alone has too few cases of its rare classes to tell
             groups = np.arange(len(features.train)) if features.train_groups is None else features.train_groups
             labels = [features.train_labels[label] for label in features.classes]

@@ -16,6 +16,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from dermsearch.data.case import column_of
 from dermsearch.data.store.pool import CasePool, PairedPool
 from dermsearch.models.artifact import ENCODERS, PREDICTOR, Part
 from dermsearch.models.encoders import Encoders
@@ -93,7 +94,11 @@ class Fit(Pretext[Mapping[str, Batch], dict[str, Loss], Whole]):
             "fit": self.name,
             "config": self.config.model_dump(mode="json"),
             "encoders": self.encoders.config,
-            "setting": {**setting, "classes": dict(setting["classes"]), "counts": dict(setting["counts"])},
+            "setting": {
+                **setting,
+                **{name: dict(setting[name]) for name in ("classes", "counts", "names")},
+                "columns": [dataclasses.asdict(column) for column in setting["columns"]],
+            },
             "given": {kind: part.config for kind, part in given if kind != ENCODERS},
         }
         return {PREDICTOR: Part.of(self, config)}
@@ -110,6 +115,7 @@ def predictor(part: Part) -> Fit:
     fit: type[Fit] = FITS.find(made["fit"])
     told = dict(made["setting"])
     told["modalities"] = tuple(told["modalities"])
+    told["columns"] = tuple(column_of(column) for column in told.get("columns", ()))
     setting = Setting(**told, artifact={kind: Part(config, {}) for kind, config in made["given"].items()})
     with torch.random.fork_rng(devices=[]):
         module = fit(Encoders.empty(**made["encoders"]), fit.Config.model_validate(made["config"]), setting)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -42,3 +43,46 @@ def nt_xent(
         each = F.cross_entropy(logits, partner, reduction="none").where(kept, 0.0)
         # The mean over the global batch; times the processes, because their mean is taken.
         return each.sum() / everyone.sum().clamp(min=1) * world.size()
+
+
+def info_nce(
+    a: Tensor,
+    b: Tensor,
+    scale: Tensor | float,
+    valid: Tensor,
+    direction: float = 0.5,
+    kinds: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """InfoNCE between two kinds of rows, (n, d) each: row i of `a` and of `b` are of one thing. And hits of a.
+
+    Each row of `a` is to find its own row among those of `b` of all processes, by cosine times `scale`, and the
+    reverse; `direction` is the share of the first. Rows that are not `valid` (n,) neither look nor are looked at. With
+    `kinds` (n,), rows of the same kind are no negatives of each other. The mean over processes is that of the global
+    batch; it is 0, and has no gradient, where nothing is valid.
+    """
+    with torch.autocast(a.device.type, enabled=False):
+        a, b = (F.normalize(x.to(torch.promote_types(x.dtype, torch.float32)), dim=1) for x in (a, b))
+        count = world.reduce_sum(valid.sum()).clamp(min=1) / world.size()
+        there, found = towards(a, b, scale, valid, kinds)
+        back, _ = towards(b, a, scale, valid, kinds)
+        return (direction * there.sum() + (1 - direction) * back.sum()) / count, found.sum() / count
+
+
+def towards(
+    a: Tensor, b: Tensor, scale: Tensor | float, valid: Tensor, kinds: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """The loss of each row of `a` (unit length, 0 where not valid), and whether its own row of `b` is the nearest."""
+    logits = scale * (a @ world.gather_with_gradient(b).T)
+    itself = torch.arange(len(a), device=a.device) + len(a) * world.rank()
+    if kinds is not None:
+        alike = kinds[:, None] == world.gather(kinds)
+        logits = logits.masked_fill(alike.scatter(1, itself[:, None], False), -torch.inf)
+    logits = logits.masked_fill(~world.gather(valid), -torch.inf).where(valid[:, None], 0.0)
+    each = F.cross_entropy(logits, itself, reduction="none").where(valid, 0.0)
+    return each, (logits.detach().argmax(1) == itself) & valid
+
+
+def floor(kinds: np.ndarray) -> float:
+    """The smallest InfoNCE that rows of these kinds allow, where rows of a kind are equal: sum of g log g over n."""
+    sizes = np.unique(kinds, return_counts=True)[1]
+    return float((sizes * np.log(sizes)).sum() / max(1, sizes.sum()))

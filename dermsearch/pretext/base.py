@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from dermsearch.data.case import Column
 from dermsearch.data.store.pool import CasePool, Look, PairedPool
 from dermsearch.models.artifact import Artifact, Part
 from dermsearch.models.encoders import Encoders
@@ -47,6 +48,10 @@ class Setting:
     modalities: tuple[str, ...] = ()  # of the encoders' branches, in their order
     artifact: Artifact = field(default_factory=dict)  # what the parent handed on, its encoders too
     counts: Mapping[str, Sequence[int]] = field(default_factory=dict)  # of each class, by label; `supervised` only
+    # Of a task that reads `tables`; a check before any cases are there knows no vocabulary and no patients.
+    columns: tuple[Column, ...] = ()  # the metadata that it may read
+    patients: int | None = None  # how many are known by name
+    names: Mapping[str, Sequence[str]] = field(default_factory=dict)  # of the classes, by label
 
 
 @dataclass(frozen=True)
@@ -93,9 +98,11 @@ class Pretext(nn.Module, Generic[Given, Found, Seen]):
     replacement: ClassVar[bool] = False  # are the images of an epoch drawn with replacement?
     indexed: ClassVar[bool] = False  # does it remember something of each training image, and has no loss on others?
     supervised: ClassVar[bool] = False  # does it read labels? Then it may only come last in a curriculum
+    supervised_by: ClassVar[str] = ""  # the setting that makes it read labels, where one does so
     tables: ClassVar[bool] = False  # does it read metadata, the columns of `data.metadata`?
     contrasts: ClassVar[bool] = False  # are the other images of a batch negatives? Then none may stand in it twice
     joint: ClassVar[bool] = False  # does it look at all branches together? See `JointTask`
+    least: ClassVar[int] = 2  # modalities that a joint one needs
 
     config: Any
     setting: Setting
@@ -131,6 +138,10 @@ class Pretext(nn.Module, Generic[Given, Found, Seen]):
         """
         seed, again = self.setting.seed, self.replacement
         return {name: epoch_order(seed, epoch, len(units), count, again) for name, units in pool.items()}
+
+    def plan_heldout(self, pool: Any, count: int) -> Any:
+        """The units of a pool that `patience` looks at, `count` of them, the same every time; as in `plan_epoch`."""
+        return {name: np.resize(np.arange(len(units)), count) for name, units in pool.items()}
 
     def begin(self, features: Seen) -> None:
         """Once, before the first epoch. `features(module)` is its eval-mode output on every whole image of the pool."""
@@ -189,6 +200,9 @@ class Task(Pretext[Batch, Loss, Callable[[nn.Module], Tensor]]):
     def plan_epoch(self, epoch: int, pool: Pool, count: int) -> np.ndarray:
         return epoch_order(self.setting.seed, epoch, len(pool), count, self.replacement)
 
+    def plan_heldout(self, pool: Pool, count: int) -> np.ndarray:
+        return np.resize(np.arange(len(pool)), count)
+
     def handed_on(self) -> nn.Module:
         """The backbone that the next stage begins with and that is judged: a teacher, where that is the better one."""
         return self.backbone
@@ -242,6 +256,7 @@ TASKS = Registry(
         "joint_supervised": "dermsearch.pretext.joint_supervised:JointSupervised",
         "paired_contrast": "dermsearch.pretext.paired_contrast:PairedContrast",
         "pseudo_labels": "dermsearch.pretext.pseudo_labels:PseudoLabels",
+        "slimp": "dermsearch.pretext.slimp:Slimp",
     },
 )
 

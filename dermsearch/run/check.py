@@ -12,7 +12,7 @@ from dermsearch.data.domain import DOMAINS, Domain
 from dermsearch.data.open import drawn_for_training
 from dermsearch.data.store.case_store import CaseStore, check_columns
 from dermsearch.errors import UserError, first_line, nearest
-from dermsearch.evaluate.base import PROTOCOLS, check_objective
+from dermsearch.evaluate.base import PROTOCOLS, check_objective, reads_tables
 from dermsearch.models.encoders import Encoders, check_encoder
 from dermsearch.run.loggers import check_loggers
 from dermsearch.run.roots import check_weights
@@ -110,6 +110,10 @@ def check_entry(study: Study, entry: Downstream) -> None:
             what = f"unknown field; {nearest(where, [*protocol.Config.model_fields, 'labelled', 'repeats'])}"
         raise UserError(f"downstream.{entry.name}.{where}: {what}") from None
     data, few = study.sets[entry.data], [each for each in entry.labelled if each != "all"]
+    if reads_tables(protocol, entry.config) and not data.metadata:
+        raise UserError(
+            f"downstream.{entry.name}: reads metadata, and {place_of(study, entry.data)}.metadata names no columns"
+        )
     if not protocol.nature.learns and (few or entry.repeats > 1) and study.downstream[entry.name]:
         raise UserError(f"downstream.{entry.name}: learns nothing, so it takes neither labelled nor repeats")
     if "pairs" in protocol.nature.needs and len(data.modalities) != 2:
@@ -160,7 +164,7 @@ def check_sampler(study: Study, space: Space) -> None:
 def check_labels(study: Study, space: Space) -> None:
     """A task that reads labels may read those alone that the protocols learn from."""
     first = next(iter(study.sets))
-    for name, task in space.tasks.items():
+    for name, task in space.given.items():
         if task.supervised and study.main.transductive:
             raise UserError(
                 f"curriculum.tasks.{name}: goes with data.transductive: false only; it would learn from the labels "
@@ -195,7 +199,9 @@ def check_images(study: Study, space: Space, training: int) -> None:
     pooled = len(data.modalities) if study.encoder.branches == "shared" else 1
     labels = DOMAINS.find(data.domain).labels if data.source == "synthetic" else {}
     known = {name: len(classes) for name, classes in labels.items()}
-    check_pool(study, space, training * pooled, known, training)
+    columns = DOMAINS.find(data.domain).columns if data.source == "synthetic" else ()
+    tables = {"columns": tuple(c for c in columns if c.name in data.metadata), "names": labels}
+    check_pool(study, space, training * pooled, known, training, tables if data.source == "synthetic" else {})
 
 
 def check_cases(study: Study, space: Space, stores: Mapping[str, CaseStore]) -> None:
@@ -220,7 +226,10 @@ def check_cases(study: Study, space: Space, stores: Mapping[str, CaseStore]) -> 
         rows = training_rows(study, cases)
         some = np.any([cases.has(m)[rows] for m in study.main.modalities], axis=0)
         classes = {name: len(names) for name, names in cases.classes.items()}
-        check_pool(study, space, smallest_pool(study, cases), classes, int(some.sum()))
+        who = cases.patients()[rows[some]]
+        columns = tuple(cases.columns[name] for name in study.main.metadata)
+        tables = {"columns": columns, "patients": len(np.unique(who[who >= 0])), "names": cases.classes}
+        check_pool(study, space, smallest_pool(study, cases), classes, int(some.sum()), tables)
         check_patience(study, space, cases)
     for name in stores.keys() & {entry.data for entry in study.entries.values()}:
         check_whole(study, name, stores[name])

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from dermsearch.data.case import Case
+from dermsearch.data.case import Case, columns
 from dermsearch.data.prepare.build import write_store
 from dermsearch.data.store.case_store import CaseStore
 from dermsearch.models.encoders import Encoders
@@ -21,6 +21,7 @@ from dermsearch.pretext.base import find_task
 from dermsearch.training.stage import Recipe, Report, train_stage
 
 CASES, SIZE, BATCH = 48, 32, 16
+COLUMNS = (*columns("patient", ["age"], ["sex"]), *columns("lesion", ["diameter"], ["site"]))
 CPU = torch.device("cpu")
 ROWS = np.arange(CASES)
 OF_THE_RUN = ("seconds", "images_per_second", "peak_memory")
@@ -29,7 +30,10 @@ OF_THE_RUN = ("seconds", "images_per_second", "peak_memory")
 def make_store(
     folder: Path, labels: np.ndarray | None = None, missing: Mapping[str, Sequence[int]] = MappingProxyType({})
 ) -> CaseStore:
-    """48 cases of blurred noise in both modalities. Other labels leave the images as they are."""
+    """48 cases of blurred noise in both modalities, four of each patient. Other labels leave the images as they are.
+
+    Of the metadata the diameter follows the picture; some are missing.
+    """
     rng = np.random.default_rng(0)
     labels = np.arange(CASES) % 3 if labels is None else labels
     cases = []
@@ -38,10 +42,12 @@ def make_store(
         fine = torch.nn.functional.interpolate(coarse, (SIZE, SIZE), mode="bicubic").clamp(0, 255)
         derm, clinic = fine.permute(0, 2, 3, 1).to(torch.uint8).numpy()
         images = {m: x for m, x in (("derm", derm), ("clinic", clinic)) if i not in missing.get(m, ())}
-        cases.append(Case(f"c{i}", f"l{i}", f"p{i}", images, {"diagnosis": int(labels[i])}))
-    return write_store(
-        folder, cases, {c.case: "train" for c in cases}, {"diagnosis": ("a", "b", "c")}, {"source": "test"}
-    )
+        own: dict[str, float | str | None] = {"diameter": float(derm.mean()), "site": ("arm", "back", "leg")[i * i % 3]}
+        own |= {"age": 20.0 + 5 * (i // 4), "sex": ("female", "male")[i // 4 % 2]}
+        told = {name: value for name, value in own.items() if (i + len(name)) % 7}
+        cases.append(Case(f"c{i}", f"l{i}", f"p{i // 4}", images, {"diagnosis": int(labels[i])}, told))
+    splits, classes = {c.case: "train" for c in cases}, {"diagnosis": ("a", "b", "c")}
+    return write_store(folder, cases, splits, classes, {"source": "test"}, COLUMNS)
 
 
 class Kept:
@@ -107,7 +113,8 @@ class SmallStage:
         task = find_task(self.name)
         config = task.Config(**self.config).model_dump()
         given = {"epochs": 2, "batch": BATCH, **task.train_defaults, "lr": 0.02, "warmup": 0.0, "clip": None}
-        return Recipe(self.name, config, {**given, **train}, 7, "fp32")
+        read = tuple(column.name for column in COLUMNS) if task.tables else ()
+        return Recipe(self.name, config, {**given, **train}, 7, "fp32", None, read)
 
     def train(
         self,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
@@ -33,6 +33,7 @@ class Recipe:
     seed: int
     precision: str  # fp32 | bf16
     look: Look | None = None  # at the images; None: as the store holds them
+    metadata: tuple[str, ...] = ()  # the columns that a task with `tables` reads
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "train", {**FALLBACK, **self.train})
@@ -87,6 +88,12 @@ class Learner(nn.Module):
                 raise ValueError(f"plan_epoch: must name {count} units of the {len(pools[name])} of pool '{name}'")
         return orders
 
+    def heldout(self, pools: Mapping[str, CasePool], count: int) -> dict[str, np.ndarray]:
+        """The units by pool that `patience` looks at."""
+        if self.joint:
+            return dict(self.tasks[JOINT].plan_heldout(pools, count))  # type: ignore[operator]
+        return {b: self.tasks[b].plan_heldout(pool, count) for b, pool in pools.items()}  # type: ignore[operator]
+
     def options(self) -> dict[str, dict[str, float]]:
         """The tasks' optimiser options under their full parameter names."""
         return {f"tasks.{b}.{prefix}": o for b, t in self.tasks.items() for prefix, o in t.options().items()}  # type: ignore[operator]
@@ -124,7 +131,9 @@ def settings_of(
 ) -> dict[str, Setting]:
     """What each branch's task is told of its stage."""
     batch, steps = schedule(task, pools, recipe.train)
-    sizes = {name: len(names) for name, names in next(iter(pools.values())).store.classes.items()}
+    first = next(iter(pools.values()))
+    sizes = {name: len(names) for name, names in first.store.classes.items()}
+    told = told_of_tables(first, recipe.metadata) if task.tables else {}
     labels = {b: {name: pool.labels(name, np.arange(len(pool))) for name in sizes} for b, pool in pools.items()}
     return {
         b: Setting(
@@ -140,9 +149,17 @@ def settings_of(
             encoders.modalities,
             artifact,
             counts_of(labels[b], sizes) if task.supervised else {},
+            **told,
         )
         for b, pool in pools.items()
     }
+
+
+def told_of_tables(pool: CasePool, metadata: Sequence[str]) -> dict[str, Any]:
+    """What a task that reads metadata is told beside the rest."""
+    who = pool.patients(np.arange(len(pool)))
+    columns = tuple(pool.store.columns[name] for name in metadata)
+    return {"columns": columns, "patients": len(np.unique(who[who >= 0])), "names": pool.store.classes}
 
 
 def schedule(task: type[AnyTask], pools: Mapping[str, CasePool], train: dict[str, Any]) -> tuple[int, int]:

@@ -47,7 +47,7 @@ def validation_loss(
 ) -> float:
     """The mean loss over batches of the pools, `at` an epoch and a step. The last one is filled up from the front."""
     steps = math.ceil(max(map(len, pools.values())) / batch)
-    orders = {b: np.resize(np.arange(len(pool)), steps * batch) for b, pool in pools.items()}
+    orders = learner.heldout(pools, steps * batch)
     found: list[Tensor] = []
     with untouched(learner):
         for i in range(steps):

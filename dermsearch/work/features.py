@@ -71,7 +71,7 @@ def look(
         named=cases.domain.named,
         heldout_cases=cases.strings("case")[rows[split]],
     )
-    return Looked(features, Images(encoders, cases, rows["train"], rows[split], seen, device, cast))
+    return Looked(features, Images(encoders, cases, rows["train"], rows[split], seen, device, cast, data.metadata))
 
 
 @torch.no_grad()

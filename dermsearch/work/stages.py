@@ -129,7 +129,8 @@ def from_what_is_left(partial: PartialStage, train: Callable[[], Trained]) -> Tr
 def train(job: Job, store: StageStore, device: torch.device) -> Trained:
     """Train what the job's parent handed on, to the end of the job's stage or segment."""
     cases, data, settings = cases_of(job, next(iter(job.sets))), job.main.data, job.settings
-    recipe = Recipe(job.task, settings["config"], settings["train"], job.seed, job.precision, look_of(data))
+    told = settings["config"], settings["train"], job.seed, job.precision, look_of(data)
+    recipe = Recipe(job.task, *told, tuple(settings.get("metadata", ())))
     rows = np.arange(len(cases)) if data.transductive else cases.split("train")
     # What comes after a segment goes on from its last state, which is the last one written.
     partial = PartialStage(store, job.key, job.segments, every=0 if job.until else job.save_every)

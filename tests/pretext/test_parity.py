@@ -1,6 +1,7 @@
 """Several processes come to what one comes to: loss, gradient, banks, and the encoders after two epochs."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -125,7 +126,7 @@ def whole_stage(name: str, folder: str, batch: int, precision: str) -> dict[str,
         rate = 0.0002 if name == "paired_contrast" else 0.002  # four BatchNorms over 16 rows: rounding grows fast
         recipe = tiny.recipe(name, batch=batch, lr=rate)
         history = stage.train_stage(
-            stage.Recipe(recipe.task, recipe.config, recipe.train, recipe.seed, precision),
+            replace(recipe, precision=precision),
             encoders, CaseStore(folder), tiny.ROWS, kept, lambda row: None, tiny.CPU,
         ).history  # fmt: skip
     finally:

@@ -31,6 +31,7 @@ TASKS: dict[str, dict[str, Any]] = {
     "colorme": {"painting": 0.03},  # the kinks of the decoder magnify rounding at the rates of these tests
     "joint_supervised": {"out": 16},
     "paired_contrast": {"out": 16, "temperature": 0.5},
+    "slimp": {"lesions": 4, "width": 16, "out": 16, "temperature": 0.5},
     "pseudo_labels": {"width": 16, "feedforward": 16, "frozen": False},  # frozen ones have tests of their own
 }
 

@@ -15,9 +15,10 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from PIL import Image
 
-from dermsearch.data.case import SPLITS, Column
+from dermsearch.data.case import SPLITS, Column, column_of
 from dermsearch.data.domain import DOMAINS, SKIN, Domain
 from dermsearch.data.store.columns import Table, encode
 from dermsearch.data.store.few import low_label
@@ -56,9 +57,7 @@ class CaseStore:
         self.split_by: str = self.about["split"]["by"]  # published, patient, lesion or image
         self.classes: dict[str, tuple[str, ...]] = {k: tuple(v) for k, v in self.about["classes"].items()}
         self.modalities: tuple[str, ...] = tuple(self.about["modalities"])
-        self.columns: dict[str, Column] = {  # the metadata that may be inputs
-            c["name"]: Column(**{**c, "vocabulary": tuple(c["vocabulary"])}) for c in self.about["columns"]
-        }
+        self.columns: dict[str, Column] = {c["name"]: column_of(c) for c in self.about["columns"]}  # may be inputs
         self.denied: dict[str, str] = self.about.get("denied", {})  # those that may not, and why
         sizes = [f"{side}_{modality}" for modality in self.modalities for side in ("height", "width")]
         ours = ["case", "lesion", "patient", "split", "group", "shard", "at", *map("label_{}".format, self.classes)]
@@ -67,6 +66,7 @@ class CaseStore:
         if not pa.types.is_dictionary(self.index["split"].type):
             raise TypeError("split")
         self._encoded: dict[str, tuple[np.ndarray, np.ndarray]] = {}
+        self._owners: dict[str, np.ndarray] = {}
         self._shard_of, self._place = self.column("shard"), self.column("at")
         self._shards: dict[int, dict[str, tuple[np.ndarray, np.ndarray]]] = {}
 
@@ -112,6 +112,24 @@ class CaseStore:
     def groups(self) -> np.ndarray:
         """A number per case, equal for those that must stay together: of one patient, else of one lesion."""
         return self.column("group")
+
+    def patients(self) -> np.ndarray:
+        """A number for each case's patient as the release tells it, -1 where it does not; groups join more."""
+        return self._codes("patient")
+
+    def lesions(self) -> np.ndarray:
+        """A number for each case's lesion: ids are the patient's own. A case that tells none is a lesion by itself."""
+        lesion, patient = self._codes("lesion"), self._codes("patient")
+        alone = lesion.max(initial=0) + 1 + np.arange(len(lesion))
+        return np.where(lesion < 0, alone, lesion) * (patient.max(initial=0) + 2) + patient + 1
+
+    def _codes(self, name: str) -> np.ndarray:
+        """Numbers for the words of a column of the index, -1 for the empty one."""
+        if name not in self._owners:
+            told = pc.dictionary_encode(self.index[name].combine_chunks())
+            codes, words = np.from_dlpack(told.indices).astype(np.int64), told.dictionary.to_pylist()
+            self._owners[name] = np.where(codes == words.index(""), -1, codes) if "" in words else codes
+        return self._owners[name]
 
     @property
     def grouped(self) -> str:

@@ -5,6 +5,7 @@ Mean, spread and vocabulary are those of the training cases alone. A word that n
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -39,6 +40,53 @@ def encode(column: Column, values: pa.ChunkedArray) -> tuple[np.ndarray, np.ndar
     if column.kind == "word":
         return _numpy(pc.fill_null(values, 0)).astype(np.float32), known
     return ((_numpy(pc.fill_null(values, column.mean)) - column.mean) / column.spread).astype(np.float32), known
+
+
+def of_patients(table: Table, who: np.ndarray) -> tuple[np.ndarray, Table]:
+    """What cases' tables tell of their patients: the patients' numbers, rising, and a row for each.
+
+    A number is the median of what is known, a word the most frequent, of equals the first of the vocabulary. Cases of
+    patient -1 tell nothing of anybody.
+    """
+    mine = who >= 0
+    patients, place = np.unique(who[mine], return_inverse=True)
+    values = np.zeros((len(patients), len(table.columns)), np.float32)
+    known = np.zeros(values.shape, bool)
+    for j, column in enumerate(table.columns):
+        told = table.known[mine, j]
+        value, whose = table.values[mine, j][told], place[told]
+        count = np.bincount(whose, minlength=len(patients))
+        known[:, j] = has = count > 0
+        if column.kind == "word":
+            votes = np.zeros((len(patients), max(1, len(column.vocabulary))), np.int64)
+            np.add.at(votes, (whose, value.astype(np.int64)), 1)
+            values[:, j] = votes.argmax(1)
+            continue
+        value, first = value[np.lexsort((value, whose))], (count.cumsum() - count)[has]
+        low, high = first + (count[has] - 1) // 2, first + count[has] // 2
+        values[has, j] = (value[low] + value[high]) / 2
+    return patients, Table(table.columns, values, known)
+
+
+def onto(table: Table, columns: Sequence[Column]) -> Table:
+    """The same cases in other columns, as those of another store: what these columns do not tell is not known.
+
+    Columns are the same by name and kind. Values keep their meaning: numbers are scaled anew, words looked up.
+    """
+    values = np.zeros((len(table.values), len(columns)), np.float32)
+    known = np.zeros(values.shape, bool)
+    for j, wanted in enumerate(columns):
+        alike = [i for i, c in enumerate(table.columns) if (c.name, c.kind) == (wanted.name, wanted.kind)]
+        for i in alike:
+            column, value, known[:, j] = table.columns[i], table.values[:, i], table.known[:, i]
+            if wanted.kind == "word":
+                place = [wanted.vocabulary.index(w) if w in wanted.vocabulary else -1 for w in column.vocabulary]
+                value = np.array([*place, -1])[np.where(known[:, j], value, -1).astype(np.int64)]
+                known[:, j] &= value >= 0
+            elif column != wanted:
+                value = (value * column.spread + column.mean - wanted.mean) / wanted.spread
+            values[:, j] = np.where(known[:, j], value, 0)
+    return Table(tuple(columns), values, known)
 
 
 def _numpy(values: pa.ChunkedArray) -> np.ndarray:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from dermsearch.data.store.case_store import CaseStore
-from dermsearch.data.store.columns import Table
+from dermsearch.data.store.columns import Table, of_patients
 from dermsearch.data.views.pictures import Pictures
 from dermsearch.errors import UserError
 
@@ -48,6 +48,7 @@ class CasePool:
         there = np.stack([store.has(m)[rows] for m in modalities], 1)  # (cases, modalities)
         case, self.modality = np.nonzero(there)  # of every unit
         self.rows = np.asarray(rows)[case]
+        self._people: dict[tuple[str, ...], tuple[np.ndarray, Table]] = {}
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -57,17 +58,39 @@ class CasePool:
         """The side of a whole image as tasks see it."""
         return self.look.size
 
+    @property
+    def cases(self) -> np.ndarray:
+        """The row of the store of every unit."""
+        return self.rows
+
     def labels(self, name: str, units: np.ndarray) -> np.ndarray:
         """The units' classes of a label, -1 where a case has none."""
-        return self.store.label(name)[self.rows[np.asarray(units)]]
+        return self.store.label(name)[self.cases[np.asarray(units)]]
 
     def table(self, names: Sequence[str], units: np.ndarray) -> Table:
         """The units' metadata as inputs."""
-        return self.store.table(names, self.rows[np.asarray(units)])
+        return self.store.table(names, self.cases[np.asarray(units)])
+
+    def patients(self, units: np.ndarray) -> np.ndarray:
+        """A number for each unit's patient, -1 where it is not known."""
+        return self.store.patients()[self.cases[np.asarray(units)]]
+
+    def lesions(self, units: np.ndarray) -> np.ndarray:
+        """A number for each unit's lesion."""
+        return self.store.lesions()[self.cases[np.asarray(units)]]
+
+    def people(self, names: Sequence[str], patients: np.ndarray) -> Table:
+        """Patients' metadata as inputs, by their numbers: what the cases of this pool tell, and no others."""
+        if tuple(names) not in self._people:
+            rows = np.unique(self.cases)
+            self._people[tuple(names)] = of_patients(self.store.table(names, rows), self.store.patients()[rows])
+        known, table = self._people[tuple(names)]
+        place = np.searchsorted(known, patients)
+        return Table(table.columns, table.values[place], table.known[place])
 
     def groups(self, units: np.ndarray) -> np.ndarray:
         """A number per unit, equal for those of one patient, or of one lesion where patients are not known."""
-        return self.store.groups()[self.rows[np.asarray(units)]]
+        return self.store.groups()[self.cases[np.asarray(units)]]
 
     def there(self, units: np.ndarray) -> np.ndarray:
         """Has each unit an image of its own? In this pool units are images."""
@@ -104,30 +127,23 @@ class PairedPool(CasePool):
     ) -> None:
         """`among` are all modalities that are looked at: a case that lacks them all is left out."""
         rows = np.asarray(rows)
-        self.cases = rows[np.any([store.has(m)[rows] for m in (modality, *among)], axis=0)]
-        super().__init__(store, (modality,), self.cases, device, look)
-        own = store.has(modality)[self.cases]
+        self._cases = rows[np.any([store.has(m)[rows] for m in (modality, *among)], axis=0)]
+        super().__init__(store, (modality,), self._cases, device, look)
+        own = store.has(modality)[self._cases]
         if not own.any():
             raise UserError(f"data.modalities: no training case has an image of modality '{modality}'")
         present = np.flatnonzero(own)
         shown = np.where(own, np.arange(len(own)), present[np.arange(len(own)) % len(present)])
-        self.rows, self._own = self.cases[shown], own
+        self.rows, self._own = self._cases[shown], own
+
+    @property
+    def cases(self) -> np.ndarray:
+        """The units themselves, whoever's image stands in for theirs."""
+        return self._cases
 
     def there(self, units: np.ndarray) -> np.ndarray:
         """Has the case this image itself?"""
         return self._own[np.asarray(units)]
-
-    def labels(self, name: str, units: np.ndarray) -> np.ndarray:
-        """The cases' own classes of a label."""
-        return self.store.label(name)[self.cases[np.asarray(units)]]
-
-    def table(self, names: Sequence[str], units: np.ndarray) -> Table:
-        """The cases' own metadata as inputs."""
-        return self.store.table(names, self.cases[np.asarray(units)])
-
-    def groups(self, units: np.ndarray) -> np.ndarray:
-        """The cases' own patients."""
-        return self.store.groups()[self.cases[np.asarray(units)]]
 
 
 def together(parts: list[Pictures]) -> Pictures:

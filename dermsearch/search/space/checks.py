@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 from dermsearch.curriculum import Curriculum
@@ -63,7 +64,7 @@ def check_length(space: Space) -> None:
     """Refuse curricula longer than any can be."""
     longest = space.room(Curriculum())
     if space.length[1] > longest:
-        readers = ", ".join(name for name, task in space.tasks.items() if task.supervised)
+        readers = ", ".join(name for name, given in space.given.items() if given.supervised)
         raise UserError(
             f"curriculum.length: must be at most {longest}, not {space.length[1]}: "
             f"what reads labels ({readers}) may only come last"
@@ -76,18 +77,28 @@ def check_joint(study: Study, space: Space) -> None:
     for name, task in space.tasks.items():
         if not task.joint:
             continue
-        if len(modalities) < 2:
+        if len(modalities) < task.least:
             raise UserError(
                 f"data.modalities: must name two or more, such as [derm, clinic], for {name}, which learns from "
                 f"images of the same case, not [{modalities[0]}]"
             )
-        if study.encoder.branches != "separate":
+        if len(modalities) > 1 and study.encoder.branches != "separate":
             pairs = " with ".join(modalities)
             raise UserError(f"encoder.branches: must be separate for {name}, which pairs {pairs}")
 
 
-def check_pool(study: Study, space: Space, images: int, classes: Mapping[str, int], cases: int) -> None:
-    """Let every task refuse a pool of so many images (a joint one: cases), with these labels, beforehand."""
+def check_pool(
+    study: Study,
+    space: Space,
+    images: int,
+    classes: Mapping[str, int],
+    cases: int,
+    tables: Mapping[str, Any] = MappingProxyType({}),
+) -> None:
+    """Let every task refuse a pool of so many images (a joint one: cases), with these labels, beforehand.
+
+    `tables` is what `Setting` has for those that read metadata.
+    """
     workers, data = study.compute.workers, study.main
     for name, given in space.given.items():
         task = given.task
@@ -108,10 +119,11 @@ def check_pool(study: Study, space: Space, images: int, classes: Mapping[str, in
                 )
             steps, seen = epochs * math.ceil(units / batch), batch // accumulate
             for encoder in study.encoder.names:
-                told = Setting(units, data.size, 0, seen, 0, encoder, epochs, steps, classes, data.modalities)
+                seed, own = 0, tables if task.tables else {}
+                told = Setting(units, data.size, 0, seen, seed, encoder, epochs, steps, classes, data.modalities, **own)
                 try:
                     task.check(task.Config.model_validate(settings["config"]), told)
                 except UserError as error:
                     text = str(error)  # of the task's own settings, or of the encoder that it needs
-                    field = "" if text.startswith("encoder.") else f"curriculum.tasks.{name}."
+                    field = "" if text.startswith(("encoder.", "data.")) else f"curriculum.tasks.{name}."
                     raise UserError(f"{field}{text}") from None

@@ -36,6 +36,13 @@ class TaskSettings:
         """Where the study says it."""
         return f"curriculum.tasks.{self.name}"
 
+    @property
+    def supervised(self) -> bool:
+        """Does it read labels in any stage? Where a setting decides, one that is given or searched."""
+        by = self.task.supervised_by
+        searched = any(d.name == f"{self.name}.{by}" for d in self.dimensions)
+        return self.task.supervised or (bool(by) and (searched or self.fixed.get(by) is not None))
+
     def whole(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """Everything that trains one stage: {"config": ..., "train": ...}, nothing left open."""
         own = {n.rpartition(".")[2]: v for n, v in values.items() if n.rpartition(".")[0] == self.name}

@@ -52,16 +52,16 @@ class Space:
 
     def may_follow(self, before: Curriculum, left: int = 0) -> list[str]:
         """The tasks that may come after these with `left` more behind them."""
-        if before.tasks and self.tasks[before.last].supervised:
+        if before.tasks and self.given[before.last].supervised:
             return []
         return [name for name in self._next(before) if self.room(before.then(name)) >= left]
 
     def room(self, before: Curriculum) -> int:
         """How many more tasks can follow these; one that reads labels comes last or not at all."""
-        if before.tasks and self.tasks[before.last].supervised:
+        if before.tasks and self.given[before.last].supervised:
             return 0
         following = self._next(before)
-        free = [name for name in following if not self.tasks[name].supervised]
+        free = [name for name in following if not self.given[name].supervised]
         if free and self.repeats:
             return self.length[1]
         readers = [name for name in following if name not in free]
@@ -87,7 +87,7 @@ class Space:
                 orders = choose(names, length)
             else:
                 orders = itertools.product(names, repeat=length) if repeats else itertools.permutations(names, length)
-            yield from (Curriculum(c) for c in orders if not any(self.tasks[name].supervised for name in c[:-1]))
+            yield from (Curriculum(c) for c in orders if not any(self.given[name].supervised for name in c[:-1]))
 
     def count(self) -> int | None:
         """How many proposals there are; None where a dimension is continuous."""

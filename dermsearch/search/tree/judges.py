@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
-from dermsearch.evaluate.base import PROTOCOLS
+from dermsearch.evaluate.base import PROTOCOLS, reads_tables
 from dermsearch.fit.base import is_fit
 from dermsearch.search.tree.node import Node
 from dermsearch.storage.keys import fit_key
@@ -105,5 +105,5 @@ def draws(entry: Downstream, study: Study, split: str = "val") -> Iterator[Judge
                 labelled=labelled,
                 draw=draw,
                 split=split,
-                metadata=study.sets[entry.data].metadata if "tables" in protocol.nature.needs else (),
+                metadata=study.sets[entry.data].metadata if reads_tables(protocol, config) else (),
             )
