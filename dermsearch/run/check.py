@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import torch
 from pydantic import ValidationError
 
 from dermsearch.data.domain import DOMAINS, Domain
-from dermsearch.data.open import drawn_for_training
+from dermsearch.data.open import domain_of, drawn_for_training
 from dermsearch.data.store.case_store import CaseStore, check_columns
 from dermsearch.errors import UserError, first_line, nearest
 from dermsearch.evaluate.base import PROTOCOLS, check_objective, reads_tables
@@ -199,9 +200,15 @@ def check_images(study: Study, space: Space, training: int) -> None:
     pooled = len(data.modalities) if study.encoder.branches == "shared" else 1
     labels = DOMAINS.find(data.domain).labels if data.source == "synthetic" else {}
     known = {name: len(classes) for name, classes in labels.items()}
-    columns = DOMAINS.find(data.domain).columns if data.source == "synthetic" else ()
-    tables = {"columns": tuple(c for c in columns if c.name in data.metadata), "names": labels}
-    check_pool(study, space, training * pooled, known, training, tables if data.source == "synthetic" else {})
+    tables: dict[str, Any] = {}
+    if data.source == "synthetic":
+        columns = tuple(c for c in domain_of(data).columns if c.name in data.metadata)
+        tables = {"columns": columns, "names": labels}
+        if len(columns) < len(data.metadata):
+            known_names = [c.name for c in domain_of(data).columns]
+            wrong = next(name for name in data.metadata if name not in known_names)
+            raise UserError(f"data.metadata: '{wrong}' is no metadata of built-in cases; {nearest(wrong, known_names)}")
+    check_pool(study, space, training * pooled, known, training, tables)
 
 
 def check_cases(study: Study, space: Space, stores: Mapping[str, CaseStore]) -> None:
@@ -223,6 +230,7 @@ def check_cases(study: Study, space: Space, stores: Mapping[str, CaseStore]) -> 
     if first in stores:
         cases = stores[first]
         check_pairs(study, space, cases)
+        check_tables(study, space, cases)
         rows = training_rows(study, cases)
         some = np.any([cases.has(m)[rows] for m in study.main.modalities], axis=0)
         classes = {name: len(names) for name, names in cases.classes.items()}
@@ -296,6 +304,22 @@ def check_pairs(study: Study, space: Space, cases: CaseStore) -> None:
             f"data.modalities: {number} {' and '.join(modalities)} images in the store at {cases.folder}; "
             f"{joint[0]} pairs them"
         )
+
+
+def check_tables(study: Study, space: Space, cases: CaseStore) -> None:
+    """A column that has one value in all training cases tells a task nothing, and numbers of it have no scale."""
+    readers = [name for name, task in space.tasks.items() if task.tables]
+    if not readers or not study.main.metadata:
+        return
+    table = cases.table(study.main.metadata, training_rows(study, cases))
+    for j, name in enumerate(study.main.metadata):
+        values = np.unique(table.values[table.known[:, j], j])
+        if len(values) < 2:
+            said = "the same in all" if len(values) else "not known in any"
+            raise UserError(
+                f"data.metadata: '{name}' is {said} training cases of the store at {cases.folder}, so {readers[0]} "
+                "learns nothing from it"
+            )
 
 
 def training_images(study: Study, cases: CaseStore) -> int:
