@@ -8,16 +8,21 @@ import math
 import os
 import re
 import shutil
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 
 from dermsearch.data.domain import DOMAINS, Domain, setting_of
+from dermsearch.data.store.borrowed import lay
 from dermsearch.data.store.case_store import CaseStore
 from dermsearch.data.store.layout import FORMAT, MANIFEST, checksum, read_manifest
 from dermsearch.data.store.splits import Split
 from dermsearch.data.store.unfinished import clear, growing
 from dermsearch.errors import UserError, first_line, public
+from dermsearch.registry import attribute
 from dermsearch.storage.files import Folder
 from dermsearch.study.data import Data
 
@@ -31,6 +36,7 @@ def store_folder(data: Data, cache: Path) -> Path:
         return latest(data.path, cache) if "://" in data.path else Path(data.path).expanduser()
     domain = domain_of(data)
     told = [data.source, domain.version, FORMAT, data.cases, data.size, data.seed, *setting_of(domain).values()]
+    told += drawn_as(data).values()
     text = json.dumps(told)
     return cache / f"{data.source}-{data.cases}x{data.size}-{hashlib.blake2b(text.encode(), digest_size=6).hexdigest()}"
 
@@ -71,7 +77,17 @@ def _delete(folder: Path) -> None:
 
 
 def open_cases(data: Data, cache: Path) -> CaseStore:
-    """The study's cases; built-in data are drawn if no process has done so before."""
+    """The study's cases, with the rows that they borrow; built-in data are drawn if no process has done so before."""
+    store = _own_cases(data, cache)
+    if data.table is None:
+        return store
+    try:
+        return lay(store, Path(data.table).expanduser())
+    except UserError as error:
+        raise UserError(f"data.table: {error}") from None
+
+
+def _own_cases(data: Data, cache: Path) -> CaseStore:
     if data.source == "store":
         assert data.path is not None
         if "://" not in data.path:
@@ -96,7 +112,7 @@ def open_cases(data: Data, cache: Path) -> CaseStore:
         "cases": data.cases,
         "seed": data.seed,
     }
-    settings |= setting_of(domain)
+    settings |= setting_of(domain) | drawn_as(data)
     drawn = domain.draw(data.cases, data.size, data.seed)
     try:
         return write_store(folder, drawn, Split(seed=data.seed), domain.labels, settings, domain.columns)
@@ -119,12 +135,24 @@ def drawn_for_training(data: Data) -> int:
 
 
 def domain_of(data: Data) -> Domain:
-    """What the images of a data set are of."""
+    """What the images of a data set are of, with the drawer that it asks for."""
     try:
         domain: Domain = DOMAINS.find(data.domain)
     except UserError as error:
         raise UserError(f"data.domain: {error}") from None
-    return domain
+    if data.drawn is None:
+        return domain
+    if domain.tabled is None:
+        raise UserError(f"data.drawn: domain '{domain.name}' draws no patients with several lesions")
+    drawer = partial(
+        attribute(domain.tabled.drawer), lesions=data.drawn.lesions, by_class=data.drawn.missing == "class"
+    )
+    return replace(domain, drawer=drawer, columns=domain.tabled.columns)
+
+
+def drawn_as(data: Data) -> dict[str, Any]:
+    """What a built-in store's settings say of how its cases are drawn: nothing where that is as always."""
+    return {} if data.drawn is None else {"drawn": data.drawn.model_dump()}
 
 
 def open_store(data: Data, folder: Path) -> CaseStore:
