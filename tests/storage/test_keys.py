@@ -44,6 +44,8 @@ FIELDS: dict[str, tuple[Any, set[str]]] = {
     "data.ours.domain": ("skin", NONE),  # in the cases' fingerprint, where it says anything
     "data.ours.source": ("synthetic", NONE),
     "data.ours.path": (None, NONE),
+    "data.ours.mix": ([], NONE),  # in the fingerprint of what comes of it, as `without` is
+    "data.ours.without": ([], NONE),
     "data.ours.cases": (90, NONE),  # in the fingerprint too, as `seed` is
     "data.ours.drawn": ({"lesions": 4}, NONE),
     "data.ours.seed": (5, NONE),
@@ -89,6 +91,7 @@ FIELDS: dict[str, tuple[Any, set[str]]] = {
     "downstream.finetune@theirs.labelled": ([20], JUDGED),
     "downstream.finetune@theirs.repeats": (2, JUDGED),
     "objective.protocol": ("knn@ours", NONE),
+    "objective.mean": (["knn@ours", "finetune@theirs"], NONE),
     "objective.metric": ("auc", NONE),
     "objective.label": ("streaks", NONE),
     "objective.labelled": ("all", NONE),
