@@ -9,13 +9,21 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from dermsearch.data.case import METADATA, Case, Column
+from dermsearch.data.case import METADATA, Case, Column, columns
 from dermsearch.registry import Registry, attribute
 
 Statistics = tuple[tuple[float, float, float], tuple[float, float, float]]  # mean and deviation of red, green and blue
 Drawer = Callable[[int, int | None, int], Iterator[Case]]  # cases, their size in pixels, seed
 
 IMAGENET: Statistics = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+
+
+@dataclass(frozen=True)
+class Tabled:
+    """Another way to draw built-in cases: patients with several lesions, and tables that follow the drawing."""
+
+    drawer: str  # "module:function", of (cases, size, seed, most lesions of a patient, whether values lack by class)
+    columns: tuple[Column, ...]
 
 
 @dataclass(frozen=True)
@@ -34,6 +42,7 @@ class Domain:
     statistics: Mapping[str, Statistics] = field(default_factory=lambda: {"imagenet": IMAGENET})
     columns: tuple[Column, ...] = ()  # metadata of built-in cases that may be inputs
     version: int = 1  # raise it when the pictures change
+    tabled: Tabled | None = None  # what `data.drawn` of a study asks for
 
     @cached_property
     def draw(self) -> Drawer:
@@ -71,6 +80,14 @@ SKIN = Domain(
     },
     statistics={"imagenet": IMAGENET, "derm7pt": ((0.7833, 0.6712, 0.6026), (0.2139, 0.2472, 0.2571))},
     columns=tuple(METADATA.values()),
+    tabled=Tabled(
+        "dermsearch.data.drawn.people:people",
+        (
+            *METADATA.values(),
+            *columns("patient", ["lesions"]),
+            *columns("lesion", ["diameter", "brightness", "redness", "variation", "elongation", "border"], ["colour"]),
+        ),
+    ),
 )
 DOMAINS = Registry("domain", "dermsearch.domains", {"skin": "dermsearch.data.domain:SKIN"})
 

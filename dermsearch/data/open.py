@@ -8,7 +8,10 @@ import math
 import os
 import re
 import shutil
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 
@@ -18,6 +21,7 @@ from dermsearch.data.store.layout import FORMAT, MANIFEST, checksum, read_manife
 from dermsearch.data.store.splits import Split
 from dermsearch.data.store.unfinished import clear, growing
 from dermsearch.errors import UserError, first_line, public
+from dermsearch.registry import attribute
 from dermsearch.storage.files import Folder
 from dermsearch.study.data import Data
 
@@ -31,6 +35,7 @@ def store_folder(data: Data, cache: Path) -> Path:
         return latest(data.path, cache) if "://" in data.path else Path(data.path).expanduser()
     domain = domain_of(data)
     told = [data.source, domain.version, FORMAT, data.cases, data.size, data.seed, *setting_of(domain).values()]
+    told += drawn_as(data).values()
     text = json.dumps(told)
     return cache / f"{data.source}-{data.cases}x{data.size}-{hashlib.blake2b(text.encode(), digest_size=6).hexdigest()}"
 
@@ -90,13 +95,13 @@ def open_cases(data: Data, cache: Path) -> CaseStore:
 
     clear(cache, f".{data.source}-*")
     domain = domain_of(data)
-    settings: dict[str, str | int] = {
+    settings: dict[str, Any] = {
         "source": data.source,
         "version": domain.version,
         "cases": data.cases,
         "seed": data.seed,
     }
-    settings |= setting_of(domain)
+    settings |= setting_of(domain) | drawn_as(data)
     drawn = domain.draw(data.cases, data.size, data.seed)
     try:
         return write_store(folder, drawn, Split(seed=data.seed), domain.labels, settings, domain.columns)
@@ -119,12 +124,24 @@ def drawn_for_training(data: Data) -> int:
 
 
 def domain_of(data: Data) -> Domain:
-    """What the images of a data set are of."""
+    """What the images of a data set are of, with the drawer that it asks for."""
     try:
         domain: Domain = DOMAINS.find(data.domain)
     except UserError as error:
         raise UserError(f"data.domain: {error}") from None
-    return domain
+    if data.drawn is None:
+        return domain
+    if domain.tabled is None:
+        raise UserError(f"data.drawn: domain '{domain.name}' draws no patients with several lesions")
+    drawer = partial(
+        attribute(domain.tabled.drawer), lesions=data.drawn.lesions, by_class=data.drawn.missing == "class"
+    )
+    return replace(domain, drawer=drawer, columns=domain.tabled.columns)
+
+
+def drawn_as(data: Data) -> dict[str, Any]:
+    """What a built-in store's settings say of how its cases are drawn: nothing where that is as always."""
+    return {} if data.drawn is None else {"drawn": data.drawn.model_dump()}
 
 
 def open_store(data: Data, folder: Path) -> CaseStore:

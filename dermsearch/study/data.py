@@ -10,6 +10,14 @@ from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 from dermsearch.study.fields import Labelled, Name, Path, Section, Seed
 
 
+class People(Section):
+    """Built-in patients with several lesions, and tables that follow the drawing."""
+
+    lesions: int = Field(default=12, ge=1, le=1000)  # of one patient at most
+    # What decides whether a value is missing: chance, by lesion and by patient; or the class, so that holes tell it.
+    missing: Literal["chance", "class"] = "chance"
+
+
 class Data(Section):
     """A data set: which cases, at which size, seen through which modalities."""
 
@@ -19,6 +27,7 @@ class Data(Section):
     mix: Annotated[tuple[Name, ...], Field(strict=False)] = ()  # source: mix, the study's data sets that are in it
     without: Annotated[tuple[Name, ...], Field(strict=False)] = ()  # and those none of whose images may be in it
     cases: int = Field(default=600, ge=40, le=1_000_000)  # store: the number expected, for `plan`
+    drawn: People | None = None  # synthetic: patients with several lesions and tables in the place of the usual ones
     size: int = Field(default=64, ge=32, le=1024)  # side of a view in pixels; a store may hold larger images
     border: float = Field(default=0.0, ge=0, le=0.4)  # cut from every edge, as a share of the short side
     normalise: Name = "imagenet"  # the statistics that pixels are normalised by
@@ -45,6 +54,8 @@ class Data(Section):
             raise ValueError("mix: goes with source 'mix', and names the data sets of this study that are in it")
         if self.without and not self.mix:
             raise ValueError("without: goes with source 'mix'")
+        if self.source != "synthetic" and self.drawn is not None:
+            raise ValueError(f"drawn: goes with source 'synthetic' only, not with '{self.source}'")
         if self.source == "synthetic" and self.size > 512:
             raise ValueError(f"size: must be at most 512 for source 'synthetic', not {self.size}")
         return self

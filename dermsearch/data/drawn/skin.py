@@ -93,13 +93,18 @@ LABELS, PATIENT, PERSON, METADATA, SKIN_TONE, LESION, DERM, CLINIC = range(
 
 def synthetic(cases: int, size: int | None, seed: int) -> Iterator[Case]:
     """Yields drawn cases, each with a dermoscopic and a clinical image `size` pixels wide; None: without images."""
+    check_asked(cases, size, seed)
+    return (draw_case(index, patient, first, size, seed) for index, patient, first in walk_patients(cases, seed))
+
+
+def check_asked(cases: int, size: int | None, seed: int) -> None:
+    """Refuse what cannot be drawn."""
     if cases < 1:
         raise UserError(f"synthetic data needs at least 1 case, not {cases}.")
     if size is not None and not 32 <= size <= 512:
         raise UserError(f"synthetic images are 32 to 512 pixels wide, not {size}.")
     if seed < 0:
         raise UserError(f"a seed is 0 or more, not {seed}.")
-    return (draw_case(index, patient, first, size, seed) for index, patient, first in walk_patients(cases, seed))
 
 
 def walk_patients(cases: int, seed: int) -> Iterator[tuple[int, int, int]]:
@@ -166,11 +171,19 @@ def draw_person(seed: int, first: int) -> tuple[dict[str, float | str], int]:
 
 
 def photograph_derm(
-    lesion: Lesion, skin: np.ndarray, size: int, rng: np.random.Generator
+    lesion: Lesion,
+    skin: np.ndarray,
+    size: int,
+    rng: np.random.Generator,
+    radius: tuple[float, float] = (0.30, 0.41),
+    texture: float = 0.02,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The dermoscopic image and the lesion's mask in it: close, even light, in part a dark round frame."""
-    rgba, body = aim(lesion, rng.uniform(0.30, 0.41), 0.09, size, rng)
-    scene = compose(rgba, skin, 0.02, rng)
+    """The dermoscopic image and the lesion's mask in it: close, even light, in part a dark round frame.
+
+    `radius` is the lesion's in the picture, the least and the most share of the side; `texture` that of the skin.
+    """
+    rgba, body = aim(lesion, rng.uniform(*radius), 0.09, size, rng)
+    scene = compose(rgba, skin, texture, rng)
     if rng.random() < 0.3:
         draw_hairs(scene, int(rng.integers(2, 7)), rng)
     if rng.random() < 0.12:
@@ -183,9 +196,16 @@ def photograph_derm(
     return quantise(image), mask.astype(np.uint8) * 255
 
 
-def photograph_clinic(lesion: Lesion, skin: np.ndarray, relief: int, size: int, rng: np.random.Generator) -> np.ndarray:
+def photograph_clinic(
+    lesion: Lesion,
+    skin: np.ndarray,
+    relief: int,
+    size: int,
+    rng: np.random.Generator,
+    radius: tuple[float, float] = (0.20, 0.28),
+) -> np.ndarray:
     """The clinical image: from further away, softer, under uneven light that shows how raised the lesion is."""
-    rgba, body = aim(lesion, rng.uniform(0.20, 0.28), 0.1, size, rng)
+    rgba, body = aim(lesion, rng.uniform(*radius), 0.1, size, rng)
     scene = compose(rgba, skin, 0.035, rng)
     if rng.random() < 0.4:
         draw_hairs(scene, int(rng.integers(3, 10)), rng)
