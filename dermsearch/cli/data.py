@@ -23,7 +23,8 @@ YOURS = "A table or folders of your own"
 SPLIT = "Split"
 FAILED = 1
 DATA_SETS = (
-    "derm7pt, ham10000, isic2019, isic2020, pad_ufes_20, fitzpatrick17k, ph2, mednode, sd198, siim_covid; "
+    "derm7pt, ham10000, isic2019, isic2020, slice3d, hiba, bcn20000, pad_ufes_20, fitzpatrick17k, ph2, mednode, "
+    "sd198, siim_covid; "
     "or 'folder' for class folders, 'csv' for a table of your own."
 )
 

@@ -6,13 +6,14 @@ Each writer returns the folder that a user would name. The copies are whole: rea
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
-from PIL import Image
+from data.releases_isic import bcn20000, hiba, slice3d, slice3d_archive
+from data.writing import images, table
 
 from dermsearch.data.sources.base import Columns
 
@@ -68,24 +69,6 @@ DERM7PT_WORDS = {
         "wreath": 2,
     },
 }
-
-
-def image(path: Path, tone: int = 120) -> None:
-    """A picture that can be opened, of one colour."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.new("RGB", (12, 9), (tone % 256, 90, 70)).save(path)
-
-
-def images(folder: Path, *names: str) -> None:
-    """Pictures of different tones."""
-    for number, name in enumerate(names):
-        image(folder / name, 40 + 17 * number)
-
-
-def table(path: Path, lines: Iterable[str], end: str = "\n") -> None:
-    """A text file with these line ends."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes("".join(line + end for line in lines).encode())
 
 
 def derm7pt(root: Path) -> Path:
@@ -368,6 +351,10 @@ COPIES: Sequence[Copy] = (
     Copy("isic2019", isic2019, "ISIC_2019_Training_GroundTruth.csv", "ISIC_0000000"),
     Copy("isic2020", isic2020, "ISIC_2020_Training_GroundTruth.csv", "ISIC_2637011"),
     Copy("pad_ufes_20", pad_ufes_20, "metadata.csv", "PAT_46_881_939"),
+    Copy("slice3d", slice3d, "train-metadata.csv", "ISIC_0015671"),
+    Copy("slice3d", slice3d_archive, "ISIC_2024_Training_Metadata.csv", "ISIC_0015671"),
+    Copy("hiba", hiba, "metadata.csv", "ISIC_0000001"),
+    Copy("bcn20000", bcn20000, "metadata.csv", "ISIC_0053453"),
     Copy("fitzpatrick17k", fitzpatrick17k, "fitzpatrick17k.csv", "5e82a45bc5d78bd24ae9202d194423f8"),
     Copy("ph2", ph2, "PH2_dataset.txt", "IMD003"),
     Copy("ph2", ph2_sheet),

@@ -21,6 +21,7 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
+from dermsearch.data.decode import hdf5
 from dermsearch.data.decode.bounds import BadImage
 from dermsearch.data.decode.image import Form, decode, decode_mask
 from dermsearch.data.decode.look import THUMB, thumbnail
@@ -78,8 +79,9 @@ def seen(release: Folder, records: Iterable[dict[str, Any]]) -> str:
     found = hashlib.blake2b(digest_size=16)
     for record in records:
         for name in (*record["images"].values(), record["mask"]):
+            file, _ = hdf5.parted(name or "") or (name, "")
             try:
-                status = os.stat(release.local / name) if name else None
+                status = os.stat(release.local / file) if file else None
             except (OSError, ValueError):
                 status = None
             found.update(f"{status and (status.st_size, status.st_mtime_ns)}".encode())
@@ -142,7 +144,12 @@ def each(step: Callable[..., Any], *columns: Iterable[Any]) -> list[Any]:
 
 def read_image(release: Folder, name: str) -> bytes:
     """The bytes of an image's file."""
+    inner = hdf5.parted(name)
+    if inner and release.local is None:
+        raise UserError(f"{release.where}: {inner[0]} is read from this machine only; copy it here")
     try:
+        if inner and release.local is not None:
+            return hdf5.read(release.local / inner[0], inner[1])
         if release.local is not None:
             check_file(os.stat(release.local / name))
         return release.read(name)

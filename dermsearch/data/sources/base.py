@@ -117,7 +117,7 @@ class Source:
 
 SHIPPED = (
     *("derm7pt", "ham10000", "isic2019", "isic2020", "pad_ufes_20", "fitzpatrick17k", "ph2", "mednode", "sd198"),
-    *("siim_covid", "folder", "csv"),
+    *("slice3d", "hiba", "bcn20000", "siim_covid", "folder", "csv"),
 )
 SOURCES = Registry(
     "data set that dermsearch knows",

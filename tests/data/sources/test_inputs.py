@@ -18,18 +18,42 @@ from dermsearch.data.store.case_store import CaseStore, check_columns
 from dermsearch.data.store.splits import Split
 from dermsearch.errors import UserError
 
+ARCHIVE = {
+    *("diagnosis_1", "diagnosis_2", "diagnosis_3", "diagnosis_confirm_type", "concomitant_biopsy", "melanocytic"),
+}
 TELLING = {  # columns that follow from the class, or were written by who knew it
     "ham10000": {"dx_type"},
     "derm7pt": {"seven_point_score", "management", "level_of_diagnostic_difficulty"},
     "pad_ufes_20": {"biopsed"},
     "ph2": {"histological diagnosis"},
     "fitzpatrick17k": {"qc"},
+    "slice3d": {
+        *("iddx_full", "iddx_1", "iddx_2", "iddx_3", "iddx_4", "iddx_5", "mel_mitotic_index", "mel_thick_mm"),
+        *("lesion_id", "tbp_lv_dnn_lesion_confidence", "attribution", "image_type"),
+    },
+    "hiba": ARCHIVE,
+    "bcn20000": ARCHIVE,
 }
 PATIENT = {
     *("age", "sex", "skin_type", "smoke", "drink", "pesticide", "background_father", "background_mother"),
     *("skin_cancer_history", "cancer_history", "has_piped_water", "has_sewage_system"),
 }
+OWN = {"age", "sex", "skin_type", "family_hx_mm", "personal_hx_mm"}  # of HIBA's patients
 LESION = {"site", "elevation", "diameter_1", "diameter_2", "itch", "grew", "hurt", "changed", "bleed"}
+TILE = {"tbp_tile_type", "tbp_lv_location", "tbp_lv_location_simple"}
+SITES = {"anatom_site_2", "anatom_site_special", "image_type"}
+MEASURED = {  # by the camera's own program, of SLICE-3D
+    "clin_size_long_diam_mm",
+    *(
+        f"tbp_lv_{name}"
+        for names in (
+            "A Aext B Bext C Cext H Hext L Lext areaMM2 area_perim_ratio color_std_mean deltaA deltaB deltaL deltaLB",
+            "deltaLBnorm eccentricity minorAxisMM nevi_confidence norm_border norm_color perimeterMM",
+            "radial_color_std_max stdL stdLExt symm_2axis symm_2axis_angle x y z",
+        )
+        for name in names.split()
+    ),
+}
 INPUTS = {
     "ham10000": {"age", "sex", "site"},
     "isic2019": {"age", "sex", "site"},
@@ -37,6 +61,9 @@ INPUTS = {
     "derm7pt": {"sex", "site", "elevation"},
     "fitzpatrick17k": {"skin_type"},
     "pad_ufes_20": PATIENT | LESION,
+    "slice3d": {"age", "sex", "site"} | MEASURED | TILE,
+    "hiba": OWN | SITES | {"site"},
+    "bcn20000": {"age", "sex", "site", "anatom_site_special"},
 }
 
 
@@ -46,11 +73,18 @@ def test_what_is_allowed_and_what_is_denied(name: str) -> None:
     assert set(source.denied) == TELLING.get(name, set())
     assert {column.name for column in source.columns} == INPUTS.get(name, set())
     for column in source.columns:
-        assert column.name in (PATIENT if column.level == "patient" else LESION)
-        assert (column.kind == "number") == (column.name in ("age", "skin_type", "diameter_1", "diameter_2"))
+        assert column.name in (PATIENT | OWN if column.level == "patient" else LESION | MEASURED | TILE | SITES)
+        numbers = {"age", "skin_type", "diameter_1", "diameter_2", *MEASURED}
+        assert (column.kind == "number") == (column.name in numbers)
 
 
-@pytest.mark.parametrize("write", [releases.ham10000, releases.derm7pt, releases.pad_ufes_20])
+@pytest.mark.parametrize(
+    "write",
+    [
+        *(releases.ham10000, releases.derm7pt, releases.pad_ufes_20),
+        *(releases.slice3d, releases.hiba, releases.bcn20000),
+    ],
+)
 def test_a_store_refuses_what_tells_the_class(write, tmp_path: Path) -> None:
     name, release = write.__name__, write(tmp_path / "release")
     for number, path in enumerate(p for p in release.rglob("*") if p.suffix.lower() in (".jpg", ".png")):
