@@ -244,6 +244,85 @@ def mix(
         bar.say(f"{output}: {many(manifest['cases'], 'case')}, {decimal(manifest['bytes'])}.")
 
 
+StageOption = Annotated[str, typer.Option("--stage", metavar="KEY", help="The finished stage whose encoders look.")]
+StagesOption = Annotated[str, typer.Option("--store", help="The stage store that it is in: a folder or a URI.")]
+ModalityOption = Annotated[str | None, typer.Option(help="Of the images that are looked at. Default: the first known.")]
+SizeOption = Annotated[int | None, typer.Option(min=32, help="Side that images are seen at. Default: the stored one.")]
+NormaliseOption = Annotated[str, typer.Option(help="The statistics that pixels are normalised by.")]
+
+
+@data_app.command()
+def borrow(
+    target: Annotated[str, typer.Argument(help="The case store whose cases borrow: a folder, URI or study.")],
+    reference: Annotated[
+        str, typer.Option("--from", metavar="STORE", help="The case store whose training cases lend their rows.")
+    ],
+    stage: StageOption,
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="TABLE", help="The .arrow file to write.")],
+    store: StagesOption = "results/store",
+    k: Annotated[int, typer.Option("-k", min=1, max=100, help="How many of the nearest cases lend together.")] = 1,
+    least: Annotated[float, typer.Option(min=-1, max=1, help="Below this cosine nothing is lent.")] = -1.0,
+    weights: Annotated[
+        Literal["equal", "near"], typer.Option(help="Of several lenders: all alike, or the nearer the more.")
+    ] = "equal",
+    column: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="A column to borrow. Default: all that may be inputs.")
+    ] = None,
+    modality: ModalityOption = None,
+    size: SizeOption = None,
+    normalise: NormaliseOption = "imagenet",
+) -> None:
+    """Lend every case the metadata of the training case of another store that looks most as it does.
+
+    Two controls are written beside it: the rows of random cases, and the means of the columns.
+    """
+    from dermsearch.work.borrow import Lending, path_of
+    from dermsearch.work.borrow import borrow as lend
+    from dermsearch.work.eye import open_eye
+
+    if output.suffix != ".arrow":
+        raise UserError(f"--output: '{output}' must end in .arrow")
+    mine, theirs = _open(target), _open(reference)
+    eye = open_eye(store, stage, (mine, theirs), modality, size, normalise)
+    tables = lend(mine, theirs, eye, Lending(k, least, weights, tuple(column or ())), output)
+    for kind, table in tables.items():
+        lack = {name: table[name].null_count for name in table.column_names[4:]}
+        said = ", ".join(f"{name} {count:,}" for name, count in lack.items() if count) or "nothing"
+        print(f"{path_of(output, kind)}: {table.num_rows:,} rows, {kind}; missing: {said}")
+    similar = [value for value in tables["nearest"]["similarity"].to_pylist() if value is not None]
+    below = sum(value < least for value in similar)
+    middle = sorted(similar)[len(similar) // 2]
+    print(
+        f"cosine of the nearest: median {middle:.3f}; below {least:g}, and without a row: {below:,} of {len(similar):,}"
+    )
+
+
+@data_app.command()
+def found(
+    cases: StoreArg,
+    stage: StageOption,
+    output: Annotated[Path, typer.Option("--output", "-o", help="The picture to write.")] = Path("found.png"),
+    store: StagesOption = "results/store",
+    label: Annotated[str, typer.Option(help="The label that tells right from wrong.")] = "diagnosis",
+    count: Annotated[int, typer.Option(min=1, max=100, help="How many validation cases ask.")] = 8,
+    k: Annotated[int, typer.Option("-k", min=1, max=20, help="How many training cases are shown for each.")] = 5,
+    seed: Annotated[int, typer.Option(min=0, help="Which cases ask: a draw.")] = 0,
+    modality: ModalityOption = None,
+    size: SizeOption = None,
+    normalise: NormaliseOption = "imagenet",
+) -> None:
+    """Draw validation cases beside the training cases that a stage finds most alike, right ones and wrong ones."""
+    from dermsearch.errors import nearest
+    from dermsearch.work.eye import open_eye
+    from dermsearch.work.found import draw_found
+
+    opened = _open(cases)
+    if label not in opened.classes:
+        raise UserError(f"--label: the cases have no label '{label}'; {nearest(label, opened.classes)}")
+    eye = open_eye(store, stage, (opened,), modality, size, normalise)
+    print(draw_found(opened, eye, label, output, count, k, seed))
+
+
 def _fetched(uri: str) -> Path:
     """A remote store's copy on this machine."""
     from dermsearch.data.open import fetch

@@ -16,6 +16,7 @@ from typing import Any
 import pyarrow as pa
 
 from dermsearch.data.domain import DOMAINS, Domain, setting_of
+from dermsearch.data.store.borrowed import lay
 from dermsearch.data.store.case_store import CaseStore
 from dermsearch.data.store.layout import FORMAT, MANIFEST, checksum, read_manifest
 from dermsearch.data.store.splits import Split
@@ -76,7 +77,17 @@ def _delete(folder: Path) -> None:
 
 
 def open_cases(data: Data, cache: Path) -> CaseStore:
-    """The study's cases; built-in data are drawn if no process has done so before."""
+    """The study's cases, with the rows that they borrow; built-in data are drawn if no process has done so before."""
+    store = _own_cases(data, cache)
+    if data.table is None:
+        return store
+    try:
+        return lay(store, Path(data.table).expanduser())
+    except UserError as error:
+        raise UserError(f"data.table: {error}") from None
+
+
+def _own_cases(data: Data, cache: Path) -> CaseStore:
     if data.source == "store":
         assert data.path is not None
         if "://" not in data.path:

@@ -17,6 +17,7 @@ from pydantic import BaseModel, ValidationError
 from dermsearch import metrics
 from dermsearch.data.domain import SKIN
 from dermsearch.errors import UserError, nearest
+from dermsearch.evaluate import found
 from dermsearch.evaluate.predictions import predictions
 from dermsearch.metrics import Measurement
 from dermsearch.models.artifact import Artifact
@@ -41,6 +42,8 @@ PROTOCOLS = Registry(
         "linear_handover": "dermsearch.evaluate.handover:LinearHandover",
         "finetune": "dermsearch.fit.finetune:Finetune",  # a fit: its predictions are judged by `compare`
         "pairs": "dermsearch.evaluate.pairs:Pairs",
+        "retrieval": "dermsearch.evaluate.retrieval:Retrieval",
+        "own_table": "dermsearch.evaluate.own_table:OwnTable",
         "majority": "dermsearch.evaluate.guess:Majority",
         "stratified": "dermsearch.evaluate.guess:Stratified",
     },
@@ -124,7 +127,10 @@ class Judgement:
 
 
 class Evaluator(typing.Protocol):
-    """A way to judge artifacts: a `Classifier`, or a `Ruler` with measures of its own. Made without arguments."""
+    """A way to judge artifacts: a `Classifier`, a `Finder`, or a `Ruler` with measures of its own.
+
+    It is made without arguments.
+    """
 
     name: str
     version: int  # raised when the same settings give other numbers or rows, so that stored scores are not reused
@@ -141,6 +147,14 @@ class Classifier(Evaluator, typing.Protocol):
 
     def predict(self, given: Given, config: Any, seed: int) -> Mapping[str, np.ndarray]:
         """Class probabilities (n_heldout, n_classes) of every label; the held-out truth is not among the given."""
+
+
+@typing.runtime_checkable
+class Finder(Evaluator, typing.Protocol):
+    """Finds training cases for the held-out cases."""
+
+    def find(self, given: Given, config: Any, seed: int) -> Mapping[str, np.ndarray]:
+        """Places among the training cases (n_heldout, 10) for every label, the best first; -1 where there is none."""
 
 
 @typing.runtime_checkable
@@ -183,9 +197,20 @@ def judge(
     given = Given(features.blind(), artifact, images)
     if isinstance(evaluator, Ruler):
         return Judgement([_row(split, m) for split, m in evaluator.measure(given, settings, seed)], [])
+    if isinstance(evaluator, Finder):
+        return Judgement([_row(features.split, m) for m in _found(features, evaluator.find(given, settings, seed))], [])
     predicted = evaluator.predict(given, settings, seed)
     truth, groups = features.heldout_labels, features.heldout_groups
     return compare(truth, features.classes, groups, predicted, features.split, features.named, features.heldout_cases)
+
+
+def _found(features: Features, places: Mapping[str, np.ndarray]) -> Iterator[Measurement]:
+    whose, owners = features.heldout_groups, features.train_groups
+    owners = np.full(len(features.train), -1) if owners is None else owners
+    for label, each in places.items():
+        if each.shape != (len(features.heldout), max(found.KS)) or each.max(initial=-1) >= len(features.train):
+            raise ValueError(f"{label}: not places of training cases of shape (cases, {max(found.KS)})")
+    yield from found.measures(features.heldout_labels, features.train_labels, features.classes, whose, owners, places)
 
 
 def compare(

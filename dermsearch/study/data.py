@@ -35,6 +35,8 @@ class Data(Section):
     seed: Seed = 0
     modalities: Annotated[tuple[Name, ...], Field(strict=False)] = ("derm",)
     metadata: Annotated[tuple[Name, ...], Field(strict=False)] = ()  # columns that tasks, fits and evaluators may read
+    # A file of rows that `dermsearch data borrow` made for these cases, in the place of their own metadata.
+    table: Path | None = None
     transductive: bool = False  # pre-train on validation and test images too; recorded in the tables
 
     @field_validator("modalities", "metadata")

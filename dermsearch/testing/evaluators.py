@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from dermsearch.data.store.pool import Look
-from dermsearch.evaluate.base import PROTOCOLS, Classifier, Features, Given, Images, Ruler, configure, judge
+from dermsearch.evaluate.base import PROTOCOLS, Classifier, Features, Finder, Given, Images, Ruler, configure, judge
 from dermsearch.fit.base import is_fit
 from dermsearch.nature import Nature
 from dermsearch.testing.claims import claim, named, numbered, probable, strict
@@ -40,7 +40,7 @@ def _check(name: str, nature: Nature, config: Mapping[str, Any], images: Images 
     one, two = (judge(features, name, settings, seed=3, images=images) for _ in range(2))
     claim(one == two, f"{name}: is decided by what it is given and by the seed, so two judgements are equal to the bit")
     claim(one.rows, f"{name}: says something")
-    if isinstance(evaluator, Ruler):
+    if isinstance(evaluator, Ruler | Finder):
         metrics = {row["metric"] for row in one.rows}
         claim(metrics >= set(nature.metrics), f"{name}: gives the metrics of its nature, {', '.join(nature.metrics)}")
         return

@@ -21,6 +21,7 @@ pytestmark = pytest.mark.slow
 
 MODALITIES = "data.modalities=[derm,clinic]"
 BOTH = "data.modalities=[derm, clinic]"
+OWN = {"pairs", "retrieval", "own_table"}  # have measures of their own
 PAIRS = "downstream={pairs: {}, linear: {}}"
 
 
@@ -41,7 +42,7 @@ def objective(**fields: str) -> str:
         ),
         (
             [objective(metric="acc_at_5")],
-            "objective.metric: 'acc_at_5' goes with protocol 'pairs' only, not with 'linear'",
+            "objective.metric: 'acc_at_5' goes with protocol 'own_table' or 'pairs' only, not with 'linear'",
         ),
         ([objective(label="pairs")], "objective.label: 'pairs' goes with protocol 'pairs' only, not with 'linear'"),
         ([objective(metric="named_auc")], "objective.label: must be mean for metric 'named_auc', not 'diagnosis'"),
@@ -85,8 +86,15 @@ def judged(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """A study of one task on two modalities, judged by every protocol, that looks for matching pairs."""
     folder: Path = tmp_path_factory.mktemp("protocols")
     protocols = "knn: {}, linear: {}, linear_handover: {epochs: 5}, finetune: {epochs: 1}, pairs: {}"
-    given = [*TINY, MODALITIES, "encoder.branches=separate", "curriculum.tasks={moco_v2: {queue: 32}}"]
-    given += ["curriculum.length=[1,1]", f"downstream={{{protocols}, majority: {{}}, stratified: {{}}}}"]
+    found = "retrieval: {labelled: [5, all]}, own_table: {}"
+    given = [
+        *TINY,
+        MODALITIES,
+        "data.metadata=[age, site]",
+        "encoder.branches=separate",
+        "curriculum.tasks={moco_v2: {queue: 32}}",
+    ]
+    given += ["curriculum.length=[1,1]", f"downstream={{{protocols}, majority: {{}}, stratified: {{}}, {found}}}"]
     given += [objective(protocol="pairs", metric="acc_at_5", label="pairs"), "train.knn_every=1"]
     given += ["compute.engine=inline", "published=null"]
     given.remove("odc.clusters=2")
@@ -99,10 +107,10 @@ def test_every_protocol_is_in_the_tables(judged: Any) -> None:
     scores = judged.pandas("scores")
     assert {*scores.protocol} == {*PROTOCOLS.names()}
     assert {*scores[scores.split == "train"].protocol} == {"pairs"}
-    keys = ["curriculum", "protocol", "split", "label", "class", "metric"]
+    keys = ["curriculum", "protocol", "labelled", "split", "label", "class", "metric"]
     assert not scores.duplicated(keys).any() and {*scores.curriculum} == {"moco_v2", "no pre-training"}
     for (_, protocol), rows in scores.groupby(["curriculum", "protocol"]):
-        assert rows[rows.metric == "named_recall"].label.tolist() == ([] if protocol == "pairs" else ["mean"])
+        assert rows[rows.metric == "named_recall"].label.tolist() == ([] if protocol in OWN else ["mean"])
     named = scores[(scores.protocol == "linear") & (scores.curriculum == "moco_v2") & (scores.metric == "recall")]
     named = named[[SKIN.named[label] == cls for label, cls in zip(named.label, named["class"], strict=True)]]
     mean = scores[(scores.protocol == "linear") & (scores.curriculum == "moco_v2") & (scores.metric == "named_recall")]
@@ -111,7 +119,7 @@ def test_every_protocol_is_in_the_tables(judged: Any) -> None:
 
 def test_confusions_are_in_the_tables(judged: Any) -> None:
     cells, scores = judged.pandas("confusions"), judged.pandas("scores")
-    assert {*cells.protocol} == {*PROTOCOLS.names()} - {"pairs"} and {*cells.split} == {"val"}
+    assert {*cells.protocol} == {*PROTOCOLS.names()} - OWN and {*cells.split} == {"val"}
     whole = scores[(scores.metric == "balanced_accuracy") & (scores.label != "mean")]
     keys = ["stage", "protocol", "label"]
     assert cells.groupby(keys)["count"].sum().sort_index().tolist() == whole.set_index(keys).n.sort_index().tolist()

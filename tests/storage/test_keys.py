@@ -54,6 +54,7 @@ FIELDS: dict[str, tuple[Any, set[str]]] = {
     "data.ours.transductive": (True, ALL),
     "data.ours.labelled": ("20", {"judgement"}),
     "data.ours.metadata": (["age"], NONE),  # of what reads tables, below
+    "data.ours.table": ("rows.arrow", NONE),  # in the cases' fingerprint, by its content
     "data.theirs.size": (48, JUDGED),
     "data.theirs.border": (0.1, JUDGED),
     "data.theirs.normalise": ("derm7pt", JUDGED),

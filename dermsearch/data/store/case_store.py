@@ -6,6 +6,7 @@ in a process, at two gigabytes a second. All processes of a machine share the pa
 
 from __future__ import annotations
 
+import copy
 import io
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -153,6 +154,17 @@ class CaseStore:
             for part, kind in enumerate((np.float32, bool))
         )
         return Table(tuple(self.columns[name] for name in names), values, known)
+
+    def with_columns(self, columns: dict[str, Column], values: dict[str, pa.Array], fingerprint: str) -> CaseStore:
+        """The same cases with other metadata, which may all be inputs."""
+        other = copy.copy(self)
+        kept = self.index.select([name for name in self.index.column_names if not name.startswith("meta_")])
+        for name, told in values.items():
+            kept = kept.append_column(f"meta_{name}", told)
+        other.index, other.columns, other.denied, other.fingerprint = kept, columns, {}, fingerprint
+        other.about = {**self.about, "metadata": list(columns)}
+        other._encoded = {}
+        return other
 
     def has(self, plane: str) -> np.ndarray:
         """Which cases have an image of that modality (or a mask)."""
