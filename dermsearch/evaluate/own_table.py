@@ -54,8 +54,9 @@ def meet(given: Given, modality: str, images: np.ndarray) -> tuple[np.ndarray, n
     from dermsearch.data.case import column_of
     from dermsearch.data.store.columns import onto
     from dermsearch.models.nested import LESION, nested
+    from dermsearch.models.tables import table_encoder
 
-    made, encoder = nested(part).eval(), nested(part).levels[LESION].eval()
+    made, encoder = nested(part).eval(), table_encoder(part, LESION)
     branch = images_of.encoders.branch_of(modality)
     if made.table is None or branch not in made.image:  # it was trained without this contrast
         return nothing

@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 import dataclasses
+from contextlib import nullcontext
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
-from dermsearch.evaluate import Features, judge
+from dermsearch.data.open import open_cases
+from dermsearch.data.store.case_store import CaseStore
+from dermsearch.data.store.pool import Look
+from dermsearch.evaluate import Features, Images, judge
 from dermsearch.evaluate import nearest as blocks
 from dermsearch.evaluate.found import METRICS, scores
 from dermsearch.evaluate.knn import unit
 from dermsearch.evaluate.nearest import before_own, nearest
+from dermsearch.models.artifact import Part
+from dermsearch.models.encoders import Encoders
+from dermsearch.models.nested import Nested
+from dermsearch.study.data import Data, People
 
 # slimp.md 4.7
 GALLERY = np.array([[1, 0], [0, 1], [0.8, 0.6], [-1, 0.2], [0.6, -0.8]])
@@ -140,3 +150,54 @@ def test_a_stage_that_hands_on_no_tables_is_at_chance_of_its_own_row() -> None:
     found = rows(features(heldout=41), "own_table")
     assert found["own_table", "", "mean_rank"]["value"] == 21
     assert found["own_table", "", "acc_at_5"]["value"] == pytest.approx(5 / 41)
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory: pytest.TempPathFactory) -> CaseStore:
+    data = Data(cases=40, size=32, drawn=People())
+    return open_cases(data, tmp_path_factory.mktemp("drawn"))
+
+
+def meeting(store: CaseStore, names: tuple[str, ...], inner: bool = True) -> tuple[Features, Images, Part]:
+    """Image features that are what a stage's own encoder makes of each case's table, so that they meet it exactly."""
+    torch.manual_seed(0)
+    columns = [asdict(store.columns[name]) for name in names]
+    levels = {"lesion": {"columns": columns, "width": 16}, "patient": {"columns": columns, "width": 16}}
+    made = Nested(16, ["shared"], levels, out=8, inner=inner)
+    if inner:
+        made.image["shared"].load_state_dict(made.table.state_dict())  # type: ignore[union-attr]
+    rows = np.arange(len(store))
+    table = store.table(names, rows)
+    seen = made.levels["lesion"].outputs(table.values, table.known, torch.device("cpu"))
+    nobody = Features(seen, seen, {}, {}, {}, store.groups(), "val", {"derm": slice(None)})
+    encoders = Encoders.random("test_resnet", ("derm",), "shared", 0)
+    images = Images(encoders, store, rows, rows, Look(32), torch.device("cpu"), nullcontext, names)
+    return nobody, images, made.part()
+
+
+def test_images_that_meet_their_tables_find_them(drawn: CaseStore) -> None:
+    names = ("diameter", "brightness", "site", "age")
+    given, images, part = meeting(drawn, names)
+    known = drawn.table(names, np.arange(40)).known.any(axis=1)
+    found = {
+        (r["class"], r["metric"]): r for r in judge(given, "own_table", artifact={"tables": part}, images=images).rows
+    }
+    assert found["", "acc_at_1"]["value"] == 1 and found["derm to table", "mean_rank"]["n"] == known.sum()
+    turned = dataclasses.replace(given, heldout=np.roll(given.heldout, 1, axis=0))
+    rows_ = judge(turned, "own_table", artifact={"tables": part}, images=images).rows
+    assert next(r["value"] for r in rows_ if r["metric"] == "acc_at_1" and not r["class"]) < 0.2
+
+
+def test_columns_that_a_study_does_not_name_are_not_read(drawn: CaseStore) -> None:
+    given, images, part = meeting(drawn, ("diameter", "site"))
+    artifact = {"tables": part}
+    told = judge(given, "own_table", artifact=artifact, images=dataclasses.replace(images, metadata=("site",))).rows
+    assert next(r["value"] for r in told if r["metric"] == "acc_at_1") < 0.5
+    told = judge(given, "own_table", artifact=artifact, images=dataclasses.replace(images, metadata=())).rows
+    assert all(r["value"] is None and r["n"] == 0 for r in told if r["class"])  # nothing is known of anybody
+
+
+def test_a_stage_that_was_trained_without_the_inner_loss_is_at_chance(drawn: CaseStore) -> None:
+    given, images, part = meeting(drawn, ("diameter", "site"), inner=False)
+    told = judge(given, "own_table", artifact={"tables": part}, images=images).rows
+    assert next(r["value"] for r in told if r["metric"] == "mean_rank") == 20.5
