@@ -201,7 +201,7 @@ def check_images(study: Study, space: Space, training: int) -> None:
     labels = DOMAINS.find(data.domain).labels if data.source == "synthetic" else {}
     known = {name: len(classes) for name, classes in labels.items()}
     tables: dict[str, Any] = {}
-    if data.source == "synthetic":
+    if data.source == "synthetic" and data.table is None:  # whose columns a file tells
         columns = tuple(c for c in domain_of(data).columns if c.name in data.metadata)
         tables = {"columns": columns, "names": labels}
         if len(columns) < len(data.metadata):
