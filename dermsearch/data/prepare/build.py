@@ -112,7 +112,8 @@ def finish(store: Folder, heads: pa.Table, shards: list[dict[str, Any]], given: 
     groups, splits, split = divide(chosen, next(iter(given.classes), None), given.split, links)
     if split["by"] == "published":
         notes += torn(chosen, groups, splits)
-    columns = index_columns(heads.take(kept), chosen, given, {m: has[m][kept] for m in has}, groups, splits)
+    heads = heads if len(kept) == len(heads) else heads.take(kept)
+    columns = index_columns(heads, chosen, given, {m: has[m][kept] for m in has}, groups, splits)
     train = pa.array(np.flatnonzero(np.array(splits) == "train"))
     fitted = [fit(c, columns[f"meta_{c.name}"].take(train)) for c in given.columns if f"meta_{c.name}" in columns]
     index = to_bytes(pa.table(columns))

@@ -10,6 +10,7 @@ Dermoscopic images are all dark blobs on pale skin, so a hash would call many st
 from __future__ import annotations
 
 from collections.abc import Iterator
+from hashlib import blake2b
 
 import numpy as np
 
@@ -48,8 +49,8 @@ def identical(files: np.ndarray) -> list[tuple[int, int]]:
 def near_identical(looks: np.ndarray) -> list[tuple[int, int]]:
     """(first, again) for every row that looks like an earlier one. `looks` is uint8 (n, THUMB)."""
     rows, which = _distinct(looks)
-    first = np.arange(len(rows))
-    for again, before in _alike(looks[rows], looks[rows], earlier=True):
+    first, own = np.arange(len(rows)), looks if len(rows) == len(looks) else looks[rows]
+    for again, before in _alike(own, own, earlier=True):
         np.minimum.at(first, again, before)
     first = rows[first][which]
     return sorted((int(first[row]), row) for row in range(len(looks)) if first[row] != row)
@@ -67,16 +68,15 @@ def known_again(looks: np.ndarray, others: np.ndarray) -> list[tuple[int, int]]:
 
 def _distinct(looks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The first rows of each look, in order, and which of them every row is like."""
-    _, first, which = np.unique(looks, axis=0, return_index=True, return_inverse=True)
-    order = np.argsort(first)
-    place = np.empty_like(order)
-    place[order] = np.arange(len(order))
-    return first[order], place[which.reshape(-1)]
+    seen: dict[bytes, int] = {}  # by hash: the looks of half a million pictures are half a gigabyte
+    which = np.array([seen.setdefault(blake2b(row, digest_size=16).digest(), len(seen)) for row in looks], int)
+    return np.unique(which, return_index=True)[1], which
 
 
 def _alike(ones: np.ndarray, others: np.ndarray, earlier: bool = False) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Rows of both that are nearly the same picture; with `earlier`, other rows before it alone."""
-    waves, known = _waves(ones), _waves(others)
+    waves = _waves(ones)
+    known = waves if others is ones else _waves(others)
     plain, against = _unsigned(waves), _unsigned(known)
     step = max(1, BLOCK // max(1, len(others)))
     for start in range(0, len(ones), step):

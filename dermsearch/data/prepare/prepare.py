@@ -202,7 +202,7 @@ def make(
     notes = [
         {"case": p.case, "image": "", "done": "left out", "reason": p.reason, "where": p.where} for p in found.problems
     ]
-    notes += notes_of(read_heads(store, len(jobs))[0], found.records)
+    notes += [n for job in jobs for n in notes_of(read_head(store, job["number"]), found.records)]
     refuse_many_bad(order, store, notes, len(found.records) + len(found.problems))
     return notes
 

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 import unicodedata
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from array import array
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from dermsearch.data.case import METADATA, Column
@@ -31,7 +33,32 @@ SPLIT_WORDS = {
 }
 
 
-@dataclass
+class TableRow(Mapping[str, float | str | None]):
+    """Metadata of one of hundreds of thousands of cases, all of the same columns, in a fifth of a dict's memory."""
+
+    __slots__ = ("_numbers", "_places", "_words")
+
+    def __init__(self, places: Mapping[str, int], numbers: Iterable[float | None], words: Iterable[str | None]) -> None:
+        """`places` is the same object for all cases: the names of the numbers, then those of the words, numbered."""
+        self._places = places
+        self._numbers = array("d", (math.nan if number is None else number for number in numbers))
+        self._words = tuple(words)
+
+    def __getitem__(self, name: str) -> float | str | None:
+        place = self._places[name]
+        if place >= len(self._numbers):
+            return self._words[place - len(self._numbers)]
+        value = self._numbers[place]
+        return None if value != value else value
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._places)
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+
+@dataclass(slots=True)
 class CaseRecord:
     """A case as a release tells of it. Empty `lesion` or `patient`: the release does not say."""
 
@@ -40,7 +67,7 @@ class CaseRecord:
     labels: dict[str, str | None] = field(default_factory=dict)  # label -> class, None: unknown
     lesion: str = ""
     patient: str = ""
-    metadata: dict[str, float | str | None] = field(default_factory=dict)
+    metadata: Mapping[str, float | str | None] = field(default_factory=dict)
     mask: str | None = None  # file
     split: str | None = None  # published: train, val or test
     where: str = ""  # "meta.csv, line 7": what a message names

@@ -24,6 +24,7 @@ from dermsearch.data.sources.base import (
     ImageFiles,
     Release,
     Source,
+    TableRow,
     locate,
     number,
     read_table,
@@ -54,6 +55,7 @@ DENIED = {
     "attribution": "it names the hospital, and hospitals differ in what they sent",
     "image_type": "it is the same for all",
 }
+PLACES = {name: place for place, name in enumerate(("age", *NUMBERS, "sex", "site", *WORDS, *DENIED))}
 NEEDS = ("isic_id", "patient_id", "age_approx", "sex", "anatom_site_general", *NUMBERS, *WORDS)
 
 
@@ -80,14 +82,11 @@ def read(folder: Folder, columns: Columns) -> Release:
                 labels={"diagnosis": class_of(truth.get(image, "") if truth else row["target"])},
                 lesion=word(row.get("lesion_id", "")) or "",
                 patient=intern(word(row["patient_id"]) or ""),
-                metadata={
-                    "age": number(row["age_approx"]),
-                    "sex": sex(row["sex"]),
-                    "site": kept(row["anatom_site_general"]),
-                    **{name: number(row[name]) for name in NUMBERS},
-                    **{name: kept(row[name]) for name in WORDS},
-                    **{name: kept(row.get(name, "")) for name in DENIED},
-                },
+                metadata=TableRow(
+                    PLACES,
+                    [number(row["age_approx"]), *(number(row[name]) for name in NUMBERS)],
+                    [sex(row["sex"]), *(kept(row.get(name, "")) for name in ("anatom_site_general", *WORDS, *DENIED))],
+                ),
                 where=where,
             )
         )
