@@ -114,6 +114,7 @@ def finish(store: Folder, heads: pa.Table, shards: list[dict[str, Any]], given: 
         notes += torn(chosen, groups, splits)
     heads = heads if len(kept) == len(heads) else heads.take(kept)
     columns = index_columns(heads, chosen, given, {m: has[m][kept] for m in has}, groups, splits)
+    given.records = records = chosen = []  # half a million are half a gigabyte, and the index tells all of them
     train = pa.array(np.flatnonzero(np.array(splits) == "train"))
     fitted = [fit(c, columns[f"meta_{c.name}"].take(train)) for c in given.columns if f"meta_{c.name}" in columns]
     index = to_bytes(pa.table(columns))

@@ -98,6 +98,7 @@ def prepare(order: Order, engine: Engine, watcher: Watcher) -> dict[str, Any]:
                 )
                 shards = len(jobs)
                 jobs.clear()  # of half a million cases they are a sixth of a gigabyte
+                found.records = []
                 finish(store, *read_heads(store, shards), given)
     return already(store, settings)
 
