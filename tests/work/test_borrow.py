@@ -171,6 +171,9 @@ def test_a_table_of_another_store_or_a_damaged_one_is_refused(two, tmp_path: Pat
     data = Data(source="store", path=str(reference.folder), size=32, table=str(path))
     with pytest.raises(UserError, match=r"^data.table: .*rows.arrow was borrowed for another store than .*reference;"):
         open_cases(data, tmp_path)
+    twin = store(tmp_path / "twin", [(None, None)] * 3)  # whose cases have the same names
+    with pytest.raises(UserError, match=r"^data.table: .*rows.arrow was borrowed for another store than .*twin;"):
+        open_cases(data.model_copy(update={"path": str(twin.folder)}), tmp_path)
     mine = data.model_copy(update={"path": str(target.folder)})
     open_cases(mine, tmp_path)
     whole = path.read_bytes()
