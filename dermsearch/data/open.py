@@ -106,7 +106,7 @@ def _own_cases(data: Data, cache: Path) -> CaseStore:
 
     clear(cache, f".{data.source}-*")
     domain = domain_of(data)
-    settings: dict[str, str | int] = {
+    settings: dict[str, Any] = {
         "source": data.source,
         "version": domain.version,
         "cases": data.cases,

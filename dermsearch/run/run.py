@@ -158,12 +158,13 @@ def caveats(study: Study, stores: Mapping[str, CaseStore]) -> str:
 
 
 def overlaps(study: Study, stores: Mapping[str, CaseStore]) -> list[str]:
-    """Data sets that are judged on, of which images are also in what stages train on."""
-    first, *others = stores
+    """Data sets that are judged on, of which images are also in what stages train on.
+
+    The same store under another name, to be judged in another way, has the same splits.
+    """
+    first = next(iter(stores))
     said = []
-    for name in others:
-        if stores[name].fingerprint == stores[first].fingerprint:
-            continue  # the same cases, parted the same way, under another name
+    for name in (name for name, cases in stores.items() if cases.folder != stores[first].folder):
         if name in {entry.data for entry in study.entries.values()} and name not in (*study.main.mix,):
             found = both_in(stores[first], stores[name])
             if found:

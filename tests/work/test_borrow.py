@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
+from conftest_search import make_study
+from rich.console import Console
 
 from dermsearch.data.case import SPLITS, Case, columns
 from dermsearch.data.open import open_cases
@@ -15,6 +17,7 @@ from dermsearch.data.prepare.build import write_store
 from dermsearch.data.store import borrowed
 from dermsearch.data.store.case_store import CaseStore
 from dermsearch.errors import UserError
+from dermsearch.run.run import run_study
 from dermsearch.study.data import Data
 from dermsearch.work.borrow import Lending, borrow, mean_of, path_of, vote
 from dermsearch.work.eye import Eye, open_eye
@@ -168,6 +171,9 @@ def test_a_table_of_another_store_or_a_damaged_one_is_refused(two, tmp_path: Pat
     data = Data(source="store", path=str(reference.folder), size=32, table=str(path))
     with pytest.raises(UserError, match=r"^data.table: .*rows.arrow was borrowed for another store than .*reference;"):
         open_cases(data, tmp_path)
+    twin = store(tmp_path / "twin", [(None, None)] * 3)  # whose cases have the same names
+    with pytest.raises(UserError, match=r"^data.table: .*rows.arrow was borrowed for another store than .*twin;"):
+        open_cases(data.model_copy(update={"path": str(twin.folder)}), tmp_path)
     mine = data.model_copy(update={"path": str(target.folder)})
     open_cases(mine, tmp_path)
     whole = path.read_bytes()
@@ -184,6 +190,17 @@ def test_a_table_of_another_store_or_a_damaged_one_is_refused(two, tmp_path: Pat
         with pytest.raises(UserError, match=f"^data.table: .*{message}"):
             open_cases(mine, tmp_path)
         path.touch()
+
+
+def test_a_study_with_a_table_of_another_store_starts_nothing(two, tmp_path: Path) -> None:
+    borrow(*two, Lending(), tmp_path / "rows.arrow")
+    data = {"source": "store", "path": str(two[1].folder), "size": 32, "table": str(tmp_path / "rows.arrow")}
+    tasks = {"tasks": {"rotation": {}}, "length": [1, 1]}
+    compute = {"engine": "inline", "store": str(tmp_path / "stages")}
+    study = make_study(data=data, curriculum=tasks, compute=compute)
+    with pytest.raises(UserError, match=r"^data.table: .* was borrowed for another store than"):
+        run_study(study, tmp_path / "out", None, Console(quiet=True))
+    assert not (tmp_path / "out").exists() and not (tmp_path / "stages").exists()
 
 
 @pytest.mark.parametrize(

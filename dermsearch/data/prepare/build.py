@@ -114,6 +114,7 @@ def finish(store: Folder, heads: pa.Table, shards: list[dict[str, Any]], given: 
         notes += torn(chosen, groups, splits)
     heads = heads if len(kept) == len(heads) else heads.take(kept)
     columns = index_columns(heads, chosen, given, {m: has[m][kept] for m in has}, groups, splits)
+    given.records = records = chosen = []  # half a million are half a gigabyte, and the index tells all of them
     train = pa.array(np.flatnonzero(np.array(splits) == "train"))
     fitted = [fit(c, columns[f"meta_{c.name}"].take(train)) for c in given.columns if f"meta_{c.name}" in columns]
     index = to_bytes(pa.table(columns))
@@ -181,11 +182,13 @@ def mark_duplicates(
     files = {m: fixed(heads, f"file_{m}", 16) for m in modalities}
     told = [p for p in present if files[p[0]][p[1]].any()]  # drawn images come from no file
     if told:
-        for a, b in identical(np.stack([files[m][row] for m, row in told])):
+        which, rows = (np.array(each) for each in zip(*((modalities.index(m), row) for m, row in told), strict=True))
+        for a, b in identical(np.stack([files[m] for m in modalities])[which, rows]):
             mark(told[a], told[b], "is the same file as")
     for m in modalities if told else ():
         rows = np.flatnonzero(has[m])
-        for a, b in near_identical(fixed(heads, f"look_{m}", THUMB)[rows]):
+        looks = fixed(heads, f"look_{m}", THUMB)
+        for a, b in near_identical(looks if len(rows) == len(looks) else looks[rows]):
             mark((m, int(rows[a])), (m, int(rows[b])), "is nearly the same picture as")
     return links
 

@@ -23,6 +23,7 @@ NOISE, SHARE = 0.2, 0.1  # of what a fit may leave of a soft look: levels of 255
 CONTRAST, BRIGHTNESS = 0.2, 0.1  # the most that a copy may differ by
 BLOCK = 1 << 23  # pairs compared at once
 FITTED = 1 << 12  # and fitted
+SOME = 1 << 12  # looks whose frequencies are found at once
 
 _at = np.arange(EDGE)
 _DCT = np.cos(np.pi / EDGE * (_at[None, :] + 0.5) * _at[:WAVES, None]).astype(np.float32) * (2 / EDGE) ** 0.5
@@ -77,7 +78,8 @@ def _alike(ones: np.ndarray, others: np.ndarray, earlier: bool = False) -> Itera
     """Rows of both that are nearly the same picture; with `earlier`, other rows before it alone."""
     waves = _waves(ones)
     known = waves if others is ones else _waves(others)
-    plain, against = _unsigned(waves), _unsigned(known)
+    plain = _unsigned(waves)
+    against = plain if others is ones else _unsigned(known)
     step = max(1, BLOCK // max(1, len(others)))
     for start in range(0, len(ones), step):
         end = min(start + step, len(ones)) if earlier else len(others)
@@ -97,17 +99,21 @@ def _alike(ones: np.ndarray, others: np.ndarray, earlier: bool = False) -> Itera
 def _waves(looks: np.ndarray) -> np.ndarray:
     """The low frequencies of looks, of about equal strength and of length 1; the mean gives way to the noise."""
     found = np.empty((len(looks), WAVES, WAVES), np.float32)
-    for start in range(0, len(looks), 4096):
-        x = looks[start : start + 4096].reshape(-1, EDGE, EDGE).astype(np.float32)
-        found[start : start + 4096] = (_DCT @ x @ _DCT.T) * _FREQUENCY
-    found[:, 0, 0] = FAINT
-    return found / np.sqrt((found**2).sum((1, 2), keepdims=True))
+    for start in range(0, len(looks), SOME):
+        x = looks[start : start + SOME].reshape(-1, EDGE, EDGE).astype(np.float32)
+        waves = (_DCT @ x @ _DCT.T) * _FREQUENCY
+        waves[:, 0, 0] = FAINT
+        found[start : start + SOME] = waves / np.sqrt((waves**2).sum((1, 2), keepdims=True))
+    return found
 
 
 def _unsigned(waves: np.ndarray) -> np.ndarray:
     """What no flip or turn changes: two frequencies that a turn swaps count as one, without signs."""
-    u, v = _PAIRS
-    return np.sqrt((waves[:, u, v] ** 2 + waves[:, v, u] ** 2) / 2 * _TWICE)
+    (u, v), found = _PAIRS, np.empty((len(waves), len(_TWICE)), np.float32)
+    for start in range(0, len(waves), SOME):
+        x = waves[start : start + SOME]
+        found[start : start + SOME] = np.sqrt((x[:, u, v] ** 2 + x[:, v, u] ** 2) / 2 * _TWICE)
+    return found
 
 
 def _turned(ones: np.ndarray, others: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

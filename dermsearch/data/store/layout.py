@@ -32,10 +32,17 @@ def shard_file(number: int) -> str:
 
 def to_bytes(table: pa.Table) -> pa.Buffer:
     """An Arrow file of one record batch, so that a reader can map it whole."""
-    sink = pa.BufferOutputStream()
+    table = table.combine_chunks()
+    measured = pa.MockOutputStream()  # a buffer that grows takes twice the memory on its way
+    _write(table, measured)
+    found = pa.allocate_buffer(measured.size())
+    _write(table, pa.FixedSizeBufferWriter(found))
+    return found
+
+
+def _write(table: pa.Table, sink: pa.NativeFile) -> None:
     with pa.ipc.new_file(sink, table.schema) as writer:
-        writer.write_table(table.combine_chunks(), max_chunksize=max(1, table.num_rows))
-    return sink.getvalue()
+        writer.write_table(table, max_chunksize=max(1, table.num_rows))
 
 
 def digest(data: bytes | memoryview) -> bytes:
