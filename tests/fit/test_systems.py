@@ -263,6 +263,8 @@ def gradients(name: str, folder: str) -> dict[str, Any]:
     module = across_processes(pairs.system(name, CaseStore(folder)).double().train())
     module.before_step(60)
     given = pairs.batches(module, CaseStore(folder), np.arange(16), 64)
+    for place, batch in enumerate(given.values(), 1):  # some cases lack an image, more of them on one process
+        batch.pool._own = (np.arange(len(batch.pool)) % 5 != place) & (np.arange(len(batch.pool)) != 3 + place)
     with pytest.MonkeyPatch.context() as patch:
         look = type(module).look
         patch.setattr(type(module), "look", lambda self, b, p: look(self, b, {m: x.double() for m, x in p.items()}))
