@@ -163,8 +163,9 @@ def near(one: dict[str, np.ndarray], many: dict[str, np.ndarray], rounding: floa
         assert spread > 1e-3 and np.abs(many[label] - one[label]).max() < max(1e-3 * spread, rounding), label
 
 
-# Three epochs of a deep system leave little between the cases, and AdamW makes steps of noise: what is exact are the
-# gradients of a step, see `test_systems.test_two_processes_have_the_gradients_of_one`.
+# AdamW makes whole steps of gradients that are nothing but rounding, and a deep system magnifies them: so systems are
+# trained slowly here. What is exact are the gradients of a step, in double precision, see
+# `test_systems.test_two_processes_have_the_gradients_of_one`.
 ROUNDING = 5e-4
 
 
@@ -172,7 +173,8 @@ def on_each(name: str, folder: str, modalities: tuple[str, ...], rows: np.ndarra
     """The fit as this process of a group trains it, and what the first process of it then says alone."""
     torch.set_num_threads(1)
     store, made = CaseStore(folder), small.encoders(modalities, "separate")
-    trained = small.train(name, store, made, rows=rows)
+    slowly = {"lr": 1e-5} if name in SYSTEMS else {}  # see ROUNDING
+    trained = small.train(name, store, made, rows=rows, **slowly)
     found = small.predict(trained, store) if world.rank() == 0 else {}
     return {"state": trained.parts[PREDICTOR].state, "history": trained.history, "found": found}
 
@@ -182,6 +184,8 @@ def on_each(name: str, folder: str, modalities: tuple[str, ...], rows: np.ndarra
 def test_two_processes_come_to_what_one_comes_to(name, modalities, tmp_path, two: Group):
     if name in SYSTEMS and modalities != small.PAIR:
         pytest.skip("it looks at two images of a case")
+    if name == "fusion_m4net_svm":
+        pytest.skip("it is trained as fusion_m4net is; SVMs of six cases may say the same of all")
     store = small.make_store(tmp_path / "store", missing={"clinic": [1, 5, 9, 30], "derm": [2, 31]})
     arguments = (name, str(store.folder), modalities, small.ROWS)
     one, (first, second) = on_each(*arguments), two(on_each, *arguments)

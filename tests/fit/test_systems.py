@@ -263,6 +263,8 @@ def gradients(name: str, folder: str) -> dict[str, Any]:
     module = across_processes(pairs.system(name, CaseStore(folder)).double().train())
     module.before_step(60)
     given = pairs.batches(module, CaseStore(folder), np.arange(16), 64)
+    for place, batch in enumerate(given.values(), 1):  # some cases lack an image, more of them on one process
+        batch.pool._own = (np.arange(len(batch.pool)) % 5 != place) & (np.arange(len(batch.pool)) != 3 + place)
     with pytest.MonkeyPatch.context() as patch:
         look = type(module).look
         patch.setattr(type(module), "look", lambda self, b, p: look(self, b, {m: x.double() for m, x in p.items()}))
@@ -287,8 +289,10 @@ def test_two_processes_have_the_gradients_of_one(name, store, two: Group):
 def test_it_learns_32_pairs_by_heart(name, store):
     fit = FITS.find(name)
     config = {"epochs": 60, "batch": 16, "lr": 2e-3} | ({"aside": 0.0} if name.startswith("fusion") else {})
+    config |= {"fusion_m4net": {"views": False}, "amfam": {"recipe": "common", "epochs": 150}}.get(name, {})
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(fit, "views", lambda self, size: (View(size), View(size)))
+        for each in (fit, System):
+            patch.setattr(each, "views", lambda self, size: (View(size), View(size)))
         patch.setattr(GlobalDropout, "forward", lambda self, x: x)
         made = Encoders.random("test_resnet", ("derm", "clinic"), "separate", 3)
         rows = np.arange(pairs.CASES)
