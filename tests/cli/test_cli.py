@@ -39,10 +39,11 @@ def test_the_commands() -> None:
         "dermsearch",
         *(
             f"dermsearch {c}"
-            for c in ("run", "plan", "test", "replay", "figures", "leaderboard", "explain", "data", "results")
+            for c in ("run", "plan", "test", "replay", "figures", "leaderboard", "explain", "data", "results", "export")
         ),
-        "dermsearch results audit",
-        *(f"dermsearch data {c}" for c in ("prepare", "check", "describe", "show", "mix")),
+        *(f"dermsearch {c}" for c in ("embed", "copy", "tasks", "protocols", "sources", "samplers")),
+        *(f"dermsearch results {c}" for c in ("audit", "clinical")),
+        *(f"dermsearch data {c}" for c in ("prepare", "check", "describe", "show", "mix", "borrow", "found")),
         "dermsearch store",
         *(f"dermsearch store {c}" for c in ("list", "verify", "gc")),
     }

@@ -19,7 +19,8 @@ from dermsearch.results.tables import schema as tables
 
 CLASSES = {"diagnosis": ("nevus", "melanoma", "other"), "veil": ("absent", "present")}
 NATURES = {name: PROTOCOLS.find(name).nature for name in PROTOCOLS.names()}
-EVERY = sorted(n for n, nature in NATURES.items() if nature.learns and "images" not in nature.needs)
+ALONE = [n for n, nature in NATURES.items() if nature.learns and "images" not in nature.needs]
+EVERY = sorted(n for n in ALONE if hasattr(PROTOCOLS.find(n), "predict"))  # others find cases
 LOOKING = sorted(n for n in EVERY if NATURES[n].objective)
 
 
@@ -294,7 +295,7 @@ OF_PREDICTIONS = "balanced_accuracy, macro_f1, auc, named_auc, named_recall, nam
     [
         ("majority", "auc", "mean", "protocol: 'majority' never looks at an image, so it cannot tell encoders apart"),
         ("pairs", "auc", "pairs", "metric: must be acc_at_1 or acc_at_5 for protocol 'pairs', not 'auc'"),
-        ("linear", "acc_at_5", "mean", "metric: 'acc_at_5' goes with protocol 'pairs' only, not with 'linear'"),
+        ("linear", "acc_at_5", "mean", "metric: 'acc_at_5' goes with protocol 'own_table' or 'pairs' only, not with 'linear'"),
         ("knn", "accuracy", "mean", f"metric: must be one of {OF_PREDICTIONS} for protocol 'knn', not 'accuracy'"),
         ("pairs", "acc_at_1", "mean", "label: must be pairs for protocol 'pairs', not 'mean'"),
         ("linear", "auc", "pairs", "label: 'pairs' goes with protocol 'pairs' only, not with 'linear'"),

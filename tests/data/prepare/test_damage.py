@@ -351,7 +351,7 @@ def test_a_damaged_case(
     check(copy, sound, done, reason, case)
 
 
-@pytest.mark.parametrize(("change", "reason"), [(",more", "9 fields where the header has 8"), ("", "1 fields where")])
+@pytest.mark.parametrize(("change", "reason"), [(",more", "9 fields where the header has 8"), ("", "1 field where")])
 def test_a_row_of_another_length(change: str, reason: str, copy: Copy, sound: dict[str, np.ndarray]) -> None:
     lines = copy.table.read_text().splitlines()
     lines[4] = lines[4] + change if change else VICTIM

@@ -223,7 +223,7 @@ def test_a_hopeless_release_is_given_up_early(copy: Copy) -> None:
     """After the first shard, not after the last."""
     copy.rows += [copy.victim | {"id": f"x{n}", "image": f"x{n}.jpg"} for n in range(1500)]
     copy.save()
-    with pytest.raises(UserError, match="504 of 1508 cases have a bad image or row"):
+    with pytest.raises(UserError, match="504 of 1,508 cases have a bad image or row"):
         make(copy.order(max_bad=0.01))
     store = make(copy.order(max_bad=0.01, allow_missing=True))
     assert len(store) == CASES and len(quarantine(store)) == 1500
@@ -232,7 +232,7 @@ def test_a_hopeless_release_is_given_up_early(copy: Copy) -> None:
 def test_what_is_allowed_to_miss_is_no_licence_for_other_damage(copy: Copy) -> None:
     lose(copy, 1, 2)
     (copy.root / "c5.jpg").write_bytes(JPEG[:300])
-    with pytest.raises(UserError, match="1 of 8 cases have a bad image or row"):
+    with pytest.raises(UserError, match="1 of 8 cases has a bad image or row"):
         make(copy.order(max_bad=0.1, allow_missing=True))
 
 
@@ -274,7 +274,7 @@ def command(*words: str) -> subprocess.CompletedProcess[str]:
 
 
 COMMANDS: dict[str, tuple[Callable[[Copy], object], str]] = {
-    "too many bad": (lambda copy: lose(copy, 1), "1 of 8 cases have a bad image or row"),
+    "too many bad": (lambda copy: lose(copy, 1), "1 of 8 cases has a bad image or row"),
     "no table": (no_table, "has no .csv table"),
     "not UTF-8": (latin_letters, "cases.csv, line 5: is not UTF-8 text"),
     "output in use": (

@@ -88,7 +88,7 @@ def test_a_table(tmp_path: Path) -> None:
     rows = list(read_table(Folder(tmp_path), "t.csv", ["b"], problems))
     assert rows == [("t.csv, line 2", {"a": "1", "b": "x, y"}), ("t.csv, line 8", {"a": "6", "b": "w"})]
     assert problems == [
-        Problem("2", "t.csv, line 5", "1 fields where the header has 2"),
+        Problem("2", "t.csv, line 5", "1 field where the header has 2"),
         Problem("3 4", "t.csv, line 7", "3 fields where the header has 2"),
     ]
 

@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 
 import pytest
-from data import releases
+from data import releases, writing
 
 from dermsearch.data.sources.base import SOURCES, CaseRecord, Columns, Release
 from dermsearch.data.store.splits import groups_of
@@ -149,7 +149,7 @@ def test_isic2020_without_duplicates_and_as_kaggle_has_it(tmp_path: Path) -> Non
     (tmp_path / "ISIC_2020_Training_GroundTruth.csv").rename(tmp_path / "train.csv")
     (tmp_path / "jpeg").mkdir()
     (tmp_path / "train").rename(tmp_path / "jpeg/train")
-    releases.image(tmp_path / "train/ISIC_2637011.png")  # Kaggle's train/ is the DICOM files of the same names
+    writing.image(tmp_path / "train/ISIC_2637011.png")  # Kaggle's train/ is the DICOM files of the same names
     release = read("isic2020", tmp_path)
     assert release.problems == [] and all(r.lesion == "" for r in release.records)
     assert release.records[0].images == {"derm": "jpeg/train/ISIC_2637011.jpg"}
@@ -340,7 +340,7 @@ def test_sd198_split_files_are_checked(tmp_path: Path) -> None:
     folder = releases.sd198(tmp_path)
     with (folder / "8_2_split/val_0.txt").open("a") as file:
         file.write("Beau's_Lines/021.jpg 1\nAcne_Vulgaris/099.jpg 1\nAcne_Vulgaris\n\n../../secret.jpg 0\n")
-    releases.image(folder / "images/Beau's_Lines/022.jpg")
+    writing.image(folder / "images/Beau's_Lines/022.jpg")
     release = read("sd198", folder)
     assert len(release.records) == 3
     said = {(p.case, p.reason) for p in release.problems}
@@ -354,7 +354,7 @@ def test_sd198_split_files_are_checked(tmp_path: Path) -> None:
 
 
 def test_sd198_paths_without_a_folder_have_numbers_for_classes(tmp_path: Path) -> None:
-    releases.images(tmp_path / "images", "1.jpg", "2.jpg", "3.jpg")
+    writing.images(tmp_path / "images", "1.jpg", "2.jpg", "3.jpg")
     releases.table(tmp_path / "8_2_split/train_0.txt", ["1.jpg 10", "2.jpg 2"])
     releases.table(tmp_path / "8_2_split/val_0.txt", ["3.jpg 10"])
     release = read("sd198", tmp_path)
@@ -363,7 +363,7 @@ def test_sd198_paths_without_a_folder_have_numbers_for_classes(tmp_path: Path) -
 
 
 def test_sd260_has_class_folders_and_no_split(tmp_path: Path) -> None:
-    releases.images(tmp_path / "SD-260/images", "acne/1.jpg", "psoriasis/1.jpg", "2.jpg")
+    writing.images(tmp_path / "SD-260/images", "acne/1.jpg", "psoriasis/1.jpg", "2.jpg")
     release = read("sd198", tmp_path)
     assert release.classes == {"diagnosis": ("acne", "psoriasis")} and release.problems == []
     assert {r.case: r.labels["diagnosis"] for r in release.records} == {
