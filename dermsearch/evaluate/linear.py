@@ -13,15 +13,20 @@ from dermsearch.evaluate.blocks import WHICH, Kind, features_of
 from dermsearch.nature import Nature
 
 
-class LinearConfig(Settings):
-    """Settings of the linear probe."""
+class Regression(Settings):
+    """Settings of a logistic regression."""
 
-    features: Kind = WHICH
     c: float | None = Field(
         None, gt=0, le=1e12, description="inverse strength of the L2 penalty; null chooses it by cross-validation"
     )
     balanced: bool = Field(True, description="weight classes inversely to their frequency")
     max_iter: int = Field(500, ge=1, le=1_000_000, description="iterations of L-BFGS at most")
+
+
+class LinearConfig(Regression):
+    """Settings of the linear probe."""
+
+    features: Kind = WHICH
 
 
 class Linear:
@@ -34,14 +39,18 @@ class Linear:
 
     def predict(self, given: Given, config: LinearConfig, seed: int) -> dict[str, np.ndarray]:
         """Probabilities over all classes, 0 for one the training set lacks. Deterministic: no `seed`."""
-        features, c = features_of(given, config.features), config.c
+        return self.fitted(features_of(given, config.features), config)
+
+    def fitted(self, features: Features, config: Regression) -> dict[str, np.ndarray]:
+        """The same of features as they are."""
+        c = config.c
         if c is None:  # once for all labels: a label alone has too few cases of its rare classes to tell
             groups = np.arange(len(features.train)) if features.train_groups is None else features.train_groups
             labels = [features.train_labels[label] for label in features.classes]
             c = strength.choose(features.train, labels, groups, config.balanced)
         return {label: self._fit(features, label, c, config) for label in features.classes}
 
-    def _fit(self, features: Features, label: str, c: float, config: LinearConfig) -> np.ndarray:
+    def _fit(self, features: Features, label: str, c: float, config: Regression) -> np.ndarray:
         train, truth = features.known(label)
         classes = len(features.classes[label])
         seen = np.unique(truth)

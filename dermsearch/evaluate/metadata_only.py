@@ -10,12 +10,12 @@ from pydantic import Field, field_validator
 from dermsearch.data.store.case_store import CaseStore
 from dermsearch.errors import UserError
 from dermsearch.evaluate.base import Given
-from dermsearch.evaluate.linear import Linear, LinearConfig
+from dermsearch.evaluate.linear import Linear, Regression
 from dermsearch.fit.system import INPUTS, Columns, inputs_alone
 from dermsearch.nature import Nature
 
 
-class MetadataOnlyConfig(LinearConfig):
+class MetadataOnlyConfig(Regression):
     """The columns, and the settings of `linear`."""
 
     metadata: Columns = Field(INPUTS, min_length=1, description="columns that are inputs")
@@ -38,7 +38,7 @@ class MetadataOnly:
             raise UserError("metadata_only: needs the cases that are judged")
         train, heldout = (self.table(images.cases, config.metadata, rows) for rows in (images.train, images.heldout))
         features = replace(given.features, train=train, heldout=heldout, columns={})
-        return Linear().predict(replace(given, features=features), config, seed)
+        return Linear().fitted(features, config)
 
     @staticmethod
     def table(cases: CaseStore, names: tuple[str, ...], rows: np.ndarray) -> np.ndarray:
