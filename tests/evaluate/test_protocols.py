@@ -287,6 +287,7 @@ def test_importing_is_cheap() -> None:
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+MATCHING = "'own_table' or 'pairs'"
 OF_PREDICTIONS = "balanced_accuracy, macro_f1, auc, named_auc, named_recall, named_specificity, named_precision"
 
 
@@ -295,7 +296,7 @@ OF_PREDICTIONS = "balanced_accuracy, macro_f1, auc, named_auc, named_recall, nam
     [
         ("majority", "auc", "mean", "protocol: 'majority' never looks at an image, so it cannot tell encoders apart"),
         ("pairs", "auc", "pairs", "metric: must be acc_at_1 or acc_at_5 for protocol 'pairs', not 'auc'"),
-        ("linear", "acc_at_5", "mean", "metric: 'acc_at_5' goes with protocol 'own_table' or 'pairs' only, not with 'linear'"),
+        ("linear", "acc_at_5", "mean", f"metric: 'acc_at_5' goes with protocol {MATCHING} only, not with 'linear'"),
         ("knn", "accuracy", "mean", f"metric: must be one of {OF_PREDICTIONS} for protocol 'knn', not 'accuracy'"),
         ("pairs", "acc_at_1", "mean", "label: must be pairs for protocol 'pairs', not 'mean'"),
         ("linear", "auc", "pairs", "label: 'pairs' goes with protocol 'pairs' only, not with 'linear'"),
