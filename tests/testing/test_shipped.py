@@ -9,7 +9,7 @@ from dermsearch.testing import check_evaluator, check_fit, check_sampler
 
 @pytest.mark.parametrize("name", [name for name in PROTOCOLS.shipped if name not in FITS.shipped])
 def test_evaluators(name: str) -> None:
-    check_evaluator(name)
+    check_evaluator(name, {"metadata": ["sex", "site"]} if name == "metadata_only" else {})
 
 
 @pytest.mark.slow

@@ -135,5 +135,5 @@ def test_two_processes_and_one(store, two: Group):
 
 
 def test_a_batch_that_does_not_divide_is_refused(store):
-    with pytest.raises(stage.StageFailed, match="a batch of 16 does not divide among 1 workers x 3 micro-batches"):
+    with pytest.raises(stage.StageFailed, match="a batch of 16 does not divide among 1 worker x 3 micro-batches"):
         tiny.train("simclr", store, accumulate=3)

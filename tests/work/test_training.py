@@ -66,7 +66,7 @@ def test_what_changes_a_result_changes_the_stage_and_what_watches_does_not():
     ({"milestones": [0.5, 1.5]}, f"{TASK}.milestones"),
     ({"optimizer": "adam"}, f"{TASK}.optimizer: "),
     ({"knn_every": 3}, f"{TASK}.knn_every: unknown field"),
-    ({"accumulate": 16}, "compute.workers: a batch of 16, all there is, does not divide among 1 workers x 16"),
+    ({"accumulate": 16}, "compute.workers: a batch of 16, all there is, does not divide among 1 worker x 16"),
 ])  # fmt: skip
 def test_settings_that_cannot_be(given, told):
     with pytest.raises(UserError) as error:
