@@ -158,7 +158,7 @@ def test_unknown_commands_and_options(words: list[str], tmp_path: Path) -> None:
 
 def test_data_describes_and_shows_the_cases_of_a_study(tmp_path: Path) -> None:
     shipped = (shipped_folder() / "curriculum.yaml").read_text()
-    (tmp_path / "small.yaml").write_text(shipped.replace("cases: 2000, size: 64", "cases: 40, size: 32"))
+    (tmp_path / "small.yaml").write_text(shipped.replace("cases: 600, size: 64", "cases: 40, size: 32"))
     told = dermsearch("data", "describe", "small.yaml", cwd=tmp_path)
     assert told.returncode == 0 and "40 cases" in told.stdout and "diagnosis" in told.stdout, told.stderr
     folder = next((tmp_path / "results/store/data").glob("synthetic-*"))  # now by its folder
