@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 PLACES = ((INK, "first"), (BLUE, "second"), (VERMILION, "third"), (GREEN, "fourth"), (ORANGE, "later"))
-ACROSS, PANEL, HIGH, LEFT, BELOW, APART = 4, 2.6, 1.9, 0.6, 0.85, 0.62  # panels in a row; inches
+ACROSS, PANEL, HIGH, LEFT, BELOW, APART, ABOVE = 4, 2.6, 1.9, 0.6, 0.75, 0.62, 0.8  # panels in a row; inches
 MEASURED = ("accuracy",)  # parts that have a panel of their own
 
 
@@ -39,12 +39,12 @@ def curves_figure(results: Results, path: str | Path) -> list[Path]:
     from matplotlib.figure import Figure
 
     across, rows = min(ACROSS, len(panels)), -(-len(panels) // ACROSS)
-    wide, high = LEFT + across * (PANEL + APART), rows * (HIGH + APART) + BELOW
+    wide, high = LEFT + across * (PANEL + APART), rows * (HIGH + ABOVE) + BELOW
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(max(wide, 4.4), high))
         for i, ((task, what), lines) in enumerate(panels.items()):
             row, column = divmod(i, ACROSS)
-            left, top = LEFT + column * (PANEL + APART), (row + 1) * (HIGH + APART) - 0.2
+            left, top = LEFT + column * (PANEL + APART), (row + 1) * (HIGH + ABOVE) - 0.45
             place = (left / max(wide, 4.4), 1 - top / high, PANEL / max(wide, 4.4), HIGH / high)
             draw(figure.add_axes(place), task, what, lines)
         legend(figure, panels, high)
