@@ -153,7 +153,11 @@ def unfit(part: Part, name: str) -> str:
         network = unfilled(part)
     except (LookupError, TypeError, ValueError, RuntimeError) as error:  # what makes it is not what a fit wrote
         return f"no network can be made of it: {first_line(error)}"
-    return misfit(part.state, network.state_dict()) if network.name == name else f"it is a {network.name}"
+    if network.name != name:
+        return f"it is a {network.name}"
+    grown = {n for n, b in network.named_buffers() if not b.numel()}  # calibration fills them: as large as it needs
+    found, wanted = ({n: w for n, w in of.items() if n not in grown} for of in (part.state, network.state_dict()))
+    return misfit(found, wanted)
 
 
 def shares(value: Tensor, features: Mapping[str, Tensor], parts: dict[str, Tensor]) -> dict[str, Loss]:

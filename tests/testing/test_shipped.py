@@ -16,7 +16,8 @@ def test_evaluators(name: str) -> None:
 @pytest.mark.parametrize("name", FITS.shipped)
 def test_fits(name: str) -> None:
     columns = {"metadata": []} if "metadata" in FITS.find(name).Config.model_fields else {}
-    check_fit(name, {"epochs": 2, "batch": 16, "lr": 0.001, **columns}, processes=2)
+    rate = 1e-3 if name == "finetune" else 1e-5  # AdamW turns rounding into whole steps, and systems have many layers
+    check_fit(name, {"epochs": 2, "batch": 16, "lr": rate, **columns}, processes=2)
 
 
 @pytest.mark.parametrize("name", ["grid", "random", "curriculum_prior", "qmc"])  # the others think for long

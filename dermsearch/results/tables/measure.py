@@ -158,7 +158,7 @@ def choose(
             how = how if name in JUDGE[1:] else ""
             raise UserError(f"{name}: must be named, for there are several: {', '.join(present)}{how}")
         if value not in present:
-            raise UserError(f"no scores with {name} '{value}': {nearest(value, present)}")
+            raise UserError(f"no scores with {name} {value!r}: {nearest(value, present)}")
         chosen[name] = value
         rows = rows.filter(pc.field(name) == value)
     return Measure(**chosen, caveats=rows["caveats"][0].as_py())
