@@ -1,0 +1,112 @@
+"""SLIMP in a curriculum: what goes on in the next stage, what is frozen there, and what is refused beforehand."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from pretext import tiny
+from pretext.test_slimp import small, store
+
+from dermsearch.data.store.case_store import CaseStore
+from dermsearch.errors import UserError
+from dermsearch.models.artifact import ENCODERS, TABLES
+from dermsearch.models.nested import nested
+from dermsearch.pretext.base import Setting
+from dermsearch.pretext.slimp import Slimp
+from dermsearch.testing.small import COLUMNS
+from dermsearch.training import stage
+
+__all__ = ["store"]
+
+
+def test_the_next_stage_begins_with_what_this_one_hands_on(store: CaseStore) -> None:
+    made = tiny.encoders("slimp")
+    setting = tiny.Steps("slimp", store).learner.tasks["joint"].setting
+    parts = stage.train_stage(
+        tiny.recipe("slimp", epochs=1), made, store, tiny.ROWS, tiny.Kept(), lambda row: None, tiny.CPU
+    ).parts
+    again = nested(parts[TABLES])
+    assert all(torch.equal(v, parts[TABLES].state[n]) for n, v in again.state_dict().items())
+    task = Slimp(made.backbones, Slimp.Config(**tiny.TASKS["slimp"]), setting)
+    fresh = {n: v.clone() for n, v in task.nested.state_dict().items()}
+    assert not all(torch.equal(v, fresh[n]) for n, v in again.state_dict().items())
+    task = Slimp(made.backbones, task.config, replace(setting, artifact=parts))
+    assert all(torch.equal(v, again.state_dict()[n]) for n, v in task.nested.state_dict().items())
+    assert tiny.train("moco_v2", store, epochs=1)[1]  # which hands on none
+
+
+@pytest.mark.parametrize("backbone, frozen, learns", [
+    ("test_vit", "blocks", ("cls_token", "pos_embed", "patch_embed.")),
+    ("test_vit", "attention", ("cls_token", "pos_embed", "patch_embed.", "norm.", ".mlp.", ".norm1.", ".norm2.")),
+    ("test_resnet", "blocks", ("conv1.0.", "conv1.1.")),
+])  # fmt: skip
+def test_what_is_frozen_stays(store: CaseStore, monkeypatch, backbone: str, frozen: str, learns: tuple) -> None:
+    """After a stage only what is named has moved, of the encoders; of the tables' all but their blocks."""
+    monkeypatch.setitem(tiny.BACKBONES, "slimp", backbone)
+    first = tiny.encoders("slimp")
+    given = store, tiny.ROWS, tiny.Kept(), lambda row: None, tiny.CPU
+    parts = stage.train_stage(tiny.recipe("slimp", epochs=1), first, *given).parts
+    start = {n: v.clone() for n, v in first.backbones["derm"].state_dict().items()}
+    small(monkeypatch, frozen=frozen)
+    given = store, tiny.ROWS, tiny.Kept(), lambda row: None, tiny.CPU
+    after = stage.train_stage(tiny.recipe("slimp", epochs=1), first.train(), *given, artifact=parts).parts
+    names = {n for n, _ in first.backbones["derm"].named_parameters()}
+    for n, v in first.backbones["derm"].state_dict().items():
+        moves = any(n.startswith(x) or (x.startswith(".") and x in n) for x in learns)
+        if n in names or not moves:  # running statistics of frozen norms stay too
+            assert torch.equal(v, start[n]) != moves, n
+    for n, v in after[TABLES].state.items():
+        still = ".blocks." in n and (frozen == "blocks" or ".attention." in n)
+        if n.startswith("levels.") and not n.endswith("patient.unknown"):  # all patients are told of
+            assert torch.equal(v, parts[TABLES].state[n]) == still, n
+
+
+def test_what_is_fresh_is_not_frozen(store: CaseStore) -> None:
+    """Encoders of tables learn as wholes where the stage before had none; random encoders are not kept at all."""
+    setting, made = tiny.Steps("slimp", store).learner.tasks["joint"].setting, tiny.encoders("slimp")
+    config = Slimp.Config(**tiny.TASKS["slimp"], frozen="blocks")
+    with pytest.raises(UserError, match="frozen: blocks goes on from trained encoders; these"):
+        Slimp(made.backbones, config, setting)
+    task = Slimp(made.backbones, config, replace(setting, artifact={ENCODERS: made.part()}))
+    assert not {id(p) for p in task.still} & {id(p) for p in task.nested.parameters()} and task.still
+
+
+# Refusals --------------------------------------------------------------------------------------------------
+
+
+def told(**given: Any) -> Setting:
+    base = {"units": 48, "size": 32, "dim": 0, "batch": 16, "seed": 0, "columns": COLUMNS, "patients": 12,
+            "names": {"diagnosis": ("a", "b", "c")}}  # fmt: skip
+    return Setting(**{**base, **given})
+
+
+@pytest.mark.parametrize("config, setting, message", [
+    ({}, {"patients": 0}, "weight: must be 1, not 0.5: the cases' patients are not known"),
+    ({}, {"patients": 1}, "weight: must be 1, not 0.5: all training cases are of one patient"),
+    ({}, {"columns": ()}, "data.metadata: names no columns of the lesion, which slimp contrasts with its image$"),
+    ({}, {"columns": COLUMNS[:2]}, "data.metadata: names no columns of the lesion, .*; table: all takes"),
+    ({}, {"columns": COLUMNS[2:]}, "data.metadata: names no columns of the patient, such as age"),
+    ({"lesions": 5}, {}, "lesions: must divide the 16 cases of a batch, not 5"),
+    ({"lesions": 16}, {}, "lesions: must be at most 8, so that a batch of 16 cases holds two patients, not 16"),
+    ({"lesions": 16}, {"patients": None}, "lesions: must be at most 8"),
+    ({"width": 10, "heads": 4}, {}, r"width: must be a multiple of heads \(4\), not 10"),
+    ({"frozen": "attention"}, {}, "encoder.name: must be a ViT for slimp with frozen: attention, not 'resnet18'"),
+    ({"positive": "diagnos=b"}, {}, "positive: must be LABEL=CLASS of a label of .*did you mean 'diagnosis'"),
+    ({"positive": "diagnosis=x"}, {}, "positive: 'x' is no class of 'diagnosis'; choose from: a, b, c"),
+])  # fmt: skip
+def test_what_cannot_be_is_refused(config: dict[str, Any], setting: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=f"^{message}"):
+        Slimp.check(Slimp.Config(**{"lesions": 4, **config}), told(**setting))
+
+
+@pytest.mark.parametrize("config, setting", [
+    ({}, {}), ({"weight": 1.0}, {"patients": 0, "columns": COLUMNS[2:]}), ({"lesions": 0}, {}),
+    ({"weight": 1.0, "lesions": 5}, {"patients": 0}), ({"weight": 1.0, "table": "all"}, {"columns": COLUMNS[:2]}),
+    ({"frozen": "attention"}, {"encoder": "test_vit"}), ({"positive": "diagnosis=b"}, {}), ({}, {"patients": None}),
+    ({"positive": "diagnosis=b"}, {"names": {}}),
+])  # fmt: skip
+def test_what_can_be_is_not(config: dict[str, Any], setting: dict[str, Any]) -> None:
+    Slimp.check(Slimp.Config(**{"lesions": 4, **config}), told(**setting))
