@@ -4,7 +4,7 @@ Input   the probabilities of all labels by the first stage (24 of derm7pt), and 
 SVM     radial basis, C 1, with Platt's probabilities; fitted to the cases kept aside, whose probabilities are those of
         a network that has not seen them, as are those of the cases to come.
 Answer  w x first stage + (1 - w) x SVM, one w in hundredths for all labels, searched on SVMs that were fitted
-        without the cases they answer for (`folds`).
+        without the patients they answer for (`folds`).
 
 The authors fit SVMs to what a network of half the cases says and let them answer on what one of all says; and metadata
 were all twenty columns, of which six are judgements made with the diagnosis known.
@@ -59,15 +59,17 @@ class FusionM4NetSVM(FusionM4Net):
         super()._load_from_state_dict(state_dict, prefix, *others)
 
     def shown(self, batches: Mapping[str, Batch]) -> dict[str, Tensor]:
-        return {**super().shown(batches), "table": self.table(batches)}
+        first = batches[self.modalities[0]]
+        whose = torch.from_numpy(first.pool.groups(first.units))
+        return {**super().shown(batches), "table": self.table(batches), "whose": whose}
 
     def calibrate(self, predicted: Mapping[str, Tensor], truth: Mapping[str, Tensor]) -> None:
         super().calibrate(predicted, truth)
         first = self.weighed(predicted)
         self.inputs, self.known = inputs(first, predicted["table"]), torch.stack(list(truth.values()), 1)
         x, known = self.inputs.numpy(), {label: t.numpy() for label, t in truth.items()}
-        said = {label: p.numpy() for label, p in first.items()}
-        second = {label: crossed(x, known[label], p, self.config.folds) for label, p in said.items()}
+        said, whose = {label: p.numpy() for label, p in first.items()}, predicted["whose"].numpy()
+        second = {label: crossed(x, known[label], p, self.config.folds, whose) for label, p in said.items()}
         self.mix.fill_(mixed(said, second, known))
 
     def predict(self, batches: Mapping[str, Batch]) -> dict[str, Tensor]:
@@ -104,11 +106,11 @@ def told(x: np.ndarray, truth: np.ndarray, asked: np.ndarray, otherwise: np.ndar
     return found
 
 
-def crossed(x: np.ndarray, truth: np.ndarray, otherwise: np.ndarray, folds: int) -> np.ndarray:
-    """For every case the probabilities by an SVM that was fitted without its fold."""
-    found = otherwise.copy()
+def crossed(x: np.ndarray, truth: np.ndarray, otherwise: np.ndarray, folds: int, whose: np.ndarray) -> np.ndarray:
+    """For every case the probabilities by an SVM that was fitted without its fold, which holds patients whole."""
+    found, place = otherwise.copy(), np.unique(whose, return_inverse=True)[1]
     for fold in range(folds):
-        out = np.arange(len(x)) % folds == fold
+        out = place % folds == fold
         found[out] = told(x[~out], truth[~out], x[out], otherwise[out])
     return found
 

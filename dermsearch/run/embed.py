@@ -104,11 +104,12 @@ def found(images: Sequence[str], about: dict[str, Any]) -> tuple[list[str], Call
     for given in images:
         if (Path(given) / MANIFEST).is_file():
             store = CaseStore(given)
+            ids = store.strings("case")
             for modality in own["modalities"]:
                 if modality not in store.modalities:
                     continue
                 for row in np.flatnonzero(store.has(modality)).tolist():
-                    names.append(f"{store.strings('case')[row]} ({modality})")
+                    names.append(f"{ids[row]} ({modality})")
                     readers.append(partial(kept, store, modality, row))
             continue
         for path in files(given):

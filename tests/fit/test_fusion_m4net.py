@@ -155,11 +155,26 @@ def test_svms_answer_for_cases_that_they_were_not_fitted_to():
     truth = np.arange(60) % 2
     x = rng.normal(size=(60, 3)) + truth[:, None] * 2
     otherwise = np.full((60, 2), 0.5)
-    found = crossed(x, truth, otherwise, 5)
+    whose = np.arange(60)
+    found = crossed(x, truth, otherwise, 5, whose)
     assert np.allclose(found.sum(1), 1) and (found.argmax(1) == truth).mean() > 0.85
     exchanged = truth.copy()
     exchanged[::5] = 1 - truth[::5]  # the first fold's own classes say nothing of what it is told
-    np.testing.assert_array_equal(crossed(x, exchanged, otherwise, 5)[::5], found[::5])
+    np.testing.assert_array_equal(crossed(x, exchanged, otherwise, 5, whose)[::5], found[::5])
+
+
+def test_a_patients_cases_answer_for_none_of_his_own():
+    """What is true of a patient says nothing of what any of his cases is told, and would if he were cut apart."""
+    rng, whose = np.random.default_rng(0), np.repeat(np.arange(30), 2)
+    truth = whose % 2
+    x, otherwise = rng.normal(size=(60, 3)) + truth[:, None] * 2, np.full((60, 2), 0.5)
+    first = whose % 5 == 0
+    exchanged = np.where(first, 1 - truth, truth)
+
+    def same(who):
+        return np.array_equal(*(crossed(x, true, otherwise, 5, who)[first] for true in (truth, exchanged)))
+
+    assert same(whose) and not same(np.arange(60))
 
 
 def test_where_there_is_nothing_to_fit_the_first_stage_answers():
