@@ -57,13 +57,23 @@ class Place:
 
     def processes(self) -> Iterator[int]:
         """Ray's own and its workers that still run, this process excepted."""
-        mark, place = f"{MARK}={self.folder}".encode(), str(self.folder).encode()
+        mark, place = f"{MARK}={self.folder}".encode(), str(self.folder)
         for pid in (int(name) for name in os.listdir("/proc") if name.isdigit()) if os.path.isdir("/proc") else ():
             with suppress(OSError):
                 words = Path(f"/proc/{pid}/cmdline").read_bytes()
-                ours = pid != os.getpid() and (place in words or words.startswith(b"ray::"))
-                if ours and mark in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"):
+                if words.startswith(b"ray::"):  # such a title is written over the environment
+                    ours = any(link.startswith(place) for link in opened(pid))
+                else:
+                    ours = place.encode() in words and mark in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+                if ours and pid != os.getpid():
                     yield pid
+
+
+def opened(pid: int) -> Iterator[str]:
+    """The files that a process has open."""
+    for fd in Path(f"/proc/{pid}/fd").iterdir():
+        with suppress(OSError):
+            yield os.readlink(fd)
 
 
 def clear(base: Path) -> None:

@@ -173,6 +173,24 @@ def test_what_a_dead_run_left_is_cleared_and_nothing_else(tmp_path: Path, monkey
     assert not place.folder.exists()
 
 
+def test_a_process_that_wrote_its_title_over_its_environment_is_ended_and_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+    monkeypatch.setenv(MARK, "")
+    place = Place()
+    title = ["ray::DashboardAgent", "60"]
+    with (place.folder / "agent.out").open("w") as log:
+        agent = subprocess.Popen(title, executable="/bin/sleep", env={}, stdout=log)
+    other = subprocess.Popen(title, executable="/bin/sleep", env={})
+    try:
+        place.leave()
+        assert agent.wait(timeout=5) == -signal.SIGKILL and other.poll() is None
+    finally:
+        other.kill()
+        other.wait()
+
+
 @pytest.mark.slow
 def test_a_home_that_is_not_there_stops_no_run_and_leaves_no_process(tmp_path: Path) -> None:
     tag = uuid.uuid4().hex
