@@ -8,26 +8,16 @@ two squares, of the difference's spread over resampled patients and of that over
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from statistics import fmean
 
 import numpy as np
 
-from dermsearch.metrics import LEVEL, Measurement, case_weights, mean_over_labels, whole
-from dermsearch.results.board.intervals import Spread
+from dermsearch.metrics import LEVEL
 
 Replicate = tuple[int, int]  # seed, draw of labels
 Values = Mapping[Replicate, np.ndarray]  # a score in every replicate: itself, then on every resample of the patients
-
-
-@dataclass(frozen=True)
-class Predicted:
-    """What was said of one label of every case, and what they are."""
-
-    truth: np.ndarray  # (cases,) class, -1 where unknown
-    probabilities: np.ndarray  # (cases, classes)
-    groups: np.ndarray  # (cases,) patients, or what stands for them
 
 
 @dataclass(frozen=True)
@@ -47,34 +37,6 @@ class Difference:
     def below(self) -> bool:
         """Is it below zero?"""
         return self.half is not None and -self.value > self.half
-
-
-def resampled(labels: Sequence[Predicted], metric: str) -> np.ndarray:
-    """A metric of whole labels on the cases and on every resample of their groups; over several labels the mean."""
-    weights = case_weights(labels[0].groups)
-    found = [whole(metric, each.truth, each.probabilities, weights) for each in labels]
-    return next(mean_over_labels([Measurement("", "", metric, 0, values) for values in found], 0, {})).values
-
-
-def paired_difference(
-    a: Mapping[Replicate, Sequence[Predicted]],
-    b: Mapping[Replicate, Sequence[Predicted]],
-    metric: str,
-    spread: Spread | None = None,
-) -> Difference | None:
-    """What `a` is above `b` in a metric, over the seeds and draws that both have; None where they share none.
-
-    Each gives its predictions of every label, of the same cases. `spread` is that of such differences over replicates,
-    pooled over all that are compared; without it, it is this one's own, which says little of two seeds.
-    """
-    shared = sorted(a.keys() & b.keys())
-    if not shared:
-        return None
-    ours, theirs = ({r: resampled(side[r], metric) for r in shared} for side in (a, b))
-    apart = by_replicate({r: float(ours[r][0] - theirs[r][0]) for r in shared})
-    spread = Spread.of_differences([("", apart)]) if spread is None else spread
-    half = together(patients(ours, theirs), spread.half(len(apart)))
-    return Difference(fmean(apart), half, True)
 
 
 def by_replicate(differences: Mapping[Replicate, float], seeds: bool | None = None) -> list[float]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -11,15 +13,40 @@ import pytest
 from dermsearch.curriculum import Curriculum
 from dermsearch.evaluate import compare
 from dermsearch.evaluate.predictions import predictions
+from dermsearch.metrics import Measurement, case_weights, mean_over_labels, whole
 from dermsearch.results.board.differences import differences, drawn
 from dermsearch.results.board.intervals import Spread
-from dermsearch.results.board.paired import Predicted, paired_difference, resampled
+from dermsearch.results.board.paired import Difference, by_replicate, patients, together
 from dermsearch.results.tables.lineages import Key
 from dermsearch.results.tables.measure import Measure, Score
 from dermsearch.results.tables.schema import Results
 from dermsearch.results.tables.writer import joined
 
 CLASSES = ("a", "b", "c")
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """What was said of one label of every case, and what they are."""
+
+    truth: np.ndarray  # (cases,) class, -1 where unknown
+    probabilities: np.ndarray  # (cases, classes)
+    groups: np.ndarray  # (cases,) patients, or what stands for them
+
+
+def resampled(labels: Sequence[Predicted], metric: str) -> np.ndarray:
+    """A metric of whole labels on the cases and on every resample of their groups; over several labels the mean."""
+    weights = case_weights(labels[0].groups)
+    found = [whole(metric, each.truth, each.probabilities, weights) for each in labels]
+    return next(mean_over_labels([Measurement("", "", metric, 0, values) for values in found], 0, {})).values
+
+
+def paired_difference(a: dict, b: dict, metric: str, spread: Spread | None = None) -> Difference:
+    """What `a` is above `b`, over the seeds and draws that both have, from what is said of the same cases."""
+    ours, theirs = ({r: resampled(side[r], metric) for r in a} for side in (a, b))
+    apart = by_replicate({r: float(ours[r][0] - theirs[r][0]) for r in a})
+    spread = Spread.of_differences([("", apart)]) if spread is None else spread
+    return Difference(float(np.mean(apart)), together(patients(ours, theirs), spread.half(len(apart))), True)
 
 
 def predicted(seed: int, cases: int = 80, skill: float = 1.0, unknown: int = 0) -> Predicted:
@@ -50,13 +77,12 @@ def test_a_metric_is_that_of_the_scores_with_the_same_resamples(metric: str) -> 
 def test_what_makes_cases_hard_falls_out_of_a_difference() -> None:
     a, b = ({(s, 0): [predicted(10 * k + s, skill=skill)] for s in (1, 2, 3)} for k, skill in ((1, 1.3), (2, 1.0)))
     found = paired_difference(a, b, "balanced_accuracy", Spread())
-    assert found is not None and found.paired and found.above and not found.below
+    assert found.above and not found.below
     each = [resampled(side[1, 0], "balanced_accuracy")[1:] for side in (a, b)]
     apart = np.hypot(*(np.subtract(*np.quantile(drawn, [0.975, 0.025])) / 2 for drawn in each))
     assert found.half is not None and found.half < 0.6 * apart
     same = paired_difference(a, a, "balanced_accuracy")
-    assert same is not None and (same.value, same.half, same.above) == (0.0, 0.0, False)
-    assert paired_difference(a, {(9, 0): [predicted(1)]}, "auc") is None
+    assert (same.value, same.half, same.above) == (0.0, 0.0, False)
 
 
 def test_seeds_and_draws_are_inside_one_interval() -> None:
@@ -64,12 +90,11 @@ def test_seeds_and_draws_are_inside_one_interval() -> None:
     from scipy import stats
 
     a, b = ({(0, d): [predicted(20 * k + d, skill=1.2)] for d in range(3)} for k in (1, 2))
-    patients = paired_difference(a, b, "auc", Spread())
-    whole = paired_difference(a, b, "auc")
-    assert patients is not None and whole is not None and patients.half is not None
+    of_patients = paired_difference(a, b, "auc", Spread()).half
+    assert of_patients is not None
     apart = [resampled(a[r], "auc")[0] - resampled(b[r], "auc")[0] for r in a]
     half = stats.t(2).ppf(0.975) * np.std(apart, ddof=1) / 3**0.5
-    assert whole.half == pytest.approx(np.hypot(patients.half, half))
+    assert paired_difference(a, b, "auc").half == pytest.approx(np.hypot(of_patients, half))
 
 
 def test_differences_to_one_reference_are_not_as_many_measurements() -> None:
