@@ -89,6 +89,7 @@ def test_version(tmp_path: Path) -> None:
     assert dermsearch("--version", cwd=tmp_path).stdout == f"dermsearch {__version__}\n"
 
 
+@pytest.mark.slow
 def test_plan_shows_the_tree_and_what_sharing_saves(tmp_path: Path) -> None:
     done = dermsearch("plan", "curriculum.yaml", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
@@ -99,6 +100,7 @@ def test_plan_shows_the_tree_and_what_sharing_saves(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", ["run", "plan", "data describe"])
 def test_a_study_that_is_not_there(command: str, tmp_path: Path) -> None:
     done = dermsearch(*command.split(), "curriculm.yaml", cwd=tmp_path)
@@ -113,6 +115,7 @@ def test_a_far_off_name_lists_what_is_shipped(tmp_path: Path) -> None:
     assert done.returncode == 2 and "choose from: " in done.stderr and "curriculum.yaml" in done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -156,6 +159,7 @@ def test_unknown_commands_and_options(words: list[str], tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_data_describes_and_shows_the_cases_of_a_study(tmp_path: Path) -> None:
     shipped = (shipped_folder() / "curriculum.yaml").read_text()
     (tmp_path / "small.yaml").write_text(shipped.replace("cases: 600, size: 64", "cases: 40, size: 32"))

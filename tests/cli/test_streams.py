@@ -13,6 +13,8 @@ import pytest
 
 from dermsearch.cli.console import aside
 
+pytestmark = pytest.mark.slow  # each starts the program, which takes seconds
+
 RUN = [sys.executable, "-c", "from dermsearch.cli.main import main; main()"]
 SMALL = ["data.cases=60", "data.size=32", "encoder.name=test_resnet", "compute.engine=inline", "train.batch=16"]
 SMALL += ["curriculum.tasks={rotation: {}}", "curriculum.length=[1,1]"]
@@ -82,7 +84,6 @@ def test_what_a_run_would_refuse_is_refused_at_once(words: list[str], message: s
     assert not list(tmp_path.iterdir()), "nothing was written"
 
 
-@pytest.mark.slow
 def test_a_schedulers_notice_ends_a_run_without_ray_with_a_word(tmp_path: Path) -> None:
     words = ["run", "curriculum.yaml", *SMALL, "train.epochs=10000"]
     going = subprocess.Popen([*RUN, *words], stderr=subprocess.PIPE, text=True, cwd=tmp_path)
@@ -96,7 +97,6 @@ def test_a_schedulers_notice_ends_a_run_without_ray_with_a_word(tmp_path: Path) 
     assert err.endswith("Interrupted. The same command continues from here.\n")
 
 
-@pytest.mark.slow
 def test_where_all_stages_fail_the_cause_is_told(tmp_path: Path) -> None:
     words = ["run", "curriculum.yaml", *SMALL, "train.epochs=2", "train.lr=1e9"]
     done = subprocess.run([*RUN, *words], capture_output=True, text=True, cwd=tmp_path, timeout=200)

@@ -99,6 +99,7 @@ def killed_everywhere(bench: Bench, befall: Any, step: int = 1) -> Iterator[tupl
         assert bench.tables(f"killed-{at}") == bench.tables("whole"), moment
 
 
+@pytest.mark.slow
 def test_killed_at_any_moment_a_run_ends_as_if_nothing_had_been(bench: Bench, befall: Any) -> None:
     every = [moment for _, moment in killed_everywhere(bench, befall)]
     files = {moment.rpartition("/")[2] for moment in every}
@@ -115,6 +116,7 @@ def test_killed_at_any_moment_a_search_proposes_what_it_would_have(
     assert len(list(killed_everywhere(bench, befall, 9))) >= 5, "of some moments"
 
 
+@pytest.mark.slow
 def test_killed_between_and_within_segments_none_that_is_finished_is_trained_twice(
     stand_ins: None, befall: Any, tmp_path: Path
 ) -> None:

@@ -82,6 +82,7 @@ def train(rank: int, folder: str) -> None:
         (Path(folder) / f"{rank}.json").write_text(json.dumps([verdict(error, "refusing"), str(error)]))
 
 
+@pytest.mark.slow
 def test_without_ray_a_process_that_leaves_frees_the_others_and_they_blame_no_settings(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -141,6 +141,7 @@ def killed(name: str, folder: str, place: str, die_at: int | None) -> None:
     torch.save({"state": trained.parts[PREDICTOR].state, "ran": ran}, f"{place}/end.pt")
 
 
+@pytest.mark.slow
 @every_fit
 def test_killed_within_an_epoch_and_resumed(name: str, store: CaseStore, tmp_path: Path):
     def run(place: Path, die_at: int | None) -> int | None:
@@ -179,6 +180,7 @@ def on_each(name: str, folder: str, modalities: tuple[str, ...], rows: np.ndarra
     return {"state": trained.parts[PREDICTOR].state, "history": trained.history, "found": found}
 
 
+@pytest.mark.slow
 @every_fit
 @pytest.mark.parametrize("modalities", [("derm",), ("derm", "clinic")])
 def test_two_processes_come_to_what_one_comes_to(name, modalities, tmp_path, two: Group):

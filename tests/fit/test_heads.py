@@ -46,6 +46,7 @@ def on_each() -> tuple[float, torch.Tensor]:
     return value.item(), torch.cat([x.grad.flatten() for x in logits])
 
 
+@pytest.mark.slow
 def test_two_processes_have_the_loss_and_the_gradient_of_one(two: Group):
     """The first holds three of the diagnoses that are known and both veils, the second two and one."""
     (a, first), (b, second) = two(on_each)
@@ -184,6 +185,7 @@ def whole_group_alone() -> float:
     return float(heads.biases[0].abs().sum())
 
 
+@pytest.mark.slow
 def test_one_process_of_a_group_trains_heads_alone(two: Group):
     first, second = two(whole_group_alone)
     assert first > 0 and second == 0

@@ -48,6 +48,7 @@ def test_the_page_is_short() -> None:
     assert len(PAGE.splitlines()) <= 160
 
 
+@pytest.mark.slow
 def test_the_study_of_the_page_is_run(package: Path) -> None:
     small = ["data.cases=60", "data.size=32", "train.epochs=1", "train.batch=16", "downstream.focal.epochs=2"]
     command = [sys.executable, "-m", "dermsearch", "run", "study.yaml", "--json", *small]
@@ -57,6 +58,7 @@ def test_the_study_of_the_page_is_run(package: Path) -> None:
     assert stages.stdout.split() == ["fit", "fit", "focal", "focal"], stages.stderr or stages.stdout
 
 
+@pytest.mark.slow
 def test_the_check_of_the_page_passes_away_from_a_checkout(package: Path) -> None:
     done = call(package, [sys.executable, "-m", "pytest", "-q", "test_focal.py"], package)
     assert done.returncode == 0 and "1 passed" in done.stdout, done.stdout[-3000:]

@@ -19,6 +19,7 @@ def dropped(shape: tuple[int, ...], p: float, step: int, seed: int = 3) -> torch
     return world.gather(dropout(torch.ones(shape)[world.mine(shape[0])]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [(16, 10), (8, 3, 4)])
 def test_same_mask_on_any_number_of_processes(shape, two: Group, four: Group):
     whole = dropped(shape, 0.5, 11)

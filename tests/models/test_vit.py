@@ -75,6 +75,7 @@ def scales(rows: int, p: float, step: int = 0, use: str = "x", seed: int = 3) ->
         return world.gather(torch.stack([end.scale for end in depth.ends], 1))
 
 
+@pytest.mark.slow
 def test_the_same_branches_go_on_any_number_of_processes(two: Group, four: Group):
     whole = scales(16, 0.5, 11)
     assert whole.shape == (16, 12)  # two in each of six blocks

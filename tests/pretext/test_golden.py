@@ -15,6 +15,7 @@ def test_every_task_has_its_losses():
     assert KNOWN.keys() == tiny.TASKS.keys()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", tiny.TASKS)
 def test_losses_are_what_they_were(name, tmp_path):
     found = golden.losses(name, tmp_path)

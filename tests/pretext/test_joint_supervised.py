@@ -157,6 +157,7 @@ def whole(folder: str) -> tuple[float, dict[str, Tensor]]:
     return float(loss), {n: world.reduce_sum(p.grad) / world.size() for n, p in run.learner.named_parameters()}
 
 
+@pytest.mark.slow
 def test_processes_with_unlike_numbers_of_labels_come_to_what_one_comes_to(store, four: Group):
     loss, gradient = whole(str(store.folder))
     for other, found in four(whole, str(store.folder)):

@@ -71,6 +71,7 @@ def test_timm_loads_it_and_gives_the_same_features(finished: Path, way: str) -> 
         torch.testing.assert_close(network.eval()(x), encoders(finished, best.keys[0])(x, "derm"), atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_it_needs_no_dermsearch(finished: Path) -> None:
     code = (
         "import sys, timm; m = timm.create_model(sys.argv[1], pretrained=True).eval()\n"

@@ -34,6 +34,7 @@ def test_every_bad_override_is_refused(override: str, named: str) -> None:
     assert said.startswith("command line: ") and re.search(named, said), said
 
 
+@pytest.mark.slow
 def test_a_refused_study_imports_no_ray(tmp_path: Path) -> None:
     code = "import sys; from dermsearch.cli.main import main\ntry: main()\nfinally: print('ray' in sys.modules)"
     words = ["run", "curriculum.yaml", "moco_v2.queue=300"]

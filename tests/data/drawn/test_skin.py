@@ -82,6 +82,7 @@ def test_patients_have_several_lesions() -> None:
     assert 1.2 < len(owners) / len(set(owners)) < 1.4
 
 
+@pytest.mark.slow
 def test_a_patients_lesions_agree_on_the_patient(cases: list[Case]) -> None:
     for name in ("age", "sex", "skin_type"):
         known: dict[str, set[object]] = {}

@@ -202,6 +202,7 @@ def test_a_figure_of_very_little(make_study, tmp_path):
     assert text(bare)
 
 
+@pytest.mark.slow
 def test_the_command_needs_neither_torch_nor_ray(make_study, tmp_path):
     table, figure = tmp_path / "why.csv", tmp_path / "why.svg"
     code = (

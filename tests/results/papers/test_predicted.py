@@ -14,7 +14,7 @@ from dermsearch.results.papers.files import markdown
 from dermsearch.results.papers.picture import picture
 from dermsearch.results.papers.predicted import Predictions, Quantity
 from dermsearch.results.papers.sm3 import FORMS
-from dermsearch.results.papers.table import fill
+from dermsearch.results.papers.table import Filled, fill
 from dermsearch.results.tables.schema import SCHEMAS, Results, build, write
 from dermsearch.results.tables.writer import joined
 
@@ -57,6 +57,11 @@ def results(tmp_path_factory) -> Results:
     return load(folder)
 
 
+@pytest.fixture(scope="module")
+def table(results: Results) -> Filled:
+    return fill(results, FORMS["sm3_table1"])
+
+
 def test_accuracy_is_the_share_of_right_classes(results):
     scores = Predictions(results, "all").scores("hccnn", "own", "val", Quantity("accuracy", SKIN.named))
     truth, told, _ = judgement(2.0, 1)
@@ -66,16 +71,15 @@ def test_accuracy_is_the_share_of_right_classes(results):
     assert 0.01 < score.below < 0.2 and 0.01 < score.above < 0.2
 
 
-def cells(results: Results, section: str, title: str) -> dict[str, object]:
-    table = fill(results, FORMS["sm3_table1"])
+def cells(table: Filled, section: str, title: str) -> dict[str, object]:
     entries = next(entries for form, entries in table.blocks if form.title == section)
     entry = next(entry for entry in entries if entry.title == title)
     return {cell.column.heading: cell.value for cell in entry.cells}
 
 
-def test_the_gain_over_the_baseline_is_that_of_the_scores(results):
-    gain = cells(results, "AUC above the baseline", "HcCNN (D)")
-    ours, theirs = (cells(results, "AUC", title) for title in ("HcCNN (D)", "baseline (A)"))
+def test_the_gain_over_the_baseline_is_that_of_the_scores(table):
+    gain = cells(table, "AUC above the baseline", "HcCNN (D)")
+    ours, theirs = (cells(table, "AUC", title) for title in ("HcCNN (D)", "baseline (A)"))
     for label in ("BWV", "DIAG", "AVG"):
         assert gain[label].mean == pytest.approx(ours[label].mean - theirs[label].mean, abs=0.02)
     assert gain["AVG"].low > 0 and gain["AVG"].seeds == 3
@@ -83,34 +87,31 @@ def test_the_gain_over_the_baseline_is_that_of_the_scores(results):
     assert gain["AVG"].high - gain["AVG"].low < 0.8 * width, "pairing takes out what makes cases hard"
 
 
-def test_the_baseline_has_no_gain_and_an_equal_one_is_not_told_apart(results):
-    assert set(cells(results, "AUC above the baseline", "GIIN (E)").values()) != {None}
-    equal = cells(results, "AUC above the baseline", "GIIN (E)")["AVG"]
+def test_the_baseline_has_no_gain_and_an_equal_one_is_not_told_apart(table):
+    assert set(cells(table, "AUC above the baseline", "GIIN (E)").values()) != {None}
+    equal = cells(table, "AUC above the baseline", "GIIN (E)")["AVG"]
     assert equal.low <= 0 <= equal.high and equal.mean == pytest.approx(0)
-    entries = next(e for f, e in fill(results, FORMS["sm3_table1"]).blocks if f.title == "AUC above the baseline")
+    entries = next(e for f, e in table.blocks if f.title == "AUC above the baseline")
     assert not any(entry.title.startswith("baseline") for entry in entries)
 
 
-def test_the_common_recipe_has_rows_of_its_own(results):
-    common = cells(results, "AUC", "HcCNN, common recipe (D)")["AVG"].mean
-    assert common < cells(results, "AUC", "HcCNN (D)")["AVG"].mean - 5
-    gain = cells(results, "AUC above the baseline", "HcCNN, common recipe (D)")["AVG"]
-    assert gain.mean == pytest.approx(
-        common - cells(results, "AUC", "baseline, common recipe (A)")["AVG"].mean, abs=0.02
-    )
+def test_the_common_recipe_has_rows_of_its_own(table):
+    common = cells(table, "AUC", "HcCNN, common recipe (D)")["AVG"].mean
+    assert common < cells(table, "AUC", "HcCNN (D)")["AVG"].mean - 5
+    gain = cells(table, "AUC above the baseline", "HcCNN, common recipe (D)")["AVG"]
+    assert gain.mean == pytest.approx(common - cells(table, "AUC", "baseline, common recipe (A)")["AVG"].mean, abs=0.02)
 
 
-def test_accuracy_and_balanced_accuracy_stand_beside(results):
-    assert cells(results, "Balanced accuracy", "HcCNN (D)")["AVG"].mean > 50
-    majority = cells(results, "Accuracy", "majority class")["DIAG"]
+def test_accuracy_and_balanced_accuracy_stand_beside(table):
+    assert cells(table, "Balanced accuracy", "HcCNN (D)")["AVG"].mean > 50
+    majority = cells(table, "Accuracy", "majority class")["DIAG"]
     truth, _, _ = judgement(0.0, 0)
     assert majority.mean == pytest.approx(
         100 * np.mean([(judgement(0.0, s)[1]["diagnosis"].argmax(1) == truth["diagnosis"]).mean() for s in range(3)])
     )  # fmt: skip
 
 
-def test_the_table_is_written_and_drawn(results, tmp_path):
-    table = fill(results, FORMS["sm3_table1"])
+def test_the_table_is_written_and_drawn(table, tmp_path):
     text = markdown(table)
     assert "**AUC above the baseline**" in text and "HcCNN (D)" in text
     for path in picture(table, tmp_path / "table"):

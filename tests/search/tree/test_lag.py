@@ -96,6 +96,7 @@ class Run:
         return table, known, spent, driver.budget.ended, nodes
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", STUDIES)
 def test_the_same_is_searched_by_any_workers_and_after_any_kill(name: str, tmp_path: Path) -> None:
     study = study_of(**STUDIES[name])

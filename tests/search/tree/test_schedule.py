@@ -23,6 +23,7 @@ def test_a_cluster_smaller_than_the_study_is_kept_busy(workers: int) -> None:
     assert found["critical path"] >= max(found.values()) - 0.01
 
 
+@pytest.mark.slow
 def test_among_ten_thousand_stages_the_next_one_is_found_at_once() -> None:
     driver = make_driver(make_study(8, 4, 5))
     out = simulate(driver, 512, durations(driver, 0, preempted=False))
