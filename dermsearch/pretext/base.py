@@ -106,6 +106,7 @@ class Pretext(nn.Module, Generic[Given, Found, Seen]):
     contrasts: ClassVar[bool] = False  # are the other images of a batch negatives? Then none may stand in it twice
     joint: ClassVar[bool] = False  # does it look at all branches together? See `JointTask`
     least: ClassVar[int] = 2  # modalities that a joint one needs
+    waits: ClassVar[str] = ""  # why a step must know on the host what the device found, if it must
 
     config: Any
     setting: Setting

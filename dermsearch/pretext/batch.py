@@ -101,9 +101,12 @@ class Batch:
         """(b, 9, 3, p, p) patches of this process's units."""
         return patches(grid, self.pictures, self.uniforms(self.own, use, PatchGrid.numbers))
 
-    def masks(self, blocks: BlockMask, use: str) -> Tensor:
-        """Bool (b, height, width) on the device, True where a patch of this process's units is hidden."""
-        return self.on_device(masks(blocks, self.uniforms(self.own, use, BlockMask.numbers)))
+    def masks(self, blocks: BlockMask, use: str) -> np.ndarray:
+        """Bool (b, height, width), True where a patch of this process's units is hidden.
+
+        On the host: which they are is then known without waiting for the device.
+        """
+        return masks(blocks, self.uniforms(self.own, use, BlockMask.numbers))
 
     def pictures_of(self, units: np.ndarray | None) -> tuple[Pictures, np.ndarray]:
         """Pictures of these units, from those at hand if they are this process's."""

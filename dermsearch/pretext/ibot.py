@@ -15,6 +15,7 @@ from __future__ import annotations
 from functools import cache
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from pydantic import Field
@@ -73,7 +74,9 @@ class IBOT(DINO):
 
     def loss(self, batch: Batch) -> Loss:
         images = by_image(batch.views(self.large, "large"))
-        hidden = by_image([batch.masks(self.blocks, f"hidden/{i}") for i in range(2)])  # (2 b, height, width)
+        masks = np.stack([batch.masks(self.blocks, f"hidden/{i}") for i in range(2)], 1)
+        masks = masks.reshape(-1, *masks.shape[2:])  # (2 b, height, width), image by image
+        hidden, which = batch.on_device(masks), batch.on_device(np.flatnonzero(masks))
         eye, head = self.teacher.parts
         assert isinstance(self.backbone, VisionTransformer)
         assert isinstance(eye, VisionTransformer) and isinstance(head, Head)
@@ -81,7 +84,7 @@ class IBOT(DINO):
             features, patches = tokens(eye, images)
             aims = apart(head(features), 2)
             seen = head.project(patches)  # (2 b, patches, bottleneck)
-            targets = head.cosines(seen[hidden.flatten(1)])  # (hidden patches, out)
+            targets = head.cosines(seen.flatten(0, 1)[which])  # (hidden patches, out)
             mean = head.cosines(seen.mean((0, 1)))  # of all patches' outputs: they are linear in `seen`
         with self.depth.within(images, "large"):
             own, found = tokens(self.backbone, images, hidden, self.mask_token)
@@ -90,23 +93,24 @@ class IBOT(DINO):
         temperature = ramp(batch.step, warmup, self.config.teacher_start, self.config.patch_temperature)
         part = patch_loss(
             (targets - self.patch_centre.value) / temperature,
-            self.head(found[hidden.flatten(1)]) / self.config.temperature,
-            hidden,
+            self.head(found.flatten(0, 1)[which]) / self.config.temperature,
+            masks,
         )
         self.patch_centre.update(mean)  # over all processes, which hold equally many patches
         value = self.config.image_weight * whole.value + self.config.patch_weight * part
         return Loss(value, whole.embedding, whole.parts)
 
 
-def patch_loss(targets: Tensor, guesses: Tensor, hidden: Tensor) -> Tensor:
+def patch_loss(targets: Tensor, guesses: Tensor, hidden: np.ndarray) -> Tensor:
     """Cross-entropy of logits (hidden patches, out): mean over the hidden patches of a crop, then over the crops.
 
     Not lightly's: its centre is over hidden patches alone, weighs processes that hid few as those that hid many, and
     is not a number where one hid none.
     """
-    crop = hidden.flatten(1).nonzero()[:, 0]  # of each hidden patch
+    counts = hidden.reshape(len(hidden), -1).sum(1)
+    of_crop = torch.from_numpy(counts.repeat(counts)).to(targets.device, non_blocking=True)  # for each hidden patch
     each = -(F.softmax(targets, -1) * F.log_softmax(guesses, -1)).sum(-1)
-    return (each / hidden.flatten(1).sum(1)[crop]).sum() / len(hidden)
+    return (each / of_crop).sum() / len(hidden)
 
 
 @cache

@@ -108,9 +108,9 @@ class MoCoV2(Task):
     @torch.no_grad()
     def after_step(self, batch: Batch) -> None:
         assert self.keys is not None
-        start = int(self.at)
-        self.queue[start : start + len(self.keys)] = self.keys
-        self.at.fill_((start + len(self.keys)) % len(self.queue))
+        rows = torch.arange(len(self.keys), device=self.at.device) + self.at  # no step waits to be told where that is
+        self.queue.index_copy_(0, rows, self.keys)
+        self.at.add_(len(self.keys)).remainder_(len(self.queue))
         self.keys = None
 
     after_micro = after_step

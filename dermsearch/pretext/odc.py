@@ -36,6 +36,7 @@ class ODC(Task):
     version = 4
     replacement = True
     indexed = True
+    waits = "which clusters are too small decides what is done"
     train_defaults: ClassVar = {
         "optimizer": "sgd",
         "lr": 0.06,
@@ -127,8 +128,9 @@ class ODC(Task):
     @torch.no_grad()
     def after_step(self, batch: Batch) -> None:
         assert self.new is not None
-        units = torch.from_numpy(batch.units).to(self.bank.device)
-        units, order = first_of_each(units)  # drawn with replacement: an image may stand in a batch twice
+        # Drawn with replacement: an image may stand in a batch twice.
+        first = np.unique(batch.units, return_index=True)
+        units, order = (torch.from_numpy(x).to(self.bank.device, non_blocking=True) for x in first)
         m = self.config.memory_momentum
         moved = F.normalize((1 - m) * self.bank[units] + m * self.new[order], dim=1)
         self.bank[units] = moved
@@ -142,14 +144,16 @@ class ODC(Task):
 
     def counts(self) -> Tensor:
         """Images per cluster."""
-        return torch.bincount(self.label, minlength=self.config.clusters)
+        none = torch.zeros(self.config.clusters, dtype=torch.long, device=self.label.device)
+        return none.scatter_add_(0, self.label, torch.ones_like(self.label))  # bincount waits for the device
 
     def recompute_centroids(self, only: list[int] | None = None) -> None:
         """Member means, not normalised; a cluster without members keeps its centroid."""
+        order = self.label.argsort(stable=True)  # cluster by cluster
+        members = order.split(self.counts().tolist())
         for c in range(self.config.clusters) if only is None else only:
-            members = self.bank[self.label == c]
-            if len(members):
-                self.centroid[c] = members.mean(0)
+            if len(members[c]):
+                self.centroid[c] = self.bank[members[c]].mean(0)
 
     def refill_small_clusters(self) -> None:
         """Dissolve clusters below `small` into their nearest neighbours, refill them from the largest."""
@@ -178,14 +182,6 @@ def class_weights(counts: Tensor, power: float) -> Tensor:
     """Proportional to one over size to the power, summing to one; an empty cluster counts as one image."""
     weight = counts.clamp(min=1).float() ** -power
     return weight / weight.sum()
-
-
-def first_of_each(units: Tensor) -> tuple[Tensor, Tensor]:
-    """The distinct units and the row where each stands first."""
-    found, inverse = units.unique(return_inverse=True)
-    rows = torch.arange(len(units), device=units.device)
-    first = torch.full((len(found),), len(units), device=units.device).scatter_reduce(0, inverse, rows, "amin")
-    return found, first
 
 
 def kmeans(x: Tensor, clusters: int, seed: int) -> Tensor:

@@ -46,6 +46,7 @@ class SSDKD(JointTask):
 
     name = "ssd_kd"
     supervised = True
+    waits = "how many copies the teacher knows decides how many rows count"
     contrasts = True
     train_defaults: ClassVar = {
         "optimizer": "sgd",

@@ -35,6 +35,7 @@ from dermsearch.testing.small import (
     nothing,
     timeless,
 )
+from dermsearch.testing.waits import waits_of
 from dermsearch.training.fits import predict_fit, train_fit
 from dermsearch.training.stage import Trained
 
@@ -80,6 +81,12 @@ def _check(name: str, config: Mapping[str, Any], folder: Path) -> None:
 
     file = Part(json.loads(json.dumps(part.config)), load(save(part.state)))
     claim(equal(predicted(file, store), told), f"{name}: keeps what it needs to predict in weights and buffers")
+
+    found = waits_of(lambda: trained(name, config, store))
+    claim(
+        not found or FITS.find(name).waits,
+        f"{name}: no step waits for the device, or `waits` says why: {', '.join(found)}",
+    )
 
     kept = Kept()
     with suppress(Interrupted):

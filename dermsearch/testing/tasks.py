@@ -29,6 +29,7 @@ from dermsearch.testing.small import (
     timeless,
 )
 from dermsearch.testing.steps import Steps
+from dermsearch.testing.waits import waits_of
 
 SLOW = 0.0005  # a rate at which rounding does not grow
 
@@ -50,6 +51,7 @@ def check_task(
     with tempfile.TemporaryDirectory() as folder:
         store = make_store(Path(folder) / "store")
         learns(small, store)
+        goes_on(small, store)
         repeats(small, store)
         resumes(small, store)
         other = make_store(Path(folder) / "other", np.random.default_rng(1).permutation(CASES) % 3)
@@ -74,6 +76,15 @@ def learns(small: SmallStage, store: CaseStore) -> None:
         shape = BATCH, run.encoders.dim
         claim(told.embedding.shape == shape, f"{small.name}: the embedding is (b, dim), {shape}")
         claim(all(part.isfinite() for part in told.parts.values()), f"{small.name}: parts of the loss are finite")
+
+
+def goes_on(small: SmallStage, store: CaseStore) -> None:
+    """A step does not wait for the device, or the task says why."""
+    run = Steps(small, store)
+    run.step()
+    found = waits_of(run.step)
+    told = run.learner.each()[0].waits
+    claim(not found or told, f"{small.name}: no step waits for the device, or `waits` says why: {', '.join(found)}")
 
 
 def repeats(small: SmallStage, store: CaseStore) -> None:

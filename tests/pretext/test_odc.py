@@ -12,7 +12,7 @@ from torch import nn
 from dermsearch.data.store.case_store import CaseStore
 from dermsearch.errors import UserError
 from dermsearch.pretext.base import Batch, Setting
-from dermsearch.pretext.odc import ODC, class_weights, first_of_each, halves, kmeans
+from dermsearch.pretext.odc import ODC, class_weights, halves, kmeans
 
 
 @pytest.fixture(scope="module")
@@ -81,11 +81,6 @@ def test_new_label_is_the_nearest_centroid_and_centroids_follow_every_few_steps(
     assert task.label[0] == 1
     for c in range(2):
         torch.testing.assert_close(task.centroid[c], task.bank[task.label == c].mean(0))
-
-
-def test_first_of_each():
-    units, rows = first_of_each(torch.tensor([5, 2, 5, 9, 2, 5]))
-    assert units.tolist() == [2, 5, 9] and rows.tolist() == [1, 0, 3]
 
 
 @pytest.mark.parametrize("counts", [[190, 5, 3, 2], [200, 0, 0, 0], [61, 60, 60, 19], [0, 0, 100, 100], [50] * 4])

@@ -103,12 +103,40 @@ class Peeking(Colour):
         return apart * (1 + truth.mean())
 
 
+class Waiting(Colour):
+    name = "waiting"
+
+    def changed(self, apart: Any, features: Any, batch: Any) -> Any:
+        return apart * float(self.config.weight if features.sum() > 0 else 1.0)
+
+
+class Choosing(Colour):
+    name = "choosing"
+
+    def changed(self, apart: Any, features: Any, batch: Any) -> Any:
+        return apart + features[features > 0].mean()
+
+
+class Excused(Waiting):
+    name = "excused"
+    waits = "the weight hangs on the features"
+
+
 class Alone(Colour):
     name = "alone"
 
     def changed(self, apart: Any, features: Any, batch: Any) -> Any:
         unit = nn.functional.normalize(features.float(), dim=1)
         return apart - (10 * unit @ unit.T).log_softmax(1).diagonal().mean()
+
+
+class Slow(Finetune):
+    name = "slow"
+
+    def loss(self, batches: Any) -> Any:
+        found = super().loss(batches)
+        assert all(each.value.item() > -1 for each in found.values())
+        return found
 
 
 class Raw(Finetune):

@@ -1,0 +1,45 @@
+"""Where a step would wait for the device: its numbers are read on the host, or a shape depends on them.
+
+On a GPU the host runs ahead of the kernels that it queues, until it has to know what one of them found. Every such
+operation is seen here on CPUs, whose tensors take the same way through torch.
+"""
+
+from __future__ import annotations
+
+import traceback
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+STEP = {"loss", "before_step", "after_backward", "after_micro", "after_step"}  # what the trainer calls at every step
+READS = {"_local_scalar_dense", "equal", "is_nonzero", "nonzero", "masked_select"}
+READS |= {"bincount", "histc", "repeat_interleave", "_unique2", "unique_dim", "unique_consecutive"}
+INDEXED = {"index", "index_put", "index_put_", "_index_put_impl_"}  # by a mask: as many rows as it has ones
+
+
+class Waits(TorchDispatchMode):
+    """While this lasts, `found` counts what a step of a task or fit waits for: "odc.py:160 nonzero" and how often."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: Counter[str] = Counter()
+
+    def __torch_dispatch__(self, op: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = op.overloadpacket.__name__
+        if name in READS or (name in INDEXED and any(i is not None and i.dtype == torch.bool for i in args[1])):
+            stack = traceback.extract_stack()[:-1]
+            ours = [f for f in stack if "dermsearch" in Path(f.filename).parts or f.name in STEP]
+            if any(f.name in STEP for f in ours):
+                self.found[f"{Path(ours[-1].filename).name}:{ours[-1].lineno} {name}"] += 1
+        return op(*args, **(kwargs or {}))
+
+
+def waits_of(steps: Callable[[], object]) -> dict[str, int]:
+    """What is waited for within these steps."""
+    with Waits() as waits:
+        steps()
+    return dict(waits.found)
