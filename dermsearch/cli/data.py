@@ -25,7 +25,7 @@ SPLIT = "Split"
 FAILED = 1
 DATA_SETS = (
     "derm7pt, ham10000, isic2019, isic2020, slice3d, hiba, bcn20000, pad_ufes_20, fitzpatrick17k, ph2, mednode, "
-    "sd198, siim_covid; "
+    "sd198, siim_covid, chexpert, chestxray14; "
     "or 'folder' for class folders, 'csv' for a table of your own."
 )
 
@@ -88,6 +88,14 @@ def prepare(
     split_column: Annotated[
         str | None, typer.Option(metavar="COLUMN", rich_help_panel=YOURS, help="train, val or test.")
     ] = None,
+    masks: Annotated[
+        str | None,
+        typer.Option(metavar="FOLDER", help="Masks, called as their cases or images, or with _mask."),
+    ] = None,
+    uncertain: Annotated[
+        Literal["unknown", "absent", "present"] | None,
+        typer.Option(help="chexpert: what a finding is that a report is not sure of. Default: unknown."),
+    ] = None,
     mask: Annotated[str | None, typer.Option(metavar="COLUMN", rich_help_panel=YOURS, help="Mask files.")] = None,
     root: Annotated[
         str | None,
@@ -119,6 +127,8 @@ def prepare(
     if source == "csv" and "." in os.path.basename(path) and not os.path.isdir(path):
         folder, table = os.path.split(path)
         release = (folder or ".") + mark + query
+    if uncertain and source != "chexpert":
+        raise UserError("--uncertain: goes with chexpert only, whose labels say so")
     if root and source != "csv":
         raise UserError("--root: goes with csv only, whose table names the images")
     order = Order(
@@ -142,10 +152,12 @@ def prepare(
             table=table,
             tables=release if root else None,
             domain=domain,
+            uncertain=uncertain,
         ),
         max_bad,
         allow_missing,
         duplicates,
+        masks,
     )
     if split and split_by == "published":
         raise UserError("--split: shares go with a split that is made, not with --split-by published")

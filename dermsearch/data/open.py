@@ -142,9 +142,8 @@ def domain_of(data: Data) -> Domain:
         raise UserError(f"data.domain: {error}") from None
     if data.variant is not None:
         if data.variant not in domain.variants:
-            raise UserError(
-                f"data.variant: domain '{domain.name}' has no '{data.variant}'; {nearest(data.variant, domain.variants)}"
-            )
+            hint = nearest(data.variant, domain.variants)
+            raise UserError(f"data.variant: domain '{domain.name}' has no '{data.variant}'; {hint}")
         return replace(domain, drawer=domain.variants[data.variant])
     if data.drawn is None:
         return domain

@@ -29,7 +29,7 @@ NAMES = FINDINGS["finding"]
 
 
 @dataclass(frozen=True)
-class Place:
+class Origin:
     """Where cases come from: how often each finding is there, and what the pictures of it look like."""
 
     prevalence: tuple[float, ...]  # of NAMES, of what a case shows first
@@ -39,7 +39,7 @@ class Place:
 
 
 # A: portable, lying, soft and noisy, wires on the patient. B: upright, hard, clean, collimated.
-A = Place(
+A = Origin(
     (0.34, 0.22, 0.22, 0.22),
     Hospital(
         view="AP",
@@ -53,7 +53,7 @@ A = Place(
         letter="L",
     ),
 )
-B = Place(
+B = Origin(
     (0.55, 0.12, 0.18, 0.15),
     Hospital(
         view="PA",
@@ -90,7 +90,7 @@ def walk(cases: int, seed: int) -> Iterator[tuple[int, int, int]]:
     return walk_patients(cases, seed)
 
 
-def draw_labels(index: int, seed: int, place: Place) -> dict[str, int]:
+def draw_labels(index: int, seed: int, place: Origin) -> dict[str, int]:
     """The first finding, and for each whether it is there."""
     rng = stream(seed, index, FINDING)
     first = pick(rng, place.prevalence)
@@ -99,7 +99,7 @@ def draw_labels(index: int, seed: int, place: Place) -> dict[str, int]:
     return {"finding": first, **there}
 
 
-def draw_case(index: int, patient: int, first: int, size: int | None, seed: int, place: Place) -> Case:
+def draw_case(index: int, patient: int, first: int, size: int | None, seed: int, place: Origin) -> Case:
     """One radiograph; the anatomy is the patient's, who may have another finding each time."""
     labels = draw_labels(index, seed, place)
     rng = stream(seed, first, PERSON)

@@ -25,6 +25,7 @@ class Thorax:
     spine: float
     ribs: float  # how many there are to the picture's height
     dome: float  # height of the diaphragm
+    air: float  # how much less its lungs hold back
     x: float
     y: float
     turn: float
@@ -43,10 +44,11 @@ class Thorax:
             spine=u(0.050, 0.060),
             ribs=u(8.2, 9.4),
             dome=u(0.72, 0.80),
-            x=u(-0.06, 0.06),
-            y=u(-0.06, 0.06),
-            turn=u(-0.09, 0.09),
-            scale=u(0.88, 1.12),
+            air=u(0.56, 0.78),
+            x=u(-0.10, 0.10),
+            y=u(-0.09, 0.09),
+            turn=u(-0.12, 0.12),
+            scale=u(0.80, 1.14),
         )
 
 
@@ -57,24 +59,30 @@ def draw_thorax(
     x, y = _places(body, side, rng)
     middle = x - 0.5
     trunk = _inside(body.half_width - np.abs(middle) + 0.06 * np.clip((y - 0.25) / 0.2, -1, 0), 2 * SOFT)
-    sides = [_lung(body, x, y, sign) for sign in (-1, 1)]
+    domes = rng.uniform(-0.035, 0.035, 2)  # breath, and what lies below
+    sides = [_lung(body, x, y, sign, low) for sign, low in zip((-1, 1), domes, strict=True)]
     full = np.maximum(*(whole for whole, _ in sides))
     aired, gap, line = full, np.zeros_like(full), np.zeros_like(full)
     if "pneumothorax" in findings:
         sign = int(rng.integers(2))
-        aired, gap, line = _collapsed(body, x, y, 2 * sign - 1, sides[sign][0], full, rng)
+        aired, gap, line = _collapsed(body, x, y, 2 * sign - 1, domes[sign], sides[sign][0], full, rng)
     ratio = rng.uniform(0.60, 0.70) if "cardiomegaly" in findings else body.heart + rng.uniform(-0.01, 0.01)
-    heart = _heart(body, x, y, ratio)
+    heart = _heart(body, x, y, ratio, rng.uniform(0.20, 0.40))
     centre = _inside(1 - np.hypot(middle / body.spine, (y - 0.45) / 0.55), 0.15)
-    map_ = 0.95 * trunk - 0.72 * full + 0.60 * centre + 0.55 * heart * (1 - 0.5 * centre)
+    # A large heart is thinner, so that its shape tells it and not how much it holds back in all.
+    dense = 0.55 * (0.45 / ratio) ** 2 * rng.uniform(0.7, 1.5)
+    map_ = 0.95 * trunk - body.air * full + 0.60 * centre + dense * heart * (1 - 0.5 * centre)
     map_ += 0.13 * np.maximum(np.cos(2 * np.pi * body.ribs * (y + 0.55 * np.abs(middle) ** 1.7)), 0) * trunk
+    for sign in (-1, 1):  # soft parts before a lung's base: as much of them as of a heart, without its edge
+        far = ((middle - sign * body.apart) / 0.13) ** 2 + ((y - body.dome + 0.08) / 0.16) ** 2
+        map_ += rng.uniform(0, 0.40) * np.exp(-far) * full
     for sign in (-1, 1):  # clavicles
         slope = 0.19 - 0.16 * (sign * middle - 0.05)
         map_ += 0.16 * np.exp(-(((y - slope) / 0.014) ** 2)) * _inside(sign * middle - 0.03, SOFT) * trunk
-    map_ += _vessels(x, y, side, rng) * aired - 0.24 * gap + 0.34 * line
+    map_ += _vessels(x, y, side, rng) * aired - 0.14 * gap + 0.40 * line
     if "pneumonia" in findings:
         map_ += _opacities(body, x, y, side, full * (1 - heart), rng)
-    map_ += 0.03 * smooth_noise(rng, 5, side) * trunk
+    map_ += 0.06 * smooth_noise(rng, 5, side) * trunk
     lungs = (full * (1 - heart) * (1 - centre)).reshape(side // 2, 2, side // 2, 2).mean(axis=(1, 3)) > 0.5
     return np.maximum(map_, 0).astype(np.float32), lungs.astype(np.uint8) * 255
 
@@ -96,7 +104,7 @@ def _inside(depth: np.ndarray, soft: float) -> np.ndarray:
 
 
 def _lung(
-    body: Thorax, x: np.ndarray, y: np.ndarray, sign: int, drawn_in: float = 0.0
+    body: Thorax, x: np.ndarray, y: np.ndarray, sign: int, low: float, drawn_in: float = 0.0
 ) -> tuple[np.ndarray, np.ndarray]:
     """A lung, and how far from its edge a place is (1 on it); `drawn_in`: its outer edge and its top."""
     power, top = (2.6, 0.0) if sign < 0 else (2.8, 0.01)  # two lungs are never alike
@@ -105,7 +113,7 @@ def _lung(
     wide = (body.lung - drawn_in / 2) * (1 - 0.38 * up)
     edge = np.abs((x - 0.5 - sign * (body.apart - drawn_in / 2)) / wide) ** power
     edge = edge + np.abs((y - 0.47 - top - drawn_in / 2) / height) ** power
-    dome = body.dome + (0.0 if sign < 0 else 0.03) + 2.2 * (np.abs(x - 0.5) - body.apart) ** 2
+    dome = body.dome + low + (0.0 if sign < 0 else 0.03) + 2.2 * (np.abs(x - 0.5) - body.apart) ** 2
     whole = _inside((1 - edge) * body.lung / 2, SOFT) * _inside(dome - y, SOFT)
     return whole, edge
 
@@ -115,21 +123,22 @@ def _collapsed(
     x: np.ndarray,
     y: np.ndarray,
     sign: int,
+    low: float,
     whole: np.ndarray,
     full: np.ndarray,
     rng: np.random.Generator,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """What is left of the lungs with air in them, the gap beside one, and the bright line of its edge."""
-    rest, edge = _lung(body, x, y, sign, rng.uniform(0.05, 0.10))
+    rest, edge = _lung(body, x, y, sign, low, rng.uniform(0.05, 0.10))
     high = _inside(rng.uniform(0.55, 0.72) - y, 0.1)
     gap = whole * (1 - rest) * high
     line = np.exp(-(((edge - 1) / 0.16) ** 2)) * whole * high * _inside(sign * (x - 0.5) - 0.10, 0.05)
     return full * (1 - gap), gap, line
 
 
-def _heart(body: Thorax, x: np.ndarray, y: np.ndarray, ratio: float) -> np.ndarray:
+def _heart(body: Thorax, x: np.ndarray, y: np.ndarray, ratio: float, left: float) -> np.ndarray:
     half = ratio * THORAX / 2
-    across, down = (x - 0.5 - 0.32 * half) / half, (y - body.dome + 0.10) / (0.10 + 0.35 * half)
+    across, down = (x - 0.5 - left * half) / half, (y - body.dome + 0.10) / (0.10 + 0.35 * half)
     return _inside((1 - np.hypot(across, down)) * half, SOFT)
 
 
