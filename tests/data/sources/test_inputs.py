@@ -55,6 +55,7 @@ MEASURED = {  # by the camera's own program, of SLICE-3D
         for name in names.split()
     ),
 }
+VIEW = {"view"}  # how a radiograph was taken
 INPUTS = {
     "ham10000": {"age", "sex", "site"},
     "chexpert": {"age", "sex", "view"},
@@ -76,9 +77,7 @@ def test_what_is_allowed_and_what_is_denied(name: str) -> None:
     assert set(source.denied) == TELLING.get(name, set())
     assert {column.name for column in source.columns} == INPUTS.get(name, set())
     for column in source.columns:
-        assert column.name in (
-            PATIENT | OWN if column.level == "patient" else LESION | MEASURED | TILE | SITES | {"view"}
-        )
+        assert column.name in (PATIENT | OWN if column.level == "patient" else LESION | MEASURED | TILE | SITES | VIEW)
         numbers = {"age", "skin_type", "diameter_1", "diameter_2", *MEASURED}
         assert (column.kind == "number") == (column.name in numbers)
 
