@@ -334,6 +334,38 @@ def found(
     print(draw_found(opened, eye, label, output, count, k, seed))
 
 
+@data_app.command()
+def attention(
+    cases: StoreArg,
+    stage: StageOption,
+    output: Annotated[Path, typer.Option("--output", "-o", help="The picture to write.")] = Path("attention.png"),
+    store: StagesOption = "results/store",
+    label: Annotated[str, typer.Option(help="The label that is predicted.")] = "diagnosis",
+    count: Annotated[int, typer.Option(min=1, max=100, help="How many validation images are shown.")] = 8,
+    seed: Annotated[int, typer.Option(min=0, help="Which images: a draw; and of the tuned head.")] = 0,
+    head: Annotated[Literal["linear", "finetune"], typer.Option(help="A probe, or all is tuned.")] = "linear",
+    epochs: Annotated[int, typer.Option(min=1, help="Of --head finetune.")] = 10,
+    stride: Annotated[int | None, typer.Option(min=8, max=16, help="8 or 16: a finer map of the same weights.")] = None,
+    modality: ModalityOption = None,
+    size: SizeOption = None,
+    normalise: NormaliseOption = "imagenet",
+) -> None:
+    """Draw where classifiers look: validation images with their masks, without pre-training and from a stage."""
+    from dermsearch.errors import nearest
+    from dermsearch.evaluate.base import configure
+    from dermsearch.work.attended import draw_attention
+    from dermsearch.work.eye import open_eye
+
+    opened = _open(cases)
+    if label not in opened.classes:
+        raise UserError(f"--label: the cases have no label '{label}'; {nearest(label, opened.classes)}")
+    if stride not in (None, 8, 16):
+        raise UserError(f"--stride: must be 8 or 16, not {stride}")
+    eye = open_eye(store, stage, (opened,), modality, size, normalise)
+    config = configure("attention", {"head": head, "epochs": epochs, "stride": stride})
+    print(draw_attention(opened, eye, label, output, count, seed, config))
+
+
 def _fetched(uri: str) -> Path:
     """A remote store's copy on this machine."""
     from dermsearch.data.open import fetch

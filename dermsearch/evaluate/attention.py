@@ -165,6 +165,14 @@ class Gaze:
                 found[label].append(told)
         return {label: {k: np.concatenate([t[k] for t in told]) for k in told[0]} for label, told in found.items()}
 
+    def maps(self, rows: np.ndarray, head: LinearHead) -> tuple[np.ndarray, np.ndarray]:
+        """Of each image its predicted class and the attention to it (n, size, size): for a picture."""
+        seen = activations(self.net, self.pixels(rows))
+        w = head.weights.to(seen.features)
+        classes = (seen.features @ w.T + head.bias.to(w)).argmax(1)
+        amount = attention(seen.towards(contrast(w, classes)), self.look.size)
+        return classes.cpu().numpy(), amount.double().cpu().numpy()
+
     @torch.no_grad()
     def hide(self, pixels: Tensor) -> Tensor:
         """Features (n, patches, d) of the images with each patch under the image's mean."""
