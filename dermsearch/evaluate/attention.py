@@ -159,9 +159,9 @@ class Gaze:
                 if lost is not None:
                     on = torch.from_numpy(probed).to(asked.device)
                     drop = torch.einsum("nd,npd->np", asked[on], seen.features[on, None] - lost).double()
-                    drop = drop.detach().cpu().numpy()
-                    told["occlusion"][probed] = inside.inside(np.maximum(drop, 0), covered)
-                    told["occlusion_abs"][probed] = inside.inside(np.abs(drop), covered)
+                    cost = drop.detach().cpu().numpy()
+                    told["occlusion"][probed] = inside.inside(np.maximum(cost, 0), covered)
+                    told["occlusion_abs"][probed] = inside.inside(np.abs(cost), covered)
                 found[label].append(told)
         return {label: {k: np.concatenate([t[k] for t in told]) for k in told[0]} for label, told in found.items()}
 

@@ -41,7 +41,8 @@ def draw_attention(cases: CaseStore, eye: Eye, label: str, output: Path, count: 
     if not len(train) or not len(shown):
         raise UserError(f"--label: no training or no validation image of {eye.modality} has a mask and a {label}")
     shown = shown[by_turns(truth[shown], seed)][:count]
-    fresh = Encoders.random(seed=seed, **eye.encoders.config)
+    told: dict[str, Any] = eye.encoders.config
+    fresh = Encoders.random(seed=seed, **told)
     eyes = {"no pre-training": replace(eye, encoders=fresh), f"stage {eye.stage[:8]}": eye}
     masks = masks_of(cases, shown, look_of(eye.data))
     columns = {title: attended(cases, each, label, train, shown, seed, config) for title, each in eyes.items()}

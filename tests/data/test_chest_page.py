@@ -1,4 +1,4 @@
-"""The study of docs/chest.md is sound, and one that judges attention on cases without masks is refused before it runs."""
+"""The study of docs/chest.md is sound, and one that judges attention without masks is refused before it runs."""
 
 from __future__ import annotations
 
@@ -34,7 +34,5 @@ def test_attention_without_masks_is_refused_before_anything_is_trained(tmp_path:
         "downstream": {"linear": {}, "attention": {"stride": 8}},
     }
     study = load_study(told)
-    with pytest.raises(
-        UserError, match=r"^downstream.attention: the store at .* has no masks; prepare it with --masks"
-    ):
+    with pytest.raises(UserError, match=r"^downstream.attention: the store at .* has no masks; prepare it"):
         check_cases(study, check(study), {"data": cases})

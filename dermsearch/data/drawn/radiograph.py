@@ -57,7 +57,7 @@ def exposed(body: np.ndarray, hospital: Hospital, letter: bool, rng: np.random.G
     x = x * np.exp(u(-0.10, 0.10) * axis[None, :] + u(-0.10, 0.10) * axis[:, None] + u(-0.08, 0.08))
     x = x + rng.standard_normal((size, size), dtype=np.float32) * u(*hospital.noise)
     frame = rng.uniform(*hospital.frame, 4) * size
-    left, top, right, bottom = np.round(frame).astype(int)
+    left, top, right, bottom = np.round(frame).astype(int).tolist()
     framed = np.zeros_like(x)
     framed[top : size - bottom, left : size - right] = x[top : size - bottom, left : size - right]
     shift = rng.uniform(-0.015, 0.015, 2)
@@ -67,7 +67,8 @@ def exposed(body: np.ndarray, hospital: Hospital, letter: bool, rng: np.random.G
 def _letter(name: str, size: int, shift: np.ndarray) -> np.ndarray:
     """The burnt-in letter: white, printed after all else."""
     image = Image.new("L", (4 * size, 4 * size))
-    pen, (x, y) = ImageDraw.Draw(image), np.array(CORNER[name]) + shift
+    pen = ImageDraw.Draw(image)
+    x, y = (np.array(CORNER[name]) + shift).tolist()
     for stroke in LETTERS[name]:
         points = [((x + LETTER * a) * 4 * size, (y + LETTER * b) * 4 * size) for a, b in stroke]
         pen.line(points, fill=255, width=max(4, round(0.10 * size)), joint="curve")
