@@ -10,7 +10,8 @@ from PIL import Image, ImageDraw
 from dermsearch.data.drawn.lesion import quantise
 
 Range = tuple[float, float]
-LETTERS = {  # strokes in a square
+Point = tuple[float, float]
+LETTERS: dict[str, list[tuple[Point, ...]]] = {  # strokes in a square
     "L": [((0.15, 0.0), (0.15, 1.0), (0.85, 1.0))],
     "R": [((0.15, 1.0), (0.15, 0.0), (0.75, 0.0), (0.75, 0.5), (0.15, 0.5)), ((0.45, 0.5), (0.85, 1.0))],
 }
@@ -68,7 +69,7 @@ def _letter(name: str, size: int, shift: np.ndarray) -> np.ndarray:
     """The burnt-in letter: white, printed after all else."""
     image = Image.new("L", (4 * size, 4 * size))
     pen = ImageDraw.Draw(image)
-    x, y = (np.array(CORNER[name]) + shift).tolist()
+    x, y = (corner + float(by) for corner, by in zip(CORNER[name], shift, strict=True))
     for stroke in LETTERS[name]:
         points = [((x + LETTER * a) * 4 * size, (y + LETTER * b) * 4 * size) for a, b in stroke]
         pen.line(points, fill=255, width=max(4, round(0.10 * size)), joint="curve")
