@@ -25,7 +25,7 @@ SPLIT = "Split"
 FAILED = 1
 DATA_SETS = (
     "derm7pt, ham10000, isic2019, isic2020, slice3d, hiba, bcn20000, pad_ufes_20, fitzpatrick17k, ph2, mednode, "
-    "sd198, siim_covid; "
+    "sd198, siim_covid, chexpert, chestxray14; "
     "or 'folder' for class folders, 'csv' for a table of your own."
 )
 
@@ -88,6 +88,14 @@ def prepare(
     split_column: Annotated[
         str | None, typer.Option(metavar="COLUMN", rich_help_panel=YOURS, help="train, val or test.")
     ] = None,
+    masks: Annotated[
+        str | None,
+        typer.Option(metavar="FOLDER", help="Masks, called as their cases or images, or with _mask."),
+    ] = None,
+    uncertain: Annotated[
+        Literal["unknown", "absent", "present"] | None,
+        typer.Option(help="chexpert: what a finding is that a report is not sure of. Default: unknown."),
+    ] = None,
     mask: Annotated[str | None, typer.Option(metavar="COLUMN", rich_help_panel=YOURS, help="Mask files.")] = None,
     root: Annotated[
         str | None,
@@ -119,6 +127,8 @@ def prepare(
     if source == "csv" and "." in os.path.basename(path) and not os.path.isdir(path):
         folder, table = os.path.split(path)
         release = (folder or ".") + mark + query
+    if uncertain and source != "chexpert":
+        raise UserError("--uncertain: goes with chexpert only, whose labels say so")
     if root and source != "csv":
         raise UserError("--root: goes with csv only, whose table names the images")
     order = Order(
@@ -142,10 +152,12 @@ def prepare(
             table=table,
             tables=release if root else None,
             domain=domain,
+            uncertain=uncertain,
         ),
         max_bad,
         allow_missing,
         duplicates,
+        masks,
     )
     if split and split_by == "published":
         raise UserError("--split: shares go with a split that is made, not with --split-by published")
@@ -320,6 +332,38 @@ def found(
         raise UserError(f"--label: the cases have no label '{label}'; {nearest(label, opened.classes)}")
     eye = open_eye(store, stage, (opened,), modality, size, normalise)
     print(draw_found(opened, eye, label, output, count, k, seed))
+
+
+@data_app.command()
+def attention(
+    cases: StoreArg,
+    stage: StageOption,
+    output: Annotated[Path, typer.Option("--output", "-o", help="The picture to write.")] = Path("attention.png"),
+    store: StagesOption = "results/store",
+    label: Annotated[str, typer.Option(help="The label that is predicted.")] = "diagnosis",
+    count: Annotated[int, typer.Option(min=1, max=100, help="How many validation images are shown.")] = 8,
+    seed: Annotated[int, typer.Option(min=0, help="Which images: a draw; and of the tuned head.")] = 0,
+    head: Annotated[Literal["linear", "finetune"], typer.Option(help="A probe, or all is tuned.")] = "linear",
+    epochs: Annotated[int, typer.Option(min=1, help="Of --head finetune.")] = 10,
+    stride: Annotated[int | None, typer.Option(min=8, max=16, help="8 or 16: a finer map of the same weights.")] = None,
+    modality: ModalityOption = None,
+    size: SizeOption = None,
+    normalise: NormaliseOption = "imagenet",
+) -> None:
+    """Draw where classifiers look: validation images with their masks, without pre-training and from a stage."""
+    from dermsearch.errors import nearest
+    from dermsearch.evaluate.base import configure
+    from dermsearch.work.attended import draw_attention
+    from dermsearch.work.eye import open_eye
+
+    opened = _open(cases)
+    if label not in opened.classes:
+        raise UserError(f"--label: the cases have no label '{label}'; {nearest(label, opened.classes)}")
+    if stride not in (None, 8, 16):
+        raise UserError(f"--stride: must be 8 or 16, not {stride}")
+    eye = open_eye(store, stage, (opened,), modality, size, normalise)
+    config = configure("attention", {"head": head, "epochs": epochs, "stride": stride})
+    print(draw_attention(opened, eye, label, output, count, seed, config))
 
 
 def _fetched(uri: str) -> Path:

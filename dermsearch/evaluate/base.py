@@ -52,6 +52,7 @@ PROTOCOLS = Registry(
         "pairs": "dermsearch.evaluate.pairs:Pairs",
         "retrieval": "dermsearch.evaluate.retrieval:Retrieval",
         "own_table": "dermsearch.evaluate.own_table:OwnTable",
+        "attention": "dermsearch.evaluate.attention:Attention",
         "majority": "dermsearch.evaluate.guess:Majority",
         "stratified": "dermsearch.evaluate.guess:Stratified",
     },

@@ -36,6 +36,7 @@ READABLE = {
     "finetune": "fine-tuning",
     "linear_handover": "linear with heads handed over",
     "pairs": "pair matching",
+    "ail": "attention inside the mask",
     "val": "validation",
     "no_pre_training": ROOT_CURRICULUM,
     IMAGENET: IMAGENET,

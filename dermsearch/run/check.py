@@ -49,7 +49,7 @@ def check(study: Study) -> Space:
         from dermsearch.results.papers.sm3 import FORMS
 
         for name in named_tables({"published": study.published}, FORMS):
-            published_rows(name)
+            published_rows(FORMS[name].name if name in FORMS else name)
     if study.main.source == "synthetic":
         check_images(study, space, drawn_for_training(study.main))
     return space
@@ -223,6 +223,11 @@ def check_cases(study: Study, space: Space, stores: Mapping[str, CaseStore]) -> 
         for entry in study.entries.values():
             if entry.data == name:
                 check_enough(entry, cases)
+                if "masks" in PROTOCOLS.find(entry.protocol).nature.needs and not cases.about["masks"]:
+                    raise UserError(
+                        f"downstream.{entry.name}: the store at {cases.folder} has no masks; "
+                        "prepare it with --masks FOLDER"
+                    )
     for entry, _ in study.wanted:
         if entry.data in stores and PROTOCOLS.find(entry.protocol).nature.labels is None:
             check_label(study, stores[entry.data])

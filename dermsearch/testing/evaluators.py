@@ -31,7 +31,11 @@ def check_evaluator(name: str, config: Mapping[str, Any] = MappingProxyType({}))
     strict(name, made.Config)
     claim(isinstance(made.nature, Nature), f"{name}: its nature is a dermsearch.nature.Nature")
     with tempfile.TemporaryDirectory() as folder:
-        images = images_of(Path(folder)) if made.nature.needs & {"images", "masks", "tables"} else None
+        images = (
+            images_of(Path(folder), "masks" in made.nature.needs)
+            if made.nature.needs & {"images", "masks", "tables"}
+            else None
+        )
         _check(name, made.nature, config, images)
 
 
@@ -85,9 +89,9 @@ def features_of(separation: float = 6.0) -> Features:
     return Features(x, y, x_labels, y_labels, CLASSES, np.arange(HELDOUT) // 2, "val", columns)
 
 
-def images_of(folder: Path) -> Images:
+def images_of(folder: Path, masked: bool = False) -> Images:
     """Images of as many cases, some of them the same."""
     encoders = SmallStage("").encoders(("derm", "clinic"), "separate")
     rows = np.arange(TRAIN + HELDOUT) % CASES
     where = rows[:TRAIN], rows[TRAIN:], Look(SIZE), CPU, nullcontext
-    return Images(encoders, make_store(folder / "store"), *where)
+    return Images(encoders, make_store(folder / "store", masked=masked), *where)

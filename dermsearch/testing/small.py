@@ -28,11 +28,14 @@ OF_THE_RUN = ("seconds", "images_per_second", "peak_memory")
 
 
 def make_store(
-    folder: Path, labels: np.ndarray | None = None, missing: Mapping[str, Sequence[int]] = MappingProxyType({})
+    folder: Path,
+    labels: np.ndarray | None = None,
+    missing: Mapping[str, Sequence[int]] = MappingProxyType({}),
+    masked: bool = False,
 ) -> CaseStore:
     """48 cases of blurred noise in both modalities, four of each patient. Other labels leave the images as they are.
 
-    Of the metadata the diameter follows the picture; some are missing.
+    Of the metadata the diameter follows the picture; some are missing. `masked`: a mask covers the left half.
     """
     rng = np.random.default_rng(0)
     labels = np.arange(CASES) % 3 if labels is None else labels
@@ -45,7 +48,8 @@ def make_store(
         own: dict[str, float | str | None] = {"diameter": float(derm.mean()), "site": ("arm", "back", "leg")[i * i % 3]}
         own |= {"age": 20.0 + 5 * (i // 4), "sex": ("female", "male")[i // 4 % 2]}
         told = {name: value for name, value in own.items() if (i + len(name)) % 7}
-        cases.append(Case(f"c{i}", f"l{i}", f"p{i // 4}", images, {"diagnosis": int(labels[i])}, told))
+        mask = np.repeat([[255, 0]], SIZE // 2, axis=1).repeat(SIZE, axis=0).astype(np.uint8) if masked else None
+        cases.append(Case(f"c{i}", f"l{i}", f"p{i // 4}", images, {"diagnosis": int(labels[i])}, told, mask))
     splits, classes = {c.case: "train" for c in cases}, {"diagnosis": ("a", "b", "c")}
     return write_store(folder, cases, splits, classes, {"source": "test"}, COLUMNS)
 

@@ -296,6 +296,58 @@ def siim_covid(root: Path) -> Path:
     return root
 
 
+CHEXPERT = (
+    "Path,Sex,Age,Frontal/Lateral,AP/PA,No Finding,Enlarged Cardiomediastinum,Cardiomegaly,Lung Opacity,Lung Lesion,"
+    "Edema,Consolidation,Pneumonia,Atelectasis,Pneumothorax,Pleural Effusion,Pleural Other,Fracture,Support Devices"
+)
+
+
+def chexpert(root: Path) -> Path:
+    """Frontal images: one finding, several, an unsure one, none; a lateral one, and one that nothing is said of."""
+    release = root / "CheXpert-v1.0-small"
+    place = "CheXpert-v1.0-small/{}/patient{}/study{}/view{}.jpg"
+    rows = [  # path, who, labels from No Finding to Support Devices
+        (("train", "00001", 1, "1_frontal"), "Female,68,Frontal,AP", "1.0,,,,,,,,,0.0,,,,1.0"),
+        (("train", "00002", 2, "1_frontal"), "Male,87,Frontal,PA", ",,,,,,,,,1.0,,,,1.0"),
+        (("train", "00002", 2, "2_lateral"), "Male,87,Lateral,", ",,,,,,,,,1.0,,,,1.0"),
+        (("train", "00002", 1, "1_frontal"), "Male,87,Frontal,AP", ",,1.0,,,,,1.0,,,,,,"),
+        (("train", "00003", 1, "1_frontal"), "Unknown,0,Frontal,AP", ",,,,,,,-1.0,,,,,,"),
+        (("train", "00004", 1, "1_frontal"), "Male,41,Frontal,AP", ",,,,,,0.0,,,,0.0,,,"),
+        (
+            ("valid", "64541", 1, "1_frontal"),
+            "Male,73,Frontal,AP",
+            ",".join(["0.0"] * 2 + ["1.0"] + ["0.0"] * 11),
+        ),
+    ]
+    for split in ("train", "valid"):
+        lines = [f"{place.format(*path)},{who},{labels}" for path, who, labels in rows if path[0] == split]
+        table(release / f"{split}.csv", [CHEXPERT, *lines])
+    images(release, *(place.format(*path).split("/", 1)[1] for path, _, _ in rows))
+    return release
+
+
+def chestxray14(root: Path) -> Path:
+    """Four images of three patients in two folders, the official split, and a box."""
+    header = "Image Index,Finding Labels,Follow-up #,Patient ID,Patient Age,Patient Gender,View Position"
+    rows = [
+        "00000001_000.png,Cardiomegaly,0,1,57,M,PA",
+        "00000001_001.png,Cardiomegaly|Emphysema,1,1,58,M,PA",
+        "00000002_000.png,No Finding,0,2,414,M,PA",
+        "00000003_000.png,Hernia,0,3,81,F,AP",
+    ]
+    size = "OriginalImage[Width,Height],OriginalImagePixelSpacing[x,y],"
+    table(root / "Data_Entry_2017.csv", [f"{header},{size}", *(f"{row},2682,2749,0.143,0.143," for row in rows)])
+    names = [row.split(",")[0] for row in rows]
+    images(root, *(f"images_00{1 + i // 2}/images/{name}" for i, name in enumerate(names)))
+    table(root / "train_val_list.txt", names[:3])
+    table(root / "test_list.txt", names[3:])
+    table(
+        root / "BBox_List_2017.csv",
+        ["Image Index,Finding Label,Bbox [x,y,w,h],,,", f"{names[0]},Cardiomegaly,225.08,547.02,86.78,79.19,,,"],
+    )
+    return root
+
+
 def folder(root: Path) -> Path:
     """Three images in two class folders, one of them deeper, and files that are none of the user's data."""
     images(root, "mel/a.jpg", "nev/a.jpg", "nev/visit 2/B.PNG")
@@ -361,6 +413,8 @@ COPIES: Sequence[Copy] = (
     Copy("mednode", mednode),
     Copy("sd198", sd198, "8_2_split/train_0.txt", "Acne_Vulgaris/010 a"),
     Copy("siim_covid", siim_covid, "train_image_level.csv", "000a312787f2"),
+    Copy("chexpert", chexpert, "train.csv", "CheXpert-v1.0-small/train/patient00001/study1/view1_frontal.jpg"),
+    Copy("chestxray14", chestxray14, "Data_Entry_2017.csv", "00000001_000.png"),
     Copy("folder", folder),
     Copy("csv", csv, "cases.csv", "c1", CSV),
 )

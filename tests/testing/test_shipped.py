@@ -9,7 +9,8 @@ from dermsearch.testing import check_evaluator, check_fit, check_sampler
 
 @pytest.mark.parametrize("name", [name for name in PROTOCOLS.shipped if name not in FITS.shipped])
 def test_evaluators(name: str) -> None:
-    check_evaluator(name, {"metadata": ["sex", "site"]} if name == "metadata_only" else {})
+    own = {"metadata_only": {"metadata": ["sex", "site"]}, "attention": {"size": 64, "stride": 8, "images": 4}}
+    check_evaluator(name, own.get(name, {}))
 
 
 @pytest.mark.slow

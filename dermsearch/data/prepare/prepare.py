@@ -25,6 +25,7 @@ from dermsearch.data.domain import DOMAINS, Domain, setting_of
 from dermsearch.data.prepare.build import Ingredients, finish, notes_of, read_head, read_heads, shard_cases
 from dermsearch.data.prepare.divide import NOTE, unit_of
 from dermsearch.data.prepare.engines import Engine
+from dermsearch.data.prepare.masks import lay_masks
 from dermsearch.data.prepare.progress import Watcher
 from dermsearch.data.prepare.shard import HEAD, head_file, seen
 from dermsearch.data.sources.base import SOURCES, Columns, Release, Source
@@ -53,6 +54,7 @@ class Order:
     max_bad: float = 0.01
     allow_missing: bool = False
     duplicates: str | None = None  # out | keep; None: kept where a published split holds them
+    masks: str | None = None  # a folder of masks, named as cases or images are
 
 
 def prepare(order: Order, engine: Engine, watcher: Watcher) -> dict[str, Any]:
@@ -68,6 +70,7 @@ def prepare(order: Order, engine: Engine, watcher: Watcher) -> dict[str, Any]:
     found = source.read(release, order.columns)
     if not found.records:
         raise UserError(f"{order.release}: no case of {source.title} in it" + first_problem(found))
+    masks = lay_masks(found.records, order.masks) if order.masks else None
     if all(name.lower().endswith((".dcm", ".dicom")) for r in found.records for name in r.images.values()):
         needs_pydicom()
     published = unit_of(order.split, found.records) == "published"
@@ -76,7 +79,7 @@ def prepare(order: Order, engine: Engine, watcher: Watcher) -> dict[str, Any]:
         if modality not in domain.modalities:
             raise UserError(f"'{modality}' is no modality of {domain.name}; {nearest(modality, domain.modalities)}")
     planes = (*modalities, MASK) if any(r.mask for r in found.records) else modalities
-    jobs = plan(order, release, found, planes)
+    jobs = plan(order, release, found, planes, masks)
     settings = told(order, domain)
     if store.kind(MANIFEST) != "file":
         with alone(store):
@@ -128,8 +131,13 @@ def told(order: Order, domain: Domain) -> dict[str, Any]:
         **asdict(order.form),
         "encoded": order.encoded,
         "split": asdict(order.split),
-        "columns": {key: value for key, value in asdict(order.columns).items() if key not in ("domain", "tables")},
+        "columns": {
+            key: value
+            for key, value in asdict(order.columns).items()
+            if key not in ("domain", "tables") and (key != "uncertain" or value)
+        },
         "duplicates": order.duplicates,
+        **({"masks": True} if order.masks else {}),
         **setting_of(domain),
     }
 
@@ -140,8 +148,10 @@ def about(source: Source) -> dict[str, Any]:
     return {**{k: getattr(source, k) for k in keys}, "expected": asdict(source.expected)}
 
 
-def plan(order: Order, release: Folder, found: Release, planes: tuple[str, ...]) -> list[dict[str, Any]]:
-    """The shards to make, as plain data."""
+def plan(
+    order: Order, release: Folder, found: Release, planes: tuple[str, ...], masks: Folder | None = None
+) -> list[dict[str, Any]]:
+    """The shards to make, as plain data. `masks` is the folder of masks where they do not lie in the release."""
     size = shard_cases(order.form.side, len(planes))
     where = str(release.local or order.release)
     jobs = []
@@ -150,7 +160,8 @@ def plan(order: Order, release: Folder, found: Release, planes: tuple[str, ...])
         records = [{"row": row, "images": r.images, "mask": r.mask} for row, r in chunk]
         jobs.append({"number": number, "records": records, "planes": planes, "form": asdict(order.form)})
     store = str(Folder(order.store).local or order.store)
-    return [{**job, "release": where, "store": store, "encoded": order.encoded} for job in jobs]
+    beside = {} if masks is None else {"masks": masks.address}
+    return [{**job, "release": where, "store": store, "encoded": order.encoded, **beside} for job in jobs]
 
 
 def resume(store: Folder, jobs: list[dict[str, Any]], watcher: Watcher) -> set[int]:
@@ -183,7 +194,7 @@ def is_whole(store: Folder, file: FileInfo | None, job: dict[str, Any]) -> bool:
         about = json.loads(read_head(store, job["number"]).schema.metadata[b"shard"])
     except UserError:
         return False
-    if file is None or file.size != about["bytes"] or about["seen"] != seen(Folder(job["release"]), job["records"]):
+    if file is None or file.size != about["bytes"] or about["seen"] != seen(job):
         return False
     # What a remote folder has in that size, it has whole; to read it again would cost more than to trust it.
     return store.local is None or checksum(pa.py_buffer(store.read(shard_file(job["number"])))) == about["checksum"]

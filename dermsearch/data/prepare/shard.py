@@ -64,24 +64,25 @@ def make_shard(job: dict[str, Any]) -> dict[str, Any]:
     form = Form(**job["form"])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow's, of metadata that nobody reads
-        before = seen(release, job["records"])
+        before, masks = seen(job), Folder(job.get("masks", job["release"]))
         groups = in_groups(release, job["records"])
-        entries = [entry for group in groups for entry in read_entries(release, group, form, job["encoded"])]
+        entries = [entry for group in groups for entry in read_entries(release, group, form, job["encoded"], masks)]
     write_shard(store, job["number"], entries, job["planes"], before)
     bad = sum(any(done == "left out" for _, done, _ in e.notes) for e in entries)
     return {"number": job["number"], "cases": len(entries), "bad": bad}
 
 
-def seen(release: Folder, records: Iterable[dict[str, Any]]) -> str:
+def seen(job: dict[str, Any]) -> str:
     """Tells changed images from those that were read: by size and time; of a remote release, slow to ask, nothing."""
-    if release.local is None:
+    release, masks = (Folder(job.get(key, job["release"])).local for key in ("release", "masks"))
+    if release is None:
         return ""
     found = hashlib.blake2b(digest_size=16)
-    for record in records:
-        for name in (*record["images"].values(), record["mask"]):
+    for record in job["records"]:
+        for name, folder in (*((image, release) for image in record["images"].values()), (record["mask"], masks)):
             file, _ = hdf5.parted(name or "") or (name, "")
             try:
-                status = os.stat(release.local / file) if file else None
+                status = os.stat(folder / file) if file and folder else None
             except (OSError, ValueError):
                 status = None
             found.update(f"{status and (status.st_size, status.st_mtime_ns)}".encode())
@@ -103,17 +104,19 @@ def in_groups(release: Folder, records: Iterable[dict[str, Any]]) -> Iterator[li
         yield group
 
 
-def read_entries(release: Folder, group: list[Read], form: Form, encoded: bool) -> list[CasePlanes]:
-    """Records' images, each decoded or noted with the reason why not.
+def read_entries(
+    release: Folder, group: list[Read], form: Form, encoded: bool, beside: Folder | None = None
+) -> list[CasePlanes]:
+    """Records' images, each decoded or noted with the reason why not; masks lie `beside` or in the release.
 
     One step for all of them, then the next: a processor runs through one decoder many times faster than through all
     of them in turn, by a third of the time altogether.
     """
     entries = [CasePlanes(record["row"]) for record, _ in group]
     images = [(e, *image) for e, (record, _) in zip(entries, group, strict=True) for image in record["images"].items()]
-    files = [file for _, files in group for file in files]
-    pictures = each(decode, files, [name for _, _, name in images], repeat(form))
-    for (entry, modality, name), data, picture in zip(images, files, pictures, strict=True):
+    taken = [file for _, files in group for file in files]
+    pictures = each(decode, taken, [name for _, _, name in images], repeat(form))
+    for (entry, modality, name), data, picture in zip(images, taken, pictures, strict=True):
         if isinstance(data, BadImage) or isinstance(picture, BadImage):
             entry.notes.append((name, "left out", str(picture)))
         else:
@@ -121,7 +124,8 @@ def read_entries(release: Folder, group: list[Read], form: Form, encoded: bool) 
             entry.planes[modality] = as_plane(picture.pixels, picture.original, digest(data), encoded, picture.look)
     masked = [(e, r["mask"]) for e, (r, _) in zip(entries, group, strict=True) if r.get("mask") and e.planes]
     originals = [next(iter(e.planes.values())).original for e, _ in masked]
-    masks = each(decode_mask, each(read_image, repeat(release), [name for _, name in masked]), originals, repeat(form))
+    files = each(read_image, repeat(beside or release), [name for _, name in masked])
+    masks = each(decode_mask, files, originals, repeat(form))
     for (entry, name), original, mask in zip(masked, originals, masks, strict=True):
         if isinstance(mask, BadImage):
             entry.notes.append((name, "mask left out", str(mask)))

@@ -113,6 +113,7 @@ class Columns:
     table: str | None = None  # the table's file (`csv`); None: the only .csv there
     tables: str | None = None  # the table's folder, where images lie in another one, which is then the release's
     domain: str = "skin"  # what the images are of
+    uncertain: str | None = None  # what a label is that nobody is sure of (`chexpert`): unknown, absent or present
 
 
 @dataclass(frozen=True)
@@ -145,7 +146,7 @@ class Source:
 
 SHIPPED = (
     *("derm7pt", "ham10000", "isic2019", "isic2020", "pad_ufes_20", "fitzpatrick17k", "ph2", "mednode", "sd198"),
-    *("slice3d", "hiba", "bcn20000", "siim_covid", "folder", "csv"),
+    *("slice3d", "hiba", "bcn20000", "siim_covid", "chexpert", "chestxray14", "folder", "csv"),
 )
 SOURCES = Registry(
     "data set that dermsearch knows",

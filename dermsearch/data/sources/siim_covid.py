@@ -32,11 +32,16 @@ CLASSES = {
 STUDIES, IMAGES = "train_study_level.csv", "train_image_level.csv"
 
 
+def pneumonia(diagnosis: str) -> str:
+    """Negative against the rest."""
+    return "absent" if diagnosis == "negative" else "present"
+
+
 def read(folder: Folder, columns: Columns) -> Release:
     """Every image whose study has one class."""
     top, table = locate(folder, [IMAGES], ["siim-covid19-detection"])
     images = ImageFiles(folder, f"{top}train")
-    collector = Collector({"diagnosis": CLASSES})
+    collector = Collector({"diagnosis": CLASSES, "pneumonia": {name: pneumonia(c) for name, c in CLASSES.items()}})
     studies: dict[str, str | None] = {}
     for where, row in read_table(folder, top + STUDIES, ["id", *CLASSES], collector.problems):
         study = row["id"].removesuffix("_study")
@@ -54,7 +59,7 @@ def read(folder: Folder, columns: Columns) -> Release:
             CaseRecord(
                 case=case,
                 images={"xray": images.stem(case) or ""},
-                labels={"diagnosis": diagnosis},
+                labels={"diagnosis": diagnosis, "pneumonia": diagnosis},
                 lesion=study,
                 where=where,
             )
@@ -70,9 +75,11 @@ SOURCE = Source(
     "Exam Classification of COVID-19 Chest Radiographs. Journal of Digital Imaging, 2023",
     home="https://www.kaggle.com/competitions/siim-covid19-detection",
     read=read,
+    domain="chest",
     expected=Expected(cases=6334, lesions=6054),
     notes=(
         'The images are DICOM: pip install "dermsearch[data]".',
+        "Label pneumonia is negative against the rest.",
         "The release names no patients; the images of a study stay in one split.",
     ),
 )

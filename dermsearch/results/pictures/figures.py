@@ -15,6 +15,7 @@ from dermsearch.results.papers.files import write_files
 from dermsearch.results.papers.picture import picture
 from dermsearch.results.papers.sm3 import FORMS
 from dermsearch.results.papers.table import fill
+from dermsearch.results.pictures.attention import attention_figure
 from dermsearch.results.pictures.curves import curves_figure
 from dermsearch.results.pictures.few_labels import few_labels_figure
 from dermsearch.results.pictures.tree import tree_figure
@@ -52,6 +53,7 @@ def figures(folder: str | Path) -> list[Path]:
     target = Path(folder) / "figures"
     drawn = curriculum_figure(results, target / "curriculum") + tree_figure(results, target / "tree")
     drawn += few_labels_figure(results, target / "few_labels") + curves_figure(results, target / "curves")
+    drawn += attention_figure(results, target / "attention")
     for name in named_tables(results.study, FORMS):
         if name in FORMS:
             table = fill(results, FORMS[name])

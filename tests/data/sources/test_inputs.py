@@ -26,6 +26,7 @@ TELLING = {  # columns that follow from the class, or were written by who knew i
     "derm7pt": {"seven_point_score", "management", "level_of_diagnostic_difficulty"},
     "pad_ufes_20": {"biopsed"},
     "ph2": {"histological diagnosis"},
+    "chestxray14": {"boxes"},
     "fitzpatrick17k": {"qc"},
     "slice3d": {
         *("iddx_full", "iddx_1", "iddx_2", "iddx_3", "iddx_4", "iddx_5", "mel_mitotic_index", "mel_thick_mm"),
@@ -54,8 +55,11 @@ MEASURED = {  # by the camera's own program, of SLICE-3D
         for name in names.split()
     ),
 }
+VIEW = {"view"}  # how a radiograph was taken
 INPUTS = {
     "ham10000": {"age", "sex", "site"},
+    "chexpert": {"age", "sex", "view"},
+    "chestxray14": {"age", "sex", "view"},
     "isic2019": {"age", "sex", "site"},
     "isic2020": {"age", "sex", "site"},
     "derm7pt": {"sex", "site", "elevation"},
@@ -73,7 +77,7 @@ def test_what_is_allowed_and_what_is_denied(name: str) -> None:
     assert set(source.denied) == TELLING.get(name, set())
     assert {column.name for column in source.columns} == INPUTS.get(name, set())
     for column in source.columns:
-        assert column.name in (PATIENT | OWN if column.level == "patient" else LESION | MEASURED | TILE | SITES)
+        assert column.name in (PATIENT | OWN if column.level == "patient" else LESION | MEASURED | TILE | SITES | VIEW)
         numbers = {"age", "skin_type", "diameter_1", "diameter_2", *MEASURED}
         assert (column.kind == "number") == (column.name in numbers)
 

@@ -1,0 +1,138 @@
+"""Accuracy against attention: a point for each curriculum, those that none beats, and how the two go together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from dermsearch.results.board.leaderboard import leaderboard
+from dermsearch.results.board.row import Row
+from dermsearch.results.drawing import BLUE, GREY, INK, PALE, STYLE, VERMILION, chain, quantity, save
+from dermsearch.results.tables.lineages import Key, differences
+from dermsearch.results.tables.schema import DEFAULTS, Results
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+SHARES = {"ail": "attention inside the mask (%)", "occlusion": "what hiding costs, inside the mask (%)"}
+DRAWS, FEWEST = 2000, 4
+
+
+@dataclass(frozen=True)
+class Related:
+    """Pearson's correlation of two scores over curricula."""
+
+    value: float | None  # None where fewer than four curricula have both, or all are alike
+    low: float | None  # 95 %, by drawing curricula anew
+    high: float | None
+    curricula: int
+
+    def __str__(self) -> str:
+        if self.value is None:
+            return f"no correlation of {self.curricula}"
+        return f"r = {self.value:.2f} [{self.low:.2f}, {self.high:.2f}] over {self.curricula} curricula"
+
+
+def attention_figure(results: Results, path: str | Path) -> list[Path]:
+    """Draw it, as PNG and SVG; nothing where attention was not judged, or is all that was."""
+    panels = pairs(results)
+    if not panels:
+        return []
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(4.4 * len(panels) + 0.4, 4.3), layout="constrained")
+        axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+        for ax, (metric, both) in zip(axes, panels.items(), strict=True):
+            draw(ax, both, even(results, metric))
+            ax.set_xlabel(SHARES[metric])
+        first = next(iter(next(iter(panels.values())).values()))[0]
+        axes[0].set_ylabel(quantity(first.measure))
+        return save(figure, path, results.origin)
+
+
+def pairs(results: Results) -> dict[str, dict[Key, tuple[Row, Row]]]:
+    """By share, each curriculum's row by the study's objective and by that share."""
+    rows = results.scores.select(["protocol", "data", "metric"]).to_pylist()
+    judges = {(r["protocol"], r["data"]) for r in rows if r["metric"] == "ail"}
+    board = leaderboard(results)
+    if not judges or not board or (board[0].measure.protocol, board[0].measure.data) in judges:
+        return {}
+    found: dict[str, dict[Key, tuple[Row, Row]]] = {}
+    for metric in SHARES:
+        shares = {row.key: row for row in leaderboard(results, judge(results), metric, board[0].measure.label)}
+        both = {row.key: (row, shares[row.key]) for row in board if row.score is not None and row.key in shares}
+        both = {key: pair for key, pair in both.items() if pair[1].score is not None}
+        if both:
+            found[metric] = both
+    return found
+
+
+def judge(results: Results) -> str:
+    """The line of downstream that judged attention, as attention@ham; the first of several."""
+    rows = results.scores.select(["protocol", "data", "metric"]).to_pylist()
+    protocol, data = min((r["protocol"], r["data"]) for r in rows if r["metric"] == "ail")
+    return protocol if data == DEFAULTS["data"] else f"{protocol}@{data}"
+
+
+def even(results: Results, metric: str) -> float | None:
+    """What an even map scores: the mask's mean area."""
+    rows = leaderboard(results, judge(results), "area", leaderboard(results)[0].measure.label)
+    areas = [row.score for row in rows if row.score is not None]
+    return float(np.mean(areas)) if areas else None
+
+
+def draw(ax: Axes, both: dict[Key, tuple[Row, Row]], area: float | None) -> None:
+    """Points with both intervals; the front is joined, and its members are named."""
+    x, y = ([100 * (pair[i].score or 0) for pair in both.values()] for i in (1, 0))
+    front = unbeaten(x, y)
+    told = differences(both)
+    for i, (key, (score, share)) in enumerate(both.items()):
+        colour = VERMILION if i in front else BLUE if len(key.curriculum) else INK
+        ax.errorbar(x[i], y[i], xerr=bars(share), yerr=bars(score), color=colour, fmt="o", markersize=4, elinewidth=0.4)
+        if i in front or not len(key.curriculum):
+            name = chain(key.curriculum, told[key], key.root)
+            ax.annotate(name, (x[i], y[i]), (4, 4), textcoords="offset points", fontsize=7)
+    ax.plot([x[i] for i in front], [y[i] for i in front], color=VERMILION, linewidth=0.9, zorder=0)
+    if area is not None:
+        ax.axvline(100 * area, color=GREY, linewidth=0.8, linestyle=":")
+        ax.text(100 * area, ax.get_ylim()[0], " an even map", rotation=90, va="bottom", fontsize=6.5, color=GREY)
+    ax.grid(color=PALE, linewidth=0.6)
+    ax.set_axisbelow(True)
+    ax.set_title(str(related(x, y)), fontsize=8.5)
+
+
+def bars(row: Row) -> list[list[float]] | None:
+    """How far a row's interval reaches below and above it, in percent."""
+    if row.score is None or row.low is None or row.high is None:
+        return None
+    return [[max(0.0, 100 * (row.score - row.low))], [max(0.0, 100 * (row.high - row.score))]]
+
+
+def unbeaten(x: Sequence[float], y: Sequence[float]) -> list[int]:
+    """The places of those that no other is better than in one and as good in the other, by rising x."""
+    points = list(zip(x, y, strict=True))
+
+    def beaten(a: float, b: float) -> bool:
+        return any(c >= a and d >= b and (c, d) != (a, b) for c, d in points)
+
+    return sorted((i for i, (a, b) in enumerate(points) if not beaten(a, b)), key=lambda i: points[i])
+
+
+def related(x: Sequence[float], y: Sequence[float]) -> Related:
+    """How two scores go together over curricula, by Pearson."""
+    values = np.array([x, y], float)
+    if values.shape[1] < FEWEST or (np.ptp(values, axis=1) == 0).any():
+        return Related(None, None, None, values.shape[1])
+    rng, drawn = np.random.default_rng(0), []
+    for _ in range(DRAWS):
+        sample = values[:, rng.integers(0, values.shape[1], values.shape[1])]
+        if (np.ptp(sample, axis=1) > 0).all():
+            drawn.append(np.corrcoef(sample)[0, 1])
+    low, high = np.quantile(drawn, [0.025, 0.975])
+    return Related(float(np.corrcoef(values)[0, 1]), float(low), float(high), values.shape[1])
