@@ -43,6 +43,7 @@ class Domain:
     columns: tuple[Column, ...] = ()  # metadata of built-in cases that may be inputs
     version: int = 1  # raise it when the pictures change
     tabled: Tabled | None = None  # what `data.drawn` of a study asks for
+    variants: Mapping[str, str] = field(default_factory=dict)  # other drawers, which `data.variant` of a study asks for
 
     @cached_property
     def draw(self) -> Drawer:
@@ -89,7 +90,30 @@ SKIN = Domain(
         ),
     ),
 )
-DOMAINS = Registry("domain", "dermsearch.domains", {"skin": "dermsearch.data.domain:SKIN"})
+FINDINGS: dict[str, tuple[str, ...]] = {
+    "finding": ("none", "pneumothorax", "pneumonia", "cardiomegaly"),  # the one, or the first of several
+    **dict.fromkeys(("pneumothorax", "pneumonia", "cardiomegaly"), ("absent", "present")),
+}
+CHEST = Domain(
+    "chest",
+    ("xray",),
+    FINDINGS,
+    "dermsearch.data.drawn.chest:hospital_a",
+    named={"finding": "pneumonia", **dict.fromkeys(tuple(FINDINGS)[1:], "present")},
+    statistics={"imagenet": IMAGENET, "chest": ((0.5,) * 3, (0.25,) * 3)},
+    columns=(METADATA["age"], METADATA["sex"], *columns("lesion", words=["view"])),
+    variants={
+        "a": "dermsearch.data.drawn.chest:hospital_a",
+        "b": "dermsearch.data.drawn.chest:hospital_b",
+        "a_marked": "dermsearch.data.drawn.chest:marked_a",
+        "a_together": "dermsearch.data.drawn.chest:together_a",
+    },
+)
+DOMAINS = Registry(
+    "domain",
+    "dermsearch.domains",
+    {"skin": "dermsearch.data.domain:SKIN", "chest": "dermsearch.data.domain:CHEST"},
+)
 
 
 def setting_of(domain: Domain) -> dict[str, str]:

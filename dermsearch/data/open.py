@@ -21,7 +21,7 @@ from dermsearch.data.store.case_store import CaseStore
 from dermsearch.data.store.layout import FORMAT, MANIFEST, checksum, read_manifest
 from dermsearch.data.store.splits import Split
 from dermsearch.data.store.unfinished import clear, growing
-from dermsearch.errors import UserError, first_line, public
+from dermsearch.errors import UserError, first_line, nearest, public
 from dermsearch.registry import attribute
 from dermsearch.storage.files import Folder
 from dermsearch.study.data import Data
@@ -140,6 +140,12 @@ def domain_of(data: Data) -> Domain:
         domain: Domain = DOMAINS.find(data.domain)
     except UserError as error:
         raise UserError(f"data.domain: {error}") from None
+    if data.variant is not None:
+        if data.variant not in domain.variants:
+            raise UserError(
+                f"data.variant: domain '{domain.name}' has no '{data.variant}'; {nearest(data.variant, domain.variants)}"
+            )
+        return replace(domain, drawer=domain.variants[data.variant])
     if data.drawn is None:
         return domain
     if domain.tabled is None:
@@ -152,6 +158,8 @@ def domain_of(data: Data) -> Domain:
 
 def drawn_as(data: Data) -> dict[str, Any]:
     """What a built-in store's settings say of how its cases are drawn: nothing where that is as always."""
+    if data.variant is not None:
+        return {"variant": data.variant}
     return {} if data.drawn is None else {"drawn": data.drawn.model_dump()}
 
 

@@ -28,6 +28,7 @@ class Data(Section):
     without: Annotated[tuple[Name, ...], Field(strict=False)] = ()  # and those none of whose images may be in it
     cases: int = Field(default=600, ge=40, le=1_000_000)  # store: the number expected, for `plan`
     drawn: People | None = None  # synthetic: patients with several lesions and tables in the place of the usual ones
+    variant: Name | None = None  # synthetic: another of the domain's ways to draw, such as hospital b of chest
     size: int = Field(default=64, ge=32, le=1024)  # side of a view in pixels; a store may hold larger images
     border: float = Field(default=0.0, ge=0, le=0.4)  # cut from every edge, as a share of the short side
     normalise: Name = "imagenet"  # the statistics that pixels are normalised by
@@ -58,6 +59,8 @@ class Data(Section):
             raise ValueError("without: goes with source 'mix'")
         if self.source != "synthetic" and self.drawn is not None:
             raise ValueError(f"drawn: goes with source 'synthetic' only, not with '{self.source}'")
+        if self.variant is not None and (self.source != "synthetic" or self.drawn is not None):
+            raise ValueError("variant: goes with source 'synthetic' only, and not with 'drawn'")
         if self.source == "synthetic" and self.size > 512:
             raise ValueError(f"size: must be at most 512 for source 'synthetic', not {self.size}")
         return self

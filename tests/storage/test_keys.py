@@ -48,6 +48,7 @@ FIELDS: dict[str, tuple[Any, set[str]]] = {
     "data.ours.without": ([], NONE),
     "data.ours.cases": (90, NONE),  # in the fingerprint too, as `seed` is
     "data.ours.drawn": ({"lesions": 4}, NONE),
+    "data.ours.variant": ("b", NONE),
     "data.ours.seed": (5, NONE),
     "data.ours.size": (48, ALL),
     "data.ours.border": (0.1, ALL),
