@@ -7,7 +7,7 @@ Loss    cross-entropy of the source + alpha x (MMD of features + MMD of probabil
 Predict by corrected logits, through the target's gates.
 
 As the report and the public code have it: `estimator: ring, statistics: frozen, ramp: false, alpha: 1.5`. That
-collapses where a target lies far off; the defaults are what bore it best. Authors' SGD at 1e-4 from ImageNet is AdamW here.
+collapses where a target lies far off; the defaults are what bore it best. Their SGD is AdamW here.
 """
 
 from __future__ import annotations

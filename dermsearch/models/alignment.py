@@ -142,4 +142,4 @@ class _Reversed(torch.autograd.Function):
 
 def reversed_gradient(x: Tensor, strength: float) -> Tensor:
     """The same, whose gradient goes the other way: what learns behind it is worked against before it."""
-    return _Reversed.apply(x, strength)  # type: ignore[no-untyped-call,no-any-return]
+    return _Reversed.apply(x, strength)

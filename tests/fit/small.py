@@ -93,7 +93,8 @@ def train(
     settings = {**FITS[name], **config}
     where = kept or Kept(), report or (lambda row: None), CPU, precision, LOOK
     made = made or (encoders(PAIR, "separate") if modalities(name) == PAIR else encoders())
-    target = Target(store, HELDOUT, LOOK) if TARGET in fits.FITS.find(name).nature.needs else None
+    shown = HELDOUT[np.any([store.has(m)[HELDOUT] for m in made.modalities], axis=0)]
+    target = Target(store, shown, LOOK) if TARGET in fits.FITS.find(name).nature.needs else None
     return train_fit(name, settings, seed, artifact, made, store, rows, *where, target=target)
 
 
