@@ -129,7 +129,7 @@ class Correction(nn.Sequential):
         return x + super().forward(x)
 
 
-class _Reversed(torch.autograd.Function):
+class _TurnedRound(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, strength: float) -> Tensor:
         ctx.strength = strength
@@ -142,4 +142,4 @@ class _Reversed(torch.autograd.Function):
 
 def reversed_gradient(x: Tensor, strength: float) -> Tensor:
     """The same, whose gradient goes the other way: what learns behind it is worked against before it."""
-    return _Reversed.apply(x, strength)
+    return _TurnedRound.apply(x, strength)
