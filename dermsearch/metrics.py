@@ -146,6 +146,26 @@ def measure(
         yield Measurement(label, name, "precision", taken[c], precision)
 
 
+def predicted_shares(
+    truth: Mapping[str, np.ndarray],
+    classes: Mapping[str, Sequence[str]],
+    predicted: Mapping[str, np.ndarray],
+    groups: np.ndarray,
+) -> Iterator[Measurement]:
+    """Of each label and class the share of cases that are taken for it, and whether nearly all are taken for one.
+
+    `collapsed` is 1 where one class has more than 1 - 1 / (2 x classes) of them: its balanced accuracy is chance.
+    """
+    weights = case_weights(groups)
+    for label, names in classes.items():
+        known = truth[label] >= 0
+        taken = totals(predicted[label][known].argmax(axis=1), len(names), weights[known])
+        shares, n = taken / taken.sum(axis=0, dtype=float).clip(min=1), int(known.sum())
+        for name, share in zip(names, shares, strict=True):
+            yield Measurement(label, name, "predicted_share", n, share)
+        yield Measurement(label, "", "collapsed", n, (shares.max(axis=0) > 1 - 0.5 / len(names)).astype(float))
+
+
 def confusion(truth: np.ndarray, probabilities: np.ndarray) -> Iterator[tuple[int, int, int]]:
     """True class, predicted class and how many cases: the cells of the confusion matrix that are not empty."""
     known = truth >= 0

@@ -16,11 +16,14 @@ OF_PREDICTIONS = (
 )
 
 
+TARGET = "target"  # among the needs: images of the data set that it is judged on, while another one has the labels
+
+
 @dataclass(frozen=True)
 class Nature:
     """What an evaluator or a fit needs and gives."""
 
-    needs: frozenset[str] = frozenset({"features"})  # of features, images, pairs, heads, masks, tables
+    needs: frozenset[str] = frozenset({"features"})  # of features, images, pairs, heads, masks, tables, target
     metrics: tuple[str, ...] = ()  # that may be asked for as objective
     labels: tuple[str, ...] | None = None  # None: those of the data set, and `mean`
     learns: bool = True  # reads labelled training cases, so that `labelled` and `repeats` mean something

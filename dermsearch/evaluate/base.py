@@ -48,6 +48,11 @@ PROTOCOLS = Registry(
         "amfam": "dermsearch.fit.amfam:AMFAM",
         "fusion_m4net": "dermsearch.fit.fusion_m4net:FusionM4Net",
         "fusion_m4net_svm": "dermsearch.fit.fusion_m4net_svm:FusionM4NetSVM",
+        "source_only": "dermsearch.fit.source_only:SourceOnly",
+        "adabn": "dermsearch.fit.adabn:AdaBN",
+        "our_alignment": "dermsearch.fit.our_alignment:OurAlignment",
+        "dcan": "dermsearch.fit.dcan:DCAN",
+        "dann": "dermsearch.fit.dann:DANN",
         "metadata_only": "dermsearch.evaluate.metadata_only:MetadataOnly",
         "pairs": "dermsearch.evaluate.pairs:Pairs",
         "retrieval": "dermsearch.evaluate.retrieval:Retrieval",
@@ -230,13 +235,16 @@ def compare(
     split: str,
     named: Mapping[str, str] = SKIN.named,
     cases: np.ndarray | None = None,
+    shown: bool = False,
 ) -> Judgement:
     """What predicted probabilities are worth, label by label and on the mean. All but `split` is by label.
 
     `groups` are the cases' patients, `named` the classes whose numbers are averaged over the labels; where the cases
-    have names, what was said of each is kept.
+    have names, what was said of each is kept. Where it is `shown`, how often each class is predicted stands beside.
     """
     rows = [_row(split, m) for m in _measures(truth, classes, groups, predicted, named)]  # one by one: each is large
+    if shown:
+        rows += [_row(split, m) for m in metrics.predicted_shares(truth, classes, predicted, groups)]
     confusions = [
         {"split": split, "label": label, "truth": names[true], "predicted": names[taken], "count": count}
         for label, names in classes.items()

@@ -38,6 +38,11 @@ FITS = Registry(
         "amfam": "dermsearch.fit.amfam:AMFAM",
         "fusion_m4net": "dermsearch.fit.fusion_m4net:FusionM4Net",
         "fusion_m4net_svm": "dermsearch.fit.fusion_m4net_svm:FusionM4NetSVM",
+        "source_only": "dermsearch.fit.source_only:SourceOnly",
+        "adabn": "dermsearch.fit.adabn:AdaBN",
+        "our_alignment": "dermsearch.fit.our_alignment:OurAlignment",
+        "dcan": "dermsearch.fit.dcan:DCAN",
+        "dann": "dermsearch.fit.dann:DANN",
     },
 )
 ROUND = 8  # a batch of few cases is filled up to a multiple of this, which divides among 2, 4 and 8 processes

@@ -56,6 +56,15 @@ class Setting:
 
 
 @dataclass(frozen=True)
+class Target:
+    """Cases of another data set, whose images a fit may look at."""
+
+    cases: CaseStore
+    rows: np.ndarray  # of the store
+    look: Look
+
+
+@dataclass(frozen=True)
 class Material:
     """What a stage has to make its pools of."""
 
@@ -64,6 +73,7 @@ class Material:
     rows: np.ndarray  # of the store
     device: torch.device
     look: Look | None = None  # at the images; None: as the store holds them
+    target: Target | None = None  # of a fit that needs one
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from dermsearch.evaluate.base import PROTOCOLS, configure
 from dermsearch.fit.base import is_fit
 from dermsearch.models.encoders import backbone
 from dermsearch.nature import OF_PREDICTIONS
+from dermsearch.run.check import source_of
 from dermsearch.search.space.space import Space
 from dermsearch.study.config import Downstream, Study
 from dermsearch.training.precision import autocast, resolve
@@ -79,14 +80,14 @@ def bill(study: Study, space: Space, passes: float, stages: int, stores: Mapping
 
 def of_fit(study: Study, entry: Downstream, labelled: str, stores: Mapping[str, CaseStore]) -> float:
     """Passes of one fit from one draw of labels, its looks at the held-out cases among them."""
-    data = study.sets[entry.data]
-    train, heldout = cases_of(study, entry.data, stores)
-    if labelled != "all" and entry.data in stores:
-        train = len(stores[entry.data].split(f"train:{labelled}", draw=(study.search.seeds[0], 0)))
+    data, taught = study.sets[entry.data], source_of(study, entry)
+    (train, _), (_, heldout) = cases_of(study, taught, stores), cases_of(study, entry.data, stores)
+    if labelled != "all" and taught in stores:
+        train = len(stores[taught].split(f"train:{labelled}", draw=(study.search.seeds[0], 0)))
     elif labelled.endswith("%"):
         train = round(train * float(labelled.rstrip("%")) / 100)
     elif labelled != "all":  # of every class of the label that has most
-        train = min(train, int(labelled) * max(map(len, classes_of(study, entry.data, stores).values())))
+        train = min(train, int(labelled) * max(map(len, classes_of(study, taught, stores).values())))
     fit: Any = PROTOCOLS.find(entry.protocol)
     recipe = fit.recipe(configure(entry.protocol, entry.config))
     return len(data.modalities) * (recipe["epochs"] * train + heldout * LOOK)

@@ -15,6 +15,7 @@ from dermsearch.data.store.case_store import CaseStore, check_columns
 from dermsearch.errors import UserError, first_line, nearest
 from dermsearch.evaluate.base import PROTOCOLS, check_objective, reads_tables
 from dermsearch.models.encoders import Encoders, check_encoder
+from dermsearch.nature import TARGET
 from dermsearch.run.loggers import check_loggers
 from dermsearch.run.roots import check_weights
 from dermsearch.search.propose.sampler import SAMPLERS
@@ -117,9 +118,53 @@ def check_entry(study: Study, entry: Downstream) -> None:
         )
     if not protocol.nature.learns and (few or entry.repeats > 1) and study.downstream[entry.name]:
         raise UserError(f"downstream.{entry.name}: learns nothing, so it takes neither labelled nor repeats")
+    if TARGET in protocol.nature.needs:
+        check_source(study, entry)
     if "pairs" in protocol.nature.needs and len(data.modalities) != 2:
         field = place_of(study, entry.data)
         raise UserError(f"downstream.{entry.name}: needs two modalities, such as {field}.modalities: [derm, clinic]")
+
+
+def check_source(study: Study, entry: Downstream) -> None:
+    """An adaptation learns the labels of another data set than that on which it is judged."""
+    source = source_of(study, entry)
+    others = [name for name in study.sets if name != entry.data]
+    if source not in others:
+        known = ", ".join(others) or "none: give data by several names"
+        said = f"'{source}' is its own target" if source == entry.data else f"no data set is called '{source}'"
+        raise UserError(f"downstream.{entry.name}.source: {said}; must be one of {known}")
+    ours, theirs = study.sets[source].modalities, study.sets[entry.data].modalities
+    if ours != theirs:
+        raise UserError(
+            f"downstream.{entry.name}: {place_of(study, source)}.modalities and {place_of(study, entry.data)}."
+            f"modalities must be the same, not {', '.join(ours)} and {', '.join(theirs)}"
+        )
+
+
+def source_of(study: Study, entry: Downstream) -> str:
+    """The data set whose labels a line of downstream learns."""
+    if TARGET not in PROTOCOLS.find(entry.protocol).nature.needs:
+        return entry.data
+    return entry.config.get("source") or next(iter(study.sets))
+
+
+def check_alike(study: Study, entry: Downstream, stores: Mapping[str, CaseStore]) -> None:
+    """Labels that are learnt in one data set must mean the same in the other, which must have images."""
+    source = source_of(study, entry)
+    if source == entry.data or not {source, entry.data} <= stores.keys():
+        return
+    ours, theirs = stores[source], stores[entry.data]
+    if ours.classes != theirs.classes:
+        said = " and ".join(
+            "; ".join(f"{label}: {', '.join(names)}" for label, names in each.classes.items())
+            for each in (ours, theirs)
+        )
+        raise UserError(
+            f"downstream.{entry.name}: must have the labels of '{source}', with the same classes, not {said}"
+        )
+    modalities = study.sets[source].modalities
+    if not np.all([ours.has(m)[ours.split("train")] for m in modalities], axis=0).any():
+        raise UserError(f"downstream.{entry.name}: no training case of '{source}' has images to learn from")
 
 
 def check_wanted(study: Study) -> None:
@@ -223,6 +268,7 @@ def check_cases(study: Study, space: Space, stores: Mapping[str, CaseStore]) -> 
         for entry in study.entries.values():
             if entry.data == name:
                 check_enough(entry, cases)
+                check_alike(study, entry, stores)
                 if "masks" in PROTOCOLS.find(entry.protocol).nature.needs and not cases.about["masks"]:
                     raise UserError(
                         f"downstream.{entry.name}: the store at {cases.folder} has no masks; "

@@ -18,6 +18,8 @@ from dermsearch.data.store.case_store import CaseStore
 from dermsearch.data.store.pool import Look
 from dermsearch.fit.base import FITS, is_fit
 from dermsearch.models.artifact import PREDICTOR, Part
+from dermsearch.nature import TARGET
+from dermsearch.pretext.base import Target
 from dermsearch.study.config import Train
 from dermsearch.testing.claims import claim, named, numbered, probable, strict
 from dermsearch.testing.group import on_each
@@ -109,7 +111,8 @@ def trained(
     where = kept or Kept(), report, CPU, "fp32", LOOK
     pairs = "pairs" in FITS.find(name).nature.needs
     made = SmallStage("").encoders(("derm", "clinic"), "separate") if pairs else SmallStage("").encoders()
-    return train_fit(name, config, 7, {}, made, store, TRAIN, *where)
+    target = Target(store, HELDOUT, LOOK) if TARGET in FITS.find(name).nature.needs else None
+    return train_fit(name, config, 7, {}, made, store, TRAIN, *where, target=target)
 
 
 def predicted(part: Part, store: CaseStore) -> dict[str, np.ndarray]:

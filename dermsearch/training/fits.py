@@ -15,11 +15,13 @@ from dermsearch import world
 from dermsearch.data.store.case_store import CaseStore
 from dermsearch.data.store.pool import Look
 from dermsearch.errors import UserError
+from dermsearch.fit.adaptation import Adaptation
 from dermsearch.fit.base import FITS, Fit, predictor
 from dermsearch.models.artifact import PREDICTOR, Artifact, Part
 from dermsearch.models.encoders import Encoders
+from dermsearch.nature import TARGET
 from dermsearch.numbers import uniforms
-from dermsearch.pretext.base import Batch, Material
+from dermsearch.pretext.base import Batch, Material, Target
 from dermsearch.training.learner import Recipe
 from dermsearch.training.precision import autocast
 from dermsearch.training.stage import Partial, Report, Trained, train_stage
@@ -41,20 +43,25 @@ def train_fit(
     precision: str,
     look: Look,
     compiled: bool = False,
+    target: Target | None = None,
 ) -> Trained:
     """Train the fit of that name on a copy of the encoders and the labelled ones among these rows of the store.
+
+    One that adapts looks at the images of the `target`, too.
 
     The artifact that comes of it has one part, the predictor.
     """
     fit: type[Fit] = FITS.find(name)
     settings = fit.Config.model_validate(config)
+    if TARGET in fit.nature.needs and target is None:
+        raise ValueError(f"{name}: needs a target to adapt to")
     known = np.any([cases.label(label)[rows] >= 0 for label in cases.classes], axis=0)
     if not known.any():
         raise UserError(f"{name}: learns from labels, and none of the {len(rows)} training cases has one")
     learnt, kept = parted(rows[known], cases.groups()[rows[known]], fit.aside(settings), seed)
     recipe = Recipe(name, settings.model_dump(), fit.recipe(settings), seed, precision, look)
     given = recipe, copy.deepcopy(encoders), cases, learnt, partial, report, device
-    trained = train_stage(*given, compiled=compiled, artifact=artifact, task=fit)
+    trained = train_stage(*given, compiled=compiled, artifact=artifact, task=fit, target=target)
     part = trained.parts[PREDICTOR]
     if len(kept):
         module = predictor(part).to(device)
@@ -62,7 +69,24 @@ def train_fit(
         with world.alone():
             module.calibrate(predicted_by(module, cases, kept, look, device, precision, module.shown), truth)
         part = module.hands_on()[PREDICTOR]
+    if target is not None:
+        part = introduced(part, target, seed, device, precision)
     return Trained(trained.history, {PREDICTOR: part})
+
+
+def introduced(part: Part, target: Target, seed: int, device: torch.device, precision: str) -> Part:
+    """The predictor when it has met the target's images: statistics of BatchNorm are theirs, where it wants them.
+
+    They come shuffled, in batches of one size.
+    """
+    module = predictor(part).to(device)
+    if not isinstance(module, Adaptation) or not module.meets():
+        return part
+    order = target.rows[uniforms(seed, 0, np.arange(len(target.rows)), "introduced", 1)[:, 0].argsort(kind="stable")]
+    whole = np.resize(order, -(-len(order) // BATCH) * BATCH) if len(order) > BATCH else order
+    with world.alone(), module.meeting() as shown:
+        predicted_by(module, target.cases, whole, target.look, device, precision, shown)
+    return module.hands_on()[PREDICTOR]
 
 
 def predict_fit(

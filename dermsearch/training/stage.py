@@ -23,7 +23,7 @@ from dermsearch.errors import first_line
 from dermsearch.models.artifact import ENCODERS, Artifact, Part
 from dermsearch.models.batchnorm import across_processes
 from dermsearch.models.encoders import Encoders
-from dermsearch.pretext.base import AnyTask, Batch, Loss, Material, find_task
+from dermsearch.pretext.base import AnyTask, Batch, Loss, Material, Target, find_task
 from dermsearch.training import optim
 from dermsearch.training.health import StageFailed, check_finite, collapse, peak_memory
 from dermsearch.training.learner import Learner, Recipe, WholeImages, compile_networks, number_dropout, schedule
@@ -73,10 +73,11 @@ def train_stage(
     until: int = 0,
     artifact: Artifact = MappingProxyType({}),
     task: type[AnyTask] | None = None,
+    target: Target | None = None,
 ) -> Trained:
     """Train `encoders` in place on the given rows of the store, from the parent's `artifact`; they are handed on too.
 
-    The recipe names a pretext task, or what is given as `task`.
+    The recipe names a pretext task, or what is given as `task`; `target` are other cases, for a fit that needs some.
 
     `heldout` are the rows whose loss ends the stage early, where the recipe has patience; `watch` may look at the
     backbones after an epoch and add to its row of the history. With `until` it stops after that epoch, short of the end
@@ -87,7 +88,7 @@ def train_stage(
     if device.type == "cpu":
         keep_memory()
     encoders.to(device).to(memory_format=torch.channels_last).train()
-    given = Material(encoders, cases, rows, device, recipe.look)
+    given = Material(encoders, cases, rows, device, recipe.look, target)
     pools = task.pools(given)
     batch, steps = schedule(task, pools, train)
     total_steps = train["epochs"] * steps

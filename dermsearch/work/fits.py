@@ -13,12 +13,13 @@ from dermsearch.errors import UserError
 from dermsearch.evaluate.base import Judgement, compare
 from dermsearch.fit.base import unfit
 from dermsearch.models.artifact import PREDICTOR, Part
+from dermsearch.pretext.base import Target
 from dermsearch.storage.stages import PartialStage, StageStore, Unusable
 from dermsearch.training.fits import predict_fit, train_fit
 from dermsearch.training.stage import Trained
 from dermsearch.work.cases import cases_of, look_of
 from dermsearch.work.features import whole
-from dermsearch.work.job import Job
+from dermsearch.work.job import Job, Judge
 from dermsearch.work.judging import attempt, key_of
 from dermsearch.work.record import Judged, Record
 from dermsearch.work.stages import from_what_is_left, manifest_of, reporter, start
@@ -31,7 +32,7 @@ def run_fit(job: Job, store: StageStore, device: torch.device) -> Record:
     manifest, cases = world.from_first(there(job, store, key)), cases_of(job, judge.data)
     reused = manifest is not None
     if manifest is None:
-        manifest = train(job, store, cases, device)
+        manifest = train(job, store, device)
     if world.rank() == 0:
         if store.judgement(key, job.key) is not None:
             judged = [Judged(key=key, reused=True)]
@@ -54,10 +55,10 @@ def there(job: Job, store: StageStore, key: str) -> dict[str, Any] | None:
     return manifest
 
 
-def train(job: Job, store: StageStore, cases: CaseStore, device: torch.device) -> dict[str, Any]:
+def train(job: Job, store: StageStore, device: torch.device) -> dict[str, Any]:
     """Train and commit it; returns what its manifest tells."""
     (judge,) = job.judges
-    started, data = time.perf_counter(), job.sets[judge.data].data
+    started, data, cases = time.perf_counter(), job.sets[judge.taught].data, cases_of(job, judge.taught)
     rows = whole(cases, data.modalities, cases.split(judge.part, draw=(job.seed, judge.draw)))
     if not len(rows):
         raise UserError(f"data.modalities: no training case has images of {' and '.join(data.modalities)}")
@@ -79,6 +80,7 @@ def train(job: Job, store: StageStore, cases: CaseStore, device: torch.device) -
             job.precision,
             look_of(data),
             job.compile,
+            target_of(job, judge),
         )
 
     trained = from_what_is_left(partial, fitted)
@@ -86,6 +88,14 @@ def train(job: Job, store: StageStore, cases: CaseStore, device: torch.device) -
     if world.rank() == 0:
         store.commit(job.key, trained.parts, trained.history, manifest)
     return manifest
+
+
+def target_of(job: Job, judge: Judge) -> Target | None:
+    """The cases whose images an adaptation looks at: the training cases of the data set that it is judged on."""
+    if not judge.source:
+        return None
+    cases, data = cases_of(job, judge.data), job.sets[judge.data].data
+    return Target(cases, whole(cases, data.modalities, cases.split("train")), look_of(data))
 
 
 def predictor(job: Job, store: StageStore) -> Part:
@@ -107,4 +117,5 @@ def judgement(job: Job, part: Part, cases: CaseStore, device: torch.device) -> J
     predicted = predict_fit(part, cases, rows, look_of(data), device, job.precision)
     truth = {name: cases.label(name)[rows] for name in cases.classes}
     names = cases.strings("case")[rows]
-    return compare(truth, cases.classes, cases.groups()[rows], predicted, judge.split, cases.domain.named, names)
+    named, shown = cases.domain.named, bool(judge.source)
+    return compare(truth, cases.classes, cases.groups()[rows], predicted, judge.split, named, names, shown)

@@ -42,6 +42,13 @@ class Judge(Message):
     draw: int
     metadata: tuple[str, ...] = ()  # columns that it reads
     split: str = "val"
+    source: str = ""  # of an adaptation: the data set whose labels it learns; `data` is its target
+    source_view: dict[str, Any] = {}  # what it sees of that, as keys have it
+
+    @property
+    def taught(self) -> str:
+        """The data set whose labels it learns from."""
+        return self.source or self.data
 
     @property
     def part(self) -> str:
@@ -59,11 +66,16 @@ class Judge(Message):
 
     def view(self, cases: Cases) -> dict[str, Any]:
         """What it sees of its data set, as keys have it."""
-        return cases.view | ({"metadata": self.metadata} if self.metadata else {})
+        more = {"metadata": self.metadata} if self.metadata else {}
+        return cases.view | more | ({"source": self.source_view} if self.source else {})
 
     def __str__(self) -> str:
         few = "" if self.labelled == "all" else f" from {self.labelled}"
-        return f"{self.protocol}@{self.data}{few}" + f", draw {self.draw + 1}" * bool(self.draw)
+        return (
+            f"{self.protocol}@{self.data}{few}"
+            + f" of {self.source}" * bool(self.source)
+            + f", draw {self.draw + 1}" * bool(self.draw)
+        )
 
 
 class Job(Message):

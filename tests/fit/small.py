@@ -17,11 +17,14 @@ from dermsearch.data.store.pool import Look
 from dermsearch.fit import base as fits
 from dermsearch.models.artifact import PREDICTOR, Artifact, Part
 from dermsearch.models.encoders import Encoders
+from dermsearch.nature import TARGET
+from dermsearch.pretext.base import Target
 from dermsearch.training.fits import predict_fit, train_fit
 from dermsearch.training.stage import Trained
 
 # Every fit joins here, with the settings that suit 40 images in batches of 16.
 SHORT: dict[str, Any] = {"epochs": 3, "batch": 16, "lr": 1e-3}
+ADAPTATIONS = ("source_only", "adabn", "our_alignment", "dcan", "dann")
 FITS: dict[str, dict[str, Any]] = {
     "finetune": SHORT,
     "baseline": SHORT,
@@ -31,6 +34,7 @@ FITS: dict[str, dict[str, Any]] = {
     "amfam": SHORT,
     "fusion_m4net": {**SHORT, "aside": 0.15},
     "fusion_m4net_svm": {**SHORT, "metadata": (), "aside": 0.15},
+    **{name: {**SHORT, "epochs": 2, "adapt_epochs": 1} for name in ADAPTATIONS},
 }
 PAIR = ("derm", "clinic")
 
@@ -89,7 +93,9 @@ def train(
     settings = {**FITS[name], **config}
     where = kept or Kept(), report or (lambda row: None), CPU, precision, LOOK
     made = made or (encoders(PAIR, "separate") if modalities(name) == PAIR else encoders())
-    return train_fit(name, settings, seed, artifact, made, store, rows, *where)
+    shown = HELDOUT[np.any([store.has(m)[HELDOUT] for m in made.modalities], axis=0)]
+    target = Target(store, shown, LOOK) if TARGET in fits.FITS.find(name).nature.needs else None
+    return train_fit(name, settings, seed, artifact, made, store, rows, *where, target=target)
 
 
 def predict(part: Part | Trained, store: CaseStore, rows: np.ndarray = HELDOUT) -> dict[str, np.ndarray]:

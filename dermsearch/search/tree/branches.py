@@ -89,7 +89,12 @@ class Branches:
             fit = PROTOCOLS.find(judge.protocol)
             train = fit.recipe(fit.Config.model_validate(judge.config))
             few = {"data": judge.data, "labelled": judge.labelled, "draw": judge.draw}
-            settings = {"config": judge.config, "train": train, **few}
+            settings = {
+                "config": judge.config,
+                "train": train,
+                **few,
+                **({"source": judge.source} if judge.source else {}),
+            }
             cost = train["epochs"] * FEW  # in images that it is not known how many there are
             self.tree.child(node, self.judges.fit_key(node, judge), judge.protocol, settings, cost, judge=judge)
         return node

@@ -9,10 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
+from types import MappingProxyType
 from typing import Any
 
 from dermsearch.evaluate.base import PROTOCOLS, reads_tables
 from dermsearch.fit.base import is_fit
+from dermsearch.nature import TARGET
 from dermsearch.search.tree.node import Node
 from dermsearch.storage.keys import fit_key
 from dermsearch.study.config import Downstream, Study
@@ -37,11 +39,11 @@ class Judges:
 
     def __init__(self, study: Study, sets: Mapping[str, Cases], precision: str, split: str = "val") -> None:
         self.objective, self.sets, self.precision = study.objective, sets, precision
-        judges = [judge for each in study.entries.values() for judge in draws(each, study, split)]
+        judges = [judge for each in study.entries.values() for judge in draws(each, study, split, sets)]
         self.fits = [judge for judge in judges if is_fit(PROTOCOLS.find(judge.protocol))]
         self.evaluators = [judge for judge in judges if judge not in self.fits]
         # The objective is the mean over lines of downstream, and of each over its draws.
-        self.lines = [[j for j in draws(entry, study, split) if j.labelled == few] for entry, few in study.wanted]
+        self.lines = [[j for j in draws(entry, study, split, sets) if j.labelled == few] for entry, few in study.wanted]
         self.wanted = [judge for line in self.lines for judge in line]
 
     @property
@@ -97,10 +99,15 @@ class Judges:
         return next((r for r in rows if (r["metric"], r["label"], r["class"], r["split"]) == wanted), None)
 
 
-def draws(entry: Downstream, study: Study, split: str = "val") -> Iterator[Judge]:
+def draws(
+    entry: Downstream, study: Study, split: str = "val", sets: Mapping[str, Cases] = MappingProxyType({})
+) -> Iterator[Judge]:
     """One for each number of labels and each draw of so many. All labels are drawn once, unless a fit is repeated."""
     protocol = PROTOCOLS.find(entry.protocol)
     config = protocol.Config.model_validate(entry.config).model_dump(mode="json")
+    source = ""
+    if TARGET in protocol.nature.needs:  # not the data set's name is part of keys, but what is seen of it
+        source = config.pop("source") or next(iter(study.sets))
     for labelled in entry.labelled if protocol.nature.learns else ("all",):
         repeats = entry.repeats if protocol.nature.learns and (labelled != "all" or is_fit(protocol)) else 1
         for draw in range(repeats):
@@ -113,4 +120,6 @@ def draws(entry: Downstream, study: Study, split: str = "val") -> Iterator[Judge
                 draw=draw,
                 split=split,
                 metadata=study.sets[entry.data].metadata if reads_tables(protocol, config) else (),
+                source=source,
+                source_view=sets[source].view if source in sets else {},
             )
