@@ -12,7 +12,7 @@ from dermsearch.results.board.about import about
 from dermsearch.results.board.leaderboard import HEADINGS, cells, footnotes, leaderboard
 from dermsearch.results.board.row import Row
 from dermsearch.results.drawing import readable
-from dermsearch.results.report.content import Content, Section, percent
+from dermsearch.results.report.content import Content, PageSection, percent
 from dermsearch.results.report.markup import Markup, el
 from dermsearch.results.tables.measure import MEAN
 from dermsearch.results.tables.schema import DEFAULTS
@@ -20,7 +20,7 @@ from dermsearch.results.tables.schema import DEFAULTS
 LINES = 9000  # of all boards together: a large study has those that matter most
 
 
-class Asked(NamedTuple):
+class MeasureAsked(NamedTuple):
     """What one leaderboard is asked for, as `dermsearch leaderboard` is."""
 
     protocol: str | None
@@ -28,7 +28,7 @@ class Asked(NamedTuple):
     label: str | None
 
 
-def boards(content: Content) -> Section:
+def boards(content: Content) -> PageSection:
     """The study's own leaderboard first, then those by other measures."""
     found = [board(content, content.rows, None)] if content.rows else []
     room = LINES // max(1, len(content.rows)) if content.whole else 1
@@ -44,10 +44,10 @@ def boards(content: Content) -> Section:
     body = el("div", class_="tools", id="board-tools") + el("div", class_="wide", id="board-table")
     body += el("div", id="board-notes") + (el("p", note, class_="quiet") if found and left > 0 else "")
     heads = [heading.replace("-\n", "-").replace("\n", " ") for heading in HEADINGS]
-    return Section("board", "Leaderboard", Markup(body), data={"boards": {"heads": heads, "all": found}})
+    return PageSection("board", "Leaderboard", Markup(body), data={"boards": {"heads": heads, "all": found}})
 
 
-def others(content: Content) -> Iterator[Asked]:
+def others(content: Content) -> Iterator[MeasureAsked]:
     """Every measure of validation, nearest to the objective first: other judges, metrics, then labels."""
     if not content.rows:
         return
@@ -68,7 +68,7 @@ def others(content: Content) -> Iterator[Asked]:
     for row in sorted(rows, key=far):
         judge = judge_of_row(row)
         if (judge, row["metric"], row["label"]) != (own.judge, own.metric, own.label):
-            yield Asked(judge, row["metric"], row["label"])
+            yield MeasureAsked(judge, row["metric"], row["label"])
 
 
 def judge_of_row(row: dict[str, Any]) -> str:
@@ -77,7 +77,7 @@ def judge_of_row(row: dict[str, Any]) -> str:
     return row["protocol"] + data + (f":{row['labelled']}" if row["labelled"] != DEFAULTS["labelled"] else "")
 
 
-def board(content: Content, rows: list[Row], asked: Asked | None) -> dict[str, Any]:
+def board(content: Content, rows: list[Row], asked: MeasureAsked | None) -> dict[str, Any]:
     """One leaderboard: what `dermsearch leaderboard` prints, cell by cell, and the curriculum that a line is of."""
     measure = rows[0].measure
     label = "mean over labels" if measure.label == MEAN else readable(measure.label)

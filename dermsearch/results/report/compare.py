@@ -12,7 +12,7 @@ from dermsearch.results.board.leaderboard import apart, points
 from dermsearch.results.board.settled import settled
 from dermsearch.results.drawing import quantity
 from dermsearch.results.report.charts import legend, lined, marked, near, tip, values, x
-from dermsearch.results.report.content import Content, Section, percent
+from dermsearch.results.report.content import Content, PageSection, percent
 from dermsearch.results.report.markup import Markup, el, table
 from dermsearch.results.report.page import page, put
 from dermsearch.results.report.question import asked
@@ -38,7 +38,7 @@ def named(contents: Sequence[Content]) -> list[str]:
     return names if len(set(names)) == len(names) else [str(content.results.folder) for content in contents]
 
 
-def overview(contents: Sequence[Content], names: Sequence[str]) -> Section:
+def overview(contents: Sequence[Content], names: Sequence[str]) -> PageSection:
     """What each asks and settles, and the few numbers that answer."""
     lines, said = [], []
     for content, name in zip(contents, names, strict=True):
@@ -50,10 +50,10 @@ def overview(contents: Sequence[Content], names: Sequence[str]) -> Section:
     heads = ["study", "curriculum", "judge", "score, % [95 %]", "Δ no pre-training"]
     note = "Scores of studies with other data, labels or judges are not differences of curricula."
     body = Markup("".join(said)) + table(heads, lines, 3, "Overview") + el("p", note, class_="quiet")
-    return Section("overview", "What they settle", Markup(body))
+    return PageSection("overview", "What they settle", Markup(body))
 
 
-def side_by_side(contents: Sequence[Content], names: Sequence[str]) -> Section | None:
+def side_by_side(contents: Sequence[Content], names: Sequence[str]) -> PageSection | None:
     """Curricula by what each study gives them; every study by its own objective."""
     best: dict[str, float] = {}
     rows: list[dict[str, Any]] = []
@@ -107,7 +107,7 @@ def side_by_side(contents: Sequence[Content], names: Sequence[str]) -> Section |
     note = f"The {len(kept)} best of {len(best)}. " if more > 0 else ""
     said = el("p", f"{note}Each study by its own objective; lines: 95 % intervals.", class_="quiet")
     place = el("div", class_="chart", id="chart-side")
-    return Section("side", "Curricula side by side", Markup(said + place), {"chart-side": chart})
+    return PageSection("side", "Curricula side by side", Markup(said + place), {"chart-side": chart})
 
 
 def plain(key: Key) -> str:
@@ -115,7 +115,7 @@ def plain(key: Key) -> str:
     return f"{key.root}: {key.curriculum}" if key.root else str(key.curriculum)
 
 
-def settings(contents: Sequence[Content], names: Sequence[str]) -> Section:
+def settings(contents: Sequence[Content], names: Sequence[str]) -> PageSection:
     """The fields of the study files that differ."""
     flat = [flatten(content.results.study) for content in contents]
     fields = dict.fromkeys(field for each in flat for field in each if field != "name")
@@ -123,4 +123,4 @@ def settings(contents: Sequence[Content], names: Sequence[str]) -> Section:
     lines = [[field, *values_] for field, values_ in told.items() if len(set(values_)) > 1]
     made = [["made by", *(content.results.origin for content in contents)]]
     body = table(["field", *names], [*lines, *made], 1 + len(names), "Settings")
-    return Section("settings", "What they differ in", body)
+    return PageSection("settings", "What they differ in", body)

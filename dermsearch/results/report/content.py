@@ -17,7 +17,7 @@ from dermsearch.results.tables.schema import Results
 
 
 @dataclass(frozen=True)
-class Section:
+class PageSection:
     """One part of the page: its HTML, the pictures in it by the id of their place, and what its script works with."""
 
     id: str

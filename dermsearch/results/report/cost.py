@@ -9,7 +9,7 @@ from typing import Any
 from dermsearch.curriculum import RANDOM_WEIGHTS, ROOT_CURRICULUM
 from dermsearch.results.drawing import GREY, ORDERS, quantity
 from dermsearch.results.report.charts import FORMS, near, themed, tip, values, x
-from dermsearch.results.report.content import Content, Section, percent
+from dermsearch.results.report.content import Content, PageSection, percent
 from dermsearch.results.report.markup import Markup, el
 from dermsearch.results.tables.lineages import ancestry
 
@@ -17,7 +17,7 @@ FAINT = {"type": "rule", "color": "var(--grey)", "opacity": 0.45}
 UNITS = ((2 * 3600.0, "hours", 3600.0), (120.0, "minutes", 60.0), (0.0, "seconds", 1.0))
 
 
-def cost(content: Content) -> Section | None:
+def cost(content: Content) -> PageSection | None:
     """Training time of all stages of a curriculum; one that is shared counts for each."""
     points_of = spent(content)
     if len(points_of) < 2:
@@ -59,7 +59,7 @@ def cost(content: Content) -> Section | None:
     names = "; ".join(f"{row['name']} ({row['score']:.1f} %)" for row in best)
     said = el("p", f"The line joins what nothing cheaper beats: {names}. Thin lines: 95 % intervals.", class_="quiet")
     place = el("div", class_="chart", id="chart-cost")
-    return Section("cost", "Score against cost", Markup(place + said), {"chart-cost": chart})
+    return PageSection("cost", "Score against cost", Markup(place + said), {"chart-cost": chart})
 
 
 def spent(content: Content) -> list[dict[str, Any]]:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dermsearch.results.report.content import Content, Section
+from dermsearch.results.report.content import Content, PageSection
 from dermsearch.results.report.markup import Markup, el, table
 
 
-def failures(content: Content) -> Section:
+def failures(content: Content) -> PageSection:
     """Stages, then judgements, then beginnings that were not gone on with."""
     stages = [[content.name(key), line.status, line.error] for key, line in content.lines.items() if line.error]
     judged = [
@@ -21,8 +21,8 @@ def failures(content: Content) -> Section:
     ]
     lines = [*stages, *fits, *judged]
     if not lines:
-        return Section("failures", "Failures", el("p", "Nothing failed.", class_="quiet"))
+        return PageSection("failures", "Failures", el("p", "Nothing failed.", class_="quiet"))
     bugs = content.results.folder / "errors"
     note = f"Tracebacks of bugs: {bugs}" if bugs.is_dir() else ""
     body = table(["curriculum", "what", "why"], lines, 3, "Failures") + (el("p", note, class_="quiet") if note else "")
-    return Section("failures", "Failures", Markup(body))
+    return PageSection("failures", "Failures", Markup(body))

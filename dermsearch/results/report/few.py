@@ -7,11 +7,11 @@ from typing import Any
 from dermsearch.results.drawing import readable
 from dermsearch.results.pictures.few_labels import chosen, curves, judges
 from dermsearch.results.report.charts import legend, marked, near, tip, values, x
-from dermsearch.results.report.content import Content, Section, percent
+from dermsearch.results.report.content import Content, PageSection, percent
 from dermsearch.results.report.markup import Markup, el
 
 
-def few(content: Content) -> Section | None:
+def few(content: Content) -> PageSection | None:
     """A picture for each judge that learnt from several numbers of labels."""
     found = {judge: curves(content.results, judge, numbers) for judge, numbers in judges(content.results).items()}
     found = {judge: of for judge, of in found.items() if of}
@@ -38,7 +38,7 @@ def few(content: Content) -> Section | None:
         charts[f"chart-few-{i}"] = lines(rows, names, numbers, f"{metric}, {judge}, %")
     said = "Labelled cases of every class. Bands: 95 % intervals."
     places = "".join(el("div", class_="chart", id=name) for name in charts)
-    return Section("few", "From few labels", Markup(el("p", said, class_="quiet") + places), charts)
+    return PageSection("few", "From few labels", Markup(el("p", said, class_="quiet") + places), charts)
 
 
 def lines(rows: list[dict[str, Any]], names: list[str], numbers: list[str], title: str) -> dict[str, Any]:

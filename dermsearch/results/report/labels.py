@@ -13,14 +13,14 @@ import pyarrow.compute as pc
 from dermsearch.results.board.row import Row
 from dermsearch.results.drawing import readable
 from dermsearch.results.report.charts import legend, lined, marked, near, tip, values, x
-from dermsearch.results.report.content import Content, Section, percent
+from dermsearch.results.report.content import Content, PageSection, percent
 from dermsearch.results.report.markup import Markup, el
 from dermsearch.results.tables.measure import JUDGE, Measure, by_stage
 
 CLASSES = ("recall", "auc")  # metrics of a single class, the first that is there
 
 
-def labels(content: Content) -> Section | None:
+def labels(content: Content) -> PageSection | None:
     """Of the few that matter: a dot for each label and class with its interval."""
     if not content.rows:
         return None
@@ -37,7 +37,7 @@ def labels(content: Content) -> Section | None:
             charts[f"chart-{part}"] = dots(rows, names, title)
     places = Markup("".join(el("div", class_="chart", id=name) for name in charts))
     said = f"By {measure.judge}, on validation; the mean over seeds and draws, intervals over cases."
-    return Section("labels", "Labels and classes", Markup(el("p", said, class_="quiet") + places), charts)
+    return PageSection("labels", "Labels and classes", Markup(el("p", said, class_="quiet") + places), charts)
 
 
 def dots(rows: list[dict[str, Any]], names: list[str], title: str) -> dict[str, Any]:
@@ -113,7 +113,7 @@ def mean_of(rows: list[dict[str, Any]], name: str) -> float | None:
     return fmean(known) if len(known) == len(rows) else None
 
 
-def confusions(content: Content) -> Section | None:
+def confusions(content: Content) -> PageSection | None:
     """What is taken for what, by the few that matter, all seeds and draws together."""
     if not content.rows:
         return None
@@ -125,7 +125,7 @@ def confusions(content: Content) -> Section | None:
     tools = el("div", class_="tools", id="confusion-tools")
     said = f"Rows: what is true. Of each row the share, in %, that {measure.judge} said; shades follow the share."
     body = tools + el("div", class_="wide", id="confusion-table") + el("p", said, class_="quiet")
-    return Section("confusions", "What is taken for what", Markup(body), data={"confusions": found})
+    return PageSection("confusions", "What is taken for what", Markup(body), data={"confusions": found})
 
 
 def counted(content: Content, row: Row, stages: dict[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:

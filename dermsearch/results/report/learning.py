@@ -10,7 +10,7 @@ from dermsearch.curriculum import Curriculum
 from dermsearch.results.drawing import readable
 from dermsearch.results.pictures.curves import PLACES
 from dermsearch.results.report.charts import near, themed, tip, x
-from dermsearch.results.report.content import Content, Section
+from dermsearch.results.report.content import Content, PageSection
 from dermsearch.results.report.markup import Markup, el
 
 MOST = 40  # epochs of a stage that are drawn: of more, as many at even steps, the last among them
@@ -24,7 +24,7 @@ WHAT = {
 COLLAPSED = 0.1  # of the spread: near 1 is healthy, near 0 all embeddings are one
 
 
-def learning(content: Content) -> Section | None:
+def learning(content: Content) -> PageSection | None:
     """The curves of all stages; which stages look as if they collapsed is said in words."""
     stages = curves_of(content.results.epochs.to_pylist())
     shown = [what for what in WHAT if any(there(curve, what) for curve in stages.values())]
@@ -39,7 +39,7 @@ def learning(content: Content) -> Section | None:
     # Every picture is of the same numbers, so they travel once; the page's script makes rows of them.
     about = {key: {name: curve[name] for name in TOLD} for key, curve in stages.items()}
     data = {"curves": {key: curve["values"] for key, curve in stages.items()}, "columns": COLUMNS, "about": about}
-    return Section("learning", "Learning curves", Markup("".join([*said, *parts])), charts, data)
+    return PageSection("learning", "Learning curves", Markup("".join([*said, *parts])), charts, data)
 
 
 def curves_of(epochs: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:

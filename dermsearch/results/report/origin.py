@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from dermsearch.errors import public
-from dermsearch.results.report.content import Content, Section
+from dermsearch.results.report.content import Content, PageSection
 from dermsearch.results.report.markup import Markup, el, table
 from dermsearch.words import many
 
 
-def origin(content: Content) -> Section:
+def origin(content: Content) -> PageSection:
     """Everything that tells these results from others."""
     results = content.results
     stages = results.stages.to_pylist()
@@ -31,7 +31,7 @@ def origin(content: Content) -> Section:
     text = study_text(content)
     copy = el("button", "Copy the study file", type="button", class_="copy", data_copies="study-file")
     file = el("details", el("summary", "The study file"), copy, el("pre", text, id="study-file", tabindex="0"))
-    return Section("origin", "Provenance", Markup(facts + file))
+    return PageSection("origin", "Provenance", Markup(facts + file))
 
 
 def study_text(content: Content) -> str:

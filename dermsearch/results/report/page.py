@@ -12,19 +12,19 @@ from typing import Any
 from dermsearch import __version__
 from dermsearch.errors import UserError
 from dermsearch.results.report.charts import library
-from dermsearch.results.report.content import Section
+from dermsearch.results.report.content import PageSection
 from dermsearch.results.report.markup import Markup, el, embedded, together
 
 # A browser that honours it fetches nothing for this page, whatever stands in it.
 POLICY = "default-src 'none'; script-src 'unsafe-inline' 'unsafe-eval'; style-src 'unsafe-inline'; img-src data:"
 
 
-def page(title: str, sections: Sequence[Section], state: Mapping[str, Any], home: str = "") -> str:
+def page(title: str, sections: Sequence[PageSection], state: Mapping[str, Any], home: str = "") -> str:
     """The whole file. `state` says whether a run is alive; it stands last, so that it is cheap to renew."""
     return body_of(title, sections, home) + tail(state)
 
 
-def body_of(title: str, sections: Sequence[Section], home: str = "") -> str:
+def body_of(title: str, sections: Sequence[PageSection], home: str = "") -> str:
     """All but the state of the run and what ends the file."""
     charts = {name: chart for section in sections for name, chart in section.charts.items()}
     data = {name: each for section in sections for name, each in section.data.items()}

@@ -7,12 +7,12 @@ from typing import Any
 from dermsearch.results.board.about import data_of
 from dermsearch.results.board.leaderboard import footnotes, points
 from dermsearch.results.drawing import readable
-from dermsearch.results.report.content import Content, Section
+from dermsearch.results.report.content import Content, PageSection
 from dermsearch.results.report.markup import Markup, el
 from dermsearch.results.tables.measure import first_data
 
 
-def question(content: Content) -> Section:
+def question(content: Content) -> PageSection:
     """The first thing that a reader sees."""
     said = [el("p", asked(content), class_="asked")]
     if content.rows:
@@ -27,7 +27,7 @@ def question(content: Content) -> Section:
         )
     else:
         said.append(el("p", "Nothing has been scored yet.", class_="quiet"))
-    return Section("question", "The question", Markup("".join(said)))
+    return PageSection("question", "The question", Markup("".join(said)))
 
 
 GO_ON = ("To go on", "Longer training")

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from dermsearch.results.report.boards import boards
-from dermsearch.results.report.content import Content, Section
+from dermsearch.results.report.content import Content, PageSection
 from dermsearch.results.report.cost import cost
 from dermsearch.results.report.failures import failures
 from dermsearch.results.report.few import few
@@ -24,7 +24,7 @@ from dermsearch.results.report.workers import workers
 from dermsearch.results.tables.schema import SCHEMAS, Results, build, load, read_study
 
 NAME = "report.html"
-SECTIONS: tuple[Callable[[Content], Section | None], ...] = (
+SECTIONS: tuple[Callable[[Content], PageSection | None], ...] = (
     question,
     tree,
     boards,

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dermsearch.errors import UserError
 from dermsearch.results.board.leaderboard import apart, points
 from dermsearch.results.board.opened import HEADINGS, Tested, notes, opened
-from dermsearch.results.report.content import Content, Section
+from dermsearch.results.report.content import Content, PageSection
 from dermsearch.results.report.markup import Markup, el, table
 
 
-def tested(content: Content) -> Section | None:
+def tested(content: Content) -> PageSection | None:
     """The table that `dermsearch test` prints, or that nobody has looked."""
     try:
         found = opened(content.results) if content.rows else None
@@ -18,11 +18,11 @@ def tested(content: Content) -> Section | None:
     if found is None:
         how = el("code", f"dermsearch test {content.results.folder}")
         said = "The test split has not been opened: everything above is validation, which also chose. "
-        return Section("tested", "On the test split", el("p", said, how, " opens it, and counts.", class_="quiet"))
+        return PageSection("tested", "On the test split", el("p", said, how, " opens it, and counts.", class_="quiet"))
     lines = [line(content, each) for each in found.tested]
     heads = [heading.replace("-\n", "-").replace("\n", " ") for heading in HEADINGS]
     below = [el("p", note, class_="quiet") for note in notes(found)]
-    return Section("tested", "On the test split", Markup(table(heads, lines, 2, "Test split") + "".join(below)))
+    return PageSection("tested", "On the test split", Markup(table(heads, lines, 2, "Test split") + "".join(below)))
 
 
 def line(content: Content, each: Tested) -> list[str]:

@@ -10,20 +10,20 @@ from dermsearch.curriculum import ROOT_CURRICULUM, Curriculum
 from dermsearch.results.board.leaderboard import apart, points
 from dermsearch.results.drawing import chain
 from dermsearch.results.pictures.tree import titles
-from dermsearch.results.report.content import Content, Section, percent
+from dermsearch.results.report.content import Content, PageSection, percent
 from dermsearch.results.report.markup import Markup, el
 from dermsearch.results.tables.lineages import Key, Lineage, flatten
 
 HEADS = ("stage", "", "score, % [95 %]", "Δ no pre-training", "time", "status")
 
 
-def tree(content: Content) -> Section:
+def tree(content: Content) -> PageSection:
     """The tree as data: the page's script makes its lines, folds them and opens what is behind one."""
     headline, detail = titles(content.results, content.lines)
     tools = el("div", el("span", class_="levels"), class_="tools", id="tree-tools")
     body = el("p", f"{headline}; {detail}.", class_="quiet") + tools + el("div", class_="wide", id="tree-table")
     data = {"heads": HEADS, "nodes": [node(content, key) for key in content.keys], "axis": axis(content)}
-    return Section("tree", "Stage tree", Markup(body), data={"tree": data})
+    return PageSection("tree", "Stage tree", Markup(body), data={"tree": data})
 
 
 def axis(content: Content) -> list[float]:

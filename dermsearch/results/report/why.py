@@ -12,13 +12,13 @@ from dermsearch.results.explain.evidence import gather
 from dermsearch.results.explain.explain import Explanation, explain
 from dermsearch.results.explain.text import chance, clearest, findings, interval, named, notes, points, verdict
 from dermsearch.results.report.charts import lined, tip, values, x
-from dermsearch.results.report.content import Content, Section, percent
+from dermsearch.results.report.content import Content, PageSection, percent
 from dermsearch.results.report.markup import Markup, el, table
 
 LINES = 40  # of the picture: those that stand out most
 
 
-def why(content: Content) -> Section | None:
+def why(content: Content) -> PageSection | None:
     """Sentences, a picture of effects and the tables behind it; nothing while a run is under way: it takes long."""
     if not content.whole or sum(row.length > 0 and row.score is not None for row in content.rows) < 3:
         return None
@@ -30,7 +30,7 @@ def why(content: Content) -> Section | None:
     picture = "".join(el("div", class_="chart", id=name) for name in charts)
     said = "".join(el("p", text) for text in findings(found))
     quiet = "".join(el("p", text, class_="quiet") for text in notes(found))
-    return Section("why", "Why", Markup(said + picture + "".join(tables(found)) + quiet), charts)
+    return PageSection("why", "Why", Markup(said + picture + "".join(tables(found)) + quiet), charts)
 
 
 def forest(found: Explanation) -> dict[str, Any]:

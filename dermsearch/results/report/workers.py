@@ -8,14 +8,14 @@ from typing import Any
 
 from dermsearch.results.drawing import readable
 from dermsearch.results.report.charts import COLOURS, lined, tip, values, x
-from dermsearch.results.report.content import Content, Section
+from dermsearch.results.report.content import Content, PageSection
 from dermsearch.results.report.markup import Markup, el, table
 
 APART = 3600.0  # seconds without any work, after which another run of the study began
 UNITS = ((2 * 3600.0, "hours", 3600.0), (300.0, "minutes", 60.0), (0.0, "seconds", 1.0))
 
 
-def workers(content: Content) -> Section | None:
+def workers(content: Content) -> PageSection | None:
     """A line for each process; time in which no process had work is cut out."""
     rows = [row for row in content.results.stages.to_pylist() if row["began"] and row["ended"] and row["process"]]
     if not rows:
@@ -51,7 +51,7 @@ def workers(content: Content) -> Section | None:
     note = "Idle: of the time from its first job to its last. Breaks of the study of more than an hour are cut out."
     body = el("div", class_="chart", id="chart-workers") + table(heads, lines, 1, "Workers")
     body += el("p", note, class_="quiet")
-    return Section("workers", "Who trained what, when", Markup(body), {"chart-workers": chart})
+    return PageSection("workers", "Who trained what, when", Markup(body), {"chart-workers": chart})
 
 
 def placed(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
