@@ -20,6 +20,7 @@ from dermsearch.cli.data import data_app
 from dermsearch.cli.export import embed, export
 from dermsearch.cli.names import KINDS, command, copy
 from dermsearch.cli.replay import replay
+from dermsearch.cli.report import report
 from dermsearch.cli.results import explain, results_app
 from dermsearch.cli.store import store_app
 from dermsearch.errors import EngineLost, UserError, first_line
@@ -244,6 +245,7 @@ def leaderboard(
         paper().print(render_opened(found))
 
 
+app.command()(report)
 app.command()(explain)
 app.command()(replay)
 app.command()(export)

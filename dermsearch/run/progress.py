@@ -156,6 +156,14 @@ class Progress:
         assert self.driver is not None
         return self.driver.tree.settled, self.driver.tree.wanted
 
+    def under_way(self) -> list[str]:
+        """What is being trained or judged, with how far it is, behind how much is finished."""
+        if self.driver is None:
+            return []
+        done, total = self._counts()
+        running = [node for node in list(self.driver.tree.nodes.values()) if node.status == RUNNING]
+        return [f"{done} of {many(total, 'stage')}", *(f"{self._name(n)}, {self._state(n)}" for n in running)]
+
     def _left(self) -> float | None:
         """Seconds until what was let in is finished, or until the time of the budget is up."""
         assert self.driver is not None

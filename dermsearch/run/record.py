@@ -25,6 +25,8 @@ from dermsearch.words import many
 from dermsearch.work.job import Judge
 from dermsearch.work.record import MADE
 
+WHEN = ("process", "began", "ended")  # of a job, in the table of stages
+
 
 class Recorder:
     """Writes the tables of one run, and the tracebacks of bugs beside them."""
@@ -37,7 +39,7 @@ class Recorder:
         self.provenance = {"study": driver.study.name, "version": __version__, "commit": commit()}
         self.tables = Writer(folder / "tables")
         self.bugs: dict[str, dict[str, str]] = {}  # by key of a node, by what it was at: tracebacks
-        self.earlier = earlier(folder)
+        self.earlier, self.when = earlier(folder), when(folder)
 
     def write(self) -> None:
         """All tables, each whole; only rows of what has finished since the last time are new.
@@ -119,7 +121,14 @@ class Recorder:
             "reused": node.reused,
             "error": node.error,
             **{name: node.record.get(name) for name in MADE},
+            **self._when(node),
         }
+
+    def _when(self, node: Node) -> dict[str, Any]:
+        """When and by whom a stage was trained: by this run, or by an earlier one into this folder."""
+        if node.status == DONE and not node.reused and node.record.get("ended"):
+            self.when[node.key] = {name: node.record[name] for name in WHEN}
+        return self.when.get(node.key, {})
 
     def _segment(self, node: Node) -> dict[str, Any]:
         own = ("key", "stage", "task", "until", "status", "verdict", "value", "reused", "error")
@@ -152,6 +161,14 @@ def earlier(folder: Path) -> set[str]:
             table = read(folder / "tables" / f"{name}.arrow")
             found |= set(table.filter(pc.field("status") == DONE)["key"].to_pylist())
     return found
+
+
+def when(folder: Path) -> dict[str, dict[str, Any]]:
+    """By key of a stage when and by whom it was trained, as an earlier run's table tells."""
+    with suppress(OSError, UserError, LookupError):
+        stages = read(folder / "tables" / "stages.arrow").select(["key", *WHEN]).to_pylist()
+        return {row["key"]: {name: row[name] for name in WHEN} for row in stages if row["ended"]}
+    return {}
 
 
 def whose(node: Node) -> dict[str, Any]:

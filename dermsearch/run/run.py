@@ -19,6 +19,7 @@ from dermsearch.data.store.case_store import CaseStore
 from dermsearch.engines.ray_cluster import Cluster, run_ray
 from dermsearch.run.check import check, check_cases, check_machine, here
 from dermsearch.run.folder import check_folder, prepare_folder
+from dermsearch.run.live import LiveReport
 from dermsearch.run.loggers import make_loggers
 from dermsearch.run.naming import named
 from dermsearch.run.progress import Progress
@@ -92,7 +93,8 @@ def run_study(study: Study, out: Path, address: str | None, console: Console) ->
         )
         recorder = Recorder(driver, out, caveats(study, stores), {name: c.grouped for name, c in stores.items()})
         progress.driver = driver
-        with progress, claims, written(recorder):
+        live = LiveReport(out, progress.under_way, console.print)
+        with live, progress, claims, written(recorder):
             run_engine(driver, cluster)
         return summarise(driver, time.perf_counter() - started, out)
 

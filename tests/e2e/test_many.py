@@ -32,7 +32,11 @@ STUDY = [
     "objective={protocol: finetune@b, labelled: 4, metric: auc, label: mean}",
 ]
 TABLES = ("trials", "stages", "epochs", "scores", "confusions", "judgements")
-OF_THE_RUN = {"seconds", "images_per_second", "peak_memory", "reused", "device", "node", "workers", "commit"}
+OF_THE_RUN = {"seconds", "images_per_second", "peak_memory", "reused", "device", "node", "workers", "commit"} | {
+    "process",
+    "began",
+    "ended",
+}
 
 
 @pytest.fixture(scope="module")

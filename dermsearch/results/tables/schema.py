@@ -82,6 +82,9 @@ SCHEMAS: dict[str, pa.Schema] = {
             ("device", pa.string()),
             ("node", pa.string()),
             ("workers", pa.int32()),
+            ("process", pa.string()),  # who trained and judged it; null where that was not a run into this folder
+            ("began", pa.float64()),  # seconds since 1970, of the job with its judging
+            ("ended", pa.float64()),
             ("error", pa.string()),
             *PROVENANCE,
         ]

@@ -1,0 +1,86 @@
+"""What the study asks, in a sentence, and what it settles so far."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from dermsearch.results.board.about import data_of
+from dermsearch.results.board.leaderboard import footnotes, points
+from dermsearch.results.drawing import readable
+from dermsearch.results.report.content import Content, PageSection
+from dermsearch.results.report.markup import Markup, el
+from dermsearch.results.tables.measure import first_data
+
+
+def question(content: Content) -> PageSection:
+    """The first thing that a reader sees."""
+    said = [el("p", asked(content), class_="asked")]
+    if content.rows:
+        from dermsearch.results.board.settled import settled
+
+        found = settled(content.rows, content.results)
+        said += [el("p", text) for text in found[:1] if not text.startswith(GO_ON)] + [figures(content)]
+        commands = [text.split(": ", 1) for text in found if text.startswith(GO_ON)]
+        said += [el("p", f"{what}: ", el("code", command), class_="quiet") for what, command in commands]
+        said += [el("p", f"Caution: {content.rows[0].measure.caveats}", class_="caution")] * bool(
+            content.rows[0].measure.caveats
+        )
+    else:
+        said.append(el("p", "Nothing has been scored yet.", class_="quiet"))
+    return PageSection("question", "The question", Markup("".join(said)))
+
+
+GO_ON = ("To go on", "Longer training")
+
+
+def asked(content: Content) -> str:
+    """From the study file alone."""
+    study = content.results.study
+    curriculum: dict[str, Any] = study.get("curriculum") or {}
+    tasks = [readable(str(name)) for name in curriculum.get("tasks") or {}]
+    length = curriculum.get("length") or [1, len(tasks)]
+    low, high = (length[0], length[-1]) if isinstance(length, list) and length else (length, length)
+    many = f"{low} to {high} of" if low != high else f"{high} of"
+    encoder = (study.get("encoder") or {}).get("name") or "an encoder"
+    objective: dict[str, Any] = study.get("objective") or {}
+    metric = readable(str(objective.get("metric") or "balanced_accuracy"))
+    named = objective.get("label") or "mean"
+    label = "as a mean over labels" if named == "mean" else f"of {readable(str(named))}"
+    judges = objective.get("mean") or [objective.get("protocol") or "its protocol"]
+    of = data_of(study, first_data(study))
+    who = encoder if isinstance(encoder, str) else "its encoders"
+    return (
+        f"Which curriculum of {many} {', '.join(tasks) or 'its tasks'} gives {who} the best {metric} {label}, "
+        f"judged by {', '.join(map(str, judges))} on validation cases{of}?"
+    )
+
+
+def figures(content: Content) -> Markup:
+    """The few numbers that answer: the best, the best task alone, no pre-training."""
+    cells = []
+    for row in content.shown:
+        what = "without pre-training" if not row.length else "best task alone" if row.length == 1 else "best"
+        what = "best, a task alone" if row.length == 1 and len(content.shown) < 3 else what
+        ends = "" if row.low is None else f"[{points(row.low)}, {points(row.high)}]"
+        number = el("span", f"{points(row.score)} %", class_="big")
+        cells.append(
+            el(
+                "div",
+                el("div", what, class_="label"),
+                el("div", number, " ", el("span", ends, class_="quiet num")),
+                el("div", content.name(row.key), class_="quiet"),
+                class_="figure",
+            )
+        )
+    return Markup("".join([el("div", *cells, class_="figures"), el("details", NOTES, *notes(content))]))
+
+
+NOTES = el("summary", "How to read these numbers")
+
+
+def notes(content: Content) -> list[Markup]:
+    """The leaderboard's footnotes."""
+    from dermsearch.results.board.about import about
+
+    known = about(content.results, content.rows[0].measure)
+    return [el("p", note, class_="quiet") for note in footnotes(content.rows, known)]

@@ -1,0 +1,167 @@
+"""The page holds what the tables hold, in the numbers of the leaderboard and the figures, as text, offline."""
+
+import json
+import re
+import subprocess
+import sys
+import time
+from itertools import pairwise
+
+import pytest
+import vl_convert
+from results.report.conftest import HOSTILE, STUDY, TASK, embedded_in
+
+from dermsearch.errors import UserError
+from dermsearch.results.board.leaderboard import cells, footnotes, leaderboard, points
+from dermsearch.results.pictures.curves import panels_of
+from dermsearch.results.report import charts
+from dermsearch.results.report.charts import library
+from dermsearch.results.report.compare import compare
+from dermsearch.results.report.content import Content
+from dermsearch.results.report.cost import front, spent
+from dermsearch.results.report.learning import MOST, curves_of
+from dermsearch.results.report.markup import Markup, el, embedded
+from dermsearch.results.report.report import SECTIONS, report
+from dermsearch.results.report.workers import placed, shares
+from dermsearch.results.tables.schema import build, load, write
+
+pytestmark = pytest.mark.usefixtures("no_library")
+FAILED = {"moco_v2 > odc": "failed"}
+
+
+def test_numbers_are_those_of_the_leaderboard_and_of_the_figures(make_filled):
+    results = make_filled(study=STUDY, failed=FAILED, seeds=(0, 1))
+    data = embedded_in(report(results.folder))
+    boards = data["boards"]["all"]
+    assert len(boards) == 4 and boards[0]["own"]  # knn and linear, two metrics
+    for board in boards:
+        metric = board["metric"].replace(" ", "_").replace("macro_F1", "macro_f1")
+        rows = leaderboard(results, board["judge"], metric, board["label"])
+        assert [row[5:] for row in board["rows"]] == cells(rows)
+        assert board["notes"][-1] == footnotes(rows)[-1]
+    by_name = {row.name: row for row in leaderboard(results)}
+    for node in data["tree"]["nodes"]:
+        row = by_name[node["curriculum"]]
+        assert node["text"].split(" [")[0] == points(row.score) and node["status"] in (row.status, "root")
+    drawn = [row[data["columns"].index("loss")] for rows in data["curves"].values() for row in rows]
+    lines = [line for (_, what), of in panels_of(results.epochs.to_pylist()).items() if what == "loss" for line in of]
+    assert sorted(drawn) == pytest.approx(sorted(v for line in lines for v in line.values), rel=1e-4)
+
+
+def test_everything_that_a_study_says_is_text(make_filled):
+    study = {"name": HOSTILE, "description": HOSTILE, "curriculum": {"tasks": {HOSTILE: {}}}}
+    results = make_filled(tasks=(TASK, "odc"), longest=2, failed={f"odc > {TASK}": "failed"}, study=study)
+    path = report(results.folder)
+    text = path.read_text("utf-8")
+    assert "<img src=x" not in text and "<script>document.title" not in text and "&lt;script&gt;" in text
+    assert any(TASK in node["name"] for node in embedded_in(path)["tree"]["nodes"])
+    text = compare([results.folder, results.folder], results.folder / "c.html").read_text("utf-8")
+    assert "<img src=x" not in text and "<script>document.title" not in text
+
+
+@pytest.mark.parametrize("made, text", [
+    (el("p", "a < b & c", class_="x", title='"'), '<p class="x" title="&quot;">a &lt; b &amp; c</p>'),
+    (el("p", Markup("<b>c</b>"), hidden=True, id=None), "<p hidden><b>c</b></p>"),
+    (embedded({"a": "</script><!--\u2028"}), '{"a":"\\u003c/script\\u003e\\u003c!--\\u2028"}'),
+])  # fmt: skip
+def test_markup(made, text):
+    assert made == text
+
+
+def test_nothing_is_fetched(make_filled):
+    text = report(make_filled(study=STUDY).folder).read_text("utf-8")
+    assert "default-src 'none'" in text and "connect-src" not in text
+    assert not re.search(r"""(src|href)\s*=\s*["']?(https?:)?//|@import|url\(|<link""", text)
+
+
+def test_a_large_study_is_a_small_file(make_filled):
+    """325 stages: five tasks in any order."""
+    results = make_filled(epochs=60, tasks=("odc", "moco_v2", "simclr", "byol", "relative_location"), longest=5)
+    assert len(results.stages) == 325
+    began = time.perf_counter()
+    path = report(results.folder)
+    assert time.perf_counter() - began < 40 and path.stat().st_size + 900_000 < 3e6  # with the script that draws
+    data = embedded_in(path)
+    assert len(data["tree"]["nodes"]) == 326 and len(data["boards"]["all"][0]["rows"]) == 326
+    assert {len(rows) for rows in data["curves"].values()} == {MOST}
+
+
+def test_pictures_are_whole_vega_lite(make_filled):
+    data = embedded_in(report(make_filled(study=STUDY, seeds=(0, 1)).folder))
+    assert {"chart-cost", "chart-class", "chart-why", "chart-loss", "chart-workers"} <= data["charts"].keys()
+    for chart in data["charts"].values():
+        if chart.get("data") == {"name": "curves"}:
+            chart["data"] = {"values": [{"stage": "a", "task": "b", "place": "first", "epoch": 1, "loss": 1}]}
+        assert vl_convert.vegalite_to_vega(chart)["marks"]
+
+
+def test_a_page_needs_neither_torch_nor_ray(make_filled):
+    folder = make_filled(study=STUDY).folder
+    code = (
+        "import sys; from dermsearch.results.report.report import report; report(sys.argv[1]); "
+        "sys.exit(any(name in sys.modules for name in ('torch', 'ray', 'vl_convert')))"
+    )
+    assert subprocess.run([sys.executable, "-c", code, str(folder)]).returncode == 0
+
+
+def test_the_script_that_draws_comes_out_of_the_package(monkeypatch):
+    assert "vegaEmbed" in library.__wrapped__() and "</script" not in library.__wrapped__()
+    monkeypatch.setattr(charts, "PRINT", "raise ImportError('no such thing')")
+    with pytest.raises(UserError, match=r"vl-convert-python: .*no such thing"):
+        library.__wrapped__()
+
+
+def test_the_front_is_what_nothing_cheaper_beats(make_filled):
+    results = make_filled(study=STUDY)
+    rows = spent(Content(results))
+    assert {row["seconds"] for row in rows} == {0.0, 60.0, 120.0, 180.0}
+    kept = front(rows)
+    assert all(a["seconds"] < b["seconds"] and a["score"] < b["score"] for a, b in pairwise(kept))
+    for row in rows:
+        assert any(k["seconds"] <= row["seconds"] and k["score"] >= row["score"] for k in kept)
+
+
+def test_long_stages_keep_their_ends():
+    rows = [
+        {"stage": "a", "curriculum": "odc", "task": "odc", "seed": 0, "epoch": e, "loss": float("nan") if e == 9 else e}
+        | dict.fromkeys(("embedding_std", "effective_rank", "val_loss", "knn"))
+        for e in range(1, 301)
+    ]
+    values = curves_of(rows)["a"]["values"]
+    assert len(values) == MOST and values[0][0] == 1 and values[-1][0] == 300
+    assert all(row[1] is None or row[1] == row[0] for row in values)
+
+
+def test_idle_time_and_breaks():
+    def job(process, began, ended):
+        own = {"curriculum": "odc", "kind": "pretext", "task": "odc", "seed": 0, "status": "done", "key": "k"}
+        return own | {"process": process, "began": began, "ended": ended}
+
+    jobs = [job("a", 100.0, 110.0), job("a", 115.0, 120.0), job("b", 100.0, 108.0), job("a", 20_000.0, 20_010.0)]
+    assert shares(jobs) == [("a", 3, 25.0, pytest.approx(100 * 5 / 30)), ("b", 1, 8.0, 0.0)]
+    assert [round(bar["from"]) for bar in placed(jobs)] == [0, 0, 15, 20]
+
+
+@pytest.mark.parametrize("make", SECTIONS, ids=lambda make: make.__name__)
+def test_a_study_that_has_only_begun_has_every_section_that_it_can(make, tmp_path):
+    for name in ("stages", "trials", "scores", "epochs"):
+        write(build(name, []), tmp_path / "tables" / f"{name}.arrow")
+    section = make(Content(load(tmp_path)))
+    assert section is None or section.title
+
+
+def test_failures_and_collapse_are_told(make_filled):
+    text = report(make_filled(study=STUDY, failed=FAILED).folder).read_text("utf-8")
+    assert "the loss is not finite in epoch 3" in text and "dropped: moco_v2 &gt; odc failed" in text
+    assert "Looks collapsed" in text
+
+
+def test_studies_side_by_side(make_filled):
+    one, other = make_filled(study={**STUDY, "seed": 1}), make_filled(study={**STUDY, "seed": 2}, tasks=("odc", "byol"))
+    path = compare([one.folder, other.folder], one.folder.parent / "both.html")
+    rows = embedded_in(path)["charts"]["chart-side"]["data"]["values"]
+    assert len({row["study"] for row in rows}) == 2  # of one name: told by their folders
+    scores = {row["what"]: row["score"] for row in rows if row["study"] == str(one.folder)}
+    assert scores == {row.name: round(100 * row.score, 2) for row in leaderboard(one)}
+    text = path.read_text("utf-8")
+    assert "<td>seed</td><td>1</td><td>2</td>" in text and json.dumps(one.origin)[1:-1] in text
