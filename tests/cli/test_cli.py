@@ -39,11 +39,26 @@ def test_the_commands() -> None:
         "dermsearch",
         *(
             f"dermsearch {c}"
-            for c in ("run", "plan", "test", "replay", "figures", "leaderboard", "explain", "data", "results", "export")
+            for c in (
+                "run",
+                "plan",
+                "test",
+                "replay",
+                "figures",
+                "leaderboard",
+                "explain",
+                "data",
+                "results",
+                "export",
+                "report",
+            )
         ),
         *(f"dermsearch {c}" for c in ("embed", "copy", "tasks", "protocols", "sources", "samplers")),
         *(f"dermsearch results {c}" for c in ("audit", "clinical")),
-        *(f"dermsearch data {c}" for c in ("prepare", "check", "describe", "show", "mix", "borrow", "found")),
+        *(
+            f"dermsearch data {c}"
+            for c in ("prepare", "check", "describe", "show", "mix", "borrow", "found", "attention")
+        ),
         "dermsearch store",
         *(f"dermsearch store {c}" for c in ("list", "verify", "gc")),
     }
