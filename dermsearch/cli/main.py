@@ -18,7 +18,7 @@ from dermsearch import __version__
 from dermsearch.cli.console import aside, flush, open_streams, paper
 from dermsearch.cli.data import data_app
 from dermsearch.cli.export import embed, export
-from dermsearch.cli.names import KINDS, command, copy
+from dermsearch.cli.names import KINDS, command, copy, schema
 from dermsearch.cli.replay import replay
 from dermsearch.cli.report import report
 from dermsearch.cli.results import explain, results_app
@@ -251,6 +251,7 @@ app.command()(replay)
 app.command()(export)
 app.command()(embed)
 app.command()(copy)
+app.command()(schema)
 for kind in KINDS:
     app.command(kind)(command(kind))
 

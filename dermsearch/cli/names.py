@@ -1,4 +1,4 @@
-"""`dermsearch tasks`, `protocols`, `sources`, `samplers`: what a study may name; `copy`: a shipped study to change."""
+"""What a study may say: `dermsearch tasks`, `protocols`, `sources`, `samplers`, `schema`; `copy`: one to change."""
 
 from __future__ import annotations
 
@@ -73,3 +73,21 @@ def copy(
     except FileExistsError:
         raise UserError(f"{target}: is there already; choose another file with -o") from None
     print(f"{target}: change its name, too, then `dermsearch plan {target}`")
+
+
+def schema(
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="The file that is written. Default: standard output.")
+    ] = None,
+) -> None:
+    """Write the JSON schema of a study file, by which an editor completes and checks it as you type."""
+    import json
+
+    from dermsearch.run.schema import study_schema
+
+    text = json.dumps(study_schema(), indent=1) + "\n"
+    if output is None:
+        print(text, end="")
+        return
+    output.write_text(text, encoding="utf-8")
+    print(f"{output}: a study whose first line is '# yaml-language-server: $schema={output}' is checked by it")
