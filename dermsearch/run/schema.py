@@ -36,17 +36,23 @@ def study_schema() -> Schema:
     """The whole schema, with every task and protocol that is installed."""
     schema = Study.model_json_schema()
     definitions = schema["$defs"]
+    definitions["Searched"] = SEARCHED
     for model in models(Study):
         for name, about in comments(model).items():
             at = schema if model is Study else definitions.get(model.__name__, {})
             at.get("properties", {}).get(name, {}).setdefault("description", about)
-    training = fields(Train)
+    for name, field in fields(Train).items():
+        definitions[f"train_{name}"] = field
+    training = {name: {"$ref": f"#/$defs/train_{name}"} for name in Train.model_fields}
     tasks = {name: settings("tasks", name, training) for name in KINDS["tasks"].names()}
     names = {"type": "array", "items": {"enum": list(tasks)}, "uniqueItems": True}
     definitions["Curricula"]["properties"]["tasks"] = {
         "anyOf": [{"type": "object", "properties": tasks, "additionalProperties": False, "minProperties": 1}, names]
     }
-    draws = {"labelled": {"anyOf": [LABELLED, {"type": "array", "items": LABELLED}]}, "repeats": {"type": "integer"}}
+    draws: dict[str, Schema] = {
+        "labelled": {"anyOf": [LABELLED, {"type": "array", "items": LABELLED}]},
+        "repeats": {"type": "integer"},
+    }
     judges = {f"^{name}(@.+)?$": settings("protocols", name, draws) for name in KINDS["protocols"].names()}
     schema["properties"]["downstream"] |= {"patternProperties": judges, "additionalProperties": False}
     for field in ("Data", "Objective"):
@@ -75,7 +81,10 @@ def fields(model: type[BaseModel]) -> dict[str, Schema]:
     found: dict[str, Schema] = {}
     for name, field in schema.get("properties", {}).items():
         told = field.pop("description", about.get(name, ""))
-        found[name] = {"anyOf": [inlined(field, schema.get("$defs", {})), SEARCHED], "description": told}
+        found[name] = {
+            "anyOf": [inlined(field, schema.get("$defs", {})), {"$ref": "#/$defs/Searched"}],
+            "description": told,
+        }
     return found
 
 
