@@ -55,8 +55,8 @@ def study_schema() -> Schema:
     }
     judges = {f"^{name}(@.+)?$": settings("protocols", name, draws) for name in KINDS["protocols"].names()}
     schema["properties"]["downstream"] |= {"patternProperties": judges, "additionalProperties": False}
-    for field in ("Data", "Objective"):
-        definitions[field]["properties"]["labelled"] = {**LABELLED, "type": [*LABELLED["type"], "null"]}
+    for section in ("Data", "Objective"):
+        definitions[section]["properties"]["labelled"] = {**LABELLED, "type": [*LABELLED["type"], "null"]}
     schema["properties"]["published"] = {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}
     schema["properties"]["quick"] = {"type": "object", "description": "what --quick lays over the rest"}
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, "title": "A study of dermsearch"}
