@@ -205,6 +205,7 @@ def told_of(predicted: Sequence[Tensor]) -> dict[str, Tensor]:
     A share near 1 and an entropy near 0 are a collapse to one class.
     """
     predicted = [p.detach() for p in predicted]
-    counts = [world.reduce_sum(torch.bincount(p.argmax(1), minlength=p.shape[1]).float()) for p in predicted]
+    said = [p.argmax(1, keepdim=True) == torch.arange(p.shape[1], device=p.device) for p in predicted]
+    counts = [world.reduce_sum(each.sum(0).float()) for each in said]
     share = torch.stack([n.max() / n.sum() for n in counts]).mean()
     return {"target_share": share, "target_entropy": torch.stack([entropy(p) for p in predicted]).mean()}

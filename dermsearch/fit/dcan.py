@@ -26,6 +26,7 @@ class DCAN(OurAlignment):
     """With the regulariser that `our_alignment` leaves out."""
 
     name = "dcan"
+    waits = "how many rows a class has decides what they are compared with"
 
     class Config(AlignmentSettings):
         """Whether and how classes are set against the mixture."""
