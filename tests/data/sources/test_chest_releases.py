@@ -1,0 +1,88 @@
+"""Release copies of chest radiographs, as their sources read them."""
+
+from pathlib import Path
+
+import pytest
+from data import releases
+from data.sources.test_releases import edit, read
+
+from dermsearch.errors import UserError
+
+
+def test_siim_covid(tmp_path: Path) -> None:
+    release = read("siim_covid", releases.siim_covid(tmp_path))
+    assert release.classes == {
+        "diagnosis": ("negative", "typical", "indeterminate", "atypical"),
+        "pneumonia": ("absent", "present"),
+    }
+    assert [r.labels["pneumonia"] for r in release.records] == ["present", "absent", "present"]
+    assert [(r.case, r.labels["diagnosis"], r.lesion, r.patient) for r in release.records] == [
+        ("000a312787f2", "typical", "00086460a852", ""),
+        ("000c3a3f293f", "negative", "000c9c05fd14", ""),
+        ("0012ff7358bc", "typical", "00086460a852", ""),
+    ]
+    assert release.records[0].images == {"xray": "train/00086460a852/9e8302230c91/000a312787f2.dcm"}
+
+
+@pytest.mark.parametrize(
+    ("uncertain", "unsure", "finding"),
+    [(None, None, None), ("absent", "absent", None), ("present", "present", "pneumonia")],
+)
+def test_chexpert(uncertain: str | None, unsure: str | None, finding: str | None, tmp_path: Path) -> None:
+    release = read("chexpert", releases.chexpert(tmp_path), uncertain=uncertain)
+    assert not release.problems and release.classes["finding"] == ("none", "pneumothorax", "pneumonia", "cardiomegaly")
+    assert len(release.classes) == 14 and release.classes["support_devices"] == ("absent", "present")
+    told = {r.case: r for r in release.records}
+    assert {case: r.labels["finding"] for case, r in told.items()} == {
+        "patient00001__study1__view1_frontal": "none",
+        "patient00002__study2__view1_frontal": "pneumothorax",  # the device does not count
+        "patient00002__study1__view1_frontal": None,  # two findings
+        "patient00003__study1__view1_frontal": finding,
+        "patient64541__study1__view1_frontal": "cardiomegaly",
+    }
+    third = told["patient00003__study1__view1_frontal"]
+    assert third.labels["pneumonia"] == unsure and third.labels["fracture"] == "absent"
+    assert third.metadata == {"age": None, "sex": None, "view": "AP"} and third.patient == "patient00003"
+    assert told["patient00002__study1__view1_frontal"].lesion == "patient00002/study1"
+    assert told["patient64541__study1__view1_frontal"].images == {"xray": "valid/patient64541/study1/view1_frontal.jpg"}
+    assert all(r.split is None for r in release.records)
+
+
+def test_chexpert_paths_are_checked(tmp_path: Path) -> None:
+    folder = releases.chexpert(tmp_path)
+    edit(folder / "train.csv", "train/patient00001/", "train/")
+    assert [p.reason for p in read("chexpert", folder).problems] == [
+        "its Path has no train or valid, patient, study and view"
+    ]
+
+
+def test_chestxray14(tmp_path: Path) -> None:
+    folder = releases.chestxray14(tmp_path)
+    release = read("chestxray14", folder)
+    assert [(r.case, r.labels["finding"], r.split, r.patient, r.metadata["age"]) for r in release.records] == [
+        ("00000001_000", "cardiomegaly", "train", "1", 57.0),
+        ("00000001_001", None, "train", "1", 58.0),
+        ("00000002_000", "none", "train", "2", None),
+        ("00000003_000", None, "test", "3", 81.0),
+    ]
+    assert release.records[1].labels["emphysema"] == "present" and release.records[1].labels["mass"] == "absent"
+    assert release.records[2].images == {"xray": "images_002/images/00000002_000.png"}
+    assert release.records[0].metadata["boxes"] == "cardiomegaly 225 547 87 79"
+    (folder / "test_list.txt").unlink()
+    edit(folder / "Data_Entry_2017.csv", "Hernia", "Hernias")
+    again = read("chestxray14", folder)
+    assert {r.split for r in again.records} == {None}
+    assert [p.reason for p in again.problems] == ["'Hernias' is none of the 14 findings"]
+
+
+def test_siim_covid_study_table_is_checked(tmp_path: Path) -> None:
+    folder = releases.siim_covid(tmp_path)
+    edit(folder / "train_study_level.csv", "000c9c05fd14_study,1,0,0,0", "00086460a852_study,1,0,0,0")
+    release = read("siim_covid", folder)
+    assert [(p.case, p.reason) for p in release.problems] == [
+        ("00086460a852", "a second row of this study; the first is used"),
+        ("000c3a3f293f", "its study '000c9c05fd14' has no usable row in train_study_level.csv"),
+    ]
+    (folder / "train_study_level.csv").unlink()
+    with pytest.raises(UserError, match=r"has no train_study_level.csv"):
+        read("siim_covid", folder)
