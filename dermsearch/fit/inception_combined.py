@@ -98,7 +98,8 @@ def class_weighted(logits: Sequence[Tensor], truth: Tensor) -> Tensor:
     terms, present = [], []
     for x, t in zip(logits, truth.T, strict=True):
         x = x.to(torch.promote_types(x.dtype, torch.float32))
-        cases = world.reduce_sum(F.one_hot(t[t >= 0], x.shape[1]).sum(0))
+        classes = torch.arange(x.shape[1], device=t.device)
+        cases = world.reduce_sum((t[:, None] == classes).sum(0))  # `one_hot` would wait for the device
         weights = 1 / cases.clamp(min=1).to(x)
         present.append((cases > 0).sum())
         total = F.cross_entropy(x, t, weights, ignore_index=-1, reduction="sum")

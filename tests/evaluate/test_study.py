@@ -26,8 +26,8 @@ OWN = {"pairs", "retrieval", "own_table"}  # have measures of their own
 PAIRS = "downstream={pairs: {}, linear: {}}"
 
 
-# Systems of two images are run together in tests/e2e/test_systems.py.
-JUDGES = {*PROTOCOLS.names()} - {*FITS.shipped} | {"finetune"}
+# Systems of two images are run together in tests/e2e/test_systems.py, attention in data/test_chest_page.py.
+JUDGES = {*PROTOCOLS.names()} - {*FITS.shipped} - {"attention"} | {"finetune"}
 
 
 def objective(**fields: str) -> str:
