@@ -1,6 +1,5 @@
 """What every fit must do. A fit joins by one line in `small.FITS`."""
 
-import json
 import os
 import signal
 from multiprocessing import get_context
@@ -12,19 +11,18 @@ import pytest
 import torch
 from fit import small
 from gloo import Group
-from pretext.tiny import Kept, same, timeless
-from safetensors.torch import load, save
 
 from dermsearch import world
 from dermsearch.data.store.case_store import CaseStore
 from dermsearch.errors import UserError
 from dermsearch.fit.base import FITS, Fit, is_fit, predictor
 from dermsearch.fit.finetune import Finetune
-from dermsearch.models.artifact import PREDICTOR, Part
+from dermsearch.models.artifact import PREDICTOR
 from dermsearch.nature import Nature
 from dermsearch.pretext.base import Material
 from dermsearch.storage.stages import PartialStage, StageStore
 from dermsearch.study.config import Train
+from dermsearch.testing import check_fit
 from dermsearch.training.health import StageFailed
 
 # The trainer is the same for all: systems are held to it too, in the slow part.
@@ -57,6 +55,11 @@ def test_it_says_what_it_is(name):
 
 
 @every_fit
+def test_what_every_fit_promises(name):
+    check_fit(name, small.FITS[name])
+
+
+@every_fit
 def test_it_learns(name, store):
     trained = small.train(name, store, epochs=20)
     found = small.predict(trained, store)
@@ -74,52 +77,6 @@ def test_probabilities_are_such(name, store):
         assert (found[label] >= 0).all() and np.allclose(found[label].sum(1), 1)
     assert (found["diagnosis"][:, 3] == 0).all(), "no training case is of this class"
     assert (found["diagnosis"][:, :3] > 0).all() and (found["streaks"] == 0.5).all(), "no training case has this label"
-
-
-@every_fit
-def test_two_runs_are_equal_to_the_bit(name, store):
-    torch.manual_seed(1)
-    start = small.encoders(small.modalities(name), "separate")
-    before, random = small.state(start), torch.get_rng_state()
-    one = small.train(name, store, start)
-    assert torch.equal(torch.get_rng_state(), random) and small.equal(small.state(start), before)
-    torch.manual_seed(2)
-    np.random.seed(2)
-    again = small.encoders(small.modalities(name), "separate")
-    two, other = small.train(name, store, again), small.train(name, store, again, seed=8)
-    assert small.equal(one.parts[PREDICTOR].state, two.parts[PREDICTOR].state)
-    assert small.equal(small.predict(one, store), small.predict(two, store))
-    assert timeless(one.history) == timeless(two.history)
-    assert not small.equal(small.predict(one, store), small.predict(other, store))
-
-
-@every_fit
-def test_a_predictor_survives_a_file(name, store):
-    part = small.train(name, store, epochs=1).parts[PREDICTOR]
-    again = Part(json.loads(json.dumps(part.config)), load(save(part.state)))
-    assert small.equal(small.predict(again, store), small.predict(part, store))
-    assert same(predictor(again), predictor(part)) and not predictor(again).training
-
-
-class Interrupted(Exception):
-    pass
-
-
-@every_fit
-def test_resuming_after_every_epoch_changes_nothing(name, store):
-    whole, kept, seen = small.train(name, store), Kept(), []
-
-    def stop(row: dict[str, Any]) -> None:
-        seen.append(row["epoch"])
-        raise Interrupted
-
-    for _ in range(2):
-        with pytest.raises(Interrupted):
-            small.train(name, store, kept=kept, report=stop)
-    trained = small.train(name, store, kept=kept, report=lambda row: seen.append(row["epoch"]))
-    assert seen == [1, 2, 3]
-    assert small.equal(trained.parts[PREDICTOR].state, whole.parts[PREDICTOR].state)
-    assert timeless(trained.history) == timeless(whole.history)
 
 
 def killed(name: str, folder: str, place: str, die_at: int | None) -> None:
@@ -213,12 +170,6 @@ def test_an_absurd_rate_fails_the_stage(name, store, monkeypatch):
     monkeypatch.setattr(fit, "recipe", classmethod(lambda cls, config: {**recipe(config), "lr": 1e30}))
     with pytest.raises(StageFailed, match=rf"^{name}: (loss|gradient) is .*(inf|nan) at step \d of \d+$"):
         small.train(name, store)
-
-
-@every_fit
-def test_held_out_labels_are_not_seen(name, store, tmp_path):
-    other = small.make_store(tmp_path / "store", {i: {"diagnosis": (i + 1) % 3, "veil": 0} for i in small.HELDOUT})
-    assert small.equal(small.predict(small.train(name, store), store), small.predict(small.train(name, other), other))
 
 
 @every_fit
