@@ -10,6 +10,7 @@ import time
 import uuid
 import warnings
 from collections.abc import Iterable
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +96,7 @@ class Journal:
         self.order: dict[str, BaseDistribution] = order
         self.distributions = order | {d.name: distribution(d) for d in space.dimensions}
         self.trials: dict[Proposal, optuna.Trial] = {}  # that Optuna proposed and waits to hear of
+        self.began: dict[Proposal, datetime] = {}  # when this run asked for it
 
     def ask(self) -> tuple[optuna.Trial, Proposal]:
         """What Optuna's sampler proposes."""
@@ -105,6 +107,7 @@ class Journal:
 
     def begin(self, proposal: Proposal) -> None:
         """A proposal is under way: its trial says which. A pruner looks at trials, so there every one gets its own."""
+        self.began[proposal] = datetime.now()
         if self.prunes and proposal not in self.trials:
             params = self._params(proposal)
             self.study.enqueue_trial(params)
@@ -136,7 +139,7 @@ class Journal:
         trial = self.trials.pop(proposal, None)
         known = {depth: value for depth, value in enumerate(scores, start=1) if value is not None}
         if trial is None:
-            self._add(proposal, scores[-1], known, {})
+            self._add(proposal, scores[-1], known, {}, self.began[proposal])
             return
         if not self.prunes:  # it was told of all of them when they came out
             for depth, value in known.items():
@@ -146,9 +149,9 @@ class Journal:
         else:
             self._end(trial, scores[-1])
 
-    def observe(self, prefix: Proposal, value: float, known: dict[int, float] | None = None) -> None:
+    def observe(self, prefix: Proposal, of: Proposal, value: float, known: dict[int, float] | None = None) -> None:
         """A shorter curriculum that came out on the way, and perhaps what a pruner may compare others with."""
-        self._add(prefix, value, known or {}, {"prefix": True})
+        self._add(prefix, value, known or {}, {"prefix": True}, self.began[of])
 
     def write(self, at_once: bool = False) -> None:
         """Bring the file up to date, if it is worth the while."""
@@ -169,19 +172,24 @@ class Journal:
             self.study.tell(trial, value)
 
     def _add(
-        self, proposal: Proposal, value: float | None, known: dict[int, float], attributes: dict[str, Any]
+        self,
+        proposal: Proposal,
+        value: float | None,
+        known: dict[int, float],
+        attributes: dict[str, Any],
+        began: datetime,
     ) -> None:
         params = self._params(proposal)
-        self.study.add_trial(
-            optuna.trial.create_trial(
-                state=TrialState.FAIL if value is None else TrialState.COMPLETE,
-                params=params,
-                distributions={n: self.distributions[n] for n in params},
-                value=value,
-                intermediate_values=known,
-                user_attrs={**about(proposal), **attributes},
-            )
+        trial = optuna.trial.create_trial(
+            state=TrialState.FAIL if value is None else TrialState.COMPLETE,
+            params=params,
+            distributions={n: self.distributions[n] for n in params},
+            value=value,
+            intermediate_values=known,
+            user_attrs={**about(proposal), **attributes},
         )
+        trial.datetime_start = began
+        self.study.add_trial(trial)
 
     def _params(self, proposal: Proposal) -> dict[str, Any]:
         """A proposal in Optuna's terms."""

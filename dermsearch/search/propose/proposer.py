@@ -106,7 +106,9 @@ class Proposer:
         for stage, value in zip(stages(proposal), prefixes, strict=True):
             if value is not None:
                 if stage != proposal and stage not in self.known.values and self._whole(stage):
-                    self.journal.observe(stage, value, self.reported.get(stage) if self.marks.per_seed else None)
+                    self.journal.observe(
+                        stage, proposal, value, self.reported.get(stage) if self.marks.per_seed else None
+                    )
                 self.known.tell(stage, value)
             elif failed:
                 self.known.tell(stage, None)

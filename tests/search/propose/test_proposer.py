@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import time
 import zlib
 from pathlib import Path
 from typing import Any
@@ -207,3 +208,19 @@ def test_who_reads_the_journal_sees_no_task_where_a_curriculum_has_none(
             assert len(Curriculum.parse(trial.user_attrs["curriculum"])) == length
         assert (trial.value, trial.state) == (whole.value, whole.state)
     assert {trial.params["length"] for trial in read} == {1, 2, 3}
+
+
+@pytest.mark.parametrize("sampler", ["grid", "random", "curriculum_prior", "tpe"])
+def test_the_journal_tells_how_long_a_proposal_was_under_way(tmp_path: Path, sampler: str) -> None:
+    """Optuna's dashboard showed every trial at one instant."""
+    proposer = proposer_of(SPACES["any order"], sampler, tmp_path / "optuna.journal", trials=4)
+    while asked_now := proposer.ask():
+        time.sleep(0.02)
+        for asked in asked_now:
+            proposer.tell(asked, [score(stage) for stage in stages(asked.proposal)])
+    trials = [
+        trial for trial in proposer.study.trials if "duplicate" not in trial.user_attrs and trial.state.is_finished()
+    ]
+    assert len(trials) >= 4
+    for trial in trials:
+        assert trial.duration is not None and trial.duration.total_seconds() >= 0.02
