@@ -180,6 +180,10 @@ class CaseStore:
         """
         return self._canvas(modality, np.asarray(rows), (3,))
 
+    def sides(self, modality: str) -> np.ndarray:
+        """(cases, 2): height and width of every case's image; 0 where there is none."""
+        return np.stack([self.column(f"height_{modality}"), self.column(f"width_{modality}")], 1)
+
     def masks(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
         """Lesion masks in the same way: uint8 (n, H, W), 255 inside the lesion."""
         return self._canvas(MASK, np.asarray(rows), ())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -30,6 +31,14 @@ def pictures(store: CaseStore, modality: str, rows: np.ndarray, look: Look, devi
     mean, deviation = store.domain.statistics[look.statistics]
     found = Pictures(pixels, None if frame is None else torch.from_numpy(frame), mean, deviation)
     return found.cut(look.border) if look.border else found
+
+
+READ = 1024  # images that are copied at once
+
+
+def room(device: torch.device) -> int:
+    """Bytes that a pool's images may take there. On a CPU none: the store's files lie in its memory already."""
+    return torch.cuda.mem_get_info(device)[0] // 4 if device.type == "cuda" else 0
 
 
 class CasePool:
@@ -99,6 +108,18 @@ class CasePool:
     def pixels(self, units: np.ndarray) -> Pictures:
         """The units' images on the device."""
         units = np.asarray(units)
+        return self._read(units) if self.resident is None else self.resident.take(units)
+
+    @cached_property
+    def resident(self) -> Pictures | None:
+        """All of the images, on a device of its own memory that has room: then no step copies any."""
+        sides = [self.store.sides(m)[self.rows] for m in self.modalities]
+        height, width = np.concatenate(sides).max(0, initial=0).tolist()
+        if not 0 < 3 * height * width * len(self) <= room(self.device):
+            return None
+        return together([self._read(units) for units in np.array_split(np.arange(len(self)), -(-len(self) // READ))])
+
+    def _read(self, units: np.ndarray) -> Pictures:
         if len(self.modalities) == 1:
             return pictures(self.store, self.modalities[0], self.rows[units], self.look, self.device)
         parts, places = [], []

@@ -39,6 +39,6 @@ class Pictures:
 
     def take(self, rows: np.ndarray) -> Pictures:
         """Some of the pictures, in this order."""
-        index = torch.from_numpy(rows).to(self.pixels.device, non_blocking=True)
+        index = torch.from_numpy(np.ascontiguousarray(rows)).to(self.pixels.device, non_blocking=True)
         pixels = self.pixels.permute(0, 2, 3, 1).index_select(0, index).permute(0, 3, 1, 2)
         return replace(self, pixels=pixels, frame=torch.from_numpy(self.frames[rows]))

@@ -9,7 +9,7 @@ import torch
 from dermsearch.data.case import Case
 from dermsearch.data.prepare.build import write_store
 from dermsearch.data.store.case_store import CaseStore
-from dermsearch.data.store.pool import CasePool, Look, pictures
+from dermsearch.data.store.pool import CasePool, Look, PairedPool, pictures
 from dermsearch.data.views.augment import plain
 
 CPU = torch.device("cpu")
@@ -62,3 +62,32 @@ def test_a_look_cuts_borders_and_names_statistics(store):
     imagenet = plain(whole, 8) * torch.tensor([0.229, 0.224, 0.225])[:, None, None]
     imagenet = imagenet + torch.tensor([0.485, 0.456, 0.406])[:, None, None]
     torch.testing.assert_close(back, imagenet, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("border", [0.0, 0.2])
+@pytest.mark.parametrize("modalities", [("derm",), ("clinic",), ("derm", "clinic")])
+def test_images_that_stay_on_the_device_are_the_same(store, modalities, border, monkeypatch):
+    """As on a GPU with room, whose steps copy no image."""
+    look, cases = Look(16, border), np.array([3, 0, 2, 1])
+    pools = {"case by case": (CasePool, modalities), "in pairs": (PairedPool, modalities[0])}
+    for make, seen in pools.values():
+        read = make(store, seen, cases, CPU, look)
+        assert read.resident is None
+        with monkeypatch.context() as patch:
+            patch.setattr("dermsearch.data.store.pool.room", lambda device: 10**9)
+            patch.setattr("dermsearch.data.store.pool.READ", 2)
+            kept = make(store, seen, cases, CPU, look)
+            assert kept.resident is not None and len(kept.resident) == len(read)
+        units = np.array([*range(len(read)), 0, 0])[::-1]
+        with monkeypatch.context() as patch:
+            patch.setattr(kept, "_read", None)
+            torch.testing.assert_close(plain(kept.pixels(units), 16), plain(read.pixels(units), 16), atol=1e-5, rtol=0)
+
+
+def test_images_stay_where_they_are_if_the_device_has_no_room(store, monkeypatch):
+    taken = 7 * 3 * max(s[0] for s in SIZES["derm"]) * max(s[1] for s in SIZES["derm"])
+    for there, fits in ((taken, True), (taken - 1, False)):
+        monkeypatch.setattr("dermsearch.data.store.pool.room", lambda device, there=there: there)
+        pool = CasePool(store, ("derm", "clinic"), np.arange(4), CPU, Look(16))
+        assert (pool.resident is not None) == fits
+    assert CasePool(store, ("clinic",), np.array([1]), CPU).resident is None
