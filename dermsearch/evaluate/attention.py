@@ -189,7 +189,7 @@ def masks_of(cases: CaseStore, rows: np.ndarray, look: Look) -> np.ndarray:
     """Masks as the images beside them are seen: float64 (n, size, size), 1 inside."""
     canvas, frame = cases.masks(rows)
     pixels = torch.from_numpy(canvas)[:, None].expand(-1, 3, -1, -1)
-    found = Pictures(pixels, None if frame is None else torch.from_numpy(frame), (0.0,) * 3, (1.0,) * 3)
+    found = Pictures(pixels, frame, (0.0,) * 3, (1.0,) * 3)
     seen = plain(found.cut(look.border) if look.border else found, look.size)[:, 0]
     return (seen > 0.5).double().numpy()
 

@@ -175,6 +175,6 @@ def on_canvas(
     for target, picture in zip(canvas, pixels, strict=True):
         target[: picture.shape[0], : picture.shape[1]] = picture
     alike = bool((sizes == sizes[0]).all())
-    frame = None if alike else torch.from_numpy(np.hstack([np.zeros_like(sizes), sizes]).astype(np.int64))
+    frame = None if alike else np.hstack([np.zeros_like(sizes), sizes]).astype(np.int64)
     found = Pictures(torch.from_numpy(canvas).to(device).permute(0, 3, 1, 2), frame, mean, std)
     return found.cut(border) if border else found

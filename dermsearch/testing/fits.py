@@ -22,6 +22,7 @@ from dermsearch.nature import TARGET
 from dermsearch.pretext.base import Target
 from dermsearch.study.config import Train
 from dermsearch.testing.claims import claim, named, numbered, probable, strict
+from dermsearch.testing.cuda import on_cuda
 from dermsearch.testing.group import on_each
 from dermsearch.testing.small import (
     CASES,
@@ -83,6 +84,8 @@ def _check(name: str, config: Mapping[str, Any], folder: Path) -> None:
     found = waits_of(lambda: trained(name, config, store))  # a run apart: its kernels round otherwise
     told = not found or FITS.find(name).waits
     claim(told, f"{name}: no step waits for the device, or `waits` says why: {', '.join(found)}")
+    wrong = on_cuda(lambda: trained(name, config, store), FITS.find(name).waits)
+    claim(not wrong, f"{name}: a step runs on a GPU: {wrong}")
 
     file = Part(json.loads(json.dumps(part.config)), load(save(part.state)))
     claim(equal(predicted(file, store), says), f"{name}: keeps what it needs to predict in weights and buffers")

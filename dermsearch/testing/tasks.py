@@ -16,6 +16,7 @@ from torch import Tensor
 from dermsearch.data.store.case_store import CaseStore
 from dermsearch.pretext.base import TASKS
 from dermsearch.testing.claims import claim, named, numbered, strict
+from dermsearch.testing.cuda import on_cuda
 from dermsearch.testing.group import on_each
 from dermsearch.testing.small import (
     BATCH,
@@ -79,12 +80,14 @@ def learns(small: SmallStage, store: CaseStore) -> None:
 
 
 def goes_on(small: SmallStage, store: CaseStore) -> None:
-    """A step does not wait for the device, or the task says why."""
+    """A step runs on a GPU and does not wait for it, or the task says why."""
     run = Steps(small, store)
     run.step()
     found = waits_of(run.step)
     told = run.learner.each()[0].waits
     claim(not found or told, f"{small.name}: no step waits for the device, or `waits` says why: {', '.join(found)}")
+    wrong = on_cuda(lambda: small.train(store), told)
+    claim(not wrong, f"{small.name}: a step runs on a GPU: {wrong}")
 
 
 def repeats(small: SmallStage, store: CaseStore) -> None:

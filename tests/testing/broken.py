@@ -122,6 +122,13 @@ class Excused(Waiting):
     waits = "the weight hangs on the features"
 
 
+class Hosted(Colour):
+    name = "hosted"
+
+    def changed(self, apart: Any, features: Any, batch: Any) -> Any:
+        return apart + (features @ torch.ones(features.shape[1])).mean()
+
+
 class Alone(Colour):
     name = "alone"
 
@@ -137,6 +144,16 @@ class Slow(Finetune):
         found = super().loss(batches)
         assert all(each.value.item() > -1 for each in found.values())
         return found
+
+
+class Stranded(Finetune):
+    """Goes on from a loss that it took to the host."""
+
+    name = "stranded"
+
+    def loss(self, batches: Any) -> Any:
+        found = super().loss(batches)
+        return {b: Loss(each.value.cpu(), each.embedding, each.parts) for b, each in found.items()}
 
 
 class Raw(Finetune):

@@ -77,6 +77,7 @@ def test_a_sound_task(name: str) -> None:
         ("drawing", "draws no random numbers of its own"),
         ("forgetting", "keeps what it remembers in buffers"),
         ("waiting", "no step waits for the device, or `waits` says why: broken.py:[0-9]+ _local_scalar_dense"),
+        ("hosted", "a step runs on a GPU: .*device"),
         ("choosing", "no step waits for the device, or `waits` says why: broken.py:[0-9]+ index"),
         ("peeking", "reads labels if, and only if, it is `supervised`"),
     ],
@@ -97,6 +98,7 @@ def test_a_task_that_several_processes_train_otherwise() -> None:
     [
         ("raw", "probabilities of diagnosis are finite, not negative, and come to 1"),
         ("slow", "no step waits for the device, or `waits` says why: broken.py"),
+        ("stranded", "a step runs on a GPU: the loss lies on device cpu"),
         ("told", "does not look at the labels of held-out cases"),
         ("deaf", "learns from the labels of training cases"),
         ("passing", "resumed after an epoch it is equal to the bit|keeps what it needs to predict"),

@@ -29,7 +29,7 @@ def pictures(store: CaseStore, modality: str, rows: np.ndarray, look: Look, devi
     canvas, frame = store.pictures(modality, rows)
     pixels = torch.from_numpy(canvas).to(device).permute(0, 3, 1, 2)
     mean, deviation = store.domain.statistics[look.statistics]
-    found = Pictures(pixels, None if frame is None else torch.from_numpy(frame), mean, deviation)
+    found = Pictures(pixels, frame, mean, deviation)
     return found.cut(look.border) if look.border else found
 
 
@@ -179,5 +179,5 @@ def together(parts: list[Pictures]) -> Pictures:
         canvas[start : start + len(part), :h, :w] = part.pixels.permute(0, 2, 3, 1)
         start += len(part)
     alike = all(p.frame is None and p.pixels.shape[2:] == canvas.shape[1:3] for p in parts)
-    frame = None if alike else torch.from_numpy(np.concatenate([p.frames for p in parts]))
+    frame = None if alike else np.concatenate([p.frames for p in parts])
     return Pictures(canvas.permute(0, 3, 1, 2), frame, parts[0].mean, parts[0].std)

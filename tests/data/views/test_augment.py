@@ -312,7 +312,7 @@ def framed() -> tuple[Pictures, list[Tensor]]:
         canvas[i, :, top : top + height, left : left + width] = picture
         alone.append(picture)
         frames.append([top, left, height, width])
-    return Pictures(canvas, torch.tensor(frames)), alone
+    return Pictures(canvas, np.array(frames)), alone
 
 
 @pytest.mark.parametrize("view", [ALL, View(100), View(20, (0.5, 1), rotate=180.0)], ids=["all", "enlarged", "turned"])
