@@ -27,7 +27,7 @@ from dermsearch.data.views.augment import plain
 from dermsearch.data.views.pictures import Pictures
 from dermsearch.errors import UserError, first_line
 from dermsearch.models.encoders import backbone
-from dermsearch.run.export import CONFIG, MODEL
+from dermsearch.models.hub import CONFIG, MODEL
 from dermsearch.training.precision import autocast, resolve
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def embed(
     schema = pa.schema([("image", pa.string()), ("embedding", pa.list_(pa.float32(), about["num_features"]))])
     out.parent.mkdir(parents=True, exist_ok=True)
     part = out.with_name(f".{out.name}.part")
-    with pq.ParquetWriter(part, schema) as writer, console.status("Reading ...") as status, torch.inference_mode():
+    with pq.ParquetWriter(part, schema) as writer, console.status("Reading ...") as status, torch.no_grad():
         for shown in batches(pictures, names, batch, threads or os.cpu_count() or 1):
             bad += [(name, pixels) for name, pixels in shown if isinstance(pixels, str)]
             good = [(name, pixels) for name, pixels in shown if not isinstance(pixels, str)]
@@ -77,9 +77,15 @@ def exported(model: Path) -> tuple[dict[str, Any], torch.nn.Module]:
     """The configuration and the network in a folder that `dermsearch export` wrote."""
     try:
         about = json.loads((model / CONFIG).read_text("utf-8"))
+        if "predictor" in about:
+            raise UserError(f"{model}: is a predictor, which has no features to give: `dermsearch predict` asks it")
+        if about["dermsearch"].get("format", "timm") == "onnx":
+            raise UserError(f"{model}: is a graph in ONNX; export it with --format timm")
         network = backbone(about["architecture"])
         network.load_state_dict(load_file(model / MODEL))
         about["dermsearch"], about["pretrained_cfg"]["input_size"]
+    except UserError:
+        raise
     except FileNotFoundError:
         branches = [each.name for each in model.iterdir() if (each / CONFIG).is_file()] if model.is_dir() else []
         hint = f"; it has one for each of {', '.join(branches)}: name that folder" if branches else ""
