@@ -13,13 +13,16 @@ loader    timm's loader alone: no network sees what it gives.
 decode    embed's decoding alone.
 
 Sides take turns, so that whatever else the machine does meets all of them; medians over rounds are told. Each has seen
-some pictures before its first turn.
+some pictures before its first turn. Beside pictures a second stands what each cost in milliseconds of all cores and
+processes: on a machine that others use, more processes get more of it, and only the cost can be compared.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
+import resource
 import tempfile
 import time
 from collections.abc import Callable
@@ -46,8 +49,6 @@ BATCH = 128
 
 def exported(folder: Path, name: str, size: int) -> dict[str, Any]:
     """A folder as `dermsearch export` writes it, of a network with random weights."""
-    import json
-
     folder.mkdir()
     torch.manual_seed(0)
     network = backbone(name).eval()
@@ -94,6 +95,12 @@ def by_timm(folder: Path, size: int, network: torch.nn.Module | None, bf16: bool
                     kept.append(network(images).float())
 
 
+def spent() -> float:
+    """Seconds of cores until now, of this process and of workers that have ended."""
+    both = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return sum(each.ru_utime + each.ru_stime for each in both)
+
+
 def main() -> None:
     """Take turns, and tell."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
@@ -129,16 +136,21 @@ def main() -> None:
         for side in sides.values():
             side(few)
         rates: dict[str, list[float]] = {name: [] for name in sides}
+        costs: dict[str, list[float]] = {name: [] for name in sides}
         for _ in range(asked.rounds):
             for name, side in sides.items():
-                began = time.perf_counter()
+                began, before = time.perf_counter(), spent()
                 side(here / "all" / "x")
                 rates[name].append(count / (time.perf_counter() - began))
+                costs[name].append(1000 * (spent() - before) / count)
         print(f"{count} pictures of {asked.folder.name}, {asked.encoder} at {asked.size} px, {CORES} cores")
         for name, each in rates.items():
             told = ", ".join(f"{rate:,.0f}" for rate in each)
-            times = median(rates["embed"]) / median(each)
-            print(f"{name:8} {median(each):8,.0f} pictures a second ({told}); embed is {times:.2f} times that")
+            times, cost = median(rates["embed"]) / median(each), median(costs[name])
+            print(
+                f"{name:8} {median(each):6,.0f} pictures a second ({told}), embed is {times:.2f} times that;", end=" "
+            )
+            print(f"{cost:.2f} ms of a core each, {cost / median(costs['embed']):.2f} times embed's")
 
 
 if __name__ == "__main__":

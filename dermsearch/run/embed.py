@@ -24,6 +24,7 @@ from dermsearch.data.decode.image import BY_EXTENSION, Form, decode
 from dermsearch.data.store.case_store import CaseStore
 from dermsearch.data.store.layout import MANIFEST
 from dermsearch.data.views.augment import plain
+from dermsearch.data.views.parallel import each
 from dermsearch.data.views.pictures import Pictures
 from dermsearch.errors import UserError, first_line
 from dermsearch.models.encoders import backbone
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 AHEAD = 4  # batches that are decoded before their turn
+AT_ONCE = 32  # images that a core looks at together, at most
 Shown = tuple[str, np.ndarray | str]  # where a picture lies, and its pixels, or why it has none
 
 
@@ -58,8 +60,7 @@ def embed(
             good = [(name, pixels) for name, pixels in shown if not isinstance(pixels, str)]
             if good:
                 canvas = on_canvas([pixels for _, pixels in good], mean, std, device, about["dermsearch"]["border"])
-                with cast():
-                    features = network(plain(canvas, size)).float().cpu().numpy()
+                features = seen(network, plain(canvas, size), cast).numpy()
                 flat = pa.FixedSizeListArray.from_arrays(pa.array(features.reshape(-1)), features.shape[1])
                 writer.write_table(pa.Table.from_arrays([pa.array([name for name, _ in good]), flat], schema=schema))
             done += len(shown)
@@ -71,6 +72,19 @@ def embed(
         raise UserError(f"{names[0]}: {bad[0][1]}; none of {len(names)} pictures could be read")
     part.replace(out)
     return len(names) - len(bad), bad, len(names) / (time.perf_counter() - started)
+
+
+def seen(network: torch.nn.Module, images: torch.Tensor, cast: Callable[[], Any]) -> torch.Tensor:
+    """Features of images, in single precision; on a CPU a few at a time, by threads of one core each."""
+    parts: dict[int, torch.Tensor] = {}
+    step = len(images) if images.is_cuda else min(AT_ONCE, -(-len(images) // torch.get_num_threads()))
+
+    def work(start: int) -> None:
+        with torch.no_grad(), cast():  # both are a thread's own
+            parts[start] = network(images[start : start + step]).float().cpu()
+
+    each(work, range(0, len(images), step), images.device)
+    return torch.cat([parts[start] for start in sorted(parts)])
 
 
 def exported(model: Path) -> tuple[dict[str, Any], torch.nn.Module]:
