@@ -1,9 +1,9 @@
-"""`dermsearch export` and `embed`: an encoder leaves the study, and sees pictures."""
+"""`dermsearch export`, `embed` and `predict`: an encoder or a predictor leaves the study, and sees pictures."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -20,14 +20,29 @@ def export(
     store: Annotated[
         str | None, typer.Option(help="The stage store, where it is not the one that the study names.")
     ] = None,
+    form: Annotated[
+        Literal["timm", "torchvision", "onnx"], typer.Option("--format", help="What the encoder is written for.")
+    ] = "timm",
+    fit: Annotated[
+        str | None, typer.Option(metavar="NAME", help="The predictor of this line of downstream, as finetune@ham:20.")
+    ] = None,
 ) -> None:
-    """Write an encoder of a finished study as plain timm weights, with its configuration and a model card.
+    """Write an encoder of a finished study as plain weights, with its configuration and a model card.
 
-    The best curriculum on validation, unless one is named. The folder needs no dermsearch to be loaded.
+    The best curriculum on validation, unless one is named. The folder needs no dermsearch to be loaded. With --fit
+    the predictor that was trained from it, for `dermsearch predict`.
     """
+    if fit is not None:
+        from dermsearch.errors import UserError
+        from dermsearch.run.export_fit import export_fit
+
+        if form != "timm":
+            raise UserError(f"--format {form}: goes with encoders; a predictor has one form")
+        print(export_fit(folder, output, fit, curriculum, stage, store))
+        return
     from dermsearch.run.export import export as write
 
-    for written in write(folder, output, curriculum, stage, store):
+    for written in write(folder, output, curriculum, stage, store, form):
         print(written)
 
 
@@ -46,8 +61,33 @@ def embed(
 
     console = aside()
     count, bad, rate = write(model, images, output, batch, threads, console)
+    tell(bad)
+    print(f"{output}: {count} pictures, {rate:,.0f} a second")
+
+
+def predict(
+    model: Annotated[Path, typer.Argument(help="A folder that `dermsearch export --fit` wrote.")],
+    images: Annotated[list[str], typer.Argument(help="Image files, folders, globs or case stores.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="A .csv or .parquet file.")],
+    batch: Annotated[int, typer.Option(min=1, help="Images that go through the network at once.")] = 128,
+    threads: Annotated[int | None, typer.Option(min=1, help="Threads that decode. Default: one per core.")] = None,
+) -> None:
+    """Probabilities of every label by an exported predictor, a row for each picture or case.
+
+    Of each label the likeliest class, and the probability of every class. Pictures that cannot be read are left out,
+    and told. Not for diagnosis.
+    """
+    from dermsearch.run.predict import predict as write
+
+    count, bad = write(model, images, output, batch, threads, aside())
+    tell(bad)
+    print(f"{output}: {count} rows")
+
+
+def tell(bad: list[tuple[str, str]]) -> None:
+    """Say what could not be read."""
+    console = aside()
     for name, why in bad[:20]:
         console.print(f"{name}: {why}; left out", soft_wrap=True)
     if len(bad) > 20:
         console.print(f"... and {len(bad) - 20} more were left out")
-    print(f"{output}: {count} pictures, {rate:,.0f} a second")

@@ -17,7 +17,8 @@ import typer
 from dermsearch import __version__
 from dermsearch.cli.console import aside, flush, open_streams, paper
 from dermsearch.cli.data import data_app
-from dermsearch.cli.export import embed, export
+from dermsearch.cli.export import embed, export, predict
+from dermsearch.cli.judge import judge
 from dermsearch.cli.names import KINDS, command, copy, schema
 from dermsearch.cli.replay import replay
 from dermsearch.cli.report import report
@@ -250,6 +251,8 @@ app.command()(explain)
 app.command()(replay)
 app.command()(export)
 app.command()(embed)
+app.command()(judge)
+app.command()(predict)
 app.command()(copy)
 app.command()(schema)
 for kind in KINDS:

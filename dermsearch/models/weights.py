@@ -1,9 +1,10 @@
-"""Starting weights from a local file, for the root of every curriculum: `encoder.weights: PATH`.
+"""Starting weights from a file on this machine, for the root of every curriculum.
 
-Read are .safetensors, and .pth, .pt, .bin or .tar of torch without anything but tensors in them. A file may hold a
-model or a whole checkpoint: what wraps the weights, what their names begin with, and classifiers are taken off. Then
-every tensor of the backbone has to be there, and no other. Position embeddings of another grid are resampled.
-Every branch of the encoders starts with the same weights.
+Read are .safetensors, and .pth, .pt, .bin, .tar or .ckpt of torch without anything but tensors in them. A file may
+hold a model or a whole checkpoint: what wraps the weights, what their names begin with, and classifiers are taken off.
+Names of another layout that timm knows, such as DINOv2's, become timm's. Then every tensor of the backbone has to be
+there, and no other. Position embeddings of another grid are resampled. Every branch of the encoders starts with the
+same weights.
 """
 
 from __future__ import annotations
@@ -11,29 +12,39 @@ from __future__ import annotations
 import hashlib
 import math
 import pickle
+import re
+import sys
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import timm
 import torch
 from timm.layers import resample_abs_pos_embed
 from torch import Tensor
 
 from dermsearch.errors import UserError, first_line
 from dermsearch.models.encoders import Encoders, backbone
+from dermsearch.models.hub import ENDINGS
 
 WRAPPERS = ("state_dict", "model_state_dict", "teacher", "model")  # of these, the first that is there
 DEEPEST = 10  # wrappers in one another
-PREFIXES = ("module.", "_orig_mod.", "teacher.", "encoder_q.", "backbones.shared.", "backbone.", "encoder.", "model.")
+# What names begin with, from the outside in; of a teacher and its student the teacher is taken.
+PREFIXES = (
+    *("module.", "_orig_mod.", "teacher.", "teacher_backbone.", "student_backbone.", "encoder_q.", "backbones.shared."),
+    *("teacher_embedding_model.", "student_embedding_model.", "embedding_model.", "wrapped_model.", "_model."),
+    *("backbone.", "encoder.", "model.", "vit."),
+)
+CHUNK = re.compile(r"^blocks\.\d+\.(?=\d+\.)")  # DINOv2's blocks in chunks, each with its number in the whole
 HEADS = ("fc.", "head.", "heads.", "head_dist.", "classifier.")
 SHOWN, LONGEST = 3, 80  # names of each kind in a message, and letters of a name
 MOST = 16 * 2**30  # bytes of a file: the largest backbones have 8 GB, and a checkpoint may hold a copy
 
 
-def read_weights(path: str, name: str) -> dict[str, Tensor]:
-    """The state dict of the backbone `name` that a file holds; UserError where it holds none."""
-    said = f"encoder.weights: '{path}'"
+def read_weights(path: str, name: str, given: str = "") -> dict[str, Tensor]:
+    """The state dict of the backbone `name` that a file holds; UserError, which tells what was `given`, if none."""
+    said = f"encoder.weights: '{given or path}'"
     found = unwrap(_open(Path(path).expanduser(), said))
     if not found or not all(isinstance(n, str) and isinstance(v, Tensor) for n, v in found.items()):
         raise UserError(f"{said} holds no weights by name")
@@ -43,7 +54,7 @@ def read_weights(path: str, name: str) -> dict[str, Tensor]:
     with torch.device("meta"):
         model = backbone(name)
     wanted = model.state_dict()
-    found = {n: v for n, v in rename(found, wanted).items() if n in wanted or not n.startswith(HEADS)}
+    found = without_heads(native(rename(found, wanted), model, name), model)
     for n, v in wanted.items():  # files older than these counters lack them
         if n.endswith("num_batches_tracked"):
             found.setdefault(n, torch.zeros((), dtype=v.dtype))
@@ -92,14 +103,15 @@ def some(names: list[str]) -> str:
     return ", ".join(shown) + more
 
 
-def fingerprint(path: str) -> str:
+def fingerprint(path: str, given: str = "") -> str:
     """A hash of the file's content."""
-    check_file(Path(path).expanduser(), f"encoder.weights: '{path}'")
+    said = f"encoder.weights: '{given or path}'"
+    check_file(Path(path).expanduser(), said)
     try:
         with Path(path).expanduser().open("rb") as f:
             return hashlib.file_digest(f, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
     except OSError as error:
-        raise UserError(f"encoder.weights: '{path}' cannot be read: {error.strerror}") from None
+        raise UserError(f"{said} cannot be read: {error.strerror}") from None
 
 
 def check_file(path: Path, said: str) -> None:
@@ -127,7 +139,7 @@ def spread(weights: dict[str, Tensor], encoders: Encoders) -> Encoders:
 
 def _open(path: Path, said: str) -> Any:
     """Whatever is in the file; nothing in it is executed."""
-    if path.suffix not in (".safetensors", ".pth", ".pt", ".bin", ".tar"):
+    if path.suffix not in ENDINGS:
         raise UserError(f"{said} must be a .safetensors, .pth or .pt file on this machine")
     check_file(path, said)
     try:
@@ -172,11 +184,44 @@ def rename(found: dict[str, Tensor], wanted: dict[str, Tensor]) -> dict[str, Ten
     return found
 
 
+def without_heads(found: dict[str, Tensor], model: Any) -> dict[str, Tensor]:
+    """The weights without classifiers, by whatever name timm has them."""
+    own = (getattr(model, "pretrained_cfg", None) or {}).get("classifier") or ()
+    heads = tuple(f"{head}." for head in ([own] if isinstance(own, str) else own))
+    wanted = model.state_dict()
+    return {n: v for n, v in found.items() if n in wanted or not n.startswith((*HEADS, *heads))}
+
+
+def native(found: dict[str, Tensor], model: Any, name: str) -> dict[str, Tensor]:
+    """Weights of another layout by the names that timm gives them, as its own loader does; others as they are."""
+    kept = without_heads(found, model)
+    if not misnamed(kept, model.state_dict()) or any(hollow(v) for v in found.values()):
+        return found
+    chunked = {CHUNK.sub("blocks.", n): v for n, v in found.items()}
+    timms = getattr(sys.modules[timm.models.model_entrypoint(name).__module__], "checkpoint_filter_fn", None)
+    if timms is None:
+        return chunked
+    try:
+        return dict(timms(dict(chunked), model))
+    except Exception:  # it meets layouts that nobody knows: these are told by their own names
+        return chunked
+
+
+def misnamed(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> bool:
+    """Are other names there than those that are wanted? Counters that older files lack do not count."""
+    return any(not n.endswith("num_batches_tracked") for n in found.keys() ^ wanted.keys())
+
+
+def hollow(tensor: Tensor) -> bool:
+    """Is it of a few numbers that are told to be many?"""
+    return tensor.untyped_storage().nbytes() < tensor.numel() * tensor.element_size()
+
+
 def fit_positions(found: Tensor, wanted: Tensor, grid: tuple[int, int]) -> Tensor:
     """Position embeddings for the backbone's own grid, if theirs is another square one."""
     if found.shape == wanted.shape or found.ndim != 3 or found.shape[2] != wanted.shape[2]:
         return found
-    if found.untyped_storage().nbytes() < found.numel() * found.element_size():  # of one number, told to be many
+    if hollow(found):
         return found
     kept = wanted.shape[1] - grid[0] * grid[1]  # tokens before the patches that have a position
     if math.isqrt(found.shape[1] - kept) ** 2 != found.shape[1] - kept:

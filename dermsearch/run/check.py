@@ -190,6 +190,8 @@ def check_sampler(study: Study, space: Space) -> None:
         raise UserError(f"search.sampler: {error}") from None
     sampler.optuna(search.sampler_seed)  # whose package may be missing
     finite = sampler.finite
+    if not finite and not study.curriculum.tasks:
+        raise UserError(f"search.sampler: must be grid where curriculum.tasks names none, not '{name}'")
     if search.learn_from and not sampler.learns_from:
         raise UserError(f"search.learn_from: goes with sampler curriculum_prior, not '{name}'")
     for table in search.learn_from:

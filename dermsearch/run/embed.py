@@ -24,16 +24,18 @@ from dermsearch.data.decode.image import BY_EXTENSION, Form, decode
 from dermsearch.data.store.case_store import CaseStore
 from dermsearch.data.store.layout import MANIFEST
 from dermsearch.data.views.augment import plain
+from dermsearch.data.views.parallel import each
 from dermsearch.data.views.pictures import Pictures
 from dermsearch.errors import UserError, first_line
 from dermsearch.models.encoders import backbone
-from dermsearch.run.export import CONFIG, MODEL
+from dermsearch.models.hub import CONFIG, MODEL
 from dermsearch.training.precision import autocast, resolve
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 AHEAD = 4  # batches that are decoded before their turn
+AT_ONCE = 32  # images that a core looks at together, at most
 Shown = tuple[str, np.ndarray | str]  # where a picture lies, and its pixels, or why it has none
 
 
@@ -52,14 +54,13 @@ def embed(
     schema = pa.schema([("image", pa.string()), ("embedding", pa.list_(pa.float32(), about["num_features"]))])
     out.parent.mkdir(parents=True, exist_ok=True)
     part = out.with_name(f".{out.name}.part")
-    with pq.ParquetWriter(part, schema) as writer, console.status("Reading ...") as status, torch.inference_mode():
+    with pq.ParquetWriter(part, schema) as writer, console.status("Reading ...") as status, torch.no_grad():
         for shown in batches(pictures, names, batch, threads or os.cpu_count() or 1):
             bad += [(name, pixels) for name, pixels in shown if isinstance(pixels, str)]
             good = [(name, pixels) for name, pixels in shown if not isinstance(pixels, str)]
             if good:
                 canvas = on_canvas([pixels for _, pixels in good], mean, std, device, about["dermsearch"]["border"])
-                with cast():
-                    features = network(plain(canvas, size)).float().cpu().numpy()
+                features = seen(network, plain(canvas, size), cast).numpy()
                 flat = pa.FixedSizeListArray.from_arrays(pa.array(features.reshape(-1)), features.shape[1])
                 writer.write_table(pa.Table.from_arrays([pa.array([name for name, _ in good]), flat], schema=schema))
             done += len(shown)
@@ -73,13 +74,32 @@ def embed(
     return len(names) - len(bad), bad, len(names) / (time.perf_counter() - started)
 
 
+def seen(network: torch.nn.Module, images: torch.Tensor, cast: Callable[[], Any]) -> torch.Tensor:
+    """Features of images, in single precision; on a CPU a few at a time, by threads of one core each."""
+    parts: dict[int, torch.Tensor] = {}
+    step = len(images) if images.is_cuda else min(AT_ONCE, -(-len(images) // torch.get_num_threads()))
+
+    def work(start: int) -> None:
+        with torch.no_grad(), cast():  # both are a thread's own
+            parts[start] = network(images[start : start + step]).float().cpu()
+
+    each(work, range(0, len(images), step), images.device)
+    return torch.cat([parts[start] for start in sorted(parts)])
+
+
 def exported(model: Path) -> tuple[dict[str, Any], torch.nn.Module]:
     """The configuration and the network in a folder that `dermsearch export` wrote."""
     try:
         about = json.loads((model / CONFIG).read_text("utf-8"))
+        if "predictor" in about:
+            raise UserError(f"{model}: is a predictor, which has no features to give: `dermsearch predict` asks it")
+        if about["dermsearch"].get("format", "timm") == "onnx":
+            raise UserError(f"{model}: is a graph in ONNX; export it with --format timm")
         network = backbone(about["architecture"])
         network.load_state_dict(load_file(model / MODEL))
         about["dermsearch"], about["pretrained_cfg"]["input_size"]
+    except UserError:
+        raise
     except FileNotFoundError:
         branches = [each.name for each in model.iterdir() if (each / CONFIG).is_file()] if model.is_dir() else []
         hint = f"; it has one for each of {', '.join(branches)}: name that folder" if branches else ""

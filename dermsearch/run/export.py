@@ -1,6 +1,7 @@
-"""An encoder leaves: weights in timm's layout, the network and the pictures it wants, and a card that tells what it is.
+"""An encoder leaves: its weights, the network and the pictures it wants, and a card that tells what it is.
 
-Each branch of the encoders becomes a folder that timm loads by itself, on any machine without dermsearch. Among the
+Each branch of the encoders becomes a folder that timm loads by itself, on any machine without dermsearch; `formats`
+has others. Among the
 seeds of a curriculum the first one is taken: none is better than another, and the card says so.
 """
 
@@ -12,8 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import save_file
-
 from dermsearch import __version__
 from dermsearch.curriculum import ROOT_CURRICULUM
 from dermsearch.data.open import domain_of, is_made, open_cases
@@ -21,18 +20,22 @@ from dermsearch.data.store.case_store import CaseStore
 from dermsearch.errors import UserError, nearest
 from dermsearch.models.artifact import ENCODERS
 from dermsearch.models.encoders import Encoders, is_vit
+from dermsearch.models.hub import CONFIG
+from dermsearch.models.hub import MODEL as MODEL
 from dermsearch.pretext.base import find_task
 from dermsearch.results import load
 from dermsearch.results.board.leaderboard import leaderboard, points
 from dermsearch.results.board.opened import opened
 from dermsearch.results.board.row import Row
 from dermsearch.results.tables.schema import DEFAULTS, Results
+from dermsearch.run.formats import FORMATS, loading
 from dermsearch.run.run import cache_folder
 from dermsearch.storage.stages import StageStore
 from dermsearch.study.config import Study
+from dermsearch.study.data import Data
 from dermsearch.study.load import load_study
 
-MODEL, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
+CARD = "README.md"
 METRICS = ("auc", "balanced_accuracy")  # that a card tells
 
 
@@ -45,8 +48,18 @@ class Chosen:
     seed: int
 
 
-def export(folder: Path, out: Path, curriculum: str | None, stage: str | None, where: str | None) -> list[Path]:
-    """Write the encoders of a study's best curriculum, or of the one that is named, into folders; returns these."""
+@dataclass(frozen=True)
+class Exported:
+    """A study that something is exported of."""
+
+    results: Results
+    study: Study
+    store: StageStore
+    chosen: Chosen
+
+
+def begin(folder: Path, out: Path, curriculum: str | None, stage: str | None, where: str | None) -> Exported:
+    """Open a study's folder and stage store, and choose; refuses to write where something is."""
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"{out}: is there already; choose another folder with -o or delete it")
     results = load(folder)
@@ -58,6 +71,15 @@ def export(folder: Path, out: Path, curriculum: str | None, stage: str | None, w
             f"{store.where}: lacks stage {chosen.key}, or it is damaged; `dermsearch run` makes it again, and --store "
             "names another store"
         )
+    return Exported(results, study, store, chosen)
+
+
+def export(
+    folder: Path, out: Path, curriculum: str | None, stage: str | None, where: str | None, form: str = "timm"
+) -> list[Path]:
+    """Write the encoders of a study's best curriculum, or of the one that is named, into folders; returns these."""
+    given = begin(folder, out, curriculum, stage, where)
+    results, study, store, chosen = given.results, given.study, given.store, given.chosen
     part = store.artifact(chosen.key)[ENCODERS]
     encoders = Encoders.empty(**part.config).load(part.state).eval()
     cases = open_cases(study.main, cache_folder(store)) if is_made(study.main, cache_folder(store)) else None
@@ -66,8 +88,9 @@ def export(folder: Path, out: Path, curriculum: str | None, stage: str | None, w
         own = out / branch if len(encoders.branches) > 1 else out
         own.mkdir(parents=True, exist_ok=True)
         network: Any = encoders.backbones[branch]
-        save_file({name: w.contiguous() for name, w in network.state_dict().items()}, own / MODEL, {"format": "pt"})
-        about = config(network, encoders.name, study, modalities, cases, chosen, results)
+        about = config(network, encoders.name, given, modalities, cases, study.main)
+        about["dermsearch"]["format"] = form
+        FORMATS[form](network, own, about)
         (own / CONFIG).write_text(json.dumps(about, indent=2) + "\n", "utf-8")
         (own / CARD).write_text("\n".join(card(about, study, results, chosen, cases)) + "\n", "utf-8")
         written.append(own)
@@ -95,14 +118,13 @@ def choose(results: Results, curriculum: str | None, stage: str | None) -> Chose
 def config(
     network: Any,
     name: str,
-    study: Study,
+    given: Exported,
     modalities: Sequence[str],
     cases: CaseStore | None,
-    chosen: Chosen,
-    results: Results,
+    data: Data,
 ) -> dict[str, Any]:
     """The network and its pictures as timm and the hub write them, and what only dermsearch knows under its name."""
-    data = study.main
+    chosen = given.chosen
     mean, std = domain_of(data).statistics[data.normalise]
     known = getattr(network, "pretrained_cfg", {}) or {}
     settings = {} if cases is None else cases.settings
@@ -127,7 +149,7 @@ def config(
         },
         "dermsearch": {
             "version": __version__,
-            "study": study.name,
+            "study": given.study.name,
             "root": chosen.row.root,
             "curriculum": chosen.row.curriculum,
             "settings": [json.loads(text) for text in chosen.row.settings],
@@ -139,7 +161,7 @@ def config(
             "side": None if cases is None else cases.side,
             "fit": settings.get("fit", "keep"),
             "cut": settings.get("border", 0),
-            "origin": results.origin,
+            "origin": given.results.origin,
         },
     }
 
@@ -184,23 +206,9 @@ def card(
     yield "Not for diagnosis: it was judged on the cases of this study alone."
 
 
-def loading(about: Mapping[str, Any]) -> list[str]:
-    """The lines that load it, without dermsearch."""
-    given = "".join(f", {name}={value}" for name, value in about["model_args"].items())
-    return [
-        "import timm",
-        "",
-        'model = timm.create_model("local-dir:FOLDER", pretrained=True).eval()   # this folder',
-        f'# or timm.create_model("{about["architecture"]}", num_classes=0{given},',
-        f'#                      checkpoint_path="FOLDER/{MODEL}")',
-        "transform = timm.data.create_transform(**timm.data.resolve_model_data_config(model), is_training=False)",
-        f"features = model(transform(image).unsqueeze(0))   # (1, {about['num_features']})",
-    ]
-
-
-def data_of(study: Study, cases: CaseStore | None) -> str:
+def data_of(study: Study, cases: CaseStore | None, data: Data | None = None) -> str:
     """What it was trained on."""
-    data = study.main
+    data = data or study.main
     if cases is None:
         return f"{data.cases} cases ({data.source})"
     train = len(cases) if data.transductive else len(cases.split("train"))
@@ -216,14 +224,17 @@ def title(task: str) -> str:
     return said.splitlines()[0].partition(": ")[2] or said.splitlines()[0]
 
 
-def scores(results: Results, row: Row) -> Iterator[str]:
-    """A table of what every judge says of the curriculum, beside no pre-training, on validation and on test."""
+def scores(results: Results, row: Row, protocol: str = "") -> Iterator[str]:
+    """A table of what every judge says of the curriculum, beside no pre-training, on validation and on test.
+
+    Or, of a fit, what the judges of one protocol say.
+    """
     yield "| judge | split | metric | score, % [95 %] | no pre-training | seeds |"
     yield "|---|---|---|---|---|---|"
     label = row.measure.label
     judges = results.scores.filter(results.scores["split"].to_pandas().eq("val").to_numpy())
     found = judges.group_by(["protocol", "data", "labelled"]).aggregate([]).to_pylist()
-    for one in found:
+    for one in found if not protocol else [each for each in found if each["protocol"] == protocol]:
         data = "" if one["data"] == DEFAULTS["data"] else f"@{one['data']}"
         for metric in METRICS:
             judge = f"{one['protocol']}{data}:{one['labelled']}"

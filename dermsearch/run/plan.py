@@ -16,7 +16,7 @@ from dermsearch.errors import UserError, public
 from dermsearch.run.bill import Bill, bill
 from dermsearch.run.bill import lines as bill_lines
 from dermsearch.run.check import check, check_cases, check_images, check_machine, here, training_images
-from dermsearch.run.roots import starts
+from dermsearch.run.roots import origins, starts
 from dermsearch.run.run import sets_of
 from dermsearch.search.space.cost import prices, relative_cost
 from dermsearch.search.space.proposal import Proposal
@@ -169,7 +169,10 @@ def lines(plan: Plan) -> Iterator[str]:
     encoder = f"{' and '.join(study.encoder.names)} at {data.size} px"
     shortest, longest = study.curriculum.length
     yield f"Study '{study.name}': {encoder}, {' + '.join(data.modalities)}, {many(plan.images, 'training case')}"
-    yield f"  tasks      {', '.join(study.curriculum.tasks)}; curricula of {shortest} to {longest}"
+    told = f"{', '.join(study.curriculum.tasks)}; curricula of {shortest} to {longest}"
+    yield f"  tasks      {told if longest else 'none: what the study begins with is judged, and nothing is trained'}"
+    for root, origin in origins(study).items():
+        yield f"  weights    {root}: {origin}"
     proposals = many(plan.proposals, "proposal") if plan.proposals else "as many proposals as its budget allows"
     yield f"  search     {study.search.sampler}: {proposals}, {many(len(study.search.seeds), 'seed')}"
     if plan.exact:

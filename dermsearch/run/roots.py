@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from dermsearch.errors import UserError
+from torch import Tensor
+
+from dermsearch.errors import UserError, public
 from dermsearch.models.artifact import ENCODERS, Part
 from dermsearch.models.encoders import Encoders
+from dermsearch.models.hub import located
 from dermsearch.models.weights import fingerprint, read_weights, spread
 from dermsearch.search.tree.roots import Start
 from dermsearch.storage.stages import StageStore
@@ -17,7 +20,7 @@ def check_weights(root: Root, study: Study) -> None:
     if isinstance(root.weights, Finished):
         handed_on(root, root.weights, study)
     elif root.weights is not None:
-        read_weights(root.weights, root.encoder)
+        read(root.weights, root)
 
 
 def starts(study: Study) -> list[Start]:
@@ -29,7 +32,26 @@ def content(root: Root) -> str:
     """The hash of a file, the key of a finished stage, which is one; empty for random weights."""
     if root.weights is None:
         return ""
-    return root.weights.key if isinstance(root.weights, Finished) else fingerprint(root.weights)
+    if isinstance(root.weights, Finished):
+        return root.weights.key
+    return fingerprint(str(located(root.weights, root.encoder).path), root.weights)
+
+
+def origins(study: Study) -> dict[str, str]:
+    """Where the weights of each root came from, in words, by what the root is called."""
+    found = {}
+    for root in study.encoder.roots:
+        weights = root.weights
+        if isinstance(weights, Finished):
+            found[root.name or root.encoder] = public(f"stage {weights.key} of {weights.store}")
+        elif weights is not None:
+            found[root.name or root.encoder] = located(weights, root.encoder).origin
+    return found
+
+
+def read(weights: str, root: Root) -> dict[str, Tensor]:
+    """The weights of a file, or of what somebody else pre-trained."""
+    return read_weights(str(located(weights, root.encoder).path), root.encoder, weights)
 
 
 def keep_weights(study: Study, store: StageStore) -> None:
@@ -41,7 +63,7 @@ def keep_weights(study: Study, store: StageStore) -> None:
         if isinstance(weights, Finished):
             store.write_weights(held, root.encoder, handed_on(root, weights, study))
         else:
-            store.write_weights(held, root.encoder, {ENCODERS: Part({}, read_weights(weights, root.encoder))})
+            store.write_weights(held, root.encoder, {ENCODERS: Part({}, read(weights, root))})
 
 
 def handed_on(root: Root, weights: Finished, study: Study) -> dict[str, Part]:

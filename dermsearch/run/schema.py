@@ -47,7 +47,7 @@ def study_schema() -> Schema:
     tasks = {name: settings("tasks", name, training) for name in KINDS["tasks"].names()}
     names = {"type": "array", "items": {"enum": list(tasks)}, "uniqueItems": True}
     definitions["Curricula"]["properties"]["tasks"] = {
-        "anyOf": [{"type": "object", "properties": tasks, "additionalProperties": False, "minProperties": 1}, names]
+        "anyOf": [{"type": "object", "properties": tasks, "additionalProperties": False}, names]
     }
     draws: dict[str, Schema] = {
         "labelled": {"anyOf": [LABELLED, {"type": "array", "items": LABELLED}]},

@@ -17,7 +17,7 @@ MAIN = "data"  # what a study's only data set is called
 class Curricula(Section):
     """The pretext tasks, each with its settings, and how they may follow one another."""
 
-    tasks: dict[Name, dict[str, Any]] = Field(min_length=1, max_length=20)
+    tasks: dict[Name, dict[str, Any]] = Field(max_length=20)  # none, with length: [0, 0], judges roots alone
     length: Annotated[tuple[int, int], Field(strict=False)] = (1, 3)
     order: Literal["any", "listed"] = "any"  # listed: tasks follow one another only as they stand in `tasks`
     repeats: bool = False  # may a task come twice in one curriculum? With order: listed, straight after itself
@@ -37,6 +37,10 @@ class Curricula(Section):
     @model_validator(mode="after")
     def _length_fits(self) -> Curricula:
         shortest, longest = self.length
+        if not self.tasks and (shortest, longest) == (0, 0):
+            return self
+        if not self.tasks:
+            raise ValueError("tasks: must have at least 1 item, or length must be [0, 0], which judges roots alone")
         if not 1 <= shortest <= longest <= 8:
             raise ValueError(f"length: must be [shortest, longest] within 1 and 8, not [{shortest}, {longest}]")
         if not self.repeats and longest > len(self.tasks):

@@ -34,14 +34,26 @@ class Finished(Section):
     key: Key
 
 
+class Foreign(Section):
+    """Weights with the architecture that they are of, whatever `encoder.name` is."""
+
+    name: Name
+    weights: Path
+
+
 def _kind(value: Any) -> str:
     """Which form of a field a value has; what stands in brackets is not part of the field's name in a message."""
     if isinstance(value, Choice) or (isinstance(value, dict) and "choice" in value):
         return "[choice]"
+    if isinstance(value, Foreign) or (isinstance(value, dict) and "name" in value):
+        return "[network]"
     return "[stage]" if isinstance(value, dict | Finished) else "[one]"
 
 
-Weights = Annotated[Annotated[Path | None, Tag("[one]")] | Annotated[Finished, Tag("[stage]")], Discriminator(_kind)]
+Weights = Annotated[
+    Annotated[Path | None, Tag("[one]")] | Annotated[Finished, Tag("[stage]")] | Annotated[Foreign, Tag("[network]")],
+    Discriminator(_kind),
+]
 
 
 @dataclass(frozen=True)
@@ -50,7 +62,7 @@ class Root:
 
     name: str  # of the root where a study has several; else empty
     encoder: str
-    weights: str | Finished | None  # a file, a finished stage, or random by seed
+    weights: str | Finished | None  # a file or a name, a finished stage, or random by seed
 
 
 class Encoder(Section):
@@ -60,10 +72,11 @@ class Encoder(Section):
         "resnet18"
     )
     branches: Literal["shared", "separate"] = "shared"
-    # What every curriculum starts with: a file on this machine, a finished stage, or random weights.
+    # What every curriculum starts with: imagenet, a tag of timm, hf-hub:ORG/NAME, a file, a finished stage, or random.
     weights: Annotated[
         Annotated[Path | None, Tag("[one]")]
         | Annotated[Finished, Tag("[stage]")]
+        | Annotated[Foreign, Tag("[network]")]
         | Annotated[Choice[Weights], Tag("[choice]")],
         Discriminator(_kind),
     ] = None
@@ -71,33 +84,39 @@ class Encoder(Section):
     @property
     def names(self) -> tuple[str, ...]:
         """The architectures."""
-        return self.name.choice if isinstance(self.name, Choice) else (self.name,)
+        return tuple(dict.fromkeys(name for name, _ in self._pairs))
 
     @property
-    def starts(self) -> tuple[str | Finished | None, ...]:
+    def starts(self) -> tuple[str | Finished | Foreign | None, ...]:
         """The weights."""
         return self.weights.choice if isinstance(self.weights, Choice) else (self.weights,)
 
     @property
     def roots(self) -> tuple[Root, ...]:
-        """Every architecture with all weights."""
+        """Every architecture with all weights; those that say what they are of with that one alone."""
         found = []
-        for name, weights in itertools.product(self.names, self.starts):
-            told = [name] * (len(self.names) > 1) + [_word(weights)] * (len(self.starts) > 1)
+        for name, weights in self._pairs:
+            told = [name] * (len(self.names) > 1) + [_word(weights, name)] * (len(self.starts) > 1)
             found.append(Root(" ".join(told), name, weights))
         return tuple(found)
+
+    @property
+    def _pairs(self) -> list[tuple[str, str | Finished | None]]:
+        names = self.name.choice if isinstance(self.name, Choice) else (self.name,)
+        every = [(name, w) for name, w in itertools.product(names, self.starts) if not isinstance(w, Foreign)]
+        return [*every, *((w.name, w.weights) for w in self.starts if isinstance(w, Foreign))]
 
     @model_validator(mode="after")
     def _told_apart(self) -> Encoder:
         words = [root.name for root in self.roots]
         twice = [word for word in words if words.count(word) > 1]
         if twice:
-            raise ValueError(f"weights: two files are called '{_word(self.starts[-1])}'; name them differently")
+            raise ValueError(f"weights: two files are called '{twice[0].split()[-1]}'; name them differently")
         return self
 
 
-def _word(weights: str | Finished | None) -> str:
-    """Weights in a word."""
+def _word(weights: str | Finished | None, name: str) -> str:
+    """Weights in a word, without the name of their architecture."""
     if isinstance(weights, Finished):
         return weights.key[:8]
-    return "random" if weights is None else weights.rsplit("/", 1)[-1]
+    return "random" if weights is None else weights.rstrip("/").rsplit("/", 1)[-1].removeprefix(f"{name}.")

@@ -37,7 +37,10 @@ TREE = dict(commands(typer.main.get_command(app)))
 def test_the_commands() -> None:
     assert TREE.keys() == {
         "dermsearch",
-        *(f"dermsearch {c}" for c in ("run", "plan", "test", "replay", "figures", "leaderboard", "explain")),
+        *(
+            f"dermsearch {c}"
+            for c in ("run", "plan", "test", "replay", "figures", "leaderboard", "explain", "judge", "predict")
+        ),
         *(f"dermsearch {c}" for c in ("report", "data", "results", "export", "schema")),
         *(f"dermsearch {c}" for c in ("embed", "copy", "tasks", "protocols", "sources", "samplers")),
         *(f"dermsearch results {c}" for c in ("audit", "clinical")),

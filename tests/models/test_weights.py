@@ -63,6 +63,12 @@ HEAD = {"head.mlp.0.weight": torch.ones(2, 2), "projection_head.0.bias": torch.o
     lambda s: {**prefixed("encoder.", s), **HEAD},
     lambda s: {"state_dict": {"model": prefixed("module.backbone.", s)}},
     lambda s: prefixed("backbones.shared.", backbone_of(s)),  # a stage of our own
+    lambda s: {"state_dict": {**prefixed("student_backbone.", s), **prefixed("student_head.", HEAD)}},
+    lambda s: {"state_dict": {**prefixed("_method.x.", HEAD), **prefixed("_model.", s)}},
+    lambda s: {"state_dict": {
+        **prefixed("student_embedding_model.wrapped_model._model.", {n: v + 1 for n, v in s.items()}),
+        **prefixed("teacher_embedding_model.wrapped_model._model.", s),
+    }},
 ])  # fmt: skip
 def test_checkpoints(wrap, tmp_path):
     state = drawn()
@@ -126,6 +132,45 @@ def test_odd_files_are_told_in_one_plain_sentence(change, told, tmp_path):
     text = str(error.value)
     assert told in text and text.isprintable() and len(text) < 700
     assert "weights_only" not in text and "trust" not in text and "add_safe_globals" not in text
+
+
+def chunked(name: str) -> str:
+    """How DINOv2 names a block where blocks come in chunks of one."""
+    block = name.split(".")[1] if name.startswith("blocks.") else ""
+    return name.replace(f"blocks.{block}.", f"blocks.{block}.{block}.", 1) if block else name
+
+
+@pytest.mark.parametrize("wrap", [
+    lambda s: {**s, "mask_token": torch.zeros(1, s["cls_token"].shape[2])},
+    lambda s: {"teacher": {**prefixed("backbone.", {**s, "mask_token": s["norm.bias"]}), "dino_head.w": torch.ones(2)}},
+    lambda s: {"teacher": {f"backbone.{chunked(n)}": v for n, v in {**s, "mask_token": s["norm.bias"]}.items()}},
+    lambda s: {"state_dict": {**prefixed("student_backbone.vit.", {n: v + 1 for n, v in s.items()}),
+                              **prefixed("teacher_backbone.vit.", s)}},
+])  # fmt: skip
+def test_a_vision_transformer_of_dinov2(wrap, tmp_path):
+    state = backbone_of(drawn("test_vit"))
+    found = read_weights(save(wrap(state), tmp_path / "w.ckpt"), "test_vit")
+    assert equal(found, state)
+
+
+def test_registers_of_dinov2(tmp_path):
+    """There the class token has a position of its own; timm adds it to the token, and calls registers otherwise."""
+    state = backbone_of(drawn("vit_small_patch14_reg4_dinov2"))
+    position = torch.ones(1, 1, state["pos_embed"].shape[2])
+    theirs = {n.replace("reg_token", "register_tokens"): v for n, v in state.items()}
+    theirs |= {"mask_token": position[0], "pos_embed": torch.cat([position, state["pos_embed"]], 1)}
+    found = read_weights(save(theirs, tmp_path / "w.pth"), "vit_small_patch14_reg4_dinov2")
+    assert equal(found, {**state, "cls_token": state["cls_token"] + 1})
+
+
+def test_nothing_hollow_is_converted(tmp_path, monkeypatch):
+    """What is told to be many numbers would be many once another layout's converter has touched it."""
+    state = {"mask_token": torch.ones(1), "pos_embed": torch.ones(1, 1, 1).expand(1, 1 + 30_000**2, 64)}
+    asked = []
+    monkeypatch.setattr(timm.models.vision_transformer, "checkpoint_filter_fn", lambda *given: asked.append(given))
+    with pytest.raises(UserError, match="does not fit"):
+        read_weights(save(state, tmp_path / "w.pth"), "test_vit")
+    assert not asked
 
 
 def test_positions_of_one_number_told_to_be_many(tmp_path):

@@ -84,10 +84,12 @@ def compared(
 ) -> list[Row]:
     """The rows, best first, with their differences to no pre-training, to the best task alone and to the best.
 
-    And with their ranks: 1 for every one that cannot be told from the best, then their places.
+    And with their ranks: 1 for every one that cannot be told from the best, then their places. Where nothing was
+    trained, what the study begins with is ranked.
     """
     of = {row.key: row for row in ranked}
-    best = next((key for key, row in of.items() if row.length), None)
+    trained = [key for key, row in of.items() if row.length] or list(of)
+    best = next(iter(trained), None)
     single = next((key for key, row in of.items() if row.length == 1), None)
     chances = drawn(results, measure)
 
@@ -96,8 +98,8 @@ def compared(
         return differences(scores, known, chances)
 
     none = to({key: key.beginning for key in of})
-    alone, first = (to({key: other for key, row in of.items() if row.length}) for other in (single, best))
-    places = {key: place for place, key in enumerate((key for key, row in of.items() if row.length), 1)}
+    alone, first = (to(dict.fromkeys(trained, other)) for other in (single, best))
+    places = {key: place for place, key in enumerate(trained, 1)}
     ranks = {key: 1 if tied(first.get(key)) else place for key, place in places.items()}
     return [
         replace(row, to_none=none.get(key), to_single=alone.get(key), to_best=first.get(key), rank=ranks.get(key))

@@ -43,7 +43,7 @@ def space_of(study: Study) -> Space:
 
 def barred(study: Study, space: Space) -> list[tuple[str, str]]:
     """Of a study with several architectures, the (root, task) of which the task cannot train the architecture."""
-    if len(study.encoder.names) == 1:
+    if len(study.encoder.names) == 1 or not space.given:
         return []
     found: dict[tuple[str, str], str] = {}
     for encoder in study.encoder.names:

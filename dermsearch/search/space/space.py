@@ -82,7 +82,7 @@ class Space:
     def curricula(self) -> Iterator[Curriculum]:
         """Every order of tasks within the lengths, short ones first; a task that reads labels comes last."""
         names, repeats = list(self.tasks), self.repeats
-        for length in range(self.length[0], self.length[1] + 1):
+        for length in range(max(1, self.length[0]), self.length[1] + 1):
             orders: Iterator[tuple[str, ...]]
             if self.order == "listed":
                 choose = itertools.combinations_with_replacement if repeats else itertools.combinations
