@@ -33,9 +33,9 @@ SMALL = [
 
 
 def blocks(text: str) -> Iterator[str]:
-    """Commands that stand alone, in lines set in by four spaces or fenced; a backslash goes on in the next one."""
+    """Commands that stand alone, in lines set in by four spaces; a backslash goes on in the next one."""
     text = re.sub(r"\\\n\s*", " ", text)
-    for line in re.findall(r"^(?: {4})?(dermsearch .*)$", text, re.MULTILINE):
+    for line in re.findall(r"^ {4}(dermsearch .*)$", text, re.MULTILINE):
         yield re.split(r"\s+#\s|\s&&\s|\s\|\s", line)[0].strip()
 
 

@@ -52,7 +52,8 @@ class Shape:
     seeds: int
 
 
-SHAPES = (Shape(5, 3, 3), Shape(3, 3, 3), Shape(3, 3, 1), Shape(3, 2, 1), Shape(2, 1, 1))  # the richest first
+# The richest first.
+SHAPES = (Shape(5, 3, 3), Shape(3, 3, 3), Shape(3, 3, 1), Shape(3, 2, 1), Shape(2, 2, 1), Shape(2, 1, 1))
 EPOCHS = (10, 100)  # of a stage: fewer teach little, and more than so many are for the user to ask for
 FULL = 0.8  # the share of the time that is planned: cases are drawn or read as well
 ASSUMED = "A100"  # the GPU whose speed is taken for that of the user's
@@ -140,7 +141,8 @@ def _tasks(a: Answers, shape: Shape) -> list[str]:
     return [
         "",
         *note(
-            f"What encoders are trained on: {asked}. A beginning that two share is trained once.",
+            f"What encoders are trained on: {asked}.",
+            "A beginning that two share is trained once." * (shape.longest > 1),
             "`dermsearch tasks` lists others, and with a name the settings of one. Any of them may be searched:",
             "{choice: [0.1, 0.2]}, {log: [0.001, 0.1]} or {range: [1, 4]} in the place of a number.",
         ),

@@ -28,7 +28,7 @@ What are the cases?
   1  built-in skin lesions, drawn here: nothing to download
   2  a folder of pictures, sorted into folders by class
   3  a table (CSV) with a row for each case, which names pictures
-  4  a data set that is known by name and lies here: {names}
+  4  a downloaded data set that is known by name, such as ham10000
   5  a case store, made by `dermsearch data prepare`"""
 
 
@@ -60,12 +60,15 @@ def init(
     where = of_data(data or which(ask))
     store = None if where == BUILT_IN else made(where, name, ask)
     about = collection(store)
-    usual = about.modalities if store else about.modalities[:1]
-    chosen = ask("Modalities", ",".join(usual), modalities, lambda text: several(text, about.modalities))
-    names = (MEAN, *about.labels)
-    by = ask("Label to judge by", names[len(names) == 2], label, lambda text: one(text, names, "--label"))
+    usual, names = about.modalities if store else about.modalities[:1], (MEAN, *about.labels)
+    which_pictures, which_label = (
+        f"Modalities ({', '.join(about.modalities)})",
+        f"Label to judge by ({', '.join(names)})",
+    )
+    chosen = ask(which_pictures, ",".join(usual), modalities, lambda text: several(text, about.modalities))
+    by = ask(which_label, names[len(names) == 2], label, lambda text: one(text, names, "--label"))
     few = ask("Labels to learn from (all, 20 of every class, 10%)", "all", labelled, share)
-    hours = ask("Time to spend", "10min", time, hours_of)
+    hours = ask("Time to spend (10min, 2h, 3d)", "10min", time, hours_of)
     there = found_gpus()
     count = ask("GPUs", str(there), None if gpus is None else str(gpus), whole)
     answers = Answers(name, about, chosen, by, few, hours, count)
@@ -96,12 +99,12 @@ def which(ask: Asker) -> str:
     from dermsearch.data.sources.base import SOURCES
 
     known = [name for name in SOURCES.names() if name not in ("folder", "csv")]
-    print(MENU.format(names=", ".join(known)))
+    print(MENU)
     kind = ask("Number", "1", None, lambda text: one(text, tuple("12345"), "Number"))
     if kind == "1":
         return BUILT_IN
     if kind == "4":
-        source = ask("Its name", known[0], None, lambda text: one(text, known, "Its name"))
+        source = ask(f"Its name ({', '.join(known)})", "ham10000", None, lambda text: one(text, known, "Its name"))
         return f"{source}:{ask('The folder of its release', '.', None, present)}"
     what = {"2": "The folder", "3": "The table", "5": "The store"}[kind]
     return ask(what, ".", None, present)

@@ -54,7 +54,7 @@ class ODC(Task):
         """
 
         clusters: int = Field(128, ge=2, le=1_000_000)  # about a hundred images each, as the authors have it
-        small: int = Field(20, ge=1, le=100_000)  # a cluster with fewer images is dissolved, and filled anew from the largest
+        small: int = Field(20, ge=1, le=100_000)  # a cluster with fewer images is dissolved and filled anew
         memory_momentum: float = Field(0.5, ge=0, le=1)  # of an image's remembered feature, the new one's share
         recompute: int = Field(10, ge=1, le=1_000_000)  # steps between two computations of the centroids
         reweight: float = Field(0.5, ge=0, le=2)  # power of one over the cluster size

@@ -212,10 +212,10 @@ def test_the_questions_are_walked_in_a_terminal(here: Path) -> None:
         "Column of the diagnosis [dx]": "",
         "Column of patients [patient_id]": "",
         "Column of lesions [none]": "",
-        "Modalities [derm]": "",
-        "Label to judge by [dx]": "",
+        "Modalities (derm) [derm]": "",
+        "Label to judge by (mean, dx) [dx]": "",
         "Labels to learn from": "10%",
-        "Time to spend [10min]": "1 min",
+        "Time to spend (10min, 2h, 3d) [10min]": "1 min",
         "GPUs": "0",
     }
     mine, theirs = pty.openpty()
