@@ -53,6 +53,8 @@ def init(
     """
     if file.exists():
         raise UserError(f"{file}: is there already; name another file")
+    if not file.parent.is_dir():
+        raise UserError(f"{file}: there is no folder '{file.parent}'")
     if not yes and None in (data, modalities, label, labelled, time, gpus) and not sys.stdin.isatty():
         raise UserError("init: asks questions, and standard input is no terminal; --yes takes the defaults")
     ask = Asker(yes)
@@ -61,12 +63,9 @@ def init(
     store = None if where == BUILT_IN else made(where, name, ask)
     about = collection(store)
     usual, names = about.modalities if store else about.modalities[:1], (MEAN, *about.labels)
-    which_pictures, which_label = (
-        f"Modalities ({', '.join(about.modalities)})",
-        f"Label to judge by ({', '.join(names)})",
-    )
-    chosen = ask(which_pictures, ",".join(usual), modalities, lambda text: several(text, about.modalities))
-    by = ask(which_label, names[len(names) == 2], label, lambda text: one(text, names, "--label"))
+    pictures, labels = ", ".join(about.modalities), ", ".join(names)
+    chosen = ask(f"Modalities ({pictures})", ",".join(usual), modalities, lambda text: several(text, about.modalities))
+    by = ask(f"Label to judge by ({labels})", names[len(names) == 2], label, lambda text: one(text, names, "--label"))
     few = ask("Labels to learn from (all, 20 of every class, 10%)", "all", labelled, share)
     hours = ask("Time to spend (10min, 2h, 3d)", "10min", time, hours_of)
     there = found_gpus()
@@ -84,11 +83,7 @@ def init(
         if line.startswith(("  stages", "  on a GPU" if count else "  time")):
             print(line)
     if count > there:
-        print(
-            "This machine has no GPU: run it on a cluster that has, with --address."
-            if not there
-            else f"This machine has {many(there, 'GPU')}: that many stages are trained at once."
-        )
+        print(f"This machine has {many(there, 'GPU')}; a cluster that has more is joined with --address.")
     print(f"{file}: look at it, then `dermsearch plan {file}` and `dermsearch run {file}`")
 
 
@@ -125,6 +120,8 @@ def collection(store: CaseStore | None) -> Collection:
 
 def of_data(text: str) -> str:
     """What was said of the cases, where it can be true."""
+    if "://" in text:
+        raise UserError(f"--data: {text} lies elsewhere; write a study that names it, see `dermsearch copy`")
     return text if text == BUILT_IN or ":" in text else present(text)
 
 

@@ -154,6 +154,7 @@ def test_a_release_becomes_a_store(here: Path) -> None:
         (["--yes", "--data", "ham1000:."], "is no data set that is known; did you mean 'ham10000'"),
         (["--yes", "--label", "diagnoses"], "--label: 'diagnoses' is none of them; did you mean 'diagnosis'"),
         (["--yes", "--modalities", "derm,xray"], "--modalities: 'xray' is none of them"),
+        (["--yes", "--data", "s3://bucket/store"], "s3://bucket/store lies elsewhere"),
         (["--yes", "--time", "soon"], "--time: must be a number with min, h or d"),
         (["--yes", "--labelled", "0"], "--labelled: must be all"),
     ],
@@ -163,6 +164,11 @@ def test_mistakes_are_one_sentence_and_nothing_is_written(words: list[str], said
     with pytest.raises(UserError, match=said):
         init(*words)
     assert not list(here.iterdir())
+
+
+def test_a_folder_that_is_not_there_is_told() -> None:
+    with pytest.raises(UserError, match=r"^nowhere/mine\.yaml: there is no folder 'nowhere'"):
+        CliRunner().invoke(app, ["init", "nowhere/mine.yaml", *CALM], catch_exceptions=False)
 
 
 def test_nothing_is_written_over() -> None:
