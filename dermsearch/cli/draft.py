@@ -1,4 +1,4 @@
-"""A study file from a few answers: as many tasks, seeds and epochs as the time is likely to hold, each line explained.
+"""A study file from a few wishes: as many tasks, seeds and epochs as the time is likely to hold, each line explained.
 
 How long a study takes, its plan tells; so drafts are planned, the richest first, until one fits.
 """
@@ -31,7 +31,7 @@ class Collection:
 
 
 @dataclass(frozen=True)
-class Answers:
+class Wishes:
     """What a draft is made of."""
 
     name: str  # of the study
@@ -44,7 +44,7 @@ class Answers:
 
 
 @dataclass(frozen=True)
-class Shape:
+class Extent:
     """How many curricula a draft asks about, and how often each."""
 
     tasks: int
@@ -53,113 +53,119 @@ class Shape:
 
 
 # The richest first.
-SHAPES = (Shape(5, 3, 3), Shape(3, 3, 3), Shape(3, 3, 1), Shape(3, 2, 1), Shape(2, 2, 1), Shape(2, 1, 1))
+EXTENTS = (Extent(5, 3, 3), Extent(3, 3, 3), Extent(3, 3, 1), Extent(3, 2, 1), Extent(2, 2, 1), Extent(2, 1, 1))
 EPOCHS = (10, 100)  # of a stage: fewer teach little, and more than so many are for the user to ask for
 FULL = 0.8  # the share of the time that is planned: cases are drawn or read as well
 ASSUMED = "A100"  # the GPU whose speed is taken for that of the user's
+FEWEST = 40  # cases that a study may expect
 NO_WORDS = ("true", "false", "null", "yes", "no", "on", "off", "y", "n")  # to YAML, unless they are quoted
 LARGE = 224  # pixels of a side, for a GPU; without one 64
 DRAWN = 128  # of built-in images on a GPU
 
 
-def draft(answers: Answers) -> str:
-    """The study file of the richest shape whose stages get epochs enough within the time; the poorest gets fewer."""
+def draft(wishes: Wishes) -> str:
+    """The study file of the richest extent whose stages get epochs enough within the time; the poorest gets fewer."""
     epochs = 1
-    for shape in SHAPES:
-        epochs = epochs_within(answers, shape)
+    for extent in EXTENTS:
+        epochs = epochs_within(wishes, extent)
         if epochs >= EPOCHS[0]:
             break
-    return written(answers, shape, min(epochs, EPOCHS[1]))
+    return written(wishes, extent, min(epochs, EPOCHS[1]))
 
 
-def epochs_within(answers: Answers, shape: Shape) -> int:
+def epochs_within(wishes: Wishes, extent: Extent) -> int:
     """How many epochs every stage may have, so that training and judging end in time; at least one."""
     from dermsearch.run.bill import GPUS
     from dermsearch.run.plan import make_plan
     from dermsearch.study.load import load_study
     from dermsearch.study.reading import read_value
 
-    found, _ = make_plan(load_study(read_value(written(answers, shape, 1))))
+    found, _ = make_plan(load_study(read_value(written(wishes, extent, 1))))
     assert found.bill is not None
     peak, share = GPUS[ASSUMED]
     bill = found.bill
-    rate = answers.gpus * peak * share / bill.operations if answers.gpus else bill.speed * bill.at_once
-    left = FULL * 3600 * answers.hours - bill.judging / rate
+    rate = wishes.gpus * peak * share / bill.operations if wishes.gpus else bill.speed * bill.at_once
+    left = FULL * 3600 * wishes.hours - bill.judging / rate
     return max(1, int(left / (bill.training / rate)))
 
 
-def written(answers: Answers, shape: Shape, epochs: int) -> str:
+def written(wishes: Wishes, extent: Extent, epochs: int) -> str:
     """The study file."""
-    return "\n".join([*_head(answers), *_tasks(answers, shape), *_judging(answers, shape, epochs)]) + "\n"
+    return "\n".join([*_head(wishes), *_tasks(wishes, extent), *_judging(wishes, extent, epochs)]) + "\n"
 
 
-def _head(a: Answers) -> list[str]:
-    size = min(a.collection.side, (DRAWN if a.collection.path is None else LARGE) if a.gpus else 64)
-    data: dict[str, Any] = {} if a.collection.domain == "skin" else {"domain": a.collection.domain}
-    data |= {"source": "store", "path": a.collection.path} if a.collection.path else {"source": "synthetic"}
-    data |= {"cases": a.collection.cases, "size": size, "modalities": list(a.modalities)}
-    encoder = {"name": "resnet18" if a.gpus else "resnet10t"}
-    if len(a.modalities) > 1:
+def _head(wishes: Wishes) -> list[str]:
+    size = min(wishes.collection.side, (DRAWN if wishes.collection.path is None else LARGE) if wishes.gpus else 64)
+    data: dict[str, Any] = {} if wishes.collection.domain == "skin" else {"domain": wishes.collection.domain}
+    data |= {"source": "store", "path": wishes.collection.path} if wishes.collection.path else {"source": "synthetic"}
+    data |= {"cases": max(FEWEST, wishes.collection.cases), "size": size, "modalities": list(wishes.modalities)}
+    encoder = {"name": "resnet18" if wishes.gpus else "resnet10t"}
+    if len(wishes.modalities) > 1:
         encoder["branches"] = "separate"
     return [
         *note(
             "A study, written by `dermsearch init`. What is not said here has a default, and what is wrong is refused.",
             "`dermsearch plan` shows what it would do; `dermsearch run` does it, and goes on where it was stopped.",
         ),
-        f"name: {a.name}   # results go to results/{a.name}",
+        f"name: {flow(wishes.name)}   # results go to results/{wishes.name}",
         "",
         *note(
             "The cases: a case store."
-            if a.collection.path
+            if wishes.collection.path
             else "The cases: skin lesions that are drawn; another `seed` draws others.",
             "`size` is the side of a picture in pixels, as encoders see it.",
         ),
         f"data: {flow(data)}",
         "",
         *note(
-            "Any network of timm." + " Each modality has its own; `shared` is one for all." * (len(a.modalities) > 1)
+            "Any network of timm."
+            + " Each modality has its own; `shared` is one for all." * (len(wishes.modalities) > 1)
         ),
         f"encoder: {flow(encoder)}",
     ]
 
 
-def _tasks(a: Answers, shape: Shape) -> list[str]:
+def _tasks(wishes: Wishes, extent: Extent) -> list[str]:
     from dermsearch.run.reference import described, first_line
 
-    batch = batch_of(a)
+    batch, train = batch_of(wishes), wishes.collection.train
     settings: dict[str, dict[str, Any]] = {
         "relative_location": {},
-        "moco_v2": {"queue": batch * max(1, min(4096, a.collection.train // 2) // batch), "momentum_encoder": 0.99},
+        "moco_v2": {"queue": batch * max(1, min(4096, train // 2) // batch), "momentum_encoder": 0.99},
         "simclr": {},
-        "odc": {"clusters": max(2, min(128, a.collection.train // 50))},
+        "odc": {"clusters": max(2, min(128, train // 50)), "small": max(1, min(20, train // 8))},
         "byol": {"momentum_encoder": 0.99},
     }
-    asked = "each task alone" if shape.longest == 1 else f"every order of up to {shape.longest} of these tasks"
+    asked = "each task alone" if extent.longest == 1 else f"every order of up to {extent.longest} of these tasks"
     lines = []
-    for task in list(settings)[: shape.tasks]:
+    for task in list(settings)[: extent.tasks]:
         lines += [*note(first_line(described("tasks", task)), indent="    "), f"    {task}: {flow(settings[task])}"]
     return [
         "",
         *note(
             f"What encoders are trained on: {asked}.",
-            "A beginning that two share is trained once." * (shape.longest > 1),
+            "A beginning that two share is trained once." * (extent.longest > 1),
             "`dermsearch tasks` lists others, and with a name the settings of one. Any of them may be searched:",
             "{choice: [0.1, 0.2]}, {log: [0.001, 0.1]} or {range: [1, 4]} in the place of a number.",
         ),
         "curriculum:",
-        f"  length: [1, {shape.longest}]",
+        f"  length: [1, {extent.longest}]",
         "  tasks:",
         *lines,
     ]
 
 
-def _judging(a: Answers, shape: Shape, epochs: int) -> list[str]:
+def _judging(wishes: Wishes, extent: Extent, epochs: int) -> list[str]:
     few: dict[str, Any] = {}
-    if a.labelled != "all":
-        few = {"labelled": a.labelled if "%" in a.labelled else int(a.labelled), "repeats": 3}
-    train = {"epochs": epochs, "batch": batch_of(a), "optimizer": "adamw", "lr": 0.001, "weight_decay": 0.01}
-    search = {"sampler": "grid", "seeds": list(range(shape.seeds)), "budget": {"hours": round(a.hours, 3)}}
-    compute = {"engine": "ray", "workers": 1, "threads": 4 if a.gpus else 1} | ({"gpus": 1} if a.gpus else {})
+    if wishes.labelled != "all":
+        few = {"labelled": wishes.labelled if "%" in wishes.labelled else int(wishes.labelled), "repeats": 3}
+    train = {"epochs": epochs, "batch": batch_of(wishes), "optimizer": "adamw", "lr": 0.001, "weight_decay": 0.01}
+    search = {
+        "sampler": "grid",
+        "seeds": list(range(extent.seeds)),
+        "budget": {"hours": max(0.001, round(wishes.hours, 3))},
+    }
+    compute = {"engine": "ray", "workers": 1, "threads": 4 if wishes.gpus else 1} | ({"gpus": 1} if wishes.gpus else {})
     return [
         "",
         *note(f"One recipe for all tasks. {many(epochs, 'epoch')}: what the time is likely to hold."),
@@ -167,19 +173,21 @@ def _judging(a: Answers, shape: Shape, epochs: int) -> list[str]:
         "",
         *note(
             "Frozen encoders are judged on validation cases: by a linear probe and by neighbours, which learn from",
-            "all training labels." if not few else f"{a.labelled} of the labels of every class, drawn three times.",
+            "all training labels."
+            if not few
+            else f"{wishes.labelled} of the labels of every class, drawn three times.",
             "`dermsearch protocols` lists others; `finetune` trains the whole network and says more, at a price.",
         ),
         "downstream:",
         f"  linear: {flow(few)}",
-        f"  knn: {flow({'k': neighbours(a), **few})}",
+        f"  knn: {flow({'k': neighbours(wishes), **few})}",
         "",
-        *note(f"What the search goes by: {'the mean over all labels' if a.label == MEAN else 'this label'}."),
-        f"objective: {flow({'protocol': 'linear', 'metric': 'balanced_accuracy', 'label': a.label})}",
+        *note(f"What the search goes by: {'the mean over all labels' if wishes.label == MEAN else 'this label'}."),
+        f"objective: {flow({'protocol': 'linear', 'metric': 'balanced_accuracy', 'label': wishes.label})}",
         "",
         *note(
-            "The grid tries all." + " Seeds are replicates." * (shape.seeds > 1),
-            "" if shape.seeds > 1 else "More seeds, [0, 1, 2], would tell what is luck.",
+            "The grid tries all." + " Seeds are replicates." * (extent.seeds > 1),
+            "" if extent.seeds > 1 else "More seeds, [0, 1, 2], would tell what is luck.",
             "The hours end a run, and the same command goes on for as long again.",
         ),
         f"search: {flow(search)}",
@@ -195,18 +203,18 @@ def note(*sentences: str, indent: str = "") -> list[str]:
     return textwrap.wrap(text, 118, initial_indent=f"{indent}# ", subsequent_indent=f"{indent}# ")
 
 
-def batch_of(a: Answers) -> int:
+def batch_of(wishes: Wishes) -> int:
     """The largest power of two that half of the training cases fill, up to what suits the machine."""
-    return 2 ** max(2, min(a.collection.train // 2, 256 if a.gpus else 32).bit_length() - 1)
+    return 2 ** max(2, min(wishes.collection.train // 2, 256 if wishes.gpus else 32).bit_length() - 1)
 
 
-def neighbours(a: Answers) -> int:
+def neighbours(wishes: Wishes) -> int:
     """Twenty, or as many as labels there are to learn from."""
-    known = a.collection.train
-    if a.labelled.endswith("%"):
-        known = int(a.collection.train * float(a.labelled[:-1]) / 100)
-    elif a.labelled != "all":
-        known = int(a.labelled)
+    known = wishes.collection.train
+    if wishes.labelled.endswith("%"):
+        known = int(wishes.collection.train * float(wishes.labelled[:-1]) / 100)
+    elif wishes.labelled != "all":
+        known = int(wishes.labelled)
     return max(1, min(20, known))
 
 

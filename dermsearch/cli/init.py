@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dermsearch.cli.ask import Asker, hours_of, one, present, several, share, whole
-from dermsearch.cli.draft import MEAN, Answers, Collection, draft
+from dermsearch.cli.draft import MEAN, Collection, Wishes, draft
 from dermsearch.cli.made import made
 from dermsearch.errors import UserError
 from dermsearch.words import many
@@ -70,8 +70,8 @@ def init(
     hours = ask("Time to spend (10min, 2h, 3d)", "10min", time, hours_of)
     there = found_gpus()
     count = ask("GPUs", str(there), None if gpus is None else str(gpus), whole)
-    answers = Answers(name, about, chosen, by, few, hours, count)
-    text = draft(answers)
+    wishes = Wishes(name, about, chosen, by, few, hours, count)
+    text = draft(wishes)
     from dermsearch.run.plan import lines, make_plan
     from dermsearch.study.load import load_study
     from dermsearch.study.reading import read_value

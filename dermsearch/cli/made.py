@@ -21,7 +21,7 @@ NOBODY = "none"
 
 
 @dataclass(frozen=True)
-class Table:
+class Spreadsheet:
     """A table's columns, with their values."""
 
     path: str
@@ -51,7 +51,7 @@ class Table:
         return next((name for name in self.columns if kind in name.lower()), None)
 
 
-def read_columns(path: str) -> Table:
+def read_columns(path: str) -> Spreadsheet:
     """The whole table; what separates it, its header shows."""
     try:
         with open(path, newline="", encoding="utf-8-sig") as file:
@@ -63,7 +63,7 @@ def read_columns(path: str) -> Table:
     if not rows:
         raise UserError(f"{path}: has no rows")
     names = [name for name in rows[0] if name]
-    return Table(path, {name: [(row[name] or "").strip() for row in rows] for name in names})
+    return Spreadsheet(path, {name: [(row[name] or "").strip() for row in rows] for name in names})
 
 
 def made(where: str, name: str, ask: Asker) -> CaseStore:

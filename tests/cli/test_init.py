@@ -16,7 +16,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from dermsearch.cli.ask import hours_of, share
-from dermsearch.cli.draft import SHAPES, Answers, Collection, Shape, draft
+from dermsearch.cli.draft import EXTENTS, Collection, Extent, Wishes, draft, written
 from dermsearch.cli.main import app
 from dermsearch.data.drawn.skin import synthetic
 from dermsearch.data.store.case_store import CaseStore
@@ -100,12 +100,23 @@ def test_more_time_is_a_richer_study() -> None:
     collection = Collection(None, "skin", 600, 420, 128, ("derm",), ("diagnosis",))
     found = []
     for hours in (0.001, 0.1, 1000):
-        text = draft(Answers("x", collection, ("derm",), "diagnosis", "all", hours, 0))
+        text = draft(Wishes("x", collection, ("derm",), "diagnosis", "all", hours, 0))
         study = load_study(read_value(text))
         shape = len(study.curriculum.tasks), study.curriculum.length[1], len(study.search.seeds)
         found.append((*shape, study.train.epochs))
-    assert found == sorted(found) and [Shape(*f[:3]) for f in (found[-1], found[0])] == [SHAPES[0], SHAPES[-1]]
+    assert found == sorted(found) and [Extent(*f[:3]) for f in (found[-1], found[0])] == [EXTENTS[0], EXTENTS[-1]]
     assert found[0][-1] == 1 and found[1][:3] != found[0][:3]
+
+
+@pytest.mark.parametrize(("train", "name"), [(30, "2024"), (44, "yes"), (10_000, "a-b")])
+def test_any_number_of_cases_and_any_name_pass(train: int, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dermsearch.run.plan.drawn_for_training", lambda _: train)
+    monkeypatch.setattr("dermsearch.run.check.drawn_for_training", lambda _: train)
+    collection = Collection(None, "skin", train, train, 64, ("derm",), ("diagnosis",))
+    text = written(Wishes(name, collection, ("derm",), "diagnosis", "2", 1, 0), EXTENTS[0], 3)
+    study = load_study(read_value(text))
+    make_plan(study)
+    assert study.name == name and study.curriculum.length == (1, 3)
 
 
 def test_a_table_becomes_a_store_by_patient(here: Path) -> None:
