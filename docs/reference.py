@@ -35,6 +35,7 @@ MAY_BE = {  # where the type says less than a reader needs
     "the file.downstream": "names with settings",
     "objective.mean": "a list of lines of downstream, or null",
 }
+WORDS = OWN, BOTH = "its own", "knn and linear"  # defaults that are no values
 HEAD = """\
 # Reference
 
@@ -65,8 +66,8 @@ def row(section: str, model: type[BaseModel], field: Described) -> Described:
     default = model.model_fields[field.name].default
     place = f"{section}.{field.name}"
     if isinstance(default, BaseModel) or place in SECTIONS or field.name in SECTIONS:
-        return replace(field, kind="a section", default="" if default is PydanticUndefined else "its own")
-    said = "knn and linear" if isinstance(default, dict) else field.default
+        return replace(field, kind="a section", default="" if default is PydanticUndefined else OWN)
+    said = BOTH if isinstance(default, dict) else field.default
     return replace(field, kind=MAY_BE.get(place, field.kind), default=said)
 
 
@@ -111,7 +112,7 @@ def table(rows: Iterable[Described]) -> list[str]:
     lines = ["| setting | default | may be | what for |", "|---|---|---|---|"]
     for each in found:
         may = ", ".join(filter(None, [each.kind, each.limits]))
-        default = f"`{each.default}`" if each.default else "required"
+        default = each.default if each.default in WORDS else f"`{each.default}`" if each.default else "required"
         lines.append(f"| `{each.name}` | {default} | {cell(may)} | {cell(each.about)} |")
     return lines
 

@@ -223,7 +223,7 @@ class Study(Section):
     name: Name  # of the folder that its results go to
     description: str = Field(default="", max_length=10_000)  # the question, for tables, figures and the report
     published: Tables = None  # one or several tables of results/published to show beside the measured scores
-    data: DataSets = Data()  # or several by name: stages train on the first
+    data: DataSets = Data()  # cases, or several sets of them by name: stages train on the first
     encoder: Encoder = Encoder()  # what is trained
     curriculum: Curricula  # which tasks, and how they may follow one another
     train: Train = Train()  # how every stage is trained
