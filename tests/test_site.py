@@ -39,10 +39,10 @@ class Page(HTMLParser):
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("site")
-    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "-d", str(folder)]
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "-d", str(folder)]
     calm = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}  # about the future of the tool, not about these pages
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, env=calm)
-    assert done.returncode == 0 and "WARNING" not in done.stderr, done.stderr
+    assert done.returncode == 0 and "WARNING" not in done.stdout + done.stderr, done.stderr
     return folder
 
 
