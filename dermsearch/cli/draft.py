@@ -55,7 +55,8 @@ class Extent:
 # The richest first.
 EXTENTS = (Extent(5, 3, 3), Extent(3, 3, 3), Extent(3, 3, 1), Extent(3, 2, 1), Extent(2, 2, 1), Extent(2, 1, 1))
 EPOCHS = (10, 100)  # of a stage: fewer teach little, and more than so many are for the user to ask for
-FULL = 0.8  # the share of the time that is planned: cases are drawn or read as well
+FULL = 0.7  # the share of the time that is planned: what else a machine does takes some, and the budget ends a run
+START = 30  # seconds until Ray is there and cases are drawn
 ASSUMED = "A100"  # the GPU whose speed is taken for that of the user's
 FEWEST = 40  # cases that a study may expect
 NO_WORDS = ("true", "false", "null", "yes", "no", "on", "off", "y", "n")  # to YAML, unless they are quoted
@@ -85,7 +86,7 @@ def epochs_within(wishes: Wishes, extent: Extent) -> int:
     peak, share = GPUS[ASSUMED]
     bill = found.bill
     rate = wishes.gpus * peak * share / bill.operations if wishes.gpus else bill.speed * bill.at_once
-    left = FULL * 3600 * wishes.hours - bill.judging / rate
+    left = FULL * 3600 * wishes.hours - START - bill.judging / rate
     return max(1, int(left / (bill.training / rate)))
 
 
