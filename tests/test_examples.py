@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -45,6 +46,54 @@ def test_the_best_encoder_is_a_model_of_timm(folder: Path) -> None:
     features = np.load(folder / "features.npy")
     assert said.endswith(f": {features.shape[1]} features of 3 images in features.npy\n")
     assert np.isfinite(features).all() and len(np.unique(features, axis=0)) == 3
+
+
+@pytest.fixture(scope="module")
+def exported(folder: Path) -> Path:
+    """The encoder of that study, and pictures of two colours in folders by split and class."""
+    command = [sys.executable, "-m", "dermsearch", "export", "study", "-o", "model"]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    rng = np.random.default_rng(0)
+    for split, count in (("train", 24), ("val", 8)):
+        for word, tone in (("pale", 200), ("red & dark", 60)):
+            place = folder / "pictures" / split / word
+            place.mkdir(parents=True)
+            for i in range(count):
+                pixels = rng.normal((tone, 90, 90), 25, (40, 48, 3)).clip(0, 255).astype(np.uint8)
+                Image.fromarray(pixels).save(place / f"{split}{i}.png")
+    command = [sys.executable, "-m", "dermsearch", "embed", "model", "pictures/*/*/*.png", "-o", "features.parquet"]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+@pytest.mark.parametrize("start", [[], ["random"]], ids=["pre-trained", "random"])
+def test_an_exported_encoder_is_fine_tuned_without_dermsearch(exported: Path, start: list[str]) -> None:
+    assert "dermsearch" not in (EXAMPLES / "fine_tune.py").read_text().partition('"""\n\n')[2]
+    said = run("fine_tune.py", "model", "pictures", *start, cwd=exported)
+    assert said.endswith(" of 16 pictures\n") and float(said.split()[2]) > 0.9, "two colours are told apart"
+
+
+def test_photographs_are_sorted_by_what_is_alike(exported: Path) -> None:
+    said = run("cluster_photographs.py", "features.parquet", "2", "-o", "groups", cwd=exported)
+    assert said.count("\n") == 2
+    for group in (exported / "groups").iterdir():
+        classes = [picture.resolve().parent.name for picture in group.iterdir()]
+        assert len(classes) >= 16 and max(map(classes.count, classes)) > 0.9 * len(classes)
+    run("cluster_photographs.py", "features.parquet", "-o", "more", cwd=exported)  # how many it finds itself
+    assert sum(1 for _ in (exported / "more").glob("*/*")) == 64
+
+
+def test_a_map_shows_every_picture_where_its_features_are(exported: Path) -> None:
+    said = run("map.py", "features.parquet", "-o", "map.html", cwd=exported)
+    page = (exported / "map.html").read_text()
+    places = re.findall(r'title="[^"]*?/(pale|red &amp; dark)/[^"]*" style="left:([\d.]+)%;top:([\d.]+)%"', page)
+    assert said.startswith("map.html: 64 pictures, ") and len(places) == 64 == page.count("data:image/jpeg;base64,")
+    assert "http" not in page
+    left = {word: np.array([float(x) for name, x, _ in places if name == word]) for word in ("pale", "red &amp; dark")}
+    one, other = left.values()
+    assert abs(one.mean() - other.mean()) > 2 * max(one.std(), other.std()), "the first direction parts the colours"
 
 
 @pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.py")), ids=lambda p: p.name)

@@ -18,6 +18,7 @@ from dermsearch import __version__
 from dermsearch.cli.console import aside, flush, open_streams, paper
 from dermsearch.cli.data import data_app
 from dermsearch.cli.export import embed, export, predict
+from dermsearch.cli.init import init
 from dermsearch.cli.judge import judge
 from dermsearch.cli.names import KINDS, command, copy, schema
 from dermsearch.cli.replay import replay
@@ -30,7 +31,6 @@ from dermsearch.words import many
 app = typer.Typer(
     help="Which self-supervised curriculum is worth your GPU-weeks? Search it, on a laptop or a Ray cluster.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -224,8 +224,8 @@ def leaderboard(
     metric: Annotated[str | None, typer.Option(help="balanced_accuracy, macro_f1 or auc.")] = None,
     label: Annotated[str | None, typer.Option(help="A label, or 'mean'.")] = None,
     form: Annotated[
-        Literal["text", "csv", "markdown", "latex", "json"], typer.Option("--format", help="For people, or programs.")
-    ] = "text",
+        Literal["table", "csv", "markdown", "latex", "json"], typer.Option("--format", help="For people, or programs.")
+    ] = "table",
 ) -> None:
     """Print the leaderboard of a study again, by any protocol, metric and label that its tables hold."""
     from dermsearch.results import load
@@ -236,7 +236,7 @@ def leaderboard(
 
     results = load(folder)
     rows = make(results, protocol=protocol, metric=metric, label=label)
-    if form != "text":
+    if form != "table":
         from dermsearch.results.board.formats import FORMATS
 
         print(FORMATS[form](rows), end="")
@@ -246,6 +246,7 @@ def leaderboard(
         paper().print(render_opened(found))
 
 
+app.command()(init)
 app.command()(report)
 app.command()(explain)
 app.command()(replay)

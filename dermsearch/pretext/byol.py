@@ -45,10 +45,10 @@ class BYOL(Task):
     class Config(Settings):
         """`momentum_encoder` is that of the first step: 0.99 up to 300 epochs, 0.996 for a thousand."""
 
-        momentum_encoder: float = Field(0.99, ge=0, le=1)
+        momentum_encoder: float = Field(0.99, ge=0, le=1)  # of the slow copy at the first step, 1 at the last
         scale: float = Field(0.08, gt=0, le=1)  # smallest share of the image that a crop takes
-        hidden: int = Field(4096, ge=2, le=65536)
-        out: int = Field(256, ge=2, le=65536)
+        hidden: int = Field(4096, ge=2, le=65536)  # width inside the heads
+        out: int = Field(256, ge=2, le=65536)  # width of what is predicted
 
     def __init__(self, backbone: nn.Module, config: Any, setting: Setting) -> None:
         super().__init__(backbone, config, setting)

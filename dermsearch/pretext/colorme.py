@@ -51,10 +51,10 @@ class ColorMe(Task):
         At 0 every pixel counts, as the authors have it; 0.1 leaves out the corners of a dermatoscope's field.
         """
 
-        painting: float = Field(10.0, ge=0, le=1e6)
-        colours: float = Field(1.0, ge=0, le=1e6)
+        painting: float = Field(10.0, ge=0, le=1e6)  # weight of painting red and blue
+        colours: float = Field(1.0, ge=0, le=1e6)  # weight of guessing the histogram of colours
         scale: float = Field(0.5, gt=0, le=1)  # smallest share of the image that a crop takes
-        dark: float = Field(0.0, ge=0, lt=1)
+        dark: float = Field(0.0, ge=0, lt=1)  # pixels below it, in all colours, are not counted
 
     def __init__(self, backbone: nn.Module, config: Any, setting: Setting) -> None:
         super().__init__(backbone, config, setting)

@@ -59,18 +59,18 @@ class DINO(Task):
         layer of the head stays as it is; at most all epochs but one.
         """
 
-        out: int = Field(4096, ge=2, le=1_000_000)
-        hidden: int = Field(2048, ge=2, le=65536)
-        bottleneck: int = Field(256, ge=2, le=65536)
-        momentum_encoder: float = Field(0.996, ge=0, le=1)
+        out: int = Field(4096, ge=2, le=1_000_000)  # dimensions that teacher and student agree in
+        hidden: int = Field(2048, ge=2, le=65536)  # width inside the head
+        bottleneck: int = Field(256, ge=2, le=65536)  # width before the head's last layer
+        momentum_encoder: float = Field(0.996, ge=0, le=1)  # of the teacher at the first step, 1 at the last
         local: int = Field(8, ge=0, le=64)  # small crops
         scale: float = Field(0.4, gt=0.05, lt=1)  # share of the image where small crops end and large ones begin
         temperature: float = Field(0.1, gt=0, le=10)  # the student's
-        teacher_start: float = Field(0.04, gt=0, le=10)
-        teacher_temperature: float = Field(0.04, gt=0, le=10)
-        teacher_warmup: float = Field(0.3, ge=0, le=1)
-        centre_momentum: float = Field(0.9, ge=0, le=1)
-        frozen_epochs: int = Field(1, ge=0, le=100_000)
+        teacher_start: float = Field(0.04, gt=0, le=10)  # the teacher's temperature at first
+        teacher_temperature: float = Field(0.04, gt=0, le=10)  # the teacher's, after its warm-up
+        teacher_warmup: float = Field(0.3, ge=0, le=1)  # share of the stage in which it gets there
+        centre_momentum: float = Field(0.9, ge=0, le=1)  # of the teacher's mean answer, which is taken off
+        frozen_epochs: int = Field(1, ge=0, le=100_000)  # in which the head's last layer stays as it is
         depth_dropout: float = Field(0.1, ge=0, lt=1)  # stochastic depth of the last block of a transformer
 
     def __init__(self, backbone: nn.Module, config: Any, setting: Setting) -> None:

@@ -45,12 +45,12 @@ class IBOT(DINO):
         out: int = Field(8192, ge=2, le=1_000_000)
         local: int = Field(10, ge=0, le=64)
         scale: float = Field(0.25, gt=0.05, lt=1)
-        patch_temperature: float = Field(0.07, gt=0, le=10)
+        patch_temperature: float = Field(0.07, gt=0, le=10)  # the teacher's for patches, after its warm-up
         masked: float = Field(0.5, ge=0, le=1)  # chance that anything is hidden in a crop
-        hidden_low: float = Field(0.1, ge=0, le=1)
-        hidden_high: float = Field(0.5, gt=0, le=1)
-        image_weight: float = Field(1.0, ge=0, le=1000)
-        patch_weight: float = Field(1.0, ge=0, le=1000)
+        hidden_low: float = Field(0.1, ge=0, le=1)  # smallest share of a crop's patches that is hidden
+        hidden_high: float = Field(0.5, gt=0, le=1)  # largest share
+        image_weight: float = Field(1.0, ge=0, le=1000)  # of the loss of whole crops
+        patch_weight: float = Field(1.0, ge=0, le=1000)  # of the loss of hidden patches
 
     def __init__(self, backbone: nn.Module, config: Any, setting: Setting) -> None:
         super().__init__(backbone, config, setting)

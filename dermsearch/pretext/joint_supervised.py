@@ -52,10 +52,10 @@ class JointSupervised(Task):
     class Config(Settings):
         """`label`: which of the cases' labels is learnt."""
 
-        label: str = "diagnosis"
+        label: str = "diagnosis"  # which of the cases' labels is learnt
         weight: float = Field(0.5, ge=0, le=1e6)  # of the contrast, against 1 of the classes
-        temperature: float = Field(0.5, gt=0, le=10)
-        out: int = Field(128, ge=2, le=65536)
+        temperature: float = Field(0.5, gt=0, le=10)  # of the contrast
+        out: int = Field(128, ge=2, le=65536)  # width of what is contrasted
         balanced: bool = True  # are rare classes drawn as often as common ones?
 
     def __init__(self, backbone: nn.Module, config: Any, setting: Setting) -> None:

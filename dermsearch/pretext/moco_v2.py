@@ -48,10 +48,10 @@ class MoCoV2(Task):
     class Config(Settings):
         """`queue` is best well below the number of images: an image must not meet itself in it."""
 
-        temperature: float = Field(0.2, gt=0, le=10)
-        momentum_encoder: float = Field(0.999, ge=0, le=1)
-        queue: int = Field(4096, ge=4, le=10_000_000)
-        out: int = Field(128, ge=2, le=65536)
+        temperature: float = Field(0.2, gt=0, le=10)  # smaller: the nearest wrong images count more
+        momentum_encoder: float = Field(0.999, ge=0, le=1)  # of the slow copy that fills the queue
+        queue: int = Field(4096, ge=4, le=10_000_000)  # images to tell apart from; whole batches, fewer than there are
+        out: int = Field(128, ge=2, le=65536)  # width of what is contrasted
         shuffle: int = Field(4, ge=1, le=1024)  # groups in which keys are normalised
         scale: float = Field(0.2, gt=0, le=1)  # smallest share of the image that a crop takes
 

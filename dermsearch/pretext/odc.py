@@ -53,14 +53,14 @@ class ODC(Task):
         None is left below `small` if there are twice as many images for each.
         """
 
-        clusters: int = Field(128, ge=2, le=1_000_000)
-        small: int = Field(20, ge=1, le=100_000)
-        memory_momentum: float = Field(0.5, ge=0, le=1)
-        recompute: int = Field(10, ge=1, le=1_000_000)
+        clusters: int = Field(128, ge=2, le=1_000_000)  # about a hundred images each, as the authors have it
+        small: int = Field(20, ge=1, le=100_000)  # a cluster with fewer images is dissolved and filled anew
+        memory_momentum: float = Field(0.5, ge=0, le=1)  # of an image's remembered feature, the new one's share
+        recompute: int = Field(10, ge=1, le=1_000_000)  # steps between two computations of the centroids
         reweight: float = Field(0.5, ge=0, le=2)  # power of one over the cluster size
-        hidden: int = Field(512, ge=2, le=65536)
-        feature: int = Field(256, ge=2, le=65536)
-        dropout: float = Field(0.5, ge=0, lt=1)
+        hidden: int = Field(512, ge=2, le=65536)  # width inside the neck
+        feature: int = Field(256, ge=2, le=65536)  # width of what is clustered
+        dropout: float = Field(0.5, ge=0, lt=1)  # in the neck
 
     def __init__(self, backbone: nn.Module, config: Any, setting: Setting) -> None:
         super().__init__(backbone, config, setting)

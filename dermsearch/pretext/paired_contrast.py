@@ -52,14 +52,15 @@ class PairedContrast(JointTask):
     class Config(Settings):
         """The paper's: sep_sep, temperature 0.1. Batches are small, so gather all the negatives there are."""
 
+        # What is contrasted beside each modality by itself.
         fusion: Literal["none", "concat", "sep_shared", "sep_sep"] = "sep_sep"
-        temperature: float = Field(0.1, gt=0, le=10)
-        pairing: Literal[0, 1, 2] = 0
+        temperature: float = Field(0.1, gt=0, le=10)  # of every contrast
+        pairing: Literal[0, 1, 2] = 0  # which views of the two images are set against one another
         cross: Literal["symmetric", "printed"] = "symmetric"  # of sep_shared and sep_sep
         cross_weight: float = Field(1.0, gt=0, le=1000)  # against the two terms within the modalities
         strength: float = Field(1.0, ge=0, le=2.5)  # of the colour jitter
         scale: float = Field(0.5, gt=0, le=1)  # smallest share of the image that a crop takes
-        out: int = Field(128, ge=2, le=65536)
+        out: int = Field(128, ge=2, le=65536)  # width of what is contrasted
 
     def __init__(self, backbones: nn.ModuleDict, config: Any, setting: Setting) -> None:
         super().__init__(backbones, config, setting)

@@ -58,17 +58,17 @@ class PseudoLabels(JointTask):
         `dropout` is for msa, tel and te, `feedforward` for the last two, `depth` for te.
         """
 
-        relation: Literal["no_proj", "proj", "msa", "tel", "te"] = "tel"
+        relation: Literal["no_proj", "proj", "msa", "tel", "te"] = "tel"  # how labels see one another
         width: int = Field(512, ge=2, le=65536)  # of a label's embedding
-        attention_heads: int = Field(1, ge=1, le=1024)
-        feedforward: int = Field(128, ge=1, le=65536)
-        dropout: float = Field(0.1, ge=0, lt=1)
-        depth: int = Field(2, ge=1, le=100)
-        frozen: bool = True
-        memory: Literal["fresh", "stale"] = "fresh"
+        attention_heads: int = Field(1, ge=1, le=1024)  # of the relation
+        feedforward: int = Field(128, ge=1, le=65536)  # width inside tel and te
+        dropout: float = Field(0.1, ge=0, lt=1)  # of msa, tel and te
+        depth: int = Field(2, ge=1, le=100)  # layers of te
+        frozen: bool = True  # do encoders stay as they are?
+        memory: Literal["fresh", "stale"] = "fresh"  # features of this epoch, or as they were when last seen
         restart: Literal["warm", "random"] = "random"  # from the last centroids, or from cases drawn anew
-        unit: bool = False
-        temperature: float = Field(1.0, gt=0, le=1000)
+        unit: bool = False  # are embeddings of length one?
+        temperature: float = Field(1.0, gt=0, le=1000)  # of the answers
         every: int = Field(1, ge=1, le=100_000)  # epochs
         iterations: int = Field(10, ge=1, le=10_000)  # of k-means
 

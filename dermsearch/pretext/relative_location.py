@@ -44,10 +44,11 @@ class RelativeLocation(Task):
     class Config(Settings):
         """`patch`: side that a patch is rendered at, in pixels; by default what it covers, at least `SMALLEST`."""
 
+        # Side that a patch is rendered at, in pixels; null: what it covers.
         patch: int | None = Field(None, ge=24, le=512)
         gray: float = Field(0.66, ge=0, le=1)  # share of images without colour
-        dropout: float = Field(0.5, ge=0, lt=1)
-        head_weight_decay: float = Field(5e-4, ge=0, le=1)
+        dropout: float = Field(0.5, ge=0, lt=1)  # in the head
+        head_weight_decay: float = Field(5e-4, ge=0, le=1)  # of the head alone
 
     def __init__(self, backbone: nn.Module, config: Any, setting: Setting) -> None:
         super().__init__(backbone, config, setting)

@@ -44,8 +44,8 @@ class SimCLR(Task):
         temperature: float = Field(0.5, gt=0, le=10)  # 0.1 for batches of thousands
         strength: float = Field(1.0, ge=0, le=2.5)  # of the colour jitter
         scale: float = Field(0.08, gt=0, le=1)  # smallest share of the image that a crop takes
-        hidden: int = Field(2048, ge=2, le=65536)
-        out: int = Field(128, ge=2, le=65536)
+        hidden: int = Field(2048, ge=2, le=65536)  # width inside the head
+        out: int = Field(128, ge=2, le=65536)  # width of what is contrasted
 
     def __init__(self, backbone: nn.Module, config: Any, setting: Setting) -> None:
         super().__init__(backbone, config, setting)

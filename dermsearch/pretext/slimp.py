@@ -70,7 +70,7 @@ class Slimp(JointTask):
         """None of these numbers is the paper's, which tells none: they are those of its nearest relatives."""
 
         weight: float = Field(0.5, ge=0, le=1)  # of the lesions' loss; the patients' has the rest
-        temperature: float = Field(0.1, ge=0.01, le=10)
+        temperature: float = Field(0.1, ge=0.01, le=10)  # of both contrasts, or where they begin
         learnt: bool = False  # the temperatures are, one of each level, from there on; 0.01 at the least
         direction: float = Field(0.5, ge=0, le=1)  # the share of image -> table, and of phenotype -> table
         equal: Literal["keep", "drop"] = "keep"  # rows that are equal, among the negatives of each other
@@ -78,18 +78,19 @@ class Slimp(JointTask):
         corrupt: float = Field(0.0, ge=0, lt=1)  # chance of a value of the lesion's table to be another case's
         aggregate: Literal["features", "projections"] = "features"  # what is pooled: of the encoders, or projected
         normalise_first: bool = False  # to length one, before they are pooled
-        pool: Literal["mean", "max", "attention"] = "mean"
+        pool: Literal["mean", "max", "attention"] = "mean"  # how a patient's lesions become one
         lesions: int = Field(16, ge=0, le=10_000)  # of each patient in a batch; 0: cases as they come
         patients: Literal["uniform", "by_lesions"] = "uniform"  # how they are drawn
         positive: str | None = None  # LABEL=CLASS: a drawn patient's lesions of it come first. This reads labels
         tokens: Literal["column", "trace"] = "column"  # of numbers
-        missing: Literal["token", "zero"] = "token"
+        missing: Literal["token", "zero"] = "token"  # what stands for a value that is not known: a learnt vector, or 0
+        # What of a table is taken: the mean of its columns, or a token of its own.
         readout: Literal["mean", "cls"] = "mean"
         width: int = Field(128, ge=2, le=65536)  # of encoded tables
-        layers: int = Field(1, ge=1, le=100)
-        heads: int = Field(2, ge=1, le=1024)
+        layers: int = Field(1, ge=1, le=100)  # of the transformer over a table
+        heads: int = Field(2, ge=1, le=1024)  # of its attention
         out: int = Field(128, ge=2, le=65536)  # width of what is compared
-        frozen: Literal["none", "blocks", "attention"] = "none"
+        frozen: Literal["none", "blocks", "attention"] = "none"  # what stays as it was handed on
         scale: float = Field(0.5, gt=0, le=1)  # smallest share of the image that a crop takes
         strength: float = Field(0.2, ge=0, le=1)  # of brightness, contrast and saturation
         rotate: float = Field(45.0, ge=0, le=180)  # degrees either way

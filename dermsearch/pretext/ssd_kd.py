@@ -66,13 +66,13 @@ class SSDKD(JointTask):
         sha256: str = Field("", pattern="^([0-9a-f]{64})?$", description="of the file")
         teaching: float = Field(0.4, ge=0, lt=1, description="share of the epochs in which the teacher learns")
         rotating: float = Field(0.2, ge=0, lt=1, description="share in which its rotation head does")
-        classes: float = Field(0.1, ge=0, le=1e6)
-        answers: float = Field(0.9, ge=0, le=1e6)
-        turned: float = Field(2.7, ge=0, le=1e6)
-        similarity: float = Field(10.0, ge=0, le=1e6)
-        distances: float = Field(25.0, ge=0, le=1e6)
-        angles: float = Field(50.0, ge=0, le=1e6)
-        gram: float = Field(1000.0, ge=0, le=1e9)
+        classes: float = Field(0.1, ge=0, le=1e6)  # weight of the labels
+        answers: float = Field(0.9, ge=0, le=1e6)  # weight of the teacher's answers on upright copies
+        turned: float = Field(2.7, ge=0, le=1e6)  # weight of the answers on turned copies
+        similarity: float = Field(10.0, ge=0, le=1e6)  # weight of the order in which copies are alike
+        distances: float = Field(25.0, ge=0, le=1e6)  # weight of distances within a batch
+        angles: float = Field(50.0, ge=0, le=1e6)  # weight of angles within a batch
+        gram: float = Field(1000.0, ge=0, le=1e9)  # weight of how channels go together
         temperature: float = Field(4.0, gt=0, le=1000)  # of the answers
         sharpness: float = Field(0.5, gt=0, le=1000)  # the temperature of the similarities
 

@@ -55,11 +55,11 @@ class SwAV(Task):
         A loss that stays at the logarithm of `prototypes` has learnt nothing: a smaller `epsilon`, 0.03, may help.
         """
 
-        prototypes: int = Field(256, ge=2, le=1_000_000)
-        out: int = Field(128, ge=2, le=65536)
-        temperature: float = Field(0.1, gt=0, le=10)
+        prototypes: int = Field(256, ge=2, le=1_000_000)  # a few hundred for 20,000 images
+        out: int = Field(128, ge=2, le=65536)  # width of what is assigned
+        temperature: float = Field(0.1, gt=0, le=10)  # of the guess
         epsilon: float = Field(0.05, gt=0, le=10)  # the smaller, the closer is a code to a single prototype
-        iterations: int = Field(3, ge=1, le=1000)
+        iterations: int = Field(3, ge=1, le=1000)  # in which codes are made even
         queue: int | None = Field(None, ge=0, le=10_000_000)  # images
         queue_from: float = Field(0.05, ge=0, lt=1)  # share of the steps without it, while embeddings still jump
         frozen_epochs: int = Field(1, ge=0, le=100_000)  # in which the prototypes stay where they began

@@ -11,6 +11,7 @@ import os
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import torch
@@ -124,9 +125,16 @@ def speed(study: Study, name: str, size: int) -> float:
     """Passes a second of one worker with the study's threads, precision and batch, on a GPU if it asks and there is."""
     device = torch.device("cuda" if study.compute.gpus and torch.cuda.is_available() else "cpu")
     batch = min(study.train.batch or 32, 512 if device.type == "cuda" else 32)
-    cast = autocast(device, resolve(study.train.precision, device.type == "cuda"))
-    threads = torch.get_num_threads()
-    torch.set_num_threads(min(study.compute.threads, os.cpu_count() or 1))
+    threads = min(study.compute.threads, os.cpu_count() or 1)
+    return measured(name, size, device, batch, threads, study.train.precision)
+
+
+@cache
+def measured(name: str, size: int, device: torch.device, batch: int, threads: int, precision: str) -> float:
+    """Passes a second of the bare network; measured once in a process."""
+    cast = autocast(device, resolve(precision, device.type == "cuda"))
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
     try:
         network = backbone(name).to(device).to(memory_format=torch.channels_last)
         images = torch.randn(batch, 3, size, size, device=device).to(memory_format=torch.channels_last)
@@ -141,7 +149,7 @@ def speed(study: Study, name: str, size: int) -> float:
                 started = time.perf_counter()
         return batch * done / (time.perf_counter() - started)
     finally:
-        torch.set_num_threads(threads)
+        torch.set_num_threads(before)
 
 
 def lines(found: Bill, gpus: float, about: str = "about") -> Iterator[str]:

@@ -114,13 +114,13 @@ def limit(rule: Any) -> str:
 
 def shown(value: Any) -> str:
     """A default as a study would write it."""
-    if value is None or isinstance(value, bool):
-        return {None: "null", True: "true", False: "false"}[value]
+    if value is None or isinstance(value, bool) or value == "":
+        return {None: "null", True: "true", False: "false", "": '""'}[value]
     return f"[{', '.join(map(shown, value))}]" if isinstance(value, tuple | list) else str(value)
 
 
 def comments(model: type[BaseModel]) -> dict[str, str]:
-    """What stands beside each field in the source, of its own class and of those that it is built on."""
+    """What stands beside or above each field in the source, of its own class and of those that it is built on."""
     found: dict[str, str] = {}
     for cls in reversed(model.__mro__):
         if not issubclass(cls, BaseModel) or cls is BaseModel:
@@ -129,10 +129,13 @@ def comments(model: type[BaseModel]) -> dict[str, str]:
             source = inspect.getsource(cls)
         except (OSError, TypeError):
             continue
+        above: list[str] = []
         for line in source.splitlines():
-            beside = re.match(r"\s+(\w+)\s*:.*?\s#\s(?!type:|noqa|fmt)(.+)$", line)
-            if beside and beside[1] in cls.model_fields:
-                found[beside[1]] = beside[2].strip()
+            alone = re.match(r"\s+#\s(?!type:|noqa|fmt)(.+)$", line)
+            field = re.match(r"\s+(\w+)\s*:(?:.*?\s#\s(?!type:|noqa|fmt)(.+))?", line)
+            if field and field[1] in cls.model_fields and (field[2] or above):
+                found[field[1]] = (field[2] or " ".join(above)).strip()
+            above = [*above, alone[1].strip()] if alone else []
     return found
 
 

@@ -18,7 +18,7 @@ class Curricula(Section):
     """The pretext tasks, each with its settings, and how they may follow one another."""
 
     tasks: dict[Name, dict[str, Any]] = Field(max_length=20)  # none, with length: [0, 0], judges roots alone
-    length: Annotated[tuple[int, int], Field(strict=False)] = (1, 3)
+    length: Annotated[tuple[int, int], Field(strict=False)] = (1, 3)  # of the shortest curriculum and of the longest
     order: Literal["any", "listed"] = "any"  # listed: tasks follow one another only as they stand in `tasks`
     repeats: bool = False  # may a task come twice in one curriculum? With order: listed, straight after itself
 
@@ -57,15 +57,16 @@ Share = Annotated[float, Field(gt=0, lt=1)]
 class Train(Section):
     """How every stage is trained; a task may override any of it. What is not given is the task's own default."""
 
-    epochs: int = Field(default=10, ge=1, le=100_000)
+    epochs: int = Field(default=10, ge=1, le=100_000)  # of every stage
     batch: int = Field(default=128, ge=4, le=1_000_000)  # global: over all workers
     accumulate: int = Field(default=1, ge=1, le=1024)  # micro-batches of a step; a loss sees one of them
-    optimizer: Literal["sgd", "adamw", "lars"] | None = None
+    optimizer: Literal["sgd", "adamw", "lars"] | None = None  # the task's own, unless it is given
+    # Null: the task's own, in proportion to the batch.
     lr: float | None = Field(default=None, gt=0, le=1e9)
-    weight_decay: float | None = Field(default=None, ge=0, le=100)
+    weight_decay: float | None = Field(default=None, ge=0, le=100)  # the task's own
     weight_decay_end: float | None = Field(default=None, ge=0, le=100)  # where a cosine takes the weight decay
-    momentum: float | None = Field(default=None, ge=0, lt=1)
-    schedule: Literal["cosine", "constant", "step"] | None = None
+    momentum: float | None = Field(default=None, ge=0, lt=1)  # of sgd and lars
+    schedule: Literal["cosine", "constant", "step"] | None = None  # the task's own
     final_lr: float | None = Field(default=None, ge=0, le=1)  # where the cosine ends, as a share of lr
     milestones: Annotated[tuple[Share, ...] | None, Field(strict=False, max_length=100)] = None  # step: when, as shares
     factor: float | None = Field(default=None, gt=0, le=1)  # step: what the rate is multiplied by
@@ -73,7 +74,7 @@ class Train(Section):
     clip: float | None = Field(default=None, gt=0, le=1e6)  # largest gradient norm
     patience: int = Field(default=0, ge=0, le=100_000)  # epochs without a lower loss on validation images; 0: no end
     knn_every: int = Field(default=0, ge=0, le=100_000)  # epochs between two looks by kNN, which only watches
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    precision: Literal["auto", "fp32", "bf16"] = "auto"  # auto: bf16 on GPUs and on CPUs that multiply it, else fp32
 
     @field_validator("milestones")
     @classmethod
@@ -87,6 +88,7 @@ class Objective(Section):
     """The number that the search maximises, always on the validation split."""
 
     protocol: EntryName = "linear"  # one of downstream, such as knn or finetune@ham
+    # In the place of protocol: lines of downstream, of whose scores the mean counts.
     mean: Annotated[tuple[EntryName, ...] | None, Field(strict=False, min_length=2, max_length=100)] = None
     metric: Name = "balanced_accuracy"  # one that the protocol gives
     label: Name = "diagnosis"  # or "mean": the mean over all labels
@@ -110,7 +112,7 @@ class Limits(Section):
     curricula: int | None = Field(default=None, ge=1, le=100_000)  # proposals, as `trials`
     stages: int | None = Field(default=None, ge=1, le=10_000_000)  # over all seeds
     epochs: int | None = Field(default=None, ge=1, le=1_000_000_000)  # of all stages together
-    gpu_hours: float | None = Field(default=None, gt=0, le=1e9)
+    gpu_hours: float | None = Field(default=None, gt=0, le=1e9)  # seconds of all stages, times their GPUs
     hours: float | None = Field(default=None, gt=0, le=1e6)  # on the clock, of every run anew
 
     @model_validator(mode="after")
@@ -128,10 +130,11 @@ class Search(Section):
 
     sampler: Name = "grid"  # shipped, or of an installed package
     trials: int | None = Field(default=None, ge=1, le=100_000)  # proposals; grid needs none
-    budget: Limits | None = None
+    budget: Limits | None = None  # what ends the run: one or several of Limits
+    # Replicates of everything, on the same cases.
     seeds: Annotated[tuple[Seed, ...], Field(strict=False, min_length=1, max_length=100)] = (0,)
     replicates: Literal["all", "leaders"] = "all"  # leaders: seeds behind the first only for what may be the best
-    sampler_seed: Seed = 0
+    sampler_seed: Seed = 0  # of what chance decides in the sampler
     lag: int = Field(default=1, ge=1, le=1000)  # proposals that a sampler that learns has under way at once
     learn_from: Annotated[tuple[Path, ...], Field(strict=False, max_length=100)] = ()  # tables of other studies
     candidates: int = Field(default=4, ge=1, le=1000)  # Optuna's: of so many, the one with the fewest new stages first
@@ -176,7 +179,7 @@ class Search(Section):
 class Compute(Section):
     """Where stages run. Nothing here changes a result, so nothing here is part of a stage's key."""
 
-    engine: Literal["ray", "inline"] = "ray"
+    engine: Literal["ray", "inline"] = "ray"  # inline: one stage after the other in this process, without Ray
     workers: int = Field(default=1, ge=1, le=4096)  # processes per stage, under Ray Train when more than one
     threads: int = Field(default=1, ge=1, le=1024)  # CPU threads of each worker
     gpus: float = Field(default=0, ge=0, le=1)  # of each worker: 1, or a share of one GPU
@@ -217,17 +220,19 @@ class _Draws(Section):
 class Study(Section):
     """One question, whole."""
 
-    name: Name
-    description: str = Field(default="", max_length=10_000)
+    name: Name  # of the folder that its results go to
+    description: str = Field(default="", max_length=10_000)  # the question, for tables, figures and the report
     published: Tables = None  # one or several tables of results/published to show beside the measured scores
-    data: DataSets = Data()  # or several by name: stages train on the first
-    encoder: Encoder = Encoder()
-    curriculum: Curricula
-    train: Train = Train()
+    data: DataSets = Data()  # cases, or several sets of them by name: stages train on the first
+    encoder: Encoder = Encoder()  # what is trained
+    curriculum: Curricula  # which tasks, and how they may follow one another
+    train: Train = Train()  # how every stage is trained
+    # Protocols, each with its settings; on another data set as linear@ham.
     downstream: dict[EntryName, dict[str, Any] | None] = Field(default={"knn": {}, "linear": {}}, min_length=1)
-    objective: Objective = Objective()
-    search: Search = Search()
-    compute: Compute = Compute()
+    objective: Objective = Objective()  # what the search maximises
+    search: Search = Search()  # which curricula are trained
+    compute: Compute = Compute()  # where
+    # Who is told of losses while it runs.
     logging: Annotated[tuple[Literal["tensorboard", "wandb", "mlflow"], ...], Field(strict=False)] = ("tensorboard",)
 
     @model_validator(mode="after")

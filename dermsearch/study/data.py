@@ -22,7 +22,7 @@ class Data(Section):
     """A data set: which cases, at which size, seen through which modalities."""
 
     domain: Name = "skin"  # what the images are of: decides modalities, labels and what built-in cases look like
-    source: Literal["synthetic", "store", "mix"] = "synthetic"
+    source: Literal["synthetic", "store", "mix"] = "synthetic"  # cases drawn here, a case store, or a mixture of others
     path: Path | None = None  # source: store, a folder or URI that `dermsearch data prepare` made
     mix: Annotated[tuple[Name, ...], Field(strict=False)] = ()  # source: mix, the study's data sets that are in it
     without: Annotated[tuple[Name, ...], Field(strict=False)] = ()  # and those none of whose images may be in it
@@ -33,7 +33,8 @@ class Data(Section):
     border: float = Field(default=0.0, ge=0, le=0.4)  # cut from every edge, as a share of the short side
     normalise: Name = "imagenet"  # the statistics that pixels are normalised by
     labelled: Labelled = "all"  # the training cases that protocols learn from: all, N of every class, or N%
-    seed: Seed = 0
+    seed: Seed = 0  # of built-in cases: which are drawn
+    # What is looked at, each a picture of a case.
     modalities: Annotated[tuple[Name, ...], Field(strict=False)] = ("derm",)
     metadata: Annotated[tuple[Name, ...], Field(strict=False)] = ()  # columns that tasks, fits and evaluators may read
     # A file of rows that `dermsearch data borrow` made for these cases, in the place of their own metadata.

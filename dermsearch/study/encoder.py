@@ -68,9 +68,11 @@ class Root:
 class Encoder(Section):
     """The backbone, by its timm name, and whether the modalities share it. Of several, each is a root of its own."""
 
+    # A network of timm, or several as {choice: [...]}.
     name: Annotated[Annotated[Name, Tag("[one]")] | Annotated[Choice[Name], Tag("[choice]")], Discriminator(_kind)] = (
         "resnet18"
     )
+    # separate: every modality has a network of its own; shared: one is for all.
     branches: Literal["shared", "separate"] = "shared"
     # What every curriculum starts with: imagenet, a tag of timm, hf-hub:ORG/NAME, a file, a finished stage, or random.
     weights: Annotated[

@@ -41,7 +41,7 @@ def test_the_commands() -> None:
             f"dermsearch {c}"
             for c in ("run", "plan", "test", "replay", "figures", "leaderboard", "explain", "judge", "predict")
         ),
-        *(f"dermsearch {c}" for c in ("report", "data", "results", "export", "schema")),
+        *(f"dermsearch {c}" for c in ("init", "report", "data", "results", "export", "schema")),
         *(f"dermsearch {c}" for c in ("embed", "copy", "tasks", "protocols", "sources", "samplers")),
         *(f"dermsearch results {c}" for c in ("audit", "clinical")),
         *(f"dermsearch data {c}" for c in ("prepare", "check", "describe", "show", "attention")),
