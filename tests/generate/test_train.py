@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+from multiprocessing import get_context
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,7 +21,10 @@ from dermsearch.data.store.case_store import CaseStore
 from dermsearch.errors import UserError
 from dermsearch.generate.base import MODELS, conditions, gaussian, model_of
 from dermsearch.generate.train import drawn, evenly, train_generator
+from dermsearch.models.artifact import GENERATOR
+from dermsearch.storage.stages import PartialStage, StageStore
 from dermsearch.testing.small import Kept
+from dermsearch.upkeep.upkeep import verify
 
 MODEL = sorted(MODELS.shipped)
 
@@ -133,3 +140,30 @@ def test_two_workers_come_to_what_one_does(store: CaseStore, two: Group) -> None
         assert one[0]["parts"][name] == pytest.approx(value, abs=1e-4)
     for name, w in part.state.items():
         assert torch.allclose(w.double(), state[name].double(), atol=2e-3), name
+
+
+def train_and_die(folder: str, place: str, die_after: int) -> None:
+    """In a process of its own, killed after an epoch whose state is kept in a stage store."""
+
+    def report(row: dict) -> None:
+        if row["epoch"] == die_after:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    torch.set_num_threads(1)
+    cases, partial = CaseStore(folder), PartialStage(StageStore(place), "k")
+    given = cases, cases.split("train"), brightness, partial, report, CPU
+    StageStore(place).commit("k", {GENERATOR: train_generator(making(), *given)[1]}, [], {"kind": GENERATOR})
+
+
+@pytest.mark.slow
+def test_a_killed_process_goes_on(store: CaseStore, tmp_path: Path) -> None:
+    context = get_context("spawn")
+    for die_after, code in ((2, -signal.SIGKILL), (0, 0)):
+        process = context.Process(target=train_and_die, args=(str(store.folder), str(tmp_path), die_after))
+        process.start()
+        process.join(240)
+        assert process.exitcode == code
+        assert (tmp_path / "partial" / "k" / "state.pt").exists() == (code != 0)
+    stages = StageStore(str(tmp_path))
+    assert same(stages.artifact("k")[GENERATOR].state, train(store)[1].state)
+    assert not verify(stages) and stages.manifest("k") is not None
