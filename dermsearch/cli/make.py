@@ -27,7 +27,7 @@ ClassOption = Annotated[
 OthersOption = Annotated[Literal["any", "absent"], typer.Option(help="Findings beside it: as in real cases, or none.")]
 QuickOption = Annotated[bool, typer.Option("--quick", help="Of a study that is named: with its section 'quick'.")]
 JUDGE = "Judge"
-STEPS = 1500
+STEPS = 2000
 
 
 def make(
@@ -45,9 +45,9 @@ def make(
         list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="A setting of the model, as width=2.")
     ] = None,
     epochs: Annotated[
-        int | None, typer.Option(min=1, help="Passes over the training cases. Default: what 1,500 steps take.")
+        int | None, typer.Option(min=1, help="Passes over the training cases. Default: what 2,000 steps take.")
     ] = None,
-    batch: Annotated[int, typer.Option(min=2, help="Cases of a step.")] = 32,
+    batch: Annotated[int, typer.Option(min=2, help="Cases of a step.")] = 16,
     side: Annotated[int | None, typer.Option(min=16, max=512, help="Of made images. Default: 64 or less.")] = None,
     modality: Annotated[str | None, typer.Option(help="Of the images. Default: the store's first.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the generator, and of what is drawn.")] = 0,

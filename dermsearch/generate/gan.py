@@ -98,12 +98,12 @@ class GAN(Model):
         width: float = Field(1.0, gt=0, le=64, description="of all maps, as a multiple of the smallest that draws well")
         noise: int = Field(48, ge=1, le=4096, description="random numbers behind an image")
         embedding: int = Field(16, ge=1, le=4096, description="numbers that the labels are told in")
-        lr: float = Field(3e-4, gt=0, le=1, description="rate of the generator's Adam")
+        lr: float = Field(1e-3, gt=0, le=1, description="rate of the generator's Adam")
         faster: float = Field(2.0, gt=0, le=100, description="the discriminator's rate, as a multiple of that")
         moved: float = Field(
             0.125, ge=0, le=0.5, description="the most that images are moved by, as a share of the side"
         )
-        average: float = Field(0.995, ge=0, lt=1, description="how slowly the kept generator follows, at every step")
+        average: float = Field(0.99, ge=0, lt=1, description="how slowly the kept generator follows, at every step")
 
     def __init__(self, config: Any, drawing: Drawing) -> None:
         super().__init__(config, drawing)

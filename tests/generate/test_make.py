@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -31,6 +32,9 @@ from dermsearch.models.artifact import GENERATOR
 from dermsearch.run.run import caveats
 from dermsearch.storage.stages import StageStore
 from dermsearch.study.load import load_study
+from dermsearch.upkeep.inventory import STAGE, curriculum, items, manifests
+from dermsearch.upkeep.upkeep import unneeded
+from dermsearch.upkeep.used import Used
 
 
 class Made:
@@ -100,6 +104,13 @@ def test_the_same_again_and_others_of_the_same_generator(made: Made, monkeypatch
         made.make(made.place / "full")
     again = made.make(made.place / "again")[0]
     assert again.fingerprint == made.store.fingerprint  # it follows from the generator and the seed
+
+
+def test_generators_and_judges_are_not_taken_for_rubbish(made: Made) -> None:
+    everything, gone = items(made.stages), unneeded(made.stages, Used(), 0, time.time() + 10)
+    stages = {item.key for item in everything if item.kind == STAGE}
+    assert stages == {made.store.settings["generator"], made.judge.key} and not [i for i in gone if i.kind == STAGE]
+    assert curriculum(made.store.settings["generator"], manifests(made.stages, everything)) == "generator gan"
 
 
 def test_classes_of_the_users_own(made: Made) -> None:
