@@ -43,7 +43,7 @@ def itself(target: str) -> TableSection:
 def form(number: int, what: str, sections: tuple[TableSection, ...]) -> PaperTable:
     """One of the three tables."""
     notes = (
-        "Collapsed: share of resamples in which one class has nearly all cases; 50 and 25 % are such a class's score.",
+        "Collapsed: 100 where nearly all cases are put into one class, whose score is 50 or 25 %.",
         "The paper gives one run of each, no spread and no number of test images.",
     )
     title = f"AISEEME D4, Table {number}: {what}"
