@@ -256,7 +256,7 @@ def unneeded(store: StageStore, used: Used | None, hours: float, now: float | No
     known = manifests(store, everything)
     kept = set(known) if used is None else _with_ancestors(used.stages, known)
     made = {key: about for key, about in known.items() if about.get("kind") == GENERATOR}  # no study names them
-    kept |= made.keys() | {about.get("judge") for about in made.values()}
+    kept |= made.keys() | {str(about.get("judge")) for about in made.values()}
     needed = set() if used is None else {name for data in used.data for name in _case_folders(data)}
     segments = manifests(store, everything, SEGMENT)
     kept_segments = set(segments) if used is None else set(used.segments)
