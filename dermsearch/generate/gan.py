@@ -4,8 +4,6 @@ Generator      noise and condition -> 4 x 4, then at every doubling a convolutio
                noise and condition; tanh. Kept and drawn with is its slow average.
 Discriminator  convolutions of stride 2 under spectral norm, summed; a linear score of the features, and their product
                with the condition's embedding (a projection, Miyato and Koyama 2018).
-Classes        the discriminator also tells the labels of real images, and the generator is to be told right: a made
-               case that does not show its label is worth nothing (Odena et al. 2017, beside the projection).
 Loss           the hinge; either side sees real and drawn images moved by some pixels, so that few cases are not learnt
                by heart (DiffAugment, Zhao et al. 2020). Nothing is mirrored: a heart lies on the left.
 """
@@ -72,7 +70,7 @@ class Generator(nn.Module):
 
 
 class Discriminator(nn.Module):
-    """Images and (n, width) -> (n,) scores, high for what is real and what is asked for; and scores of each class."""
+    """Images and (n, width) -> (n,) scores: high for what is taken for real, and for what is asked for."""
 
     def __init__(self, config: Any, drawing: Drawing) -> None:
         super().__init__()
@@ -81,13 +79,12 @@ class Discriminator(nn.Module):
         self.maps = nn.ModuleList([spectral_norm(nn.Conv2d(a, b, 4, stride=2, padding=1)) for a, b in pairwise(widths)])
         self.score = spectral_norm(nn.Linear(widths[-1], 1))
         self.embed = spectral_norm(nn.Linear(drawing.width, widths[-1], bias=False))
-        self.tells = nn.Linear(widths[-1], drawing.width)
 
-    def forward(self, x: Tensor, told: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor, told: Tensor) -> Tensor:
         for convolve in self.maps:
             x = GAIN * F.leaky_relu(convolve(x), 0.2)
         features = x.sum((2, 3))
-        return self.score(features)[:, 0] + (self.embed(told) * features).sum(1), self.tells(x.mean((2, 3)))
+        return self.score(features)[:, 0] + (self.embed(told) * features).sum(1)
 
 
 class GAN(Model):
@@ -103,7 +100,6 @@ class GAN(Model):
         embedding: int = Field(16, ge=1, le=4096, description="numbers that the labels are told in")
         lr: float = Field(1e-3, gt=0, le=1, description="rate of the generator's Adam")
         faster: float = Field(2.0, gt=0, le=100, description="the discriminator's rate, as a multiple of that")
-        classes: float = Field(0.3, ge=0, le=100, description="weight of telling, and being told, the labels")
         moved: float = Field(
             0.125, ge=0, le=0.5, description="the most that images are moved by, as a share of the side"
         )
@@ -128,25 +124,15 @@ class GAN(Model):
         self.generator.train()
         drawn = self.generator(gaussian(numbers("noise", self.config.noise), real.device), told)
         seen = torch.cat([self.moved(real, numbers("real", 2)), self.moved(drawn.detach(), numbers("drawn", 2))])
-        scores, classes = self.discriminator(seen, torch.cat([told, told]))
-        on_real, on_drawn = scores.chunk(2)
+        on_real, on_drawn = self.discriminator(seen, torch.cat([told, told])).chunk(2)
         loss = F.relu(1 - on_real).mean() + F.relu(1 + on_drawn).mean()
-        known = self.told_wrong(classes.chunk(2)[0], told)
-        take_step(loss + self.config.classes * known, by_discriminator)
+        take_step(loss, by_discriminator)
         self.discriminator.requires_grad_(False)
-        scores, classes = self.discriminator(self.moved(drawn, numbers("deceiving", 2)), told)
-        deceived, wrong = -scores.mean(), self.told_wrong(classes, told)
-        take_step(deceived + self.config.classes * wrong, by_generator)
+        deceived = -self.discriminator(self.moved(drawn, numbers("deceiving", 2)), told).mean()
+        take_step(deceived, by_generator)
         self.discriminator.requires_grad_(True)
         self.follow()
-        found = {"discriminator": loss, "generator": deceived, "classes": known, "drawn_classes": wrong}
-        return {name: value.detach() for name, value in found.items()}
-
-    def told_wrong(self, scores: Tensor, told: Tensor) -> Tensor:
-        """Cross-entropy of every label, the mean over labels; of a case whose label is unknown 0."""
-        sizes = [len(names) for names in self.drawing.classes.values()]
-        each = zip(scores.split(sizes, 1), told.split(sizes, 1), strict=True)
-        return torch.stack([-(own * said.log_softmax(1)).sum(1).mean() for said, own in each]).mean()
+        return {"discriminator": loss.detach(), "generator": deceived.detach()}
 
     def moved(self, images: Tensor, numbers: np.ndarray) -> Tensor:
         """Each image moved down and across by its own whole number of pixels; what comes in is mirrored."""
