@@ -19,7 +19,7 @@ from dermsearch.data.drawn.skin import synthetic
 from dermsearch.data.prepare.build import write_store
 from dermsearch.data.store.case_store import CaseStore
 from dermsearch.errors import UserError
-from dermsearch.generate.base import MODELS, Drawing, conditions, gaussian, model_of
+from dermsearch.generate.base import MODELS, conditions, gaussian, model_of
 from dermsearch.generate.train import drawn, evenly, train_generator
 from dermsearch.models.artifact import GENERATOR
 from dermsearch.storage.stages import PartialStage, StageStore
@@ -117,15 +117,6 @@ def test_conditions_and_noise() -> None:
     assert found.tolist() == [[0, 1, 0, 0, 0], [1, 0, 0, 0, 1]]
     normal = gaussian(np.array([0.0, 0.5, 0.975, 1.0]), CPU)
     assert normal[1] == 0 and normal[2].item() == pytest.approx(1.959964, abs=1e-5) and normal.isfinite().all()
-
-
-def test_labels_that_are_told_wrong() -> None:
-    kind = MODELS.find("gan")
-    model = kind(kind.Config(width=0.25), Drawing("xray", 16, 1, {"a": ("x", "y"), "b": ("p", "q", "r")}))
-    told = torch.from_numpy(conditions(np.array([[1, -1], [0, 2]]), model.drawing.classes))
-    even = model.told_wrong(torch.zeros(2, 5), told).item()
-    assert even == pytest.approx((2 * np.log(2) / 2 + np.log(3) / 2) / 2, abs=1e-6)  # what is unknown counts nothing
-    assert model.told_wrong(100 * told, told).item() == pytest.approx(0, abs=1e-6)
 
 
 @pytest.mark.parametrize("side", [48, 8])
