@@ -19,6 +19,7 @@ ROOMS = [
     "search.tree",
     "search.propose",
     "search.space",
+    "generate",
     "work",
     "upkeep",
     "training",

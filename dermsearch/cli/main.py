@@ -20,6 +20,7 @@ from dermsearch.cli.data import data_app
 from dermsearch.cli.export import embed, export, predict
 from dermsearch.cli.init import init
 from dermsearch.cli.judge import judge
+from dermsearch.cli.make import make, quality, view
 from dermsearch.cli.names import KINDS, command, copy, schema
 from dermsearch.cli.replay import replay
 from dermsearch.cli.report import report
@@ -247,6 +248,9 @@ def leaderboard(
 
 
 app.command()(init)
+data_app.command()(make)
+data_app.command()(quality)
+data_app.command()(view)
 app.command()(report)
 app.command()(explain)
 app.command()(replay)

@@ -149,6 +149,8 @@ def caveats(study: Study, stores: Mapping[str, CaseStore]) -> str:
         of = f" of {name}" if len(stores) > 1 else ""
         if cases.split_by == "image":
             said.append(f"split{of} by image, so a lesion may be on both sides")
+        if made := cases.settings.get("made"):
+            said.append(f"{name} holds {made}")
     for name, data in study.sets.items():
         if data.without:
             few = many(left_out(stores[name]), "image")

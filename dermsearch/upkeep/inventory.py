@@ -187,6 +187,8 @@ def curriculum(key: str, known: dict[str, dict[str, Any]], most: int = 100) -> s
     task = about.get("task")
     if not task:
         return ROOT_CURRICULUM
+    if about.get("kind") == "generator":  # it comes of cases, not of a stage
+        return f"generator {task}"
     before = curriculum(about.get("parent", ""), known, most - 1)
     if about.get("kind") == "fit":
         return f"{before} + {task}"

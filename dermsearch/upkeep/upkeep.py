@@ -24,7 +24,7 @@ from dermsearch.data.store.case_store import MANIFEST as CASES_MANIFEST
 from dermsearch.data.store.case_store import read_manifest
 from dermsearch.errors import UserError, first_line
 from dermsearch.fit.base import unfilled
-from dermsearch.models.artifact import ENCODERS, PREDICTOR, Part
+from dermsearch.models.artifact import ENCODERS, GENERATOR, PREDICTOR, Part
 from dermsearch.models.encoders import Encoders
 from dermsearch.models.weights import finite, misfit
 from dermsearch.storage.files import MANIFEST, StoreLost, named, parsed, unsealed
@@ -255,6 +255,8 @@ def unneeded(store: StageStore, used: Used | None, hours: float, now: float | No
         raise UserError(f"'{hidden.name}' in the store {what}: what is in it is not seen, so nothing else is deleted")
     known = manifests(store, everything)
     kept = set(known) if used is None else _with_ancestors(used.stages, known)
+    made = {key: about for key, about in known.items() if about.get("kind") == GENERATOR}  # no study names them
+    kept |= made.keys() | {str(about.get("judge")) for about in made.values()}
     needed = set() if used is None else {name for data in used.data for name in _case_folders(data)}
     segments = manifests(store, everything, SEGMENT)
     kept_segments = set(segments) if used is None else set(used.segments)

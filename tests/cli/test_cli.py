@@ -45,7 +45,7 @@ def test_the_commands() -> None:
         *(f"dermsearch {c}" for c in ("embed", "copy", "tasks", "protocols", "sources", "samplers")),
         *(f"dermsearch results {c}" for c in ("audit", "clinical")),
         *(f"dermsearch data {c}" for c in ("prepare", "check", "describe", "show", "attention")),
-        *(f"dermsearch data {c}" for c in ("mix", "borrow", "found")),
+        *(f"dermsearch data {c}" for c in ("mix", "borrow", "found", "make", "quality", "view")),
         "dermsearch store",
         *(f"dermsearch store {c}" for c in ("list", "verify", "gc")),
     }

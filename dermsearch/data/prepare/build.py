@@ -7,9 +7,10 @@ import json
 import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from itertools import islice
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -276,10 +277,12 @@ def write_store(
     classes: Mapping[str, tuple[str, ...]],
     settings: dict[str, Any],
     columns: Sequence[Column] = (),
+    about: Mapping[str, Any] = MappingProxyType({}),
 ) -> CaseStore:
     """Write cases that are in memory, or drawn one by one, as a store: whole or not at all.
 
-    `split` names the split of every case, or says how to deal them; `columns` are the metadata that may be inputs.
+    `split` names the split of every case, or says how to deal them; `columns` are the metadata that may be inputs;
+    `about` is what the card says of where the cases come from.
     """
     how, named = (split, None) if isinstance(split, Split) else (Split("published", AS_NAMED), split)
     folder = Path(folder)
@@ -296,9 +299,9 @@ def write_store(
             write_shard(store, shards, [_entry(c, len(records) + i) for i, c in enumerate(chunk)], planes)
             records += [record_of(c, classes, named[c.case] if named is not None else None) for c in chunk]
             shards += 1
-        heads, about = read_heads(store, shards)
+        heads, told = read_heads(store, shards)
         given = Ingredients(records, dict(classes), modalities, side, settings=settings, split=how, columns=columns)
-        manifest = finish(store, heads, about, given)
+        manifest = finish(store, heads, told, replace(given, about=dict(about)))
         try:
             os.rename(part, folder)
         except OSError:  # another process was faster, with the same content

@@ -140,6 +140,8 @@ def _write(
         "fit": fits[0] if fits else None,
         **setting_of(parts[0].domain),
     }
+    if made := list(dict.fromkeys(p.settings["made"] for p in parts if p.settings.get("made"))):
+        settings["made"] = "; ".join(made)
     denied = {name: why for part in parts for name, why in part.denied.items()}
     about: dict[str, Any] = {"title": f"A mix of {', '.join(names)}, for pre-training", "denied": denied}
     if others:

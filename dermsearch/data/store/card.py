@@ -111,7 +111,7 @@ def gather(manifest: dict[str, Any], index: pa.Table, notes: list[dict[str, str]
     balances = [_balance(n, list(names), index, split) for n, names in manifest["classes"].items()]
     return Facts(
         manifest.get("title") or DRAWN,
-        [LEAKS] if manifest["split"]["by"] == "image" else [],
+        [LEAKS] * (manifest["split"]["by"] == "image") + made_of(manifest["settings"]),
         cases,
         told,
         [("images", "cases", "lack one", "stored, width x height", "original", "enlarged")]
@@ -121,6 +121,11 @@ def gather(manifest: dict[str, Any], index: pa.Table, notes: list[dict[str, str]
         list(manifest.get("notes", ())),
         list(_flat(manifest["settings"])),
     )
+
+
+def made_of(settings: dict[str, Any]) -> list[str]:
+    """What must be said wherever a store's cases are told of, of which some were made and not taken."""
+    return [f"It holds {settings['made']}: scores on them say nothing of real cases."] if settings.get("made") else []
 
 
 def _known(words: list[str]) -> str:
