@@ -323,13 +323,10 @@ def found(
     normalise: NormaliseOption = "imagenet",
 ) -> None:
     """Draw validation cases beside the training cases that a stage finds most alike, right ones and wrong ones."""
-    from dermsearch.errors import nearest
     from dermsearch.work.eye import open_eye
     from dermsearch.work.found import draw_found
 
-    opened = _open(cases)
-    if label not in opened.classes:
-        raise UserError(f"--label: the cases have no label '{label}'; {nearest(label, opened.classes)}")
+    opened = _open_with(label, cases)
     eye = open_eye(store, stage, (opened,), modality, size, normalise)
     print(draw_found(opened, eye, label, output, count, k, seed))
 
@@ -351,14 +348,11 @@ def attention(
     normalise: NormaliseOption = "imagenet",
 ) -> None:
     """Draw where classifiers look: validation images with their masks, without pre-training and from a stage."""
-    from dermsearch.errors import nearest
     from dermsearch.evaluate.base import configure
     from dermsearch.work.attended import draw_attention
     from dermsearch.work.eye import open_eye
 
-    opened = _open(cases)
-    if label not in opened.classes:
-        raise UserError(f"--label: the cases have no label '{label}'; {nearest(label, opened.classes)}")
+    opened = _open_with(label, cases)
     if stride not in (None, 8, 16):
         raise UserError(f"--stride: must be 8 or 16, not {stride}")
     eye = open_eye(store, stage, (opened,), modality, size, normalise)
@@ -371,6 +365,16 @@ def _fetched(uri: str) -> Path:
     from dermsearch.data.open import fetch
 
     return fetch(uri, Path("~/.cache/dermsearch/data").expanduser())
+
+
+def _open_with(label: str, store: str) -> CaseStore:
+    """A case store that has the label."""
+    from dermsearch.errors import nearest
+
+    opened = _open(store)
+    if label not in opened.classes:
+        raise UserError(f"--label: the cases have no label '{label}'; {nearest(label, opened.classes)}")
+    return opened
 
 
 def _open(store: str) -> CaseStore:

@@ -70,6 +70,17 @@ def marked(name: str, domain: Sequence[str], title: str | None = None) -> Chart:
     return {"field": name, "type": "nominal", "scale": scale, "legend": {"title": title, "orient": "bottom"}}
 
 
+def ranges(name: str, domain: Sequence[str], title: str, y: Chart, told: list[Chart]) -> list[Chart]:
+    """Scores as points on their intervals, those of each name of the domain beside the others' in a row of y."""
+    place = {"y": y, "yOffset": {"field": name, "sort": list(domain)}, "color": legend(name, domain)}
+    ends = {"x": x("low", title, scale=near()), "x2": {"field": "high"}, **place}
+    score = {"x": x("score", title, scale=near()), **place, "shape": marked(name, domain), "tooltip": told}
+    return [
+        {"mark": {"type": "rule", "opacity": 0.6}, "encoding": ends},
+        {"mark": {"type": "point", "filled": True, "size": 42, "opacity": 1}, "encoding": score},
+    ]
+
+
 def tip(*fields: tuple[str, str] | str) -> list[Chart]:
     """What a picture tells of what the pointer is on."""
     pairs = [(each, each) if isinstance(each, str) else each for each in fields]

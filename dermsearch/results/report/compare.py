@@ -11,7 +11,7 @@ from typing import Any
 from dermsearch.results.board.leaderboard import apart, points
 from dermsearch.results.board.settled import settled
 from dermsearch.results.drawing import quantity
-from dermsearch.results.report.charts import legend, lined, marked, near, tip, values, x
+from dermsearch.results.report.charts import lined, ranges, tip, values
 from dermsearch.results.report.content import Content, PageSection, percent
 from dermsearch.results.report.markup import Markup, el, table
 from dermsearch.results.report.page import page, put
@@ -70,38 +70,14 @@ def side_by_side(contents: Sequence[Content], names: Sequence[str]) -> PageSecti
     kept = sorted(best, key=lambda what: -best[what])[:LONGEST]
     rows = [row for row in rows if row["what"] in kept]
     y = {"field": "what", "type": "nominal", "title": None, "sort": kept, "axis": {"labelLimit": 320}}
-    beside = {"field": "study", "sort": list(names)}
     measures = dict.fromkeys(quantity(content.rows[0].measure) for content in contents if content.rows)
     title = " / ".join(measures)
-    colour, shape = legend("study", names), marked("study", names)
     told = tip("study", ("settings", "curriculum"), ("score", "%"), ("low", "from"), ("high", "to"))
     chart = {
         "width": "container",
         "height": lined(rows, "what", 10 * len(names) + 4),
         "data": values(rows),
-        "layer": [
-            {
-                "mark": {"type": "rule", "opacity": 0.6},
-                "encoding": {
-                    "x": x("low", title, scale=near()),
-                    "x2": {"field": "high"},
-                    "y": y,
-                    "yOffset": beside,
-                    "color": colour,
-                },
-            },
-            {
-                "mark": {"type": "point", "filled": True, "size": 45, "opacity": 1},
-                "encoding": {
-                    "x": x("score", title, scale=near()),
-                    "y": y,
-                    "yOffset": beside,
-                    "color": colour,
-                    "shape": shape,
-                    "tooltip": told,
-                },
-            },
-        ],
+        "layer": ranges("study", names, title, y, told),
     }
     more = len(best) - len(kept)
     note = f"The {len(kept)} best of {len(best)}. " if more > 0 else ""

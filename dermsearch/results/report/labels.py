@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from dermsearch.results.board.row import Row
 from dermsearch.results.drawing import readable
-from dermsearch.results.report.charts import legend, lined, marked, near, tip, values, x
+from dermsearch.results.report.charts import lined, ranges, tip, values
 from dermsearch.results.report.content import Content, PageSection, percent
 from dermsearch.results.report.markup import Markup, el
 from dermsearch.results.tables.measure import JUDGE, Measure, by_stage
@@ -43,28 +43,12 @@ def labels(content: Content) -> PageSection | None:
 def dots(rows: list[dict[str, Any]], names: list[str], title: str) -> dict[str, Any]:
     """A line for each label or class, a mark for each curriculum beside one another."""
     y = {"field": "what", "type": "nominal", "title": None, "sort": None, "axis": {"labelLimit": 260, "grid": True}}
-    beside = {"field": "name", "sort": names}
-    colour, shape = legend("name", names), marked("name", names)
-    ends = {"x": x("low", title, scale=near()), "x2": {"field": "high"}, "y": y, "yOffset": beside, "color": colour}
     told = tip(("name", "curriculum"), ("what", "of"), ("score", "%"), ("low", "from"), ("high", "to"), ("n", "cases"))
     return {
         "width": "container",
         "height": lined(rows, "what", 9 * len(names) + 4),
         "data": values(rows),
-        "layer": [
-            {"mark": {"type": "rule", "opacity": 0.6}, "encoding": ends},
-            {
-                "mark": {"type": "point", "filled": True, "size": 42, "opacity": 1},
-                "encoding": {
-                    "x": x("score", title, scale=near()),
-                    "y": y,
-                    "yOffset": beside,
-                    "color": colour,
-                    "shape": shape,
-                    "tooltip": told,
-                },
-            },
-        ],
+        "layer": ranges("name", names, title, y, told),
     }
 
 
