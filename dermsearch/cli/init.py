@@ -14,7 +14,7 @@ import typer
 
 from dermsearch.cli.ask import Asker, hours_of, one, present, several, share, whole
 from dermsearch.cli.draft import MEAN, Collection, Wishes, draft
-from dermsearch.cli.made import made
+from dermsearch.cli.pictures import made
 from dermsearch.errors import UserError
 from dermsearch.words import many
 
