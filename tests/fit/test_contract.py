@@ -99,7 +99,7 @@ def killed(name: str, folder: str, place: str, die_at: int | None) -> None:
 
 
 @pytest.mark.slow
-@every_fit
+@pytest.mark.parametrize("name", ["finetune", "fusion_m4net_svm", "dann"])  # one of each kind: the trainer is the same
 def test_killed_within_an_epoch_and_resumed(name: str, store: CaseStore, tmp_path: Path):
     def run(place: Path, die_at: int | None) -> int | None:
         process = context.Process(target=killed, args=(name, str(store.folder), str(place), die_at))

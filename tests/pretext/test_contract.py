@@ -48,33 +48,15 @@ def test_loss_falls(name, store):
     assert after < 0.95 * before
 
 
-@every_task
-def test_state_survives_a_file(name, store):
-    run = tiny.Steps(name, store)
-    for _ in range(3):
-        run.step()
-    kept = tiny.Kept()
-    kept.save({"learner": run.learner.state_dict(), "optimizer": run.optimizer.state_dict()})
-    how = "separate" if find_task(name).joint else "shared"
-    other = Encoders.random(run.encoders.name, run.encoders.modalities, how, 99)
-    again = tiny.Steps(name, store, other, begin=False)
-    state = kept.load()
-    again.learner.load_state_dict(state["learner"])
-    again.optimizer.load_state_dict(state["optimizer"])
-    again.at = run.at
-    assert [run.step(), run.step()] == [again.step(), again.step()]
-    assert tiny.same(run.learner, again.learner)
-
-
 class Interrupted(Exception):
     pass
 
 
 @pytest.mark.slow
 @every_task
-@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
-def test_resuming_after_every_epoch_changes_nothing(name, optimizer, store):
-    whole, history = tiny.train(name, store, epochs=3, optimizer=optimizer)
+def test_resuming_after_every_epoch_changes_nothing(name, store):
+    """Under the optimiser that remembers most; its own is in `check_task`."""
+    whole, history = tiny.train(name, store, epochs=3, optimizer="adamw")
     kept, attempts, seen = tiny.Kept(), 0, []
 
     def stop(row):
@@ -87,7 +69,7 @@ def test_resuming_after_every_epoch_changes_nothing(name, optimizer, store):
         report = stop if attempts <= 3 else seen.append
         try:
             rows = train_stage(
-                tiny.recipe(name, epochs=3, optimizer=optimizer), made, store, tiny.ROWS, kept, report, tiny.CPU
+                tiny.recipe(name, epochs=3, optimizer="adamw"), made, store, tiny.ROWS, kept, report, tiny.CPU
             ).history
             break
         except Interrupted:

@@ -153,11 +153,11 @@ def test_a_network_learns_every_finding(place: str) -> None:
     images = (images - images.mean()) / images.std()
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        net, steps = timm.create_model("resnet10t", num_classes=4), 10 * (len(train) // 32)
+        net, steps = timm.create_model("resnet10t", num_classes=4), 6 * (len(train) // 32)
         optimiser = torch.optim.AdamW(net.parameters(), 2e-3, weight_decay=0.05)
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 2e-3, total_steps=steps)
         weights = torch.from_numpy(len(train) / (4 * np.bincount(truth[train]))).float()
-        for _ in range(10):
+        for _ in range(6):
             for rows in torch.from_numpy(train)[torch.randperm(len(train))][: len(train) // 32 * 32].split(32):
                 loss = cross_entropy(net(images[rows]), torch.from_numpy(truth)[rows], weights)
                 optimiser.zero_grad()
