@@ -27,6 +27,8 @@ from dermsearch.study.config import Study
 from dermsearch.study.load import load_study
 from dermsearch.study.reading import read_value
 
+pytestmark = pytest.mark.slow  # drafts are planned, some run
+
 CALM = ["--yes", "--gpus", "0"]
 
 

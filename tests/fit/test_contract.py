@@ -54,6 +54,7 @@ def test_it_says_what_it_is(name):
     assert recipe.keys() <= Train.model_fields.keys() and {"lr", "epochs", "batch"} <= recipe.keys()
 
 
+@slow
 @every_fit
 def test_what_every_fit_promises(name):
     check_fit(name, small.FITS[name])

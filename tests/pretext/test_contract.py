@@ -25,6 +25,7 @@ def test_every_shipped_task_is_in_the_list():
     assert set(TASKS.shipped) <= set(tiny.TASKS) <= set(task_names())
 
 
+@pytest.mark.slow
 @every_task
 def test_what_every_task_promises(name):
     check_task(name, tiny.TASKS[name], tiny.stage(name).backbone)

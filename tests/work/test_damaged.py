@@ -31,6 +31,8 @@ from dermsearch.study.config import Study
 from dermsearch.training import stage as training
 from dermsearch.upkeep.upkeep import verify
 
+pytestmark = pytest.mark.slow  # whole runs
+
 
 def study_in(folder: Path, **changes: Any) -> Study:
     raw: dict[str, Any] = {
