@@ -65,7 +65,6 @@ class Server:
 @contextmanager
 def serving(log: Path) -> Iterator[Server]:
     """A server with a bucket named `bucket`, and credentials for it in the environment."""
-    pytest.importorskip("moto")
     server = Server(log)
     try:
         server.bucket("bucket")

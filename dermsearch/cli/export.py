@@ -9,6 +9,9 @@ import typer
 
 from dermsearch.cli.console import aside
 
+BatchOption = Annotated[int, typer.Option(min=1, help="Images that go through the network at once.")]
+ThreadsOption = Annotated[int | None, typer.Option(min=1, help="Threads that decode. Default: one per core.")]
+
 
 def export(
     folder: Annotated[Path, typer.Argument(help="The folder of a study's results.")],
@@ -50,8 +53,8 @@ def embed(
     model: Annotated[Path, typer.Argument(help="A folder that `dermsearch export` wrote.")],
     images: Annotated[list[str], typer.Argument(help="Image files, folders, globs or case stores.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="A .parquet file.")],
-    batch: Annotated[int, typer.Option(min=1, help="Images that go through the network at once.")] = 128,
-    threads: Annotated[int | None, typer.Option(min=1, help="Threads that decode. Default: one per core.")] = None,
+    batch: BatchOption = 128,
+    threads: ThreadsOption = None,
 ) -> None:
     """Features of pictures by an exported encoder, one row each: where the picture lies, and its embedding.
 
@@ -69,8 +72,8 @@ def predict(
     model: Annotated[Path, typer.Argument(help="A folder that `dermsearch export --fit` wrote.")],
     images: Annotated[list[str], typer.Argument(help="Image files, folders, globs or case stores.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="A .csv or .parquet file.")],
-    batch: Annotated[int, typer.Option(min=1, help="Images that go through the network at once.")] = 128,
-    threads: Annotated[int | None, typer.Option(min=1, help="Threads that decode. Default: one per core.")] = None,
+    batch: BatchOption = 128,
+    threads: ThreadsOption = None,
 ) -> None:
     """Probabilities of every label by an exported predictor, a row for each picture or case.
 

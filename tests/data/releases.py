@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pytest
 from data.releases_isic import bcn20000, hiba, slice3d, slice3d_archive
 from data.writing import images, table
 
@@ -225,7 +224,8 @@ def ph2(root: Path) -> Path:
 
 def ph2_sheet(root: Path) -> Path:
     """The same release with its sheet: twelve rows stand before the header, and one row ends early."""
-    openpyxl = pytest.importorskip("openpyxl")
+    import openpyxl
+
     release = ph2(root)
     (release / "PH2_dataset.txt").unlink()
     book = openpyxl.Workbook(write_only=True)  # such a book does not say how wide its rows are
@@ -265,7 +265,8 @@ def sd198(root: Path) -> Path:
 
 def siim_covid(root: Path) -> Path:
     """Three images of two studies."""
-    pydicom = pytest.importorskip("pydicom")
+    import pydicom
+
     studies = [
         "id,Negative for Pneumonia,Typical Appearance,Indeterminate Appearance,Atypical Appearance",
         "00086460a852_study,0,1,0,0",

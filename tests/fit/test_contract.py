@@ -138,14 +138,14 @@ def on_each(name: str, folder: str, modalities: tuple[str, ...], rows: np.ndarra
     return {"state": trained.parts[PREDICTOR].state, "history": trained.history, "found": found}
 
 
+# A system looks at two images of a case; SVMs of six cases may say the same of all.
+ALONE = [(name, ("derm",)) for name in small.FITS if name not in SYSTEMS]
+PAIRS = [(name, small.PAIR) for name in small.FITS if name != "fusion_m4net_svm"]
+
+
 @pytest.mark.slow
-@every_fit
-@pytest.mark.parametrize("modalities", [("derm",), ("derm", "clinic")])
+@pytest.mark.parametrize(("name", "modalities"), ALONE + PAIRS)
 def test_two_processes_come_to_what_one_comes_to(name, modalities, tmp_path, two: Group):
-    if name in SYSTEMS and modalities != small.PAIR:
-        pytest.skip("it looks at two images of a case")
-    if name == "fusion_m4net_svm":
-        pytest.skip("it is trained as fusion_m4net is; SVMs of six cases may say the same of all")
     store = small.make_store(tmp_path / "store", missing={"clinic": [1, 5, 9, 30], "derm": [2, 31]})
     arguments = (name, str(store.folder), modalities, small.ROWS)
     one, (first, second) = on_each(*arguments), two(on_each, *arguments)
@@ -208,11 +208,9 @@ def test_bf16_is_near(name, store):
     assert half.history[0]["loss"] != full.history[0]["loss"]
 
 
-@every_fit
+@pytest.mark.parametrize("name", [name for name in small.FITS if name not in SYSTEMS])
 def test_rows_without_an_image_are_refused(name, tmp_path):
     store = small.make_store(tmp_path / "store", missing={"derm": [50]})
-    if name in SYSTEMS:
-        pytest.skip("a store has no case without any of two images")
     trained = small.train(name, store, epochs=1)
     with pytest.raises(ValueError, match="without any image cannot be predicted"):
         small.predict(trained, store)

@@ -56,8 +56,6 @@ def by_card(name: str, form: str, folder: Path) -> Callable[[Tensor], Tensor]:
     ],
 )
 def test_the_same_features_by_the_lines_of_the_card(name: str, form: str, tolerance: float, tmp_path: Path) -> None:
-    if form == "onnx":
-        pytest.importorskip("onnxruntime")
     network = network_of(name)
     FORMATS[form](network, tmp_path, about_of(name, form))
     seen = by_card(name, form, tmp_path)

@@ -67,7 +67,8 @@ def half_clear() -> Image.Image:
 
 def dicom(**fields: Any) -> bytes:
     """A small radiograph; fields of None are left out."""
-    pydicom = pytest.importorskip("pydicom")
+    import pydicom
+
     scan = pydicom.Dataset()
     scan.file_meta = pydicom.dataset.FileMetaDataset()
     scan.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian

@@ -79,7 +79,8 @@ def order(release: Path, store: Path) -> Order:
 
 
 def test_tiles_in_an_hdf5_file_are_those_of_the_folder(tmp_path: Path) -> None:
-    h5py = pytest.importorskip("h5py")
+    import h5py
+
     folder, packed = releases.slice3d(tmp_path / "folder"), releases.slice3d(tmp_path / "packed")
     names = sorted(p.stem for p in (folder / "train-image/image").glob("*.jpg"))
     with h5py.File(packed / "train-image.hdf5", "w") as file:
@@ -104,7 +105,6 @@ def test_tiles_in_an_hdf5_file_are_those_of_the_folder(tmp_path: Path) -> None:
 
 
 def test_a_damaged_or_absent_hdf5_file(tmp_path: Path) -> None:
-    pytest.importorskip("h5py")
     release = releases.slice3d(tmp_path / "release")
     for path in (release / "train-image/image").glob("*.jpg"):
         path.unlink()

@@ -280,7 +280,8 @@ def test_ph2_sheet_that_is_none(tmp_path: Path) -> None:
 
 
 def test_ph2_sheet_with_other_rows(tmp_path: Path) -> None:
-    openpyxl = pytest.importorskip("openpyxl")
+    import openpyxl
+
     folder = releases.ph2_sheet(tmp_path)
     book = openpyxl.load_workbook(folder / "PH2_dataset.xlsx")
     rows = {row[0].value: row for row in book.active.iter_rows()}

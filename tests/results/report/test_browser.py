@@ -4,12 +4,12 @@ import shutil
 import time
 
 import pytest
+from playwright import sync_api
 from results.report.conftest import HOSTILE, STUDY, TASK
 
 from dermsearch.results.report.page import put, tail
 from dermsearch.results.report.report import report, study_page
 
-sync_api = pytest.importorskip("playwright.sync_api")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")]
 
