@@ -89,13 +89,6 @@ def test_everything_is_there(inline: Path) -> None:
     assert wanted.groupby(["root", "curriculum", "draw"]).value.first().nunique() > 3, "draws differ"
 
 
-def test_ray_gives_the_same_tables(study: list[str], inline: Path, tmp_path: Path) -> None:
-    run(tmp_path, *study)
-    assert tables(tmp_path) == tables(inline)
-    again, _ = run(tmp_path, *study)
-    assert again["stages"]["trained"] == 0 and tables(tmp_path) == tables(inline)
-
-
 @pytest.mark.parametrize("engine", ["inline", "ray"])
 def test_killed_in_a_stage_and_in_a_fit_it_goes_on(engine: str, study: list[str], inline: Path, tmp_path: Path) -> None:
     long = [*study, f"compute.engine={engine}"]
@@ -113,6 +106,8 @@ def test_killed_in_a_stage_and_in_a_fit_it_goes_on(engine: str, study: list[str]
             kill_all(mark)
     run(tmp_path, *long)
     assert tables(tmp_path) == tables(inline)
+    again, _ = run(tmp_path, *long)
+    assert again["stages"]["trained"] == 0 and tables(tmp_path) == tables(inline)
 
 
 def test_a_judgement_that_fails_hides_no_other(tmp_path: Path) -> None:

@@ -124,7 +124,7 @@ def two_nodes() -> Iterator[str]:
 
 def test_a_cluster_is_joined_and_both_of_its_nodes_train(two_nodes: str, tmp_path: Path) -> None:
     # Long enough that the second node has its process up before the first is through with both stages.
-    summary, _ = run(tmp_path, *TWO_TASKS, "train.epochs=60", "--address", two_nodes)
+    summary, _ = run(tmp_path, *TWO_TASKS, "train.epochs=100", "--address", two_nodes)
     assert summary["stages"]["trained"] == 4
     nodes = set(load(tmp_path / "out").stages["node"].to_pylist())
     assert len(nodes) == 2, nodes

@@ -30,7 +30,7 @@ from dermsearch.study.data import Data
 STUDY = """\
 name: remote
 data: {source: store, path: "URI", size: 32}
-encoder: {name: resnet10t}
+encoder: {name: test_resnet}
 curriculum: {tasks: {moco_v2: {queue: 32}}, length: [1, 1]}
 train: {epochs: 1, batch: 16}
 compute: {engine: inline, store: "STORE"}

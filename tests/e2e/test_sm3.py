@@ -15,7 +15,7 @@ from dermsearch.results import load
 from dermsearch.results.board.leaderboard import leaderboard
 
 TINY = [
-    *("--quick", "data.cases=60", "data.size=32", "encoder.name=resnet10t", "search.seeds=[0]"),
+    *("--quick", "data.cases=60", "data.size=32", "encoder.name=test_resnet", "search.seeds=[0]"),
     *("compute.engine=inline", "paired_contrast.batch=16", "paired_contrast.epochs=1", "linear_handover.epochs=2"),
 ]
 LABELS = ["pseudo_labels.batch=16", "pseudo_labels.epochs=1", "pseudo_labels.width=16"]
@@ -82,7 +82,7 @@ def test_a_second_run_trains_nothing_and_a_fusion_study_shares_the_stage(labels:
 
 def test_given_weights_are_judged_beside_random_ones(labels: Path) -> None:
     torch.manual_seed(1)
-    torch.save(timm.create_model("resnet10t").state_dict(), labels / "given.pth")
+    torch.save(timm.create_model("test_resnet").state_dict(), labels / "given.pth")
     words = ["sm3_fusion", *TINY, "encoder.weights=given.pth", "paired_contrast.fusion=none", "--out", "weights"]
     done = dermsearch(labels, "run", *words)
     assert "random weights" in done.stdout and "the weights that encoder.weights names" in done.stdout

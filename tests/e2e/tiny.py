@@ -11,7 +11,7 @@ from typing import Any
 TINY = [
     "data.cases=60",
     "data.size=32",
-    "encoder.name=resnet10t",
+    "encoder.name=test_resnet",
     "train.batch=16",
     "train.epochs=2",
     "compute.save_every=0",

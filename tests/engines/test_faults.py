@@ -21,7 +21,7 @@ from dermsearch.work.record import Record
 from dermsearch.work.verdicts import of_machine, verdict
 from dermsearch.work.worker import Worker
 
-STUDY = [*TINY, "encoder.name=test_resnet", "curriculum.length=[1,1]", "curriculum.order=listed"]
+STUDY = [*TINY, "curriculum.length=[1,1]", "curriculum.order=listed"]
 STUDY += ["downstream={knn: {}}", "objective.protocol=knn"]
 
 

@@ -144,20 +144,20 @@ def test_raw_pixels_do_not_give_the_findings_away(drawn: list[Case]) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("place", ["a", "b"])
-def test_a_network_learns_every_finding(place: str) -> None:
-    cases = list(chest(CASES, 64, 0, place))
+def test_a_network_learns_every_finding() -> None:
+    """In hospital b, whose images are the worse; `benchmarks/attention.py` has a classifier of a's."""
+    cases = list(chest(CASES, 64, 0, "b"))
     train, test = split(cases)
     truth = findings(cases)
     images = torch.from_numpy(pixels(cases)[:, None].astype(np.float32) / 255).expand(-1, 3, -1, -1)
     images = (images - images.mean()) / images.std()
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        net, steps = timm.create_model("resnet10t", num_classes=4), 6 * (len(train) // 32)
+        net, steps = timm.create_model("resnet10t", num_classes=4), 4 * (len(train) // 32)
         optimiser = torch.optim.AdamW(net.parameters(), 2e-3, weight_decay=0.05)
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 2e-3, total_steps=steps)
         weights = torch.from_numpy(len(train) / (4 * np.bincount(truth[train]))).float()
-        for _ in range(6):
+        for _ in range(4):
             for rows in torch.from_numpy(train)[torch.randperm(len(train))][: len(train) // 32 * 32].split(32):
                 loss = cross_entropy(net(images[rows]), torch.from_numpy(truth)[rows], weights)
                 optimiser.zero_grad()
@@ -168,7 +168,7 @@ def test_a_network_learns_every_finding(place: str) -> None:
         with torch.inference_mode():
             guess = torch.cat([net(part) for part in images[test].split(64)]).argmax(1).numpy()
     recall = recall_score(truth[test], guess, average=None)
-    print(f"{place}: ResNet-10-t {recall.mean():.3f}, by finding", recall.round(2))
+    print(f"ResNet-10-t {recall.mean():.3f}, by finding", recall.round(2))
     assert recall.mean() > 0.6 and recall.min() > 0.4
 
 
