@@ -22,6 +22,7 @@ from torch import Tensor
 from dermsearch.data.views.augment import View
 from dermsearch.fit.base import Fit, labels_of, shares
 from dermsearch.fit.heads import Heads, balance, mean_loss
+from dermsearch.fit.rate import Rate, rates_of
 from dermsearch.models.artifact import HEADS
 from dermsearch.models.encoders import Encoders
 from dermsearch.pretext.base import Batch, Loss, Setting
@@ -37,7 +38,7 @@ class Finetune(Fit):
     class Config(Settings):
         """AdamW on all weights alike."""
 
-        lr: float = Field(1e-4, gt=0, le=10, description="rate of AdamW")
+        lr: Rate = Field(1e-4, description="rate of AdamW, or some, of which training cases kept aside choose")
         weight_decay: float = Field(0.01, ge=0, le=100, description="AdamW's")
         schedule: Literal["constant", "cosine"] = Field("cosine", description="of the rate")
         warmup: float = Field(0.1, ge=0, lt=1, description="share of the steps in which the rate climbs")
@@ -55,7 +56,8 @@ class Finetune(Fit):
 
     @classmethod
     def recipe(cls, config: Any) -> dict[str, Any]:
-        return {"optimizer": "adamw", **config.model_dump(exclude={"crop", "balanced"})}
+        given = config.model_dump(exclude={"crop", "balanced"})
+        return {"optimizer": "adamw", **given, "lr": (*rates_of(config), config.lr)[0]}
 
     def loss(self, batches: Mapping[str, Batch]) -> dict[str, Loss]:
         features = self.features(batches, lambda batch: batch.view(self.view, "view"))

@@ -21,6 +21,7 @@ from dermsearch.data.open import domain_of
 from dermsearch.data.store.case_store import CaseStore
 from dermsearch.evaluate.base import PROTOCOLS, configure
 from dermsearch.fit.base import is_fit
+from dermsearch.fit.rate import trainings
 from dermsearch.models.encoders import backbone
 from dermsearch.nature import OF_PREDICTIONS
 from dermsearch.run.check import source_of
@@ -90,8 +91,9 @@ def of_fit(study: Study, entry: Downstream, labelled: str, stores: Mapping[str, 
     elif labelled != "all":  # of every class of the label that has most
         train = min(train, int(labelled) * max(map(len, classes_of(study, taught, stores).values())))
     fit: Any = PROTOCOLS.find(entry.protocol)
-    recipe = fit.recipe(configure(entry.protocol, entry.config))
-    return len(data.modalities) * (recipe["epochs"] * train + heldout * LOOK)
+    config = configure(entry.protocol, entry.config)
+    epochs = fit.recipe(config)["epochs"] * trainings(config)
+    return len(data.modalities) * (epochs * train + heldout * LOOK)
 
 
 def cases_of(study: Study, name: str, stores: Mapping[str, CaseStore]) -> tuple[int, int]:

@@ -105,10 +105,10 @@ def check_entry(study: Study, entry: Downstream) -> None:
         )
     protocol = PROTOCOLS.find(entry.protocol)
     try:
-        protocol.Config.model_validate(entry.config, strict=True)
+        protocol.Config.model_validate(entry.config)
     except ValidationError as error:
-        where, what = problem(dict(error.errors()[0]))
-        if "unknown field" in what:
+        where, what = problem(dict(error.errors()[0]), protocol.Config)
+        if "unknown field" in what and "." not in where:
             what = f"unknown field; {nearest(where, [*protocol.Config.model_fields, 'labelled', 'repeats'])}"
         raise UserError(f"downstream.{entry.name}.{where}: {what}") from None
     data, few = study.sets[entry.data], [each for each in entry.labelled if each != "all"]

@@ -22,6 +22,7 @@ from dermsearch.evaluate.base import PROTOCOLS
 from dermsearch.pretext.base import TASKS
 from dermsearch.registry import Registry
 from dermsearch.search.propose.sampler import SAMPLERS
+from dermsearch.settings import Settings
 
 KINDS: Mapping[str, Registry] = {"tasks": TASKS, "protocols": PROTOCOLS, "sources": SOURCES, "samplers": SAMPLERS}
 
@@ -99,6 +100,8 @@ def kind_of(annotation: Any) -> str:
         return f"list of {kind_of(inner[0])}" if inner else "list"
     if hasattr(annotation, "__metadata__"):
         return kind_of(inner[0])
+    if inspect.isclass(annotation) and issubclass(annotation, Settings):  # another form of the same setting
+        return f"{{{', '.join(f'{n}: {kind_of(f.annotation)}' for n, f in annotation.model_fields.items())}}}"
     return {"int": "whole number", "float": "number", "bool": "true | false", "str": "word"}.get(
         getattr(annotation, "__name__", ""), getattr(annotation, "__name__", "value")
     )

@@ -45,6 +45,7 @@ _FORMS = {
     "[several]": "a mapping of names",
     "[choice]": "{choice: [...]}",
     "[stage]": "{store: ..., key: ...}",
+    "[rates]": "{select: [...]}",
     "[network]": "{name: ..., weights: ...}",
 }
 

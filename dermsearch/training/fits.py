@@ -17,11 +17,13 @@ from dermsearch.data.store.pool import Look
 from dermsearch.errors import UserError
 from dermsearch.fit.adaptation import Adaptation
 from dermsearch.fit.base import FITS, Fit, predictor
+from dermsearch.fit.rate import ASIDE, rates_of
 from dermsearch.models.artifact import PREDICTOR, Artifact, Part
 from dermsearch.models.encoders import Encoders
 from dermsearch.nature import TARGET
 from dermsearch.numbers import uniforms
 from dermsearch.pretext.base import Batch, Material, Target
+from dermsearch.training.choice import chosen
 from dermsearch.training.learner import Recipe
 from dermsearch.training.precision import autocast
 from dermsearch.training.stage import Partial, Report, Trained, train_stage
@@ -59,9 +61,25 @@ def train_fit(
     if not known.any():
         raise UserError(f"{name}: learns from labels, and none of the {len(rows)} training cases has one")
     learnt, kept = parted(rows[known], cases.groups()[rows[known]], fit.aside(settings), seed)
-    recipe = Recipe(name, settings.model_dump(), fit.recipe(settings), seed, precision, look)
-    given = recipe, copy.deepcopy(encoders), cases, learnt, partial, report, device
-    trained = train_stage(*given, compiled=compiled, artifact=artifact, task=fit, target=target)
+
+    def train(config: BaseModel, rows: np.ndarray, kept: Partial, say: Report) -> Trained:
+        recipe = Recipe(name, config.model_dump(), fit.recipe(config), seed, precision, look)
+        given = recipe, copy.deepcopy(encoders), cases, rows, kept, say, device
+        return train_stage(*given, compiled=compiled, artifact=artifact, task=fit, target=target)
+
+    if rates := rates_of(settings):
+        tried, judged = parted(learnt, cases.groups()[learnt], ASIDE, seed)
+        if not len(judged):
+            raise UserError(f"{name}.lr: the labelled cases are of one patient, so none can be kept aside to choose by")
+
+        def attempt(rate: float, kept: Partial) -> dict[str, np.ndarray]:
+            found = train(settings.model_copy(update={"lr": rate}), tried, kept, lambda row: None)
+            return predict_fit(found.parts[PREDICTOR], cases, judged, look, device, precision)
+
+        truth = {label: cases.label(label)[judged].astype(np.int64) for label in cases.classes}
+        rate, partial = chosen(rates, partial, attempt, truth)
+        settings = settings.model_copy(update={"lr": rate})
+    trained = train(settings, learnt, partial, report)
     part = trained.parts[PREDICTOR]
     if len(kept):
         module = predictor(part).to(device)

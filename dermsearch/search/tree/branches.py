@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from dermsearch.evaluate.base import PROTOCOLS
+from dermsearch.fit.rate import trainings
 from dermsearch.search.space.cost import relative_cost
 from dermsearch.search.space.proposal import Proposal
 from dermsearch.search.space.space import Space
@@ -87,7 +88,8 @@ class Branches:
         """The same, with a leaf for each predictor that is trained from it."""
         for judge in self.judges.fits_of(node):
             fit = PROTOCOLS.find(judge.protocol)
-            train = fit.recipe(fit.Config.model_validate(judge.config))
+            config = fit.Config.model_validate(judge.config)
+            train = fit.recipe(config)
             few = {"data": judge.data, "labelled": judge.labelled, "draw": judge.draw}
             settings = {
                 "config": judge.config,
@@ -95,7 +97,7 @@ class Branches:
                 **few,
                 **({"source": judge.source} if judge.source else {}),
             }
-            cost = train["epochs"] * FEW  # in images that it is not known how many there are
+            cost = train["epochs"] * trainings(config) * FEW  # in images that it is not known how many there are
             self.tree.child(node, self.judges.fit_key(node, judge), judge.protocol, settings, cost, judge=judge)
         return node
 
