@@ -8,7 +8,16 @@ from dataclasses import dataclass
 ARROW = " > "
 ROOT_CURRICULUM = "no pre-training"
 RANDOM_WEIGHTS = "random weights"  # judged beside the root where that has weights of a file
+NO_WEIGHTS = "random"  # the word for them among several roots
 BASELINES = (ROOT_CURRICULUM, RANDOM_WEIGHTS)
+
+
+def titled(root: str, curriculum: str) -> str:
+    """A curriculum as a study with several roots calls it; one that has weights from elsewhere by these alone."""
+    if not root:
+        return curriculum
+    given = curriculum == ROOT_CURRICULUM and root.split()[-1] != NO_WEIGHTS
+    return root if given else f"{root}: {curriculum}"
 
 
 @dataclass(frozen=True)

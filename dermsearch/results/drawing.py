@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dermsearch.curriculum import ROOT_CURRICULUM, Curriculum
+from dermsearch.curriculum import ROOT_CURRICULUM, Curriculum, titled
 from dermsearch.errors import UserError
 from dermsearch.papers.published import IMAGENET
 from dermsearch.results.tables.measure import Measure
@@ -72,7 +72,7 @@ def chain(curriculum: Curriculum, settings: Mapping[str, str] | None = None, roo
     """A curriculum as a reader expects it, with what must be told of its tasks' settings in brackets."""
     told, names = settings or {}, curriculum.tasks or (curriculum.baseline,)
     text = " → ".join(readable(name) + (f" [{told[name]}]" if name in told else "") for name in names)
-    return f"{root}: {text}" if root else text
+    return titled(root, text)
 
 
 def judge_name(measure: Measure) -> str:

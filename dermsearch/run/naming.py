@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from dermsearch.curriculum import ARROW
+from dermsearch.curriculum import ARROW, titled
 from dermsearch.search.space.dimensions import ROOT
 from dermsearch.search.space.space import Space
 from dermsearch.search.tree.node import Node
@@ -19,8 +19,7 @@ def named(node: Node, space: Space, seeds: Sequence[int]) -> str:
         stages.insert(0, at)
         at = at.origin
     tasks = ARROW.join(stage.task + searched(stage, space) for stage in stages) or str(node.curriculum)
-    root = f"{node.root.name}: " if node.root.name else ""
-    return f"{root}{tasks}" + (f", seed {node.seed}" if len(seeds) > 1 else "")
+    return titled(node.root.name, tasks) + (f", seed {node.seed}" if len(seeds) > 1 else "")
 
 
 def searched(stage: Node, space: Space) -> str:

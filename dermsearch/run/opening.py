@@ -12,7 +12,7 @@ from typing import Any
 import pyarrow as pa
 
 from dermsearch import __version__
-from dermsearch.curriculum import ROOT_CURRICULUM
+from dermsearch.curriculum import NO_WEIGHTS, ROOT_CURRICULUM
 from dermsearch.data.mixed import open_sets
 from dermsearch.data.open import open_cases
 from dermsearch.errors import UserError, nearest
@@ -96,7 +96,8 @@ def open_test(folder: Path, curricula: Sequence[str], where: str | None, say: Sa
 
 def choose(rows: Sequence[Row], curricula: Sequence[str]) -> list[tuple[str, Row]]:
     """Those that are named, else the best one and the best single task; always with what they began with."""
-    scored = [row for row in rows if row.score is not None and row.length]
+    everything = [row for row in rows if row.score is not None]
+    scored = [row for row in everything if row.length] or everything  # encoders of others, where nothing is trained
     if not scored:
         raise UserError("no curriculum has a score on validation, so none can be chosen")
     if curricula:
@@ -110,6 +111,9 @@ def choose(rows: Sequence[Row], curricula: Sequence[str]) -> list[tuple[str, Row
         found = [(BEST, scored[0]), *(each for each in singles if each[1] is not scored[0])]
     roots = {row.root for _, row in found}
     beginnings = [row for row in rows if row.curriculum == ROOT_CURRICULUM and row.root in roots]
+    if not scored[0].length:
+        beginnings = [row for row in scored if row.root.endswith(NO_WEIGHTS)]
+    beginnings = [row for row in beginnings if all(row is not chosen for _, chosen in found)]
     return found + [(ROOT_CURRICULUM, row) for row in beginnings]
 
 

@@ -154,7 +154,11 @@ class Progress:
 
     def _counts(self) -> tuple[int, int]:
         assert self.driver is not None
-        return self.driver.tree.settled, self.driver.tree.wanted
+        tree = self.driver.tree
+        if tree.wanted:
+            return tree.settled, tree.wanted
+        roots = tree.roots()  # nothing is trained: what there is to do is to judge them
+        return sum(root.status in (DONE, FAILED) for root in roots), len(roots)
 
     def under_way(self) -> list[str]:
         """What is being trained or judged, with how far it is, behind how much is finished."""

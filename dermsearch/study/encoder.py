@@ -8,6 +8,7 @@ from typing import Annotated, Any, Generic, Literal, TypeVar
 
 from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
+from dermsearch.curriculum import NO_WEIGHTS
 from dermsearch.study.fields import Key, Name, Path, Section
 
 T = TypeVar("T")
@@ -121,4 +122,4 @@ def _word(weights: str | Finished | None, name: str) -> str:
     """Weights in a word, without the name of their architecture."""
     if isinstance(weights, Finished):
         return weights.key[:8]
-    return "random" if weights is None else weights.rstrip("/").rsplit("/", 1)[-1].removeprefix(f"{name}.")
+    return NO_WEIGHTS if weights is None else weights.rstrip("/").rsplit("/", 1)[-1].removeprefix(f"{name}.")

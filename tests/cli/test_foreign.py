@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pyarrow.csv as pcsv
@@ -39,9 +40,12 @@ def test_from_the_hub_to_predictions(fill: Fill, tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_text(yaml.safe_dump(study.model_dump(mode="json")))
     out = tmp_path / "judged"
     said = run("judge", "imagenet", "--study", tmp_path / "mine.yaml", "--set", "search.seeds=[3]", "--out", out)
-    assert "imagenet: no pre-training" in said and "random: no pre-training" in said and "1" in said
-    named = ["--curriculum", "resnet18 imagenet: no pre-training"]
-    named = named if named[1] in said else ["--curriculum", "imagenet: no pre-training"]
+    (line,) = (line for line in said.splitlines() if " imagenet " in line and " ± " in line)
+    assert line.split()[1] == "imagenet" and "random: no pre-training" in said, "what weights are above random ones"
+    assert re.search(r"(1|[Nn]one) of 1 encoder is above no pre-training", said)
+    opened = run("test", out)
+    assert "was opened once" in opened and " imagenet " in opened and "random: no pre-training" in opened
+    named = ["--curriculum", "imagenet"]
     for form, file in (("timm", "model.safetensors"), ("torchvision", "model.safetensors")):
         folder = tmp_path / form
         assert run("export", out, "-o", folder, "--format", form, *named).split() == [str(folder)]

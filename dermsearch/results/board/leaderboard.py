@@ -8,7 +8,7 @@ from dataclasses import asdict, replace
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
-from dermsearch.curriculum import RANDOM_WEIGHTS, ROOT_CURRICULUM, Curriculum
+from dermsearch.curriculum import NO_WEIGHTS, RANDOM_WEIGHTS, ROOT_CURRICULUM, Curriculum
 from dermsearch.results.board.about import PATIENTS, About, about
 from dermsearch.results.board.differences import differences, drawn, patients_of
 from dermsearch.results.board.intervals import NO_SPREAD, Spread, alike, interval
@@ -97,7 +97,7 @@ def compared(
         known = {key: other for key, other in reference.items() if other is not None}
         return differences(scores, known, chances)
 
-    none = to({key: key.beginning for key in of})
+    none = to({key: without(key) for key in of})
     alone, first = (to(dict.fromkeys(trained, other)) for other in (single, best))
     places = {key: place for place, key in enumerate(trained, 1)}
     ranks = {key: 1 if tied(first.get(key)) else place for key, place in places.items()}
@@ -105,6 +105,13 @@ def compared(
         replace(row, to_none=none.get(key), to_single=alone.get(key), to_best=first.get(key), rank=ranks.get(key))
         for key, row in of.items()
     ]
+
+
+def without(key: Key) -> Key:
+    """What a lineage is compared with to see what pre-training gave; weights from elsewhere with random ones."""
+    if key != key.beginning or not key.root:
+        return key.beginning
+    return Key(Curriculum(), (), " ".join([*key.root.split()[:-1], NO_WEIGHTS]))
 
 
 def unscored(line: Lineage, measure: Measure, why: Mapping[str, str], error: str, order: str) -> Row:

@@ -62,7 +62,8 @@ def latest(results: Results) -> pa.Table:
 
 def luck_of_the_best(results: Results, rows: list[Row], on_test: dict[tuple[str, ...], Row]) -> Optimism | None:
     """By how much the best of these rows is better on validation than it is, from the whole tree's predictions."""
-    scored = [row for row in rows if row.score is not None and row.length]
+    everything = [row for row in rows if row.score is not None]
+    scored = [row for row in everything if row.length] or everything
     resampled = {stage: np.mean([*of.values()], 0) for stage, of in drawn(results, scored[0].measure).items()}
     if any(key not in resampled for row in scored for key in row.keys):
         return None  # no predictions were kept

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 
-from dermsearch.curriculum import Curriculum
+from dermsearch.curriculum import Curriculum, titled
 from dermsearch.results.board.about import PATIENTS
 from dermsearch.results.board.intervals import NO_SPREAD, Spread
 from dermsearch.results.board.paired import Difference
@@ -49,7 +49,7 @@ class Row:
     @property
     def name(self) -> str:
         """The curriculum, with its root before it where there are several."""
-        return f"{self.root}: {self.curriculum}" if self.root else self.curriculum
+        return titled(self.root, self.curriculum)
 
     @cached_property
     def key(self) -> Key:

@@ -19,8 +19,9 @@ FEW = 3  # seeds that are recommended
 
 def settled(rows: Sequence[Row], results: Results) -> list[str]:
     """Which curricula are above no pre-training, whether the best can be told, and how to learn more."""
-    ranked = [row for row in rows if row.length and row.score is not None]
-    if not ranked:
+    scored = [row for row in rows if row.score is not None]
+    ranked = [row for row in scored if row.length] or scored
+    if len(ranked) < 2:
         return []
     said = [text for text in (above_none(ranked), best_of(ranked), above_single(ranked)) if text]
     seeds = max(len(row.seeds) for row in ranked)
@@ -36,7 +37,8 @@ def above_none(ranked: Sequence[Row]) -> str:
         return ""
     above, below = sum(d.above for d in compared), sum(d.below for d in compared)
     are = "is" if above == 1 or len(compared) == 1 else "are"
-    text = f"{above or 'none'} of {many(len(compared), 'curriculum', 'curricula')} {are} above {ROOT_CURRICULUM}"
+    what = ("curriculum", "curricula") if ranked[0].length else ("encoder", "encoders")
+    text = f"{above or 'none'} of {many(len(compared), *what)} {are} above {ROOT_CURRICULUM}"
     return text + (f", {below} below" if below else "")
 
 
@@ -75,7 +77,7 @@ def go_on(ranked: Sequence[Row], results: Results, seeds: int) -> list[str]:
     why = f"{FEW} seeds are recommended" if seeds < FEW else "more seeds tell more"
     said = [f"To go on, {why}: {shlex.join(command)}"]
     epochs = (results.study.get("train") or {}).get("epochs")
-    if epochs and name:
+    if epochs and name and ranked[0].length:
         longer = ["dermsearch", "run", str(folder / "study.yaml"), f"train.epochs={2 * epochs}", f"name={name}-longer"]
         said.append(f"Longer training, as a study of its own: {shlex.join(longer)}")
     return said

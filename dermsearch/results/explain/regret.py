@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
-from dermsearch.curriculum import Curriculum
+from dermsearch.curriculum import Curriculum, titled
 from dermsearch.results.tables.lineages import Key, Lineage, lineages, seed_values, stopper
 from dermsearch.results.tables.measure import Measure, Score, read_scores
 from dermsearch.results.tables.schema import Results
@@ -59,7 +59,7 @@ class Dropped:
     @property
     def name(self) -> str:
         """The curriculum, with its root before it where there are several."""
-        return f"{self.root}: {self.curriculum}" if self.root else str(self.curriculum)
+        return titled(self.root, str(self.curriculum))
 
 
 def walks(results: Results, measure: Measure) -> list[list[Level]]:

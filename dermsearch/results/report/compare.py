@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from dermsearch.curriculum import titled
 from dermsearch.results.board.leaderboard import apart, points
 from dermsearch.results.board.settled import settled
 from dermsearch.results.drawing import quantity
@@ -88,7 +89,7 @@ def side_by_side(contents: Sequence[Content], names: Sequence[str]) -> PageSecti
 
 def plain(key: Key) -> str:
     """A curriculum without what tells its settings: that differs from study to study."""
-    return f"{key.root}: {key.curriculum}" if key.root else str(key.curriculum)
+    return titled(key.root, str(key.curriculum))
 
 
 def settings(contents: Sequence[Content], names: Sequence[str]) -> PageSection:

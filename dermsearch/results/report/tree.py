@@ -6,7 +6,7 @@ import json
 from statistics import fmean
 from typing import Any
 
-from dermsearch.curriculum import ROOT_CURRICULUM, Curriculum
+from dermsearch.curriculum import ROOT_CURRICULUM, Curriculum, titled
 from dermsearch.results.board.leaderboard import apart, points
 from dermsearch.results.drawing import chain
 from dermsearch.results.pictures.tree import titles
@@ -60,8 +60,7 @@ def node(content: Content, key: Key) -> dict[str, Any]:
 
 def root_name(key: Key) -> str:
     """What a tree begins with."""
-    name = str(key.curriculum)
-    return f"{key.root}: {name}" if key.root else name or ROOT_CURRICULUM
+    return titled(key.root, str(key.curriculum) or ROOT_CURRICULUM)
 
 
 def seconds(line: Lineage | None) -> float | None:
