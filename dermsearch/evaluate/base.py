@@ -181,7 +181,7 @@ class Ruler(Evaluator, typing.Protocol):
 
 def reads_tables(protocol: Any, config: Mapping[str, Any]) -> bool:
     """Does it read metadata in these settings? Then their columns are in its judgement's key."""
-    return "tables" in protocol.nature.needs or config.get("features", "image") != "image"
+    return "tables" in protocol.nature.needs or config.get("features", "image") not in ("image", "tokens")
 
 
 def configure(name: str, config: Mapping[str, Any] | BaseModel | None = None) -> BaseModel:

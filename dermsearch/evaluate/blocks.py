@@ -1,6 +1,7 @@
 """What features a probe sees: of the image, of the tables beside it, or of the tables alone.
 
 image   the encoders' features u, as they are
+tokens  of a ViT the class tokens of its last four blocks, side by side; of any other network u
 lesion  u and the lesion's table, by the encoder of it that the stage hands on
 full    u, the lesion's table and the patient's
 table   the columns alone: a control for what metadata tell without any image
@@ -13,23 +14,30 @@ his only one. Each block is standardised by the training cases before blocks are
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
+import torch
 from pydantic import Field
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor
 
 from dermsearch.data.case import Level
 from dermsearch.data.store.columns import Table, of_patients, onto
+from dermsearch.data.store.pool import pictures
+from dermsearch.data.views.augment import plain
 from dermsearch.errors import UserError
 from dermsearch.evaluate.base import Features, Given, Images
 from dermsearch.models.artifact import TABLES, Artifact
 
-Kind = Literal["image", "lesion", "full", "table", "mask"]
+Kind = Literal["image", "tokens", "lesion", "full", "table", "mask"]
+BLOCKS = 4  # the last ones of a ViT, as DINO is judged
 LEVELS: dict[Kind, tuple[Level, ...]] = {"lesion": ("lesion",), "full": ("lesion", "patient")}
 # In no key as long as it is the image's: judgements that were made before there were others stay what they are.
 WHICH: Any = Field(
-    "image", exclude_if=lambda kind: kind == "image", description="image, lesion, full; as controls table, mask"
+    "image", exclude_if=lambda kind: kind == "image", description="image, tokens, lesion, full; as controls table, mask"
 )
 
 
@@ -38,6 +46,8 @@ def features_of(given: Given, kind: Kind) -> Features:
     features, images = given.features, given.images
     if kind == "image":
         return features
+    if kind == "tokens":
+        return with_tokens(features, images)
     if images is None or not images.metadata:
         raise UserError(f"features: '{kind}' reads metadata, and data.metadata names no columns")
     sides = {"train": features.train, "heldout": features.heldout}
@@ -59,6 +69,41 @@ def features_of(given: Given, kind: Kind) -> Features:
     joined = (np.concatenate(side, axis=1).astype(np.float32) for side in zip(*scaled, strict=True))
     train, heldout = joined
     return replace(features, train=train, heldout=heldout, columns=columns)
+
+
+@torch.no_grad()
+def with_tokens(features: Features, images: Images | None) -> Features:
+    """The same cases by the class tokens of the last blocks, where the encoders have such; they are extracted anew."""
+    network: Any = None if images is None else next(iter(images.encoders.backbones.values()))
+    if images is None or not (isinstance(network, VisionTransformer) and network.has_class_token):
+        return features
+    sides, wide = [], last_of(network) * network.embed_dim
+    for rows in (images.train, images.heldout):
+        columns = [torch.cat([*tokens(images, modality, rows)]) for modality in features.columns]
+        sides.append(torch.cat(columns, 1).numpy())
+    places = {m: slice(at * wide, (at + 1) * wide) for at, m in enumerate(features.columns)}
+    return replace(features, train=sides[0], heldout=sides[1], columns=places)
+
+
+def last_of(network: Any) -> int:
+    """How many blocks are looked at: all of a network that has fewer."""
+    return min(BLOCKS, len(network.blocks))
+
+
+def tokens(images: Images, modality: str, rows: np.ndarray, batch: int = 256) -> Iterator[Tensor]:
+    """(b, blocks x width) for so many rows after the other, each block's token as the last norm leaves it."""
+    network: Any = images.encoders.eval().backbones[images.encoders.branch_of(modality)]
+    for start in range(0, len(rows), batch):
+        x = pictures(images.cases, modality, rows[start : start + batch], images.look, images.device)
+        with images.cast():
+            told = {
+                "indices": min(BLOCKS, len(network.blocks)),
+                "return_prefix_tokens": True,
+                "norm": True,
+                "intermediates_only": True,
+            }
+            found = network.forward_intermediates(plain(x, images.look.size), **told)
+        yield torch.cat([prefix[:, 0] for _, prefix in found], 1).float().cpu()
 
 
 def block(artifact: Artifact, images: Images, level: Level, rows: np.ndarray) -> np.ndarray:

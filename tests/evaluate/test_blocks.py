@@ -12,11 +12,13 @@ import torch
 
 from dermsearch.data.case import Case, columns
 from dermsearch.data.prepare.build import write_store
-from dermsearch.data.store.pool import Look
+from dermsearch.data.store.pool import Look, pictures
+from dermsearch.data.views.augment import plain
 from dermsearch.errors import UserError
 from dermsearch.evaluate.base import PROTOCOLS, Features, Given, Images, configure, reads_tables
 from dermsearch.evaluate.blocks import Kind, features_of
 from dermsearch.models.artifact import TABLES
+from dermsearch.models.encoders import Encoders
 from dermsearch.models.nested import Nested
 from dermsearch.testing.small import CPU, SmallStage
 
@@ -144,3 +146,35 @@ def test_without_columns_there_are_no_tables(given: Given) -> None:
     for bare in (Given(given.features), replace(given, images=replace(given.images, metadata=()))):
         with pytest.raises(UserError, match=r"^features: 'full' reads metadata, and data\.metadata names no columns$"):
             features_of(bare, "full")
+
+
+def by_a_network(given: Given, name: str) -> Given:
+    """The same cases, with features as these encoders give them."""
+    assert given.images is not None
+    images = replace(given.images, encoders=Encoders.random(name, ("derm",), "shared", 0).eval())
+    with torch.no_grad():
+        x = images.encoders(plain(pictures(images.cases, "derm", np.arange(CASES), images.look, CPU), 32), "derm")
+    sides = {"train": x[:TRAIN].numpy(), "heldout": x[TRAIN:].numpy()}
+    features = replace(given.features, **sides, columns={"derm": slice(0, x.shape[1])})
+    return replace(given, features=features, images=images)
+
+
+def test_tokens_are_those_of_the_last_four_blocks_and_end_with_the_features(given: Given) -> None:
+    seen = by_a_network(given, "test_vit")
+    found, whole = features_of(seen, "tokens"), seen.features.heldout
+    network: Any = seen.images and next(iter(seen.images.encoders.backbones.values()))
+    width, blocks = whole.shape[1], min(4, len(network.blocks))
+    assert found.heldout.shape == (CASES - TRAIN, blocks * width) and found.columns == {
+        "derm": slice(0, blocks * width)
+    }
+    np.testing.assert_allclose(found.heldout[:, -width:], whole, atol=1e-5)
+    assert np.abs(found.heldout[:, :width] - whole).max() > 0.1, "an earlier block says something else"
+    assert found.train.shape == (TRAIN, blocks * width) and not reads_tables(
+        PROTOCOLS.find("linear"), {"features": "tokens"}
+    )
+
+
+def test_a_network_without_tokens_keeps_its_features(given: Given) -> None:
+    seen = by_a_network(given, "test_resnet")
+    assert features_of(seen, "tokens") is seen.features
+    assert features_of(replace(seen, images=None), "tokens") is seen.features
