@@ -28,6 +28,7 @@ import time
 import uuid
 import warnings
 from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any
 
@@ -282,7 +283,8 @@ class StageStore(Folder):
 class PartialStage:
     """The resumable state of one stage or segment: of its last epoch that ended `every` seconds after the one before.
 
-    Saving writes some three times the network. So short epochs are trained again after a kill, and long ones never.
+    Saving writes some three times the network. So short epochs are trained again after a kill, and long ones never;
+    and training goes on meanwhile, but where what follows begins with that very state (`every` is 0).
     """
 
     def __init__(self, store: StageStore, key: str, before: Sequence[str] = (), every: float = 0) -> None:
@@ -291,12 +293,15 @@ class PartialStage:
         self.before = [f"partial/{segment}/state.pt" for segment in before]  # of the same stage, the longest first
         self.behind: list[dict[str, Any]] = []  # the epochs of the state that was loaded
         self.loaded = ""  # and its file
+        self.writer = ThreadPoolExecutor(1, "state")
+        self.writing: Future[None] | None = None
 
     def load(self) -> dict[str, Any] | None:
         """The state after the last finished epoch, its own or a segment's; None to start from the beginning.
 
         What is no state is set aside.
         """
+        self.settle()
         for name in (self.name, *self.before):
             data = self.store.get(name)
             if data is None and not (self.store.local and self.store.kind(name) == "folder"):
@@ -320,15 +325,37 @@ class PartialStage:
 
     def save(self, state: dict[str, Any]) -> None:
         """Replace the state by that of the epoch just finished, if it is time to."""
-        import torch
-
         if time.monotonic() - self.saved < self.every:
             return
+        self.settle()
+        if self.every:
+            self.writing = self.writer.submit(self._write, copied(state))
+        else:
+            self._write(state)
+        self.saved = time.monotonic()
+
+    def settle(self) -> None:
+        """Wait until what was saved is written, and raise what came of it."""
+        writing, self.writing = self.writing, None
+        if writing is not None:
+            writing.result()
+
+    def _write(self, state: dict[str, Any]) -> None:
+        import torch
+
         buffer = io.BytesIO()
         torch.save({**state, "version": __version__, "name": self.name}, buffer)
         data = buffer.getvalue()
         self.store.write(self.name, checksum(data).encode() + data)
-        self.saved = time.monotonic()
+
+
+def copied(state: Any) -> Any:
+    """The same on the CPU, in memory of its own: training changes what it was made of."""
+    if isinstance(state, dict):
+        return {name: copied(value) for name, value in state.items()}
+    if isinstance(state, list | tuple):
+        return type(state)(copied(value) for value in state)
+    return state.detach().to("cpu", copy=True) if hasattr(state, "detach") else state
 
 
 def state_in(data: bytes) -> dict[str, Any]:

@@ -120,10 +120,16 @@ def from_what_is_left(partial: PartialStage, train: Callable[[], Trained]) -> Tr
     """Train from the state that is there. One that does not fit is set aside, and training begins anew."""
     while True:
         try:
-            return train()
+            trained = train()
         except Unfit as error:
             if world.rank() == 0:
                 partial.reject(str(error))
+            continue
+        except Exception:
+            partial.settle()
+            raise
+        partial.settle()  # nothing is written behind a stage that has ended
+        return trained
 
 
 def train(job: Job, store: StageStore, device: torch.device) -> Trained:

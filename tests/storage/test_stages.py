@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import json
+import threading
+import time
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +15,8 @@ from dermsearch.evaluate.predictions import predictions
 from dermsearch.models.artifact import ENCODERS, HEADS, Part
 from dermsearch.storage.files import MANIFEST, StoreLost
 from dermsearch.storage.stages import HISTORY, PartialStage, StageStore, file_of, packed
+from dermsearch.training.stage import Trained
+from dermsearch.work.stages import from_what_is_left
 
 WEIGHTS = {"w": torch.arange(6.0).reshape(2, 3), "steps": torch.tensor(3)}
 PARTS = {ENCODERS: Part({}, WEIGHTS), HEADS: Part({"dim": 4}, {"h": torch.ones(2)})}
@@ -58,9 +63,56 @@ def test_states_are_written_no_more_often_than_asked(store: StageStore, monkeypa
     partial, kept = PartialStage(store, "k", every=20), []
     for epoch, clock[0] in enumerate((5.0, 19.9, 20.0, 39.0, 41.0), 1):
         partial.save({"history": json.dumps([{"epoch": n + 1} for n in range(epoch)])})
+        partial.settle()
         state = PartialStage(store, "k").load()
         kept.append(state and json.loads(state["history"])[-1]["epoch"])
     assert kept == [None, None, 3, 3, 5]
+
+
+def test_training_goes_on_while_a_state_is_written(store: StageStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    gate, write = threading.Event(), store.write
+    monkeypatch.setattr(store, "write", lambda *given: (gate.wait(60), write(*given)))
+    partial, weights = PartialStage(store, "k", every=1e-9), torch.zeros(3)
+    partial.save({"learner": {"w": weights}, "history": "[]"})
+    assert not gate.is_set() and PartialStage(store, "k").load() is None, "it is not written yet"
+    weights += 1
+    gate.set()
+    state = partial.load()
+    assert state is not None and torch.equal(state["learner"]["w"], torch.zeros(3)), "as it was when it was saved"
+
+
+@pytest.mark.parametrize("then", ["save", "settle", "load"])
+def test_what_goes_wrong_while_writing_is_raised_at_the_next_turn(then: str, store: StageStore) -> None:
+    partial = PartialStage(store, "k", every=1e-9)
+    given = [{"history": "[]"}] * (then == "save")
+
+    def lost(*given: object) -> None:
+        raise StoreLost("away")
+
+    store.write = lost  # type: ignore[method-assign]
+    partial.save({"history": "[]"})
+    with pytest.raises(StoreLost, match="away"):
+        getattr(partial, then)(*given)
+    partial.settle()  # and once
+
+
+def test_nothing_is_written_behind_a_stage_that_has_ended(store: StageStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    write = store.write
+    monkeypatch.setattr(store, "write", lambda *given: (time.sleep(0.2), write(*given)))
+    for error in (None, ValueError("a bug")):
+        partial = PartialStage(store, "k", every=1e-9)
+
+        def train(partial: PartialStage = partial, error: Exception | None = error) -> Trained:
+            partial.save({"history": "[]"})
+            if error is not None:
+                raise error
+            return Trained([], {})
+
+        with pytest.raises(ValueError) if error else nullcontext():
+            from_what_is_left(partial, train)
+        store.clear_partial("k")
+        time.sleep(0.5)
+        assert PartialStage(store, "k").load() is None
 
 
 def test_the_state_of_a_stage_under_way(store: StageStore) -> None:
