@@ -29,6 +29,8 @@ from dermsearch.upkeep.upkeep import repair, unneeded, verify
 from dermsearch.upkeep.used import used_by
 from dermsearch.work.cases import open_store
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def stand_ins() -> Iterator[None]:
@@ -99,7 +101,6 @@ def killed_everywhere(bench: Bench, befall: Any, step: int = 1) -> Iterator[tupl
         assert bench.tables(f"killed-{at}") == bench.tables("whole"), moment
 
 
-@pytest.mark.slow
 def test_killed_at_any_moment_a_run_ends_as_if_nothing_had_been(bench: Bench, befall: Any) -> None:
     every = [moment for _, moment in killed_everywhere(bench, befall)]
     files = {moment.rpartition("/")[2] for moment in every}
@@ -116,7 +117,6 @@ def test_killed_at_any_moment_a_search_proposes_what_it_would_have(
     assert len(list(killed_everywhere(bench, befall, 9))) >= 5, "of some moments"
 
 
-@pytest.mark.slow
 def test_killed_between_and_within_segments_none_that_is_finished_is_trained_twice(
     stand_ins: None, befall: Any, tmp_path: Path
 ) -> None:

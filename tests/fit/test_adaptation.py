@@ -23,6 +23,8 @@ from dermsearch.models.encoders import Encoders
 from dermsearch.pretext.base import Setting, Target
 from dermsearch.training.fits import predicted_by, train_fit
 
+pytestmark = pytest.mark.slow
+
 near = pytest.approx
 each = pytest.mark.parametrize("name", small.ADAPTATIONS)
 

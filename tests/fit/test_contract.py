@@ -25,12 +25,10 @@ from dermsearch.study.config import Train
 from dermsearch.testing import check_fit
 from dermsearch.training.health import StageFailed
 
-# The trainer is the same for all: systems are held to it too, in the slow part.
+pytestmark = pytest.mark.slow
+
 SYSTEMS = [name for name in small.FITS if small.modalities(name) == small.PAIR]
-slow = pytest.mark.slow
-every_fit = pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=slow) if name in SYSTEMS else name for name in small.FITS]
-)
+every_fit = pytest.mark.parametrize("name", small.FITS)
 context = get_context("forkserver")
 context.set_forkserver_preload(["torch", "fit.small"])
 
@@ -54,7 +52,6 @@ def test_it_says_what_it_is(name):
     assert recipe.keys() <= Train.model_fields.keys() and {"lr", "epochs", "batch"} <= recipe.keys()
 
 
-@slow
 @every_fit
 def test_what_every_fit_promises(name):
     check_fit(name, small.FITS[name])
@@ -99,7 +96,6 @@ def killed(name: str, folder: str, place: str, die_at: int | None) -> None:
     torch.save({"state": trained.parts[PREDICTOR].state, "ran": ran}, f"{place}/end.pt")
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", ["finetune", "fusion_m4net_svm", "dann"])  # one of each kind: the trainer is the same
 def test_killed_within_an_epoch_and_resumed(name: str, store: CaseStore, tmp_path: Path):
     def run(place: Path, die_at: int | None) -> int | None:
@@ -143,7 +139,6 @@ ALONE = [(name, ("derm",)) for name in small.FITS if name not in SYSTEMS]
 PAIRS = [(name, small.PAIR) for name in small.FITS if name != "fusion_m4net_svm"]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("name", "modalities"), ALONE + PAIRS)
 def test_two_processes_come_to_what_one_comes_to(name, modalities, tmp_path, two: Group):
     store = small.make_store(tmp_path / "store", missing={"clinic": [1, 5, 9, 30], "derm": [2, 31]})

@@ -27,6 +27,8 @@ from dermsearch.run.check import check
 from dermsearch.study.config import Study
 from dermsearch.training.fits import predict_fit, train_fit
 
+pytestmark = pytest.mark.slow
+
 every_system = pytest.mark.parametrize("name", pairs.SYSTEMS)
 GROUPS = {
     "baseline": ["dc"],
@@ -285,7 +287,6 @@ def test_two_processes_have_the_gradients_of_one(name, store, two: Group):
 
 
 @every_system
-@pytest.mark.slow
 def test_it_learns_32_pairs_by_heart(name, store):
     fit = FITS.find(name)
     config = {"epochs": 60, "batch": 16, "lr": 2e-3} | ({"aside": 0.0} if name.startswith("fusion") else {})

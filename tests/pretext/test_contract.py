@@ -12,6 +12,8 @@ from dermsearch.pretext.base import TASKS, find_task, task_names
 from dermsearch.testing import check_task
 from dermsearch.training.stage import train_stage
 
+pytestmark = pytest.mark.slow
+
 every_task = pytest.mark.parametrize("name", tiny.TASKS)
 
 
@@ -25,13 +27,11 @@ def test_every_shipped_task_is_in_the_list():
     assert set(TASKS.shipped) <= set(tiny.TASKS) <= set(task_names())
 
 
-@pytest.mark.slow
 @every_task
 def test_what_every_task_promises(name):
     check_task(name, tiny.TASKS[name], tiny.stage(name).backbone)
 
 
-@pytest.mark.slow
 @every_task
 def test_loss_falls(name, store):
     """On one batch that comes again and again, without the noise of dropout."""
@@ -53,7 +53,6 @@ class Interrupted(Exception):
     pass
 
 
-@pytest.mark.slow
 @every_task
 def test_resuming_after_every_epoch_changes_nothing(name, store):
     """Under the optimiser that remembers most; its own is in `check_task`."""
@@ -108,7 +107,6 @@ def test_separate_branches_do_not_meet(name, store):
     assert tiny.same(both.backbones["derm"], alone.backbones["derm"])
 
 
-@pytest.mark.slow
 @every_task
 def test_what_is_handed_on_gives_the_same_features(name, store, tmp_path):
     made, _ = tiny.train(name, store, tiny.encoders(name, ("derm", "clinic"), "separate"), epochs=1)

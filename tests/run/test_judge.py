@@ -24,6 +24,8 @@ from dermsearch.run.plan import lines, make_plan
 from dermsearch.run.run import run_study
 from dermsearch.storage.stages import StageStore
 
+pytestmark = pytest.mark.slow
+
 QUIET = Console(quiet=True)
 
 

@@ -27,6 +27,8 @@ from dermsearch.testing import (
     check_task,
 )
 
+pytestmark = pytest.mark.slow
+
 KINDS = [(TASKS, Task), (PROTOCOLS, Fit), (PROTOCOLS, broken.Means), (SAMPLERS, Sampler)]
 QUICK = {"epochs": 2, "batch": 16, "lr": 0.001}
 
@@ -86,7 +88,6 @@ def test_a_task_that_breaks_a_promise(name: str, promise: str) -> None:
     fails(promise, check_task, name)
 
 
-@pytest.mark.slow
 def test_a_task_that_several_processes_train_otherwise() -> None:
     check_task("colour", processes=2)
     check_task("alone")

@@ -18,6 +18,8 @@ from dermsearch.results.papers.table import Cell, PaperTable, TableColumn, Table
 from dermsearch.results.pictures.figures import curriculum_figure, figures
 from dermsearch.study.config import Study
 
+pytestmark = pytest.mark.slow
+
 ALL = ["sm3_table1", "sm3_table2", "sm3_table3"]
 WEIGHTS = {"encoder": {"weights": "imagenet.safetensors"}}
 

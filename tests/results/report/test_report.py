@@ -74,6 +74,7 @@ def test_nothing_is_fetched(make_filled):
     assert not re.search(r"""(src|href)\s*=\s*["']?(https?:)?//|@import|url\(|<link""", text)
 
 
+@pytest.mark.slow
 def test_a_large_study_is_a_small_file(make_filled):
     """325 stages: five tasks in any order."""
     results = make_filled(epochs=60, tasks=("odc", "moco_v2", "simclr", "byol", "relative_location"), longest=5)
@@ -95,6 +96,7 @@ def test_pictures_are_whole_vega_lite(make_filled):
         assert vl_convert.vegalite_to_vega(chart)["marks"]
 
 
+@pytest.mark.slow
 def test_a_page_needs_neither_torch_nor_ray(make_filled):
     folder = make_filled(study=STUDY).folder
     code = (

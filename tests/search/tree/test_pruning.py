@@ -32,6 +32,8 @@ from dermsearch.search.tree.rungs import choose
 from dermsearch.study.config import Study
 from dermsearch.work.job import Job
 
+pytestmark = pytest.mark.slow
+
 TASKS = ["relative_location", "moco_v2", "simclr", "rotation", "byol", "swav"]  # the later, the better
 
 

@@ -31,6 +31,8 @@ from dermsearch.work import worker
 from dermsearch.work.job import Job
 from dermsearch.work.record import Record
 
+pytestmark = pytest.mark.slow
+
 RATES = [0.02, 0.2]
 
 
