@@ -19,6 +19,7 @@ from dermsearch.data.domain import SKIN
 from dermsearch.errors import UserError, nearest
 from dermsearch.evaluate import found
 from dermsearch.evaluate.predictions import predictions
+from dermsearch.fit.shipped import SHIPPED
 from dermsearch.metrics import Measurement
 from dermsearch.models.artifact import Artifact
 from dermsearch.nature import Nature
@@ -40,19 +41,7 @@ PROTOCOLS = Registry(
         "knn": "dermsearch.evaluate.knn:Knn",
         "linear": "dermsearch.evaluate.linear:Linear",
         "linear_handover": "dermsearch.evaluate.handover:LinearHandover",
-        "finetune": "dermsearch.fit.finetune:Finetune",  # a fit: its predictions are judged by `compare`, as are
-        "baseline": "dermsearch.fit.baseline:Baseline",  # those of these
-        "inception_combined": "dermsearch.fit.inception_combined:InceptionCombined",
-        "hccnn": "dermsearch.fit.hccnn:HcCNN",
-        "giin": "dermsearch.fit.giin:GIIN",
-        "amfam": "dermsearch.fit.amfam:AMFAM",
-        "fusion_m4net": "dermsearch.fit.fusion_m4net:FusionM4Net",
-        "fusion_m4net_svm": "dermsearch.fit.fusion_m4net_svm:FusionM4NetSVM",
-        "source_only": "dermsearch.fit.source_only:SourceOnly",
-        "adabn": "dermsearch.fit.adabn:AdaBN",
-        "our_alignment": "dermsearch.fit.our_alignment:OurAlignment",
-        "dcan": "dermsearch.fit.dcan:DCAN",
-        "dann": "dermsearch.fit.dann:DANN",
+        **SHIPPED,  # fits: their predictions are judged by `compare`
         "metadata_only": "dermsearch.evaluate.metadata_only:MetadataOnly",
         "pairs": "dermsearch.evaluate.pairs:Pairs",
         "retrieval": "dermsearch.evaluate.retrieval:Retrieval",

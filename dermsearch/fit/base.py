@@ -19,6 +19,7 @@ from torch import Tensor
 from dermsearch.data.case import column_of
 from dermsearch.data.store.pool import CasePool, PairedPool
 from dermsearch.errors import first_line
+from dermsearch.fit.shipped import SHIPPED
 from dermsearch.models.artifact import ENCODERS, PREDICTOR, Part
 from dermsearch.models.encoders import Encoders
 from dermsearch.models.weights import misfit
@@ -26,25 +27,7 @@ from dermsearch.nature import OF_PREDICTIONS, Nature
 from dermsearch.pretext.base import JOINT, Batch, Loss, Material, Pretext, Setting, Whole
 from dermsearch.registry import Registry
 
-FITS = Registry(
-    "fit",
-    "dermsearch.protocols",
-    {
-        "finetune": "dermsearch.fit.finetune:Finetune",
-        "baseline": "dermsearch.fit.baseline:Baseline",
-        "inception_combined": "dermsearch.fit.inception_combined:InceptionCombined",
-        "hccnn": "dermsearch.fit.hccnn:HcCNN",
-        "giin": "dermsearch.fit.giin:GIIN",
-        "amfam": "dermsearch.fit.amfam:AMFAM",
-        "fusion_m4net": "dermsearch.fit.fusion_m4net:FusionM4Net",
-        "fusion_m4net_svm": "dermsearch.fit.fusion_m4net_svm:FusionM4NetSVM",
-        "source_only": "dermsearch.fit.source_only:SourceOnly",
-        "adabn": "dermsearch.fit.adabn:AdaBN",
-        "our_alignment": "dermsearch.fit.our_alignment:OurAlignment",
-        "dcan": "dermsearch.fit.dcan:DCAN",
-        "dann": "dermsearch.fit.dann:DANN",
-    },
-)
+FITS = Registry("fit", "dermsearch.protocols", SHIPPED)
 ROUND = 8  # a batch of few cases is filled up to a multiple of this, which divides among 2, 4 and 8 processes
 
 
