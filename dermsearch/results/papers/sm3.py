@@ -6,6 +6,7 @@ from dermsearch.curriculum import Curriculum
 from dermsearch.papers.corrected import corrected_cells
 from dermsearch.results.papers.aiseeme import TABLE_2 as BOTH
 from dermsearch.results.papers.aiseeme_uda import UDA
+from dermsearch.results.papers.groeger import TABLE_2 as GROEGER
 from dermsearch.results.papers.predicted import ACCURACY, GAIN
 from dermsearch.results.papers.table import (
     EITHER,
@@ -229,4 +230,4 @@ TABLE_3 = PaperTable(
         "of 7.23 among 413 the first 1 %, which is 1.75 %.",
     ),
 )
-FORMS = {form.name: form for form in (TABLE_1, TABLE_2, TABLE_3, *UDA)} | {"aiseeme_table2_both": BOTH}
+FORMS = {form.name: form for form in (TABLE_1, TABLE_2, TABLE_3, *UDA, GROEGER)} | {"aiseeme_table2_both": BOTH}

@@ -13,7 +13,7 @@ from typing import Any
 
 import pyarrow.compute as pc
 
-from dermsearch.curriculum import BASELINES, RANDOM_WEIGHTS, Curriculum
+from dermsearch.curriculum import BASELINES, NO_WEIGHTS, RANDOM_WEIGHTS, Curriculum, titled
 from dermsearch.metrics import MEAN_LABEL
 from dermsearch.papers.published import published_rows
 from dermsearch.results.board.intervals import NO_SPREAD, Spread, alike, interval
@@ -46,6 +46,7 @@ class TableColumn:
     scale: float = 100.0
     digits: int = 1
     chance: Callable[[int], float] | None = None  # by the number of cases, in the unit of the table
+    data: str = ""  # the data set that judges; "": the line's
     cases: int = 0  # that the paper's chance level goes by, where it goes by any
     axis: str = ""  # of its picture, where the section has none for all columns
     log: bool = False
@@ -85,6 +86,7 @@ class PaperTable:
     telling: Mapping[str, str]  # task -> the setting that tells its variants apart
     notes: tuple[str, ...] = ()
     corrected: Callable[[], Mapping[tuple[str, str], float]] = dict  # by row and column, without what is wrong in print
+    family: Callable[[str], str] | None = None  # of the root that a line's curricula begin with: "vit: ibot"
 
 
 @dataclass(frozen=True)
@@ -160,35 +162,41 @@ class Measured:
         board = leaderboard(results)
         for row in board:
             of = self.rows if row.length else self.baselines
-            of.setdefault(identity(row, form.telling) if row.length else row.curriculum, []).append(row)
+            of.setdefault(identity(row, form) if row.length else row.curriculum, []).append(row)
         given = bool((results.study.get("encoder") or {}).get("weights"))
-        root, random = (self._keys_of(results, name) for name in BASELINES)
+        (root, fresh), (random, _) = (self._keys_of(results, name) for name in BASELINES)
         self.keys = {EITHER: root, GIVEN: root if given else (), RANDOM: random if given else root}
+        if given and fresh:  # of several roots
+            self.keys |= {GIVEN: tuple(key for key in root if key not in fresh), RANDOM: fresh}
         self.keys |= {name: rows[0].keys for name, rows in self.rows.items()}
         self.objective = board[0].measure
+        asked = results.study.get("objective") or {}  # a mean over judges has no number of labels of its own
+        self.labelled = self.objective.labelled or str(asked.get("labelled") or "all")
         self.protocol = self.objective.protocol if self.objective.protocol != "pairs" else "linear"
         columns = [column for section in form.sections for column in section.columns]
-        data = {line.data or self.objective.data for section in form.sections for line in section.lines}
+        lines = [line for section in form.sections for line in section.lines]
+        data = {each.data or self.objective.data for each in (*lines, *columns)}
         wanted = {column.metric for column in columns}, {column.cls for column in columns}
         self.scores = self._scores(results, *wanted, {self.objective.data, *data})
         self.splits = {(protocol, split) for protocol, _, split, *_ in self.scores}
-        self.predictions = Predictions(results, self.objective.labelled)
+        self.predictions = Predictions(results, self.labelled)
         self.named = {column.label: column.cls for column in columns if column.cls}
         self._gains: dict[tuple[str, str], dict[str, Gain]] = {}
-        self.lines = [line for section in form.sections for line in section.lines]
+        self.lines = lines
 
     @staticmethod
-    def _keys_of(results: Results, baseline: str) -> tuple[str, ...]:
-        """The roots that are judged under a name, whoever judges."""
+    def _keys_of(results: Results, baseline: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """The roots that are judged under a name, whoever judges; and those of several that have random weights."""
         rows = results.scores.filter(pc.field("curriculum") == baseline)
-        return tuple(rows["stage"].unique().to_pylist())
+        roots = dict(zip(*(rows[name].to_pylist() for name in ("stage", "root")), strict=True))
+        return (*roots,), tuple(key for key, root in roots.items() if (root or "").split()[-1:] == [NO_WEIGHTS])
 
     def _scores(
         self, results: Results, metrics: set[str], classes: set[str], data: set[str]
     ) -> dict[tuple[str, ...], dict[str, Score]]:
         """All scores that the form may show, by what is measured, then by stage."""
         wanted = pc.field("metric").isin(sorted(metrics)) & pc.field("class").isin(sorted(classes))
-        wanted &= pc.field("labelled") == self.objective.labelled
+        wanted &= pc.field("labelled") == self.labelled
         wanted &= pc.field("data").isin(sorted(data))
         groups: dict[tuple[str, ...], dict[str, list[dict[str, Any]]]] = {}
         for stage, rows in by_stage(results, results.scores.filter(wanted & pc.is_finite(pc.field("value")))).items():
@@ -211,7 +219,7 @@ class Measured:
         """What the paper and the study say of one line and column."""
         paper, right = printed.get((line.printed, column.printed), {}), corrected.get((line.printed, column.printed))
         protocol = column.protocol or line.protocol or self.protocol
-        split, data = column.split or self.split(protocol), line.data or self.objective.data
+        split, data = column.split or self.split(protocol), column.data or line.data or self.objective.data
         value = self.value(column, line, protocol, data, split)
         shown = "" if right is None else f"{right:.{column.digits}f}"
         note = finding(paper.get("note", ""))
@@ -270,9 +278,11 @@ class Measured:
         return self.rows[line.identity][0].status if line.identity in self.rows else "not run"
 
 
-def identity(row: Row, telling: Mapping[str, str]) -> str:
+def identity(row: Row, form: PaperTable) -> str:
     """A curriculum with the settings that tell its variants apart: "paired_contrast=sep_sep > pseudo_labels=tel"."""
-    return str(Curriculum(tuple(f"{task}={value}" if value else task for task, value in variants(row, telling))))
+    told = variants(row, form.telling)
+    text = str(Curriculum(tuple(f"{task}={value}" if value else task for task, value in told)))
+    return titled(form.family(row.root), text) if form.family else text
 
 
 def variants(row: Row, telling: Mapping[str, str]) -> list[tuple[str, str]]:
@@ -334,9 +344,14 @@ def extra(measured: Measured, form: PaperTable, section: TableSection, declared:
         told = variants(rows[0], form.telling)
         last = told[-1][0] if told[-1][0] in form.telling else OTHER
         if name not in declared and rows[0].score is not None and last in section.takes:
-            title = chain(rows[0].tasks, {task: value for task, value in told if value})
+            title = chain(rows[0].tasks, {task: value for task, value in told if value}, root_of(rows[0], form))
             lines.append(TableLine(title, "", name))
     return lines
+
+
+def root_of(row: Row, form: PaperTable) -> str:
+    """The kind of root that a line must name."""
+    return form.family(row.root) if form.family else ""
 
 
 def shared(cells: Iterable[Cell]) -> dict[str, str]:
@@ -368,7 +383,8 @@ def remarks(measured: Measured, form: PaperTable, results: Results) -> list[str]
     """What became of single lines: failed seeds, and the choice among several settings."""
     said = []
     for rows in measured.rows.values():
-        name = chain(rows[0].tasks, {t: v for t, v in variants(rows[0], form.telling) if v})
+        told = {t: v for t, v in variants(rows[0], form.telling) if v}
+        name = chain(rows[0].tasks, told, root_of(rows[0], form))
         tried = sum(row.score is not None for row in rows)
         if tried > 1:
             said.append(f"{name}: the best of {tried} settings by the study's objective.")
