@@ -175,7 +175,7 @@ class Measured:
         self.protocol = self.objective.protocol if self.objective.protocol != "pairs" else "linear"
         columns = [column for section in form.sections for column in section.columns]
         lines = [line for section in form.sections for line in section.lines]
-        data = {each.data or self.objective.data for each in (*lines, *columns)}
+        data = {line.data or self.objective.data for line in lines} | {column.data for column in columns}
         wanted = {column.metric for column in columns}, {column.cls for column in columns}
         self.scores = self._scores(results, *wanted, {self.objective.data, *data})
         self.splits = {(protocol, split) for protocol, _, split, *_ in self.scores}
