@@ -7,7 +7,7 @@ from dermsearch.results import load
 from dermsearch.results.pictures.figures import curriculum_figure, tree_figure
 
 HERE = Path(__file__).parent
-STUDY = HERE.parent / "results" / "first_run"  # what the README's first command came to
+STUDY = HERE.parent / "results" / "ham10000"  # what search_spaces/curriculum_ham10000.yaml came to
 DRAWN = {"curriculum": curriculum_figure, "tree": tree_figure}
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,7 +31,8 @@ __all__ = ["curriculum_figure", "figures", "tree_figure"]
 
 GROUPS = [ROOT_CURRICULUM, "one task", "two tasks", "three tasks", "four tasks", "five tasks"]
 ROW, HEADING = 0.2, 0.28  # inches
-BOTTOM, RIGHT, BETWEEN = 1.25, 0.2, 0.3
+BOTTOM, RIGHT, BETWEEN = 1.25, 0.2, 0.3  # with two lines of notes
+LINE, LETTERS = 0.15, 17  # inches of a further one, and what goes on an inch of it
 TOP = {1: 0.35, 2: 0.5}  # room for the titles, by the number of panels
 PANEL = {1: 5.0, 2: 3.5}  # width of a panel by the number of panels
 
@@ -76,14 +78,16 @@ def curriculum_figure(results: Results, path: str | Path) -> list[Path]:
     lines, tall = layout(rows)
     left = 0.35 + 0.068 * max(len(line.text) for line in lines)
     wide = left + panels * PANEL[panels] + (panels - 1) * BETWEEN + RIGHT
-    high = TOP[panels] + tall + BOTTOM
+    said = wrapped(note(rows), wide)
+    below = BOTTOM + LINE * max(0, said.count("\n") - 1)
+    high = TOP[panels] + tall + below
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(wide, high))
         axes = [
             figure.add_axes(
                 (
                     (left + i * (PANEL[panels] + BETWEEN)) / wide,
-                    BOTTOM / high,
+                    below / high,
                     PANEL[panels] / wide,
                     tall / high,
                 )
@@ -99,7 +103,7 @@ def curriculum_figure(results: Results, path: str | Path) -> list[Path]:
         marks = {row.order for row in rows if row.length}
         if name:
             marks |= draw_published(axes[1], lines, name)
-        legend(figure, rows, marks, high, bool(name))
+        legend(figure, said, marks, high, bool(name))
         return save(figure, path, results.origin)
 
 
@@ -246,10 +250,11 @@ def draw_published(ax: Axes, lines: list[FigureLine], name: str) -> set[str]:
     return marks
 
 
-def legend(figure: Figure, rows: list[Row], marks: set[str], high: float, paper: bool) -> None:
+def legend(figure: Figure, said: str, marks: set[str], high: float, paper: bool) -> None:
     """The marks that occur, and under them how the intervals were made."""
     from matplotlib.lines import Line2D
 
+    more = LINE * max(0, said.count("\n") - 1)
     handles: list[Any] = [
         Line2D([], [], color=colour, marker=marker, linestyle="", markersize=5.5, label=text)
         for order, (colour, marker, text) in ORDERS.items()
@@ -273,14 +278,19 @@ def legend(figure: Figure, rows: list[Row], marks: set[str], high: float, paper:
     figure.legend(
         handles=handles,
         loc="lower center",
-        bbox_to_anchor=(0.5, 0.38 / high),
+        bbox_to_anchor=(0.5, (0.38 + more) / high),
         ncols=len(handles),
         frameon=False,
         fontsize=8,
         handletextpad=0.3,
         columnspacing=1.2,
     )
-    figure.text(0.5, 0.22 / high, note(rows), ha="center", va="center", fontsize=7.5, color="#555555")
+    figure.text(0.5, (0.24 + more / 2) / high, said, ha="center", va="center", fontsize=7.5, color="#555555")
+
+
+def wrapped(text: str, wide: float) -> str:
+    """Its lines, none wider than a figure of so many inches."""
+    return "\n".join(textwrap.fill(line, int(LETTERS * wide)) for line in text.split("\n"))
 
 
 def note(rows: list[Row]) -> str:

@@ -1,0 +1,71 @@
+"""The study of HAM10000 that ships with its tables: what it says, from a fresh clone, without torch or Ray."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from dermsearch.results import load
+from dermsearch.results.board.leaderboard import leaderboard
+from dermsearch.results.board.settled import settled
+
+ROOT = Path(__file__).parents[2]
+STUDY = ROOT / "results" / "ham10000"
+WITHOUT = """
+import sys
+for name in ("torch", "ray", "timm", "torchvision"):
+    sys.modules[name] = None
+from dermsearch.cli.main import main
+main()
+"""
+
+
+@pytest.fixture(scope="module")
+def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tables elsewhere: figures are drawn beside them."""
+    return Path(shutil.copytree(STUDY, tmp_path_factory.mktemp("ham") / "ham10000"))
+
+
+def call(*words: str) -> str:
+    command = [sys.executable, "-c", WITHOUT, *words]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        ("leaderboard", "6 of 8 curricula are above no pre-training"),
+        ("explain", "within 2 points of the best"),
+        ("figures", "figures/tree.svg"),
+        ("report", "report.html"),
+        ("replay", "curriculum_prior"),
+    ],
+)
+def test_its_tables_are_enough(command: str, said: str, copy: Path) -> None:
+    assert said in " ".join(call(command, str(copy)).split())
+
+
+def test_what_the_readme_says_of_it() -> None:
+    results = load(STUDY)
+    rows = leaderboard(results)
+    best, told = rows[0], (ROOT / "README.md").read_text()
+    assert best.name == "rotation" and best.to_none is not None and best.to_none.half is not None
+    assert f"rotation by\n{100 * best.to_none.value:.1f} ± {100 * best.to_none.half:.1f} points" in told
+    assert settled(rows, results)[0].startswith("6 of 8 curricula are above no pre-training") and "six of eight" in told
+    tests = results.pandas("tests")
+    assert set(tests.curriculum) == {"rotation", "no pre-training"} and set(tests.opening) == {1}
+
+
+def test_it_is_the_study_that_ships() -> None:
+    from dermsearch.study.load import load_study
+
+    shipped, ran = load_study("curriculum_ham10000"), load_study(str(STUDY / "study.yaml"))
+    assert shipped == ran
+    assert not Path(ran.main.path).is_absolute() and not Path(ran.compute.store).is_absolute()
