@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 from statistics import fmean
 
 import numpy as np
@@ -26,11 +27,16 @@ Resampled = Mapping[str, Mapping[Replicate, np.ndarray]]  # by stage
 def drawn(results: Results, measure: Measure) -> Resampled:
     """A measure of every stage whose predictions were kept: itself, then on every resample of the patients."""
     found: dict[str, dict[Replicate, np.ndarray]] = {}
-    weights: dict[bytes, np.ndarray] = {}
     for each in said(results, measure) if measure.metric in AVERAGED and not measure.parts else ():
-        weight = weights.setdefault(each.groups.tobytes(), case_weights(each.groups))
+        weight = weights_of(each.groups.astype(np.int64).tobytes())
         found.setdefault(each.stage, {})[each.seed, each.draw] = each.scores(measure, weight)
     return found
+
+
+@lru_cache(maxsize=4)  # all stages of a study are judged on the same cases
+def weights_of(groups: bytes) -> np.ndarray:
+    """`case_weights` of these groups, drawn once."""
+    return case_weights(np.frombuffer(groups, np.int64))
 
 
 def differences(

@@ -14,7 +14,7 @@ from dermsearch.curriculum import Curriculum
 from dermsearch.evaluate import compare
 from dermsearch.evaluate.predictions import predictions
 from dermsearch.metrics import Measurement, case_weights, mean_over_labels, whole
-from dermsearch.results.board.differences import differences, drawn
+from dermsearch.results.board.differences import differences, drawn, weights_of
 from dermsearch.results.board.intervals import Spread
 from dermsearch.results.board.paired import Difference, by_replicate, patients, together
 from dermsearch.results.tables.lineages import Key
@@ -170,3 +170,18 @@ def test_scores_on_resampled_patients_come_from_the_table_of_predictions(label: 
         np.testing.assert_allclose(values, expected, atol=1e-6)  # probabilities are kept in single precision
     assert not drawn(results, Measure("knn", "named_auc", label, "val"))
     assert not drawn(results, Measure("linear", "auc", label, "val"))
+
+
+def test_patients_are_drawn_once_for_all_stages(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Drawing them anew for each stage took nine tenths of the leaderboard of a real study."""
+    calls: list[int] = []
+
+    def counted(groups: np.ndarray) -> np.ndarray:
+        calls.append(len(groups))
+        return case_weights(groups)
+
+    monkeypatch.setattr("dermsearch.results.board.differences.case_weights", counted)
+    weights_of.cache_clear()
+    given = {f"s{i}": {(0, draw): {"x": predicted(i + draw)} for draw in range(3)} for i in range(4)}
+    found = drawn(Results(Path(), {}, {"predictions": kept(given)}), Measure("knn", "auc", "x", "val"))
+    assert found.keys() == given.keys() and calls == [80]

@@ -126,11 +126,16 @@ def test_roots_are_compared_in_one_leaderboard(tmp_path: Path) -> None:
     assert [(row.name, row.rank) for row in rows] == [
         ("file: odc", 1),
         ("random: odc", 2),
-        ("file: no pre-training", None),
+        ("file", None),
         ("random: no pre-training", None),
     ]
     assert all(row.draws == 3 and row.seeds == (0, 1) for row in rows)
     assert [row.delta_none for row in rows[:2]] == pytest.approx([0.2, 0.2])  # each against its own root
+    given, random = rows[2:]
+    assert given.to_none is not None and given.to_none.value == pytest.approx(0.1), (
+        "weights from elsewhere by random ones"
+    )
+    assert random.to_none is None
     assert rows[0].spread.freedom == 4 and rows[0].spread.seeds
     table = render(rows, "t")
     assert "file: odc" in str([*table.columns[1].cells]) and "2 x 3" in str([*table.columns[6].cells])
