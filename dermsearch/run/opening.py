@@ -17,6 +17,7 @@ from dermsearch.data.mixed import open_sets
 from dermsearch.data.open import open_cases
 from dermsearch.errors import UserError, nearest
 from dermsearch.results.board.leaderboard import Row, leaderboard
+from dermsearch.results.board.row import contenders
 from dermsearch.results.tables.schema import OPENED, PRETEXT, SCHEMAS, Results, build, load, write
 from dermsearch.results.tables.writer import joined
 from dermsearch.run.record import commit, told
@@ -96,8 +97,7 @@ def open_test(folder: Path, curricula: Sequence[str], where: str | None, say: Sa
 
 def choose(rows: Sequence[Row], curricula: Sequence[str]) -> list[tuple[str, Row]]:
     """Those that are named, else the best one and the best single task; always with what they began with."""
-    everything = [row for row in rows if row.score is not None]
-    scored = [row for row in everything if row.length] or everything  # encoders of others, where nothing is trained
+    scored = contenders(rows)
     if not scored:
         raise UserError("no curriculum has a score on validation, so none can be chosen")
     if curricula:
@@ -112,7 +112,7 @@ def choose(rows: Sequence[Row], curricula: Sequence[str]) -> list[tuple[str, Row
     roots = {row.root for _, row in found}
     beginnings = [row for row in rows if row.curriculum == ROOT_CURRICULUM and row.root in roots]
     if not scored[0].length:
-        beginnings = [row for row in scored if row.root.endswith(NO_WEIGHTS)]
+        beginnings = [row for row in rows if row.score is not None and row.root.endswith(NO_WEIGHTS)]
     beginnings = [row for row in beginnings if all(row is not chosen for _, chosen in found)]
     return found + [(ROOT_CURRICULUM, row) for row in beginnings]
 

@@ -11,7 +11,7 @@ import pyarrow as pa
 from dermsearch.results.board.differences import drawn
 from dermsearch.results.board.leaderboard import apart, leaderboard, points
 from dermsearch.results.board.optimism import Optimism, optimism
-from dermsearch.results.board.row import Row
+from dermsearch.results.board.row import Row, contenders
 from dermsearch.results.tables.schema import Results
 
 if TYPE_CHECKING:
@@ -62,8 +62,7 @@ def latest(results: Results) -> pa.Table:
 
 def luck_of_the_best(results: Results, rows: list[Row], on_test: dict[tuple[str, ...], Row]) -> Optimism | None:
     """By how much the best of these rows is better on validation than it is, from the whole tree's predictions."""
-    everything = [row for row in rows if row.score is not None]
-    scored = [row for row in everything if row.length] or everything
+    scored = contenders(rows)
     resampled = {stage: np.mean([*of.values()], 0) for stage, of in drawn(results, scored[0].measure).items()}
     if any(key not in resampled for row in scored for key in row.keys):
         return None  # no predictions were kept

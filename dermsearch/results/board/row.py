@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from dermsearch.curriculum import Curriculum, titled
+from dermsearch.curriculum import NO_WEIGHTS, Curriculum, titled
 from dermsearch.results.board.about import PATIENTS
 from dermsearch.results.board.intervals import NO_SPREAD, Spread
 from dermsearch.results.board.paired import Difference
@@ -65,6 +66,13 @@ class Row:
     def length(self) -> int:
         """Number of tasks: 0 for no pre-training and random weights."""
         return len(self.tasks)
+
+
+def contenders(rows: Sequence[Row]) -> list[Row]:
+    """What the best is chosen among: curricula; where nothing is trained, encoders of others; else all with a score."""
+    scored = [row for row in rows if row.score is not None]
+    given = [row for row in scored if not row.root.endswith(NO_WEIGHTS)]
+    return [row for row in scored if row.length] or given or scored
 
 
 def tied(difference: Difference | None) -> bool:
