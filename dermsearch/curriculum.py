@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 ARROW = " > "
@@ -13,11 +13,13 @@ BASELINES = (ROOT_CURRICULUM, RANDOM_WEIGHTS)
 
 
 def titled(root: str, curriculum: str) -> str:
-    """A curriculum as a study with several roots calls it; one that has weights from elsewhere by these alone."""
-    if not root:
-        return curriculum
-    given = curriculum == ROOT_CURRICULUM and root.split()[-1] != NO_WEIGHTS
-    return root if given else f"{root}: {curriculum}"
+    """A curriculum as a study with several roots calls it."""
+    return f"{root}: {curriculum}" if root else curriculum
+
+
+def given_weights(root: str, roots: Collection[str]) -> bool:
+    """Has that root of a study weights from elsewhere? Where weights are what roots differ in, some are random."""
+    return root.split()[-1:] != [NO_WEIGHTS] and any(other.split()[-1:] == [NO_WEIGHTS] for other in roots)
 
 
 @dataclass(frozen=True)

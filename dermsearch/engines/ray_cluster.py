@@ -69,10 +69,15 @@ class Cluster:
         if self.before is not None:
             signal.signal(signal.SIGTERM, self.before)
 
-    def open(self) -> None:
-        """Be in a cluster from here on."""
+    def load(self) -> None:
+        """Import Ray, before another thread imports cv2: that puts `sys.path` back, and Ray's own packages are gone."""
         for name, value in (QUIET if self.address else {**QUIET, **OWN}).items():
             os.environ.setdefault(name, value)
+        import ray  # noqa: F401
+
+    def open(self) -> None:
+        """Be in a cluster from here on."""
+        self.load()
         here = threading.current_thread() is threading.main_thread()
         if here and self.before is None:
             self.before = signal.getsignal(signal.SIGTERM)

@@ -135,6 +135,8 @@ def open_or_draw(data: Data, study: Study, cache: Path, cluster: Cluster, consol
     if data.source != "synthetic" or is_made(data, cache):
         return open_cases(data, cache)
     console.print(f"Drawing {many(data.cases, 'case')} of {data.size} px ...", highlight=False)
+    if study.compute.engine == "ray":
+        cluster.load()
     with ThreadPoolExecutor(1) as aside:
         cases = aside.submit(open_cases, data, cache)
         if study.compute.engine == "ray":

@@ -8,7 +8,7 @@ from dataclasses import asdict, replace
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
-from dermsearch.curriculum import NO_WEIGHTS, RANDOM_WEIGHTS, ROOT_CURRICULUM, Curriculum
+from dermsearch.curriculum import NO_WEIGHTS, RANDOM_WEIGHTS, ROOT_CURRICULUM, Curriculum, given_weights
 from dermsearch.results.board.about import PATIENTS, About, about
 from dermsearch.results.board.differences import differences, drawn, patients_of
 from dermsearch.results.board.intervals import NO_SPREAD, Spread, alike, interval
@@ -73,6 +73,8 @@ def leaderboard(
         for key, own in trained.items()
     ]
     rows += [scored(key, measure, own, NO_SPREAD if alike(own) else spread, values) for key, own in roots.items()]
+    names = {row.root for row in rows}
+    rows = [replace(r, given=r.curriculum == ROOT_CURRICULUM and given_weights(r.root, names)) for r in rows]
     ranked = sorted((r for r in rows if r.score is not None), key=lambda r: (-(r.score or 0), r.name))
     ranked = compared(ranked, trained | roots, results, measure)
     rest = sorted((r for r in rows if r.score is None), key=lambda r: (r.length, r.name, r.settings))

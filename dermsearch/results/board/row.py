@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from dermsearch.curriculum import NO_WEIGHTS, Curriculum, titled
+from dermsearch.curriculum import Curriculum, titled
 from dermsearch.results.board.about import PATIENTS
 from dermsearch.results.board.intervals import NO_SPREAD, Spread
 from dermsearch.results.board.paired import Difference
@@ -41,6 +41,7 @@ class Row:
     spread: Spread = NO_SPREAD  # of replicates, in its interval
     error_of_patients: float = 0.0  # the score's standard error over them alone
     error: str = ""
+    given: bool = False  # encoders of others, as they came: their own name says all
 
     @cached_property
     def tasks(self) -> Curriculum:
@@ -50,7 +51,7 @@ class Row:
     @property
     def name(self) -> str:
         """The curriculum, with its root before it where there are several."""
-        return titled(self.root, self.curriculum)
+        return self.root if self.given else titled(self.root, self.curriculum)
 
     @cached_property
     def key(self) -> Key:
@@ -71,8 +72,7 @@ class Row:
 def contenders(rows: Sequence[Row]) -> list[Row]:
     """What the best is chosen among: curricula; where nothing is trained, encoders of others; else all with a score."""
     scored = [row for row in rows if row.score is not None]
-    given = [row for row in scored if not row.root.endswith(NO_WEIGHTS)]
-    return [row for row in scored if row.length] or given or scored
+    return [row for row in scored if row.length] or [row for row in scored if row.given] or scored
 
 
 def tied(difference: Difference | None) -> bool:

@@ -1,0 +1,35 @@
+"""Built-in cases are drawn while Ray starts: in an order that leaves Ray whole."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+# cv2, which drawing imports, sets `sys.path` back to what it was when its own import began. Where Ray's import ran at
+# that time, the packages that Ray brings along were found no more: a run in a hundred ended in a traceback.
+CODE = """
+import sys
+from pathlib import Path
+from rich.console import Console
+from dermsearch.engines.ray_cluster import Cluster
+from dermsearch.run import run
+from dermsearch.study.load import load_study
+
+seen = []
+study = load_study("curriculum.yaml")
+cluster = Cluster(study.compute, None)
+cluster.open = lambda: None
+run.drop_damaged = run.is_made = lambda data, cache: False
+run.open_cases = lambda data, cache: seen.append("ray" in sys.modules)
+run.open_or_draw(study.main, study, Path(), cluster, Console(quiet=True))
+sys.exit(seen != [True])
+"""
+
+
+@pytest.mark.slow
+def test_ray_is_there_before_anything_is_drawn_beside_it(tmp_path: Path) -> None:
+    done = subprocess.run([sys.executable, "-c", CODE], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
