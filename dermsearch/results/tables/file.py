@@ -55,8 +55,7 @@ def again(folder: Path) -> str:
 
 def put(table: pa.Table, path: Path) -> None:
     """Write a table as the whole of a file."""
-    wordy = any(pa.types.is_dictionary(field.type) for field in table.schema)
-    options = pa.ipc.IpcWriteOptions(compression="zstd" if wordy else None)
+    options = pa.ipc.IpcWriteOptions(compression="zstd")
     with path.open("wb") as file, pa.ipc.new_file(file, table.schema, options=options) as writer:
         writer.write_table(table)
 
