@@ -96,13 +96,13 @@ def tokens(images: Images, modality: str, rows: np.ndarray, batch: int = 256) ->
     for start in range(0, len(rows), batch):
         x = pictures(images.cases, modality, rows[start : start + batch], images.look, images.device)
         with images.cast():
-            told = {
-                "indices": min(BLOCKS, len(network.blocks)),
-                "return_prefix_tokens": True,
-                "norm": True,
-                "intermediates_only": True,
-            }
-            found = network.forward_intermediates(plain(x, images.look.size), **told)
+            found = network.forward_intermediates(
+                plain(x, images.look.size),
+                last_of(network),
+                return_prefix_tokens=True,
+                norm=True,
+                intermediates_only=True,
+            )
         yield torch.cat([prefix[:, 0] for _, prefix in found], 1).float().cpu()
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import pyarrow as pa
 
 from dermsearch import __version__
-from dermsearch.curriculum import NO_WEIGHTS, ROOT_CURRICULUM
+from dermsearch.curriculum import ROOT_CURRICULUM
 from dermsearch.data.mixed import open_sets
 from dermsearch.data.open import open_cases
 from dermsearch.errors import UserError, nearest
@@ -112,7 +112,7 @@ def choose(rows: Sequence[Row], curricula: Sequence[str]) -> list[tuple[str, Row
     roots = {row.root for _, row in found}
     beginnings = [row for row in rows if row.curriculum == ROOT_CURRICULUM and row.root in roots]
     if not scored[0].length:
-        beginnings = [row for row in rows if row.score is not None and row.root.endswith(NO_WEIGHTS)]
+        beginnings = [row for row in rows if row.score is not None and not row.given]
     beginnings = [row for row in beginnings if all(row is not chosen for _, chosen in found)]
     return found + [(ROOT_CURRICULUM, row) for row in beginnings]
 

@@ -29,10 +29,6 @@ class Turn:
         """Keep it, with what was tried."""
         self.partial.save({**state, "tried": self.before})
 
-    def reject(self, why: str) -> None:
-        """Nothing can go on from it."""
-        self.partial.reject(why)  # type: ignore[attr-defined]
-
 
 def chosen(
     rates: Sequence[float], partial: Partial, attempt: Try, truth: Mapping[str, np.ndarray]

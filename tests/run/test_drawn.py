@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 # cv2, which drawing imports, sets `sys.path` back to what it was when its own import began. Where Ray's import ran at
-# that time, the packages that Ray brings along were found no more: a run in a hundred ended in a traceback.
+# that time, the packages that Ray brings along were found no more, and the run ended in a traceback.
 CODE = """
 import sys
 from pathlib import Path
