@@ -131,8 +131,10 @@ def run_ray(driver: Driver, cluster: Cluster) -> None:
     cluster.open()
     import ray
 
-    from dermsearch.engines.ray_tune import run_trials
+    from dermsearch.engines.ray_tune import leave_keys_alone, run_trials
 
+    if cluster.place:
+        leave_keys_alone()
     compute = driver.study.compute
     at_once = concurrency(compute, [n["Resources"] for n in ray.nodes() if n["Alive"]])
     storage = f"tune/{driver.study.name}-{uuid.uuid4().hex[:12]}"  # runs on several machines may share the store

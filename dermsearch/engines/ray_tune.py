@@ -68,6 +68,14 @@ def run_trials(driver: Driver, storage: str, share: dict[str, float], at_once: i
         raise raised[0]
 
 
+def leave_keys_alone() -> None:
+    """Tune hands the keys of S3 to its processes by way of Ray's logs; those of a Ray of one's own inherit them."""
+    from ray.tune.execution.class_cache import ENV_VARS_TO_PROPAGATE
+
+    for name in [name for name in ENV_VARS_TO_PROPAGATE if name.startswith("AWS_")]:
+        ENV_VARS_TO_PROPAGATE.discard(name)
+
+
 class StageSearcher(Searcher):
     """Turns the driver's jobs into Tune trials and their ends into the driver's records."""
 

@@ -18,6 +18,7 @@ from dermsearch.data.open import drop_damaged, is_made, open_cases
 from dermsearch.data.store.case_store import CaseStore
 from dermsearch.engines.ray_cluster import Cluster, run_ray
 from dermsearch.run.check import check, check_cases, check_machine, here
+from dermsearch.run.credentials import keys_aside
 from dermsearch.run.folder import check_folder, prepare_folder
 from dermsearch.run.live import LiveReport
 from dermsearch.run.loggers import make_loggers
@@ -62,7 +63,7 @@ def run_study(study: Study, out: Path, address: str | None, console: Console) ->
     if not address:
         check_machine(study)
     check_cases(study, space, {name: open_cases(data, Path()) for name, data in here(study).items()})
-    with Cluster(study.compute, address, console.print) as cluster:
+    with keys_aside(study, address) as study, Cluster(study.compute, address, console.print) as cluster:
         if address:  # the slowest to answer, and the likeliest to be wrong; until here nothing is written
             cluster.open()
         store = StageStore(study.compute.store)
