@@ -22,8 +22,8 @@ from dermsearch import __version__
 from dermsearch.cli.main import app
 from dermsearch.errors import UserError
 from dermsearch.models.artifact import ENCODERS, PREDICTOR, Part
-from dermsearch.run.plan import lines, make_plan
 from dermsearch.run.credentials import NAMES
+from dermsearch.run.plan import lines, make_plan
 from dermsearch.run.run import Outcome, run_study
 from dermsearch.storage import leases
 from dermsearch.storage.files import MANIFEST, StoreLost, checksum, sealed
