@@ -8,6 +8,7 @@ from collections.abc import Iterable
 
 # s3://key:secret@bucket, the secret with a slash in it or not; hdfs://host:8020/a@b has none.
 SECRET = re.compile(r"://(?:[^/@\s:]*:(?!\d+/)[^@\s]*|[^/@\s]*)@")
+LONGEST = 1900  # letters of a message
 UNSEEN = re.compile(r"\x1b\[[0-9;]*[A-Za-z]|[\x00-\x1f\x7f-\x9f]")  # colours, and what moves the cursor
 
 
@@ -15,7 +16,8 @@ class UserError(ValueError):
     """A mistake in a study, a command or a folder: printed as one message, exit code 2, without a URI's secrets."""
 
     def __str__(self) -> str:
-        return public(super().__str__())
+        text = public(super().__str__())
+        return text if len(text) <= LONGEST else f"{text[: LONGEST - 205]} ... {text[-200:]}"  # a damaged file's word
 
     code = 2
 

@@ -282,6 +282,8 @@ class Endured(RuleBasedStateMachine):
         DONE[how] += 1
         self.damaged = True
         self.complete.clear()
+        if how == "swap":  # what lies there now may be a loop, as the other one was
+            return
         data = path.read_bytes()
         if how == "flip" and data:
             flipped = bytearray(data)
