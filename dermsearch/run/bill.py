@@ -48,6 +48,16 @@ class Bill:
     kept: float  # bytes in the stage store
     said: float  # of these, predictions
 
+    @property
+    def to_train(self) -> float:
+        """Seconds on this machine."""
+        return self.training / self.speed / self.at_once
+
+    @property
+    def to_judge(self) -> float:
+        """Seconds on this machine."""
+        return self.judging / self.speed / self.at_once
+
 
 def bill(study: Study, space: Space, passes: float, stages: int, stores: Mapping[str, CaseStore]) -> Bill:
     """Of so many passes in so many stages. Measures the network that the study names first."""
@@ -156,8 +166,7 @@ def measured(name: str, size: int, device: torch.device, batch: int, threads: in
 
 def lines(found: Bill, gpus: float, about: str = "about") -> Iterator[str]:
     """The bill as a plan shows it; `about` is `at most` where a sampler decides."""
-    rate = found.speed * found.at_once
-    train, judge = found.training / rate, found.judging / rate
+    train, judge = found.to_train, found.to_judge
     at_once = f", {found.at_once} stages at once" * (found.at_once > 1)
     yield f"  time       {about} {span(train + judge)} on this machine: {span(train)} to train, {span(judge)} to judge"
     yield f"             (measured just now: {found.speed:,.0f} passes a second{at_once})"

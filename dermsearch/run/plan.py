@@ -13,7 +13,7 @@ from dermsearch.data.open import drawn_for_training, is_made, open_cases
 from dermsearch.data.store.case_store import CaseStore
 from dermsearch.data.store.layout import MANIFEST
 from dermsearch.errors import UserError, public
-from dermsearch.run.bill import Bill, bill
+from dermsearch.run.bill import Bill, bill, span
 from dermsearch.run.bill import lines as bill_lines
 from dermsearch.run.check import check, check_cases, check_images, check_machine, here, training_images
 from dermsearch.run.roots import origins, starts
@@ -49,6 +49,7 @@ class Plan:
     passes: float  # images through the backbone, forward and backward, over all stages
     unshared_passes: float
     cached: int | None  # stages that the store has; None where that cannot be told
+    judged: int | None  # of these, those that all have judged who are to
     exact: bool
     tree: dict[Curriculum, int] = field(default_factory=dict)  # curriculum -> stages of it (settings and seeds)
     selections: dict[str, Selection] = field(default_factory=dict)  # task -> its rates to choose from
@@ -125,10 +126,10 @@ def make_plan(study: Study) -> tuple[Plan, Space]:
         passes = most_stages * dearest(space) * images * len(study.main.modalities)
         owed = bill(study, space, passes, most_stages, stores) if most_stages else None
         numbers = budget, most_stages, most_stages, images, passes, passes
-        return Plan(study, *numbers, None, False, {}, space.selections, left_out=lacking, bill=owed), space
-    cached = None
+        return Plan(study, *numbers, None, None, False, {}, space.selections, left_out=lacking, bill=owed), space
+    cached = judged = None
     if len(stores) == len(study.sets) and known and not space.selections:  # else what is chosen decides on stages
-        cached = _cached(study, space, stores, proposals)
+        cached, judged = _cached(study, space, stores, proposals)
     plan = Plan(
         study,
         len(proposals),
@@ -138,6 +139,7 @@ def make_plan(study: Study) -> tuple[Plan, Space]:
         sum(seen.values()),
         unshared_passes,
         cached,
+        judged,
         True,
         tree,
         space.selections,
@@ -213,7 +215,7 @@ def lines(plan: Plan) -> Iterator[str]:
     if study.search.replicates == "leaders" and len(study.search.seeds) > 1:
         yield "  replicates at most that: seeds behind the first are for what may still be the best"
     if plan.cached is not None:
-        yield f"  in store   {plan.cached} of {many(plan.stages, 'stage')} finished, to be reused"
+        yield f"  in store   {in_store(plan)}"
     gpu = f", {compute.gpus:g} GPU" if compute.gpus else ""
     workers = f"{many(compute.workers, 'worker')} of {many(compute.threads, 'CPU thread')}{gpu}"
     yield f"  compute    engine {compute.engine}, {workers} per stage; store {public(compute.store)}"
@@ -232,6 +234,18 @@ def lines(plan: Plan) -> Iterator[str]:
     if plan.tree:
         yield ""
         yield from _tree_lines(plan.tree, study)
+
+
+def in_store(plan: Plan) -> str:
+    """What need not be trained again, what of it is yet to be judged, and how long the rest takes."""
+    there, judged = plan.cached or 0, plan.judged or 0
+    said = f"{there} of {many(plan.stages, 'stage')} trained, to be reused"
+    if there > judged:
+        said += f"; {there - judged} to be judged"
+    if there and plan.bill is not None:
+        train, judge = (1 - n / plan.stages for n in (there, judged))
+        said += f"; {span(train * plan.bill.to_train + judge * plan.bill.to_judge)} are left" * (judged < plan.stages)
+    return said
 
 
 def mixed_of(plan: Plan, name: str, mixture: Data) -> str:
@@ -263,7 +277,8 @@ def _tree_lines(tree: dict[Curriculum, int], study: Study) -> Iterator[str]:
         yield f"... and {len(curricula) - SHOWN} more"
 
 
-def _cached(study: Study, space: Space, stores: Mapping[str, CaseStore], proposals: list[Proposal]) -> int:
+def _cached(study: Study, space: Space, stores: Mapping[str, CaseStore], proposals: list[Proposal]) -> tuple[int, int]:
+    """How many of its stages the store has, and how many of these have all their judgements."""
     store, sets = StageStore(study.compute.store, create=False), sets_of(study, stores)
     precision = resolve(study.train.precision, study.compute.gpus)
     tree, judges = Tree(), Judges(study, sets, precision)
@@ -272,8 +287,11 @@ def _cached(study: Study, space: Space, stores: Mapping[str, CaseStore], proposa
     for seed in study.search.seeds:
         for proposal in proposals:
             branches.path(proposal, seed)
-    look_up.look(tree.stages())
-    return len(look_up.stored)
+    stages, fits = tree.stages(), tree.fits()
+    look_up.look([*stages, *fits])
+    waits = {fit.parent.key for fit in fits if fit.parent and fit.key not in look_up.stored}
+    judged = sum(node.key in look_up.stored and node.key not in waits for node in stages)
+    return sum(look_up.has(node) for node in stages), judged
 
 
 def amount(number: float) -> str:

@@ -295,6 +295,19 @@ def test_a_read_only_store_with_all_in_it_serves(tmp_path: Path, monkeypatch: py
     assert everything(tmp_path / "store") == before
 
 
+def test_a_plan_knows_what_is_trained_and_what_is_only_to_be_judged(tmp_path: Path) -> None:
+    def said(**changes: Any) -> str:
+        (line,) = [text for text in lines(make_plan(study_in(tmp_path, **changes))[0]) if text.startswith("  in store")]
+        return line.removeprefix("  in store   ")
+
+    run(study_in(tmp_path), tmp_path / "out")
+    assert said() == "1 of 1 stage trained, to be reused"
+    assert said(downstream={"knn": {"k": 5}}).startswith("1 of 1 stage trained, to be reused; 1 to be judged; ")
+    few = {"knn": {"k": 3}, "finetune": {"labelled": [2], "epochs": 1}}
+    assert said(downstream=few).startswith("1 of 1 stage trained, to be reused; 1 to be judged; ")
+    assert said(search={"seeds": [0, 1]}).startswith("1 of 2 stages trained, to be reused; ")
+
+
 def test_a_plan_writes_nothing_to_a_store(tmp_path: Path) -> None:
     study = study_in(tmp_path)
     run(study, tmp_path / "out")
