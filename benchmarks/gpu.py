@@ -93,7 +93,7 @@ def stages(names: list[str], folder: Path, network: str, size: int, batch: int, 
 
 def study(folder: Path, given: list[str]) -> bool:
     """Does a whole study come through?"""
-    command = [sys.executable, "-m", "dermsearch", "run", "curriculum.yaml", *given, "--json"]
+    command = [sys.executable, "-m", "dermsearch", "run", "curriculum_three.yaml", *given, "--json"]
     began = time.perf_counter()
     done = subprocess.run(
         [*command, f"compute.store={folder / 'store'}", "--out", str(folder / "out")], capture_output=True, text=True

@@ -1,6 +1,6 @@
 """Kill a run again and again, then let it finish: is a finished stage ever trained twice, are the scores the same?
 
-    python benchmarks/interrupted.py search_spaces/curriculum.yaml --engine ray --kills 5
+    python benchmarks/interrupted.py search_spaces/curriculum_three.yaml --engine ray --kills 5
 
 Runs the study once undisturbed, then in a second store with SIGKILL to the whole run (driver, Ray, workers) at
 moments spread over it. Prints what stood when each kill fell, and compares every score to the last bit.

@@ -98,9 +98,8 @@ def main() -> None:
     scores = results.pandas("scores").query("protocol == 'own_table' and curriculum == 'slimp' and `class` != ''")
     own = scores.set_index("metric")
     hit, n = own.value["acc_at_1"], int(own.n["acc_at_1"])
-    print(
-        f"its own row first: {100 * hit:.1f} % of {n}, {hit * n:.0f} times chance; mean rank {own.value['mean_rank']:.0f}"
-    )
+    rank = own.value["mean_rank"]
+    print(f"its own row first: {100 * hit:.1f} % of {n}, {hit * n:.0f} times chance; mean rank {rank:.0f}")
     last = json.loads(results.pandas("epochs").iloc[-1].parts)
     print(
         ", ".join(f"{name} {value:.2f}" for name, value in last.items()) + f"; chance of 16 patients {math.log(16):.2f}"

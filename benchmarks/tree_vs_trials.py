@@ -22,7 +22,7 @@ from typing import Any
 
 from dermsearch.engines.ray_cluster import QUIET
 
-STUDY = "curriculum.yaml"
+STUDY = "curriculum_three.yaml"
 
 
 def by_tree(folder: Path, overrides: list[str]) -> dict[str, Any]:

@@ -13,11 +13,13 @@ RESULTS = load(ROOT / "results" / "ham10000")
 FIRST = load(ROOT / "results" / "first_run")
 
 
-@pytest.mark.parametrize("name", ["curriculum", "tree"])
-def test_a_picture_carries_the_origin_of_its_tables(name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "shown"), [("curriculum", "README.md"), ("tree", "README.md"), ("report", "docs/report.md")]
+)
+def test_a_picture_carries_the_origin_of_its_tables(name: str, shown: str) -> None:
     with Image.open(ROOT / "docs" / f"{name}.png") as picture:
         assert picture.info["Source"] == RESULTS.origin, "`python docs/pictures.py` draws them again"
-    assert f"docs/{name}.png" in (ROOT / "README.md").read_text()
+    assert f"{name}.png)" in (ROOT / shown).read_text()
 
 
 def test_the_tables_are_those_of_the_shipped_study() -> None:

@@ -93,7 +93,7 @@ def test_version(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_plan_shows_the_tree_and_what_sharing_saves(tmp_path: Path) -> None:
-    done = dermsearch("plan", "curriculum.yaml", cwd=tmp_path)
+    done = dermsearch("plan", "curriculum_three.yaml", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "15 instead of 33" in done.stdout
     tree = done.stdout[done.stdout.index("no pre-training") :]
@@ -114,7 +114,7 @@ def test_a_study_that_is_not_there(command: str, tmp_path: Path) -> None:
 
 def test_a_far_off_name_lists_what_is_shipped(tmp_path: Path) -> None:
     done = dermsearch("run", "zzz", cwd=tmp_path)
-    assert done.returncode == 2 and "choose from: " in done.stderr and "curriculum.yaml" in done.stderr
+    assert done.returncode == 2 and "choose from: " in done.stderr and "curriculum_three.yaml" in done.stderr
 
 
 @pytest.mark.slow
@@ -142,7 +142,7 @@ def test_a_far_off_name_lists_what_is_shipped(tmp_path: Path) -> None:
             "command line: encoder.branches: must be separate for paired_contrast, which pairs derm with clinic",
         ),
         (
-            ["run", "curriculum.yaml", "compute.engine=inline", "--address", "auto"],
+            ["run", "curriculum_three.yaml", "compute.engine=inline", "--address", "auto"],
             "--address: joins a Ray cluster, but compute.engine is 'inline'",
         ),
     ],
@@ -154,7 +154,9 @@ def test_mistakes_are_one_sentence(words: list[str], message: str, tmp_path: Pat
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("words", [["rnu"], ["data", "rnu"], ["run"], ["run", "curriculum.yaml", "--ot", "x"]], ids=str)
+@pytest.mark.parametrize(
+    "words", [["rnu"], ["data", "rnu"], ["run"], ["run", "curriculum_three.yaml", "--ot", "x"]], ids=str
+)
 def test_unknown_commands_and_options(words: list[str], tmp_path: Path) -> None:
     done = dermsearch(*words, cwd=tmp_path)
     assert done.returncode == 2 and "Usage:" in done.stderr and "Traceback" not in done.stderr
@@ -163,7 +165,7 @@ def test_unknown_commands_and_options(words: list[str], tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_data_describes_and_shows_the_cases_of_a_study(tmp_path: Path) -> None:
-    shipped = (shipped_folder() / "curriculum.yaml").read_text()
+    shipped = (shipped_folder() / "curriculum_three.yaml").read_text()
     (tmp_path / "small.yaml").write_text(shipped.replace("cases: 600, size: 64", "cases: 40, size: 32"))
     told = dermsearch("data", "describe", "small.yaml", cwd=tmp_path)
     assert told.returncode == 0 and "40 cases" in told.stdout and "diagnosis" in told.stdout, told.stderr

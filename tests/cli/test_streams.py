@@ -29,7 +29,7 @@ def said(done: subprocess.CompletedProcess[str]) -> str:
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
 def test_a_tree_is_drawn_with_the_characters_that_there_are(encoding: str, tmp_path: Path) -> None:
     environment = {**os.environ, "PYTHONIOENCODING": encoding}
-    done = subprocess.run([*RUN, "plan", "curriculum.yaml"], capture_output=True, cwd=tmp_path, env=environment)
+    done = subprocess.run([*RUN, "plan", "curriculum_three.yaml"], capture_output=True, cwd=tmp_path, env=environment)
     assert done.returncode == 0, done.stderr
     assert b"|-- relative_location\n|   |-- moco_v2\n" in done.stdout
 
@@ -37,7 +37,7 @@ def test_a_tree_is_drawn_with_the_characters_that_there_are(encoding: str, tmp_p
 @pytest.mark.parametrize("buffered", ["", "1"])
 def test_a_full_standard_output_is_a_sentence(buffered: str, tmp_path: Path) -> None:
     environment = {**os.environ, "PYTHONUNBUFFERED": buffered}
-    words = [*RUN, "plan", "curriculum.yaml"]
+    words = [*RUN, "plan", "curriculum_three.yaml"]
     with open("/dev/full", "w") as full:
         done = subprocess.run(words, stdout=full, stderr=subprocess.PIPE, text=True, cwd=tmp_path, env=environment)
     assert done.returncode == 1
@@ -52,7 +52,7 @@ def test_a_closed_standard_output_is_a_sentence(tmp_path: Path) -> None:
 
 def test_who_has_read_enough_is_not_bothered(tmp_path: Path) -> None:
     going = subprocess.Popen(
-        [*RUN, "plan", "curriculum.yaml"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=tmp_path
+        [*RUN, "plan", "curriculum_three.yaml"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=tmp_path
     )
     assert going.stdout is not None and going.stderr is not None
     going.stdout.close()
@@ -68,11 +68,14 @@ def test_paths_and_errors_are_printed_as_they_are(capsys: pytest.CaptureFixture[
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["run", "curriculum.yaml", "--address", ""], "--address: is empty"),
-        (["run", "curriculum.yaml", "--address", "127.0.0.1:1"], "no Ray cluster answers at '127.0.0.1:1'"),
-        (["run", "curriculum.yaml", "compute.gpus=1"], "compute.gpus: is 1, and this machine has no GPU"),
-        (["plan", "curriculum.yaml", "compute.gpus=1"], "compute.gpus: is 1, and this machine has no GPU"),
-        (["plan", "curriculum.yaml", "data.source=store", "data.path=nowhere"], "there is no case store at nowhere"),
+        (["run", "curriculum_three.yaml", "--address", ""], "--address: is empty"),
+        (["run", "curriculum_three.yaml", "--address", "127.0.0.1:1"], "no Ray cluster answers at '127.0.0.1:1'"),
+        (["run", "curriculum_three.yaml", "compute.gpus=1"], "compute.gpus: is 1, and this machine has no GPU"),
+        (["plan", "curriculum_three.yaml", "compute.gpus=1"], "compute.gpus: is 1, and this machine has no GPU"),
+        (
+            ["plan", "curriculum_three.yaml", "data.source=store", "data.path=nowhere"],
+            "there is no case store at nowhere",
+        ),
     ],
     ids=lambda v: " ".join(v[:5]) if isinstance(v, list) else "",
 )
@@ -85,7 +88,7 @@ def test_what_a_run_would_refuse_is_refused_at_once(words: list[str], message: s
 
 
 def test_a_schedulers_notice_ends_a_run_without_ray_with_a_word(tmp_path: Path) -> None:
-    words = ["run", "curriculum.yaml", *SMALL, "train.epochs=10000"]
+    words = ["run", "curriculum_three.yaml", *SMALL, "train.epochs=10000"]
     going = subprocess.Popen([*RUN, *words], stderr=subprocess.PIPE, text=True, cwd=tmp_path)
     until = time.monotonic() + 100
     while not list((tmp_path / "results").glob("store/partial/*/progress.json")):
@@ -98,7 +101,7 @@ def test_a_schedulers_notice_ends_a_run_without_ray_with_a_word(tmp_path: Path) 
 
 
 def test_where_all_stages_fail_the_cause_is_told(tmp_path: Path) -> None:
-    words = ["run", "curriculum.yaml", *SMALL, "train.epochs=2", "train.lr=1e9"]
+    words = ["run", "curriculum_three.yaml", *SMALL, "train.epochs=2", "train.lr=1e9"]
     done = subprocess.run([*RUN, *words], capture_output=True, text=True, cwd=tmp_path, timeout=200)
     assert done.returncode == 3, done.stderr
     assert "Failed: " in done.stderr and "Traceback" not in done.stderr

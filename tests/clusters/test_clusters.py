@@ -176,24 +176,24 @@ def slurm(folder: Path, *arguments: str, **programs: str) -> tuple[subprocess.Po
 
 
 def test_sbatch_runs_the_study_on_rays_head(tmp_path: Path) -> None:
-    process, calls = slurm(tmp_path, "curriculum.yaml", "/a store", "search.budget=3")
+    process, calls = slurm(tmp_path, "curriculum_three.yaml", "/a store", "search.budget=3")
     process.communicate(timeout=60)
     assert process.returncode == 0
     said = calls.read_text()
     assert "\n".join(["symmetric-run", "--address", "192.0.2.7:6379", "--min-nodes", "2"]) in said
-    command = ["run", "curriculum.yaml", "--address", "192.0.2.7:6379", "compute.store=/a store"]
+    command = ["run", "curriculum_three.yaml", "--address", "192.0.2.7:6379", "compute.store=/a store"]
     assert "\n".join(["dermsearch", *command, "search.budget=3", "env token 64 0"]) in said
 
 
 def test_sbatch_passes_a_failure_on(tmp_path: Path) -> None:
-    process, _ = slurm(tmp_path, "curriculum.yaml", "/store", dermsearch="exit 3")
+    process, _ = slurm(tmp_path, "curriculum_three.yaml", "/store", dermsearch="exit 3")
     process.communicate(timeout=60)
     assert process.returncode == 3
 
 
 def test_sbatch_fails_where_ray_did_not_start(tmp_path: Path) -> None:
     """`ray symmetric-run` prints such a failure and ends with 0."""
-    process, _ = slurm(tmp_path, "curriculum.yaml", "/store", ray="exit 0")
+    process, _ = slurm(tmp_path, "curriculum_three.yaml", "/store", ray="exit 0")
     _, said = process.communicate(timeout=60)
     assert process.returncode == 1 and b"did not run" in said
 
@@ -203,7 +203,7 @@ def test_sbatch_requeues_before_its_time_is_up(tmp_path: Path, monkeypatch, limi
     monkeypatch.setenv("MAX_RESTARTS", str(limit))
     started = tmp_path / "started"
     study = f"touch {started}; sleep 2; exit 5"
-    process, calls = slurm(tmp_path, "curriculum.yaml", "/store", dermsearch=study)
+    process, calls = slurm(tmp_path, "curriculum_three.yaml", "/store", dermsearch=study)
     while not started.exists():
         assert process.poll() is None
     process.send_signal(10)  # USR1
@@ -241,4 +241,4 @@ def test_dermsearch_run_understands_what_the_files_say() -> None:
         plain = [word for word in words if "[" not in word and "]" not in word]
         context = command.make_context("run", plain, resilient_parsing=True)
         assert not context.args, f"{name}: {context.args} are left over"
-        load_study("curriculum.yaml", [word for word in plain if re.match(r"compute\.\w+=[^$]", word)])
+        load_study("curriculum_three.yaml", [word for word in plain if re.match(r"compute\.\w+=[^$]", word)])

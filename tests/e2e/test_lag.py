@@ -42,7 +42,7 @@ def inline(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize(("engine", "workers"), [("inline", 1), ("ray", 1), ("ray", 4)])
 def test_killed_it_goes_on_with_the_same_proposals(engine: str, workers: int, inline: Path, tmp_path: Path) -> None:
     study, mark = [*STUDY, f"compute.engine={engine}", f"compute.concurrency={workers}"], uuid.uuid4().hex
-    going = start("curriculum.yaml", study, tmp_path, mark)
+    going = start("curriculum_three.yaml", study, tmp_path, mark)
     try:
         until = time.monotonic() + 200
         while len(list((tmp_path / "store").glob("stages/*"))) < 4 and going.poll() is None:

@@ -94,7 +94,7 @@ def test_killed_in_a_stage_and_in_a_fit_it_goes_on(engine: str, study: list[str]
     long = [*study, f"compute.engine={engine}"]
     for moment in ("stages/*", "scores/*.json"):  # once something is there, something else is under way
         mark = uuid.uuid4().hex
-        going = start("curriculum.yaml", long, tmp_path, mark)
+        going = start("curriculum_three.yaml", long, tmp_path, mark)
         before = len(list((tmp_path / "store").glob(moment)))
         try:
             until = time.monotonic() + 120

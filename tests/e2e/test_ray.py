@@ -39,7 +39,9 @@ def test_ray_and_inline_agree_to_the_bit_and_ray_reuses(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("engine", "kills"), [("inline", 2), ("ray", 1)])
 def test_a_run_killed_again_and_again_ends_as_if_nothing_had_been(engine: str, kills: int, tmp_path: Path) -> None:
-    report = interrupted("curriculum.yaml", [*TWO_TASKS, "train.epochs=3", f"compute.engine={engine}"], kills, tmp_path)
+    report = interrupted(
+        "curriculum_three.yaml", [*TWO_TASKS, "train.epochs=3", f"compute.engine={engine}"], kills, tmp_path
+    )
     assert len(report.kills) == kills
     assert report.retrained == []
     assert report.equal
@@ -51,7 +53,7 @@ def test_a_killed_worker_goes_on_from_its_last_epoch(tmp_path: Path) -> None:
     run(tmp_path / "plain", *study, "compute.engine=inline")
     broken, mark = tmp_path / "broken", uuid.uuid4().hex
     broken.mkdir()
-    going = start("curriculum.yaml", study, broken, mark)
+    going = start("curriculum_three.yaml", study, broken, mark)
     try:
         before = wait_for_epochs(broken, 5)
         workers = [p for p in marked(mark) if b"ImplicitFunc" in Path(f"/proc/{p}/cmdline").read_bytes()]
@@ -82,7 +84,7 @@ def wait_for_epochs(folder: Path, count: int) -> list[dict]:
 
 def test_a_schedulers_notice_ends_a_run_as_ctrl_c_does(tmp_path: Path) -> None:
     mark = uuid.uuid4().hex
-    going = start("curriculum.yaml", [*ONE_TASK, "train.epochs=300"], tmp_path, mark)
+    going = start("curriculum_three.yaml", [*ONE_TASK, "train.epochs=300"], tmp_path, mark)
     try:
         wait_for_epochs(tmp_path, 1)
         os.kill(going.pid, signal.SIGTERM)

@@ -24,7 +24,7 @@ TWO_TASKS = [*TINY, "curriculum.tasks={moco_v2: {queue: 32}, odc: {clusters: 2}}
 
 def run(folder: Path, *arguments: str, code: int = 0, out: str = "out") -> tuple[dict[str, Any], str]:
     """`dermsearch run curriculum.yaml ... --json` in a folder: (the summary, what it said on stderr)."""
-    command = [sys.executable, "-m", "dermsearch", "run", "curriculum.yaml", *arguments, "--json"]
+    command = [sys.executable, "-m", "dermsearch", "run", "curriculum_three.yaml", *arguments, "--json"]
     command += ["--out", str(folder / out), f"compute.store={folder / 'store'}"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=folder, timeout=600)
     assert done.returncode == code, done.stderr

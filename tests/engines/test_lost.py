@@ -33,7 +33,7 @@ def going(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
     place = Path(tempfile.mkdtemp(prefix="r-", dir="/tmp"))  # of a short name, as sockets must have
     (tmp_path / "r").symlink_to(place)
     environment = {**os.environ, "RUN_TAG": tag, "RAY_TMPDIR": str(place)}
-    command = [sys.executable, "-m", "dermsearch", "run", "curriculum.yaml", *STUDY]
+    command = [sys.executable, "-m", "dermsearch", "run", "curriculum_three.yaml", *STUDY]
     with (tmp_path / "log.txt").open("w") as log:
         run = subprocess.Popen(command, stdout=log, stderr=log, text=True, cwd=tmp_path, env=environment)
     run.tag = tag  # type: ignore[attr-defined]
@@ -192,7 +192,7 @@ def test_a_process_that_wrote_its_title_over_its_environment_is_ended_and_no_oth
 def test_a_home_that_is_not_there_stops_no_run_and_leaves_no_process(tmp_path: Path) -> None:
     tag = uuid.uuid4().hex
     environment = {**os.environ, "RUN_TAG": tag, "HOME": "/proc/nowhere", "LC_ALL": "C"}
-    command = [sys.executable, "-m", "dermsearch", "run", "curriculum.yaml", *STUDY, "train.epochs=1"]
+    command = [sys.executable, "-m", "dermsearch", "run", "curriculum_three.yaml", *STUDY, "train.epochs=1"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment, timeout=300)
     assert done.returncode == 0, done.stderr
     assert tagged(tag) == []

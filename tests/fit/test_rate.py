@@ -129,6 +129,6 @@ def test_what_it_costs_is_known() -> None:
 )
 def test_a_mistake_is_a_sentence(given: Any, said: str) -> None:
     with pytest.raises(UserError) as raised:
-        study = load_study("curriculum.yaml", [f"downstream.finetune={json.dumps({'lr': given})}"])
+        study = load_study("curriculum_three.yaml", [f"downstream.finetune={json.dumps({'lr': given})}"])
         check_entry(study, study.entries["finetune"])
     assert said in str(raised.value)

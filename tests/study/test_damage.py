@@ -37,7 +37,7 @@ def test_every_bad_override_is_refused(override: str, named: str) -> None:
 @pytest.mark.slow
 def test_a_refused_study_imports_no_ray(tmp_path: Path) -> None:
     code = "import sys; from dermsearch.cli.main import main\ntry: main()\nfinally: print('ray' in sys.modules)"
-    words = ["run", "curriculum.yaml", "moco_v2.queue=300"]
+    words = ["run", "curriculum_three.yaml", "moco_v2.queue=300"]
     done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, cwd=tmp_path)
     assert (done.returncode, done.stdout) == (2, "False\n"), done.stderr
     assert "moco_v2.queue: 300" in done.stderr and not os.listdir(tmp_path)

@@ -34,7 +34,7 @@ def test_overrides_reach_every_depth() -> None:
 
 
 def test_an_override_reaches_into_a_list_of_tasks() -> None:
-    study = load_study("curriculum.yaml", ["curriculum.tasks=[moco_v2, odc, relative_location]", "odc.small=3"])
+    study = load_study("curriculum_three.yaml", ["curriculum.tasks=[moco_v2, odc, relative_location]", "odc.small=3"])
     assert study.curriculum.tasks == {"moco_v2": {}, "odc": {"small": 3}, "relative_location": {}}
 
 
@@ -52,7 +52,7 @@ def test_an_override_reaches_into_a_list_of_tasks() -> None:
     ],
 )
 def test_dimensions(override: str, kind: str, values: tuple[Any, ...]) -> None:
-    space = check(load_study("curriculum.yaml", ["search.sampler=random", "search.trials=3", override]))
+    space = check(load_study("curriculum_three.yaml", ["search.sampler=random", "search.trials=3", override]))
     [found] = space.dimensions
     assert (found.name, found.kind, found.values) == (override.split("=")[0], kind, values)
     assert [type(v) for v in found.values] == [type(v) for v in values]
@@ -60,7 +60,7 @@ def test_dimensions(override: str, kind: str, values: tuple[Any, ...]) -> None:
 
 def test_space_alone_refuses_what_its_tasks_refuse() -> None:
     with pytest.raises(UserError, match=r"curriculum\.tasks\.odc\.small: must be at least 1, not 0"):
-        space_of(load_study("curriculum.yaml", ["odc.small=0"]))
+        space_of(load_study("curriculum_three.yaml", ["odc.small=0"]))
 
 
 NAMED = """\

@@ -67,6 +67,8 @@ class CaseStore:
             raise ValueError(lacking)
         if not pa.types.is_dictionary(self.index["split"].type):
             raise TypeError("split")
+        if type(self.side) is not int:
+            raise TypeError("side")
         self._encoded: dict[str, tuple[np.ndarray, np.ndarray]] = {}
         self._owners: dict[str, np.ndarray] = {}
         self._shard_of, self._place = self.column("shard"), self.column("at")
