@@ -1,4 +1,4 @@
-"""Tests run side by side in two processes; a test that measures time or memory runs alone.
+"""Tests run side by side in three processes, since a quarter of the time they wait; a test that measures time or memory runs alone.
 
 `pytest -m "not slow"` is the fast part: no whole runs, no kills, hardly any group of processes.
 """
@@ -12,7 +12,7 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
-# One thread per process, as studies have by default: two processes with a thread per core would wait for each other.
+# One thread per process, as studies have by default: processes with a thread per core would wait for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Ray's workers are niced by 15: beside another test process they would get a thirtieth of a core, and time out.
 os.environ.setdefault("RAY_worker_niceness", "0")

@@ -131,11 +131,13 @@ def _tasks(wishes: Wishes, extent: Extent) -> list[str]:
 
     batch, train = batch_of(wishes), wishes.collection.train
     settings: dict[str, dict[str, Any]] = {
+        # Those that help after a short training come first.
         "relative_location": {},
-        "moco_v2": {"queue": batch * max(1, min(4096, train // 2) // batch), "momentum_encoder": 0.99},
+        **({"colorme": {}} if wishes.collection.domain == "skin" else {}),  # radiographs have no colours
+        "rotation": {},
         "simclr": {},
+        "moco_v2": {"queue": batch * max(1, min(4096, train // 2) // batch), "momentum_encoder": 0.99},
         "odc": {"clusters": max(2, min(128, train // 50)), "small": max(1, min(20, train // 8))},
-        "byol": {"momentum_encoder": 0.99},
     }
     asked = "each task alone" if extent.longest == 1 else f"every order of up to {extent.longest} of these tasks"
     lines = []

@@ -193,7 +193,9 @@ class Progress:
         nodes = list(self.driver.tree.nodes.values())
         for node in nodes:
             if node.task and node.status in (RUNNING, HELD):
-                self._log(node, self.driver.store.progress(node.key))
+                store = self.driver.store
+                there = not node.until and self.driver.look_up.has(node)  # then it is only to be judged
+                self._log(node, store.history(node.key) if there else store.progress(node.key))
                 if not self.console.is_terminal:
                     self._tell_of(node)
             elif not self.loggers:

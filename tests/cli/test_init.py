@@ -208,7 +208,6 @@ def test_its_study_is_run(here: Path) -> None:
     small = "data.cases=60 data.size=32 train.epochs=1 train.batch=16 compute.engine=inline downstream.knn.k=5"
     words = [
         *small.split(),
-        "curriculum.tasks.moco_v2.queue=16",
         "encoder.name=test_resnet",
         "downstream.linear.repeats=1",
     ]

@@ -83,6 +83,26 @@ def test_a_long_stage_says_a_line_a_minute_where_there_is_no_terminal(
     ]
 
 
+def test_a_stage_that_is_only_to_be_judged_is_not_at_its_first_epoch(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    driver = bench.driver(make_study(curriculum__length=[1, 1]))
+    run_inline(driver, bench.work(driver))
+    again = bench.driver(make_study(curriculum__length=[1, 1], downstream={"knn": {"k": 7}, "linear": {}}))
+    shown, out = heard(again)
+    clock = [1000.0]
+    monkeypatch.setattr(progress.time, "perf_counter", lambda: clock[0])
+    again.next_job(), again.next_job()
+    node = next(n for n in again.tree.running() if n.task)
+    rows = [{"epoch": e, "loss": 5.0, "embedding_std": 0.9, "parts": {}, "seconds": 1.0} for e in range(1, 11)]
+    monkeypatch.setattr(again.store, "history", lambda key: rows[: node.epochs])
+    for seconds in (0, 70, 140):
+        clock[0] = 1000.0 + seconds
+        shown._look()
+    lines = [line for line in out.getvalue().splitlines() if f"  {node.task} " in line]
+    assert f"epoch {node.epochs}/{node.epochs}" in lines[0] and "judging, for" in lines[1]
+
+
 def test_every_traceback_of_a_node_is_kept(bench: Bench) -> None:
     driver = bench.driver(make_study(curriculum__length=[1, 1]))
     run_inline(driver, bench.work(driver))

@@ -63,6 +63,7 @@ class Spread:
 
 
 NO_SPREAD = Spread()
+BOUNDS = {"mean_rank": (1.0, math.inf), "ail_ratio": (0.0, math.inf), "lift": (-math.inf, 1.0)}  # others: 0 and 1
 
 
 def replicates(scores: Sequence[Score], seeds: bool) -> list[float]:
@@ -89,4 +90,4 @@ def alike(scores: Sequence[Score]) -> bool:
 
 def bounds(metric: str) -> tuple[float, float]:
     """What a metric's values lie between."""
-    return (1.0, math.inf) if metric == "mean_rank" else (0.0, 1.0)
+    return BOUNDS.get(metric, (0.0, 1.0))

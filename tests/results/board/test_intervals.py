@@ -88,3 +88,9 @@ def test_the_level_is_95(level: float) -> None:
     assert low is not None and high is not None
     z = (high - low) / 2 / 0.01
     assert z == pytest.approx(1.96, abs=0.01) and abs(z - stats.norm.ppf((1 + level) / 2)) > 0.2
+
+
+def test_what_is_no_share_may_be_above_one() -> None:
+    assert interval([score(1.5)], NO_SPREAD, "ail_ratio") == pytest.approx((1.47, 1.52))
+    assert interval([score(-0.5)], NO_SPREAD, "lift") == pytest.approx((-0.53, -0.48))
+    assert interval([score(0.99)], NO_SPREAD, "auc") == pytest.approx((0.96, 1.0))
