@@ -1,4 +1,6 @@
-"""Tests run side by side in three processes, since a quarter of the time they wait; a test that measures time or memory runs alone.
+"""Tests run side by side in three processes, since a quarter of the time they wait.
+
+A test that measures time or memory runs alone.
 
 `pytest -m "not slow"` is the fast part: no whole runs, no kills, hardly any group of processes.
 """

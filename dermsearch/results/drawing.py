@@ -102,8 +102,10 @@ def save(figure: Figure, path: str | Path, origin: str = "") -> list[Path]:
         ".pdf": {"CreationDate": None, "Subject": origin},
     }
     if origin:
+        from matplotlib.layout_engine import ConstrainedLayoutEngine
+
         engine, room = figure.get_layout_engine(), 0.13 / figure.get_figheight()
-        if engine is not None and "rect" in engine.get():  # or what it lays out reaches into the corner
+        if isinstance(engine, ConstrainedLayoutEngine):  # or what it lays out reaches into the corner
             engine.set(rect=(0, room, 1, 1 - room))
         figure.text(0.995, 0.04 / figure.get_figheight(), origin, ha="right", va="bottom", fontsize=5.5, color=GREY)
     paths = {path.with_suffix(e): about for e, about in endings.items() if e != ".pdf" or path.suffix == e}

@@ -105,11 +105,11 @@ def bounded(row: Mapping[str, Any]) -> bool:
     return all(row[end] is not None and not math.isnan(row[end]) for end in ("ci_low", "ci_high"))
 
 
-def judge_of(text: str | None) -> dict[str, str | None]:
+def judge_of(text: object) -> dict[str, str | None]:
     """`finetune@pad:20` in its parts; what it does not say is None."""
     if text is None:
         return dict.fromkeys(JUDGE)
-    parts = re.fullmatch(r"([^@:]+)(?:@([^@:]+))?(?::([^@:]+))?", text)
+    parts = re.fullmatch(r"([^@:]+)(?:@([^@:]+))?(?::([^@:]+))?", str(text))  # a damaged study says anything
     if parts is None:
         raise UserError(f"protocol: must be written as linear, linear@ham or finetune@pad:20, not '{text}'")
     return dict(zip(JUDGE, parts.groups(), strict=True))
