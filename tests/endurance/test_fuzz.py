@@ -16,8 +16,8 @@ FOUND = {  # what did not end in a sentence once
     # A history that is no text, parts that are, the stage of a judgement that is a list, a number that no float holds.
     "manifests": [1, 40, 72, 8073],
     # Manifests, indices and images with right checksums and odd contents.
-    "case stores": [45, 54, 71, 85, 109, 119, 139, 1157, 2896, 4829],
-    "tables": [45],  # a study whose objective is a list
+    "case stores": [45, 54, 71, 85, 109, 119, 139, 1157, 2896, 4829, 1630],
+    "tables": [45, 245, 1303],  # an objective that is a list; a protocol of hundreds of digits, or that is true
 }
 
 
