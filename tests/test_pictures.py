@@ -7,6 +7,7 @@ from PIL import Image
 
 from dermsearch.results import load
 from dermsearch.results.board.leaderboard import leaderboard
+from dermsearch.results.board.settled import settled
 
 ROOT = Path(__file__).parents[1]
 RESULTS = load(ROOT / "results" / "ham10000")
@@ -22,8 +23,15 @@ def test_a_picture_carries_the_origin_of_its_tables(name: str, shown: str) -> No
     assert f"{name}.png)" in (ROOT / shown).read_text()
 
 
-def test_the_tables_are_those_of_the_shipped_study() -> None:
-    """All its curricula, with scores; and the README names the one that they have first."""
+def test_the_readme_tells_what_the_shipped_study_came_to() -> None:
+    """Its leaderboard, row by row, as the tables of that run have it, and what it settles."""
+    readme = (ROOT / "README.md").read_text()
     rows = leaderboard(FIRST)
-    assert len(rows) == 16 and all(row.score is not None for row in rows)
-    assert FIRST.study["name"] == "curriculum"
+    assert FIRST.study["name"] == "curriculum" and len(rows) == 5 and all(row.score is not None for row in rows)
+    for row in rows:
+        assert row.score is not None and row.low is not None and row.high is not None
+        told = f"{100 * row.score:.1f} [{100 * row.low:.1f}, {100 * row.high:.1f}]"
+        (line,) = [text for text in readme.splitlines() if f" {row.name} " in text and told in text]
+        if row.to_none is not None:
+            assert f" {100 * row.to_none.value:+.1f} ± {100 * (row.to_none.half or 0):.1f}" in line
+    assert settled(rows, FIRST)[0].split(";")[0] in " ".join(readme.split())
