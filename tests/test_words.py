@@ -50,7 +50,7 @@ def test_a_plan_of_one_of_everything() -> None:
         search={"budget": {"stages": 1, "hours": 1}, "pruner": "halving", "rungs": [1]},
         downstream={"linear": {"labelled": [1]}},
     )
-    plan = Plan(study, 1, 1, 1, 1, 1.0, 1.0, 1, True)
+    plan = Plan(study, 1, 1, 1, 1, 1.0, 1.0, 1, 1, True)
     plan.looks = 1
     text = "\n".join(lines(plan))
     assert "1 training case" in text and "1 proposal," in text and "after 1 epoch and at" in text

@@ -60,7 +60,7 @@ def objective(**fields: str) -> str:
 )
 def test_an_objective_that_cannot_be_is_refused_before_anything_starts(given: list[str], message: str) -> None:
     with pytest.raises(UserError) as error:
-        check(load_study("curriculum", given))
+        check(load_study("curriculum_three", given))
     assert message in str(error.value) and "\n" not in str(error.value)
 
 
@@ -72,13 +72,13 @@ def test_an_objective_that_cannot_be_is_refused_before_anything_starts(given: li
     ],
 )
 def test_an_objective_that_can_be(given: list[str]) -> None:
-    check(load_study("curriculum", given))
+    check(load_study("curriculum_three", given))
 
 
 @pytest.mark.parametrize("modalities", ["[derm]", "[derm,clinic,xray]"])
 def test_pairs_need_two_modalities(modalities: str) -> None:
     with pytest.raises(UserError, match=r"downstream.pairs: needs two modalities, such as data.modalities: \[derm, cl"):
-        check(load_study("curriculum", [PAIRS, f"data.modalities={modalities}"]))
+        check(load_study("curriculum_three", [PAIRS, f"data.modalities={modalities}"]))
 
 
 def test_an_unknown_setting_of_a_protocol_without_any_is_refused() -> None:
