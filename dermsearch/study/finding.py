@@ -33,4 +33,4 @@ def find(study: str) -> Path:
     for name in (study, f"{study}.yaml"):
         if name in shipped:
             return shipped[name]
-    raise UserError(f"{shown}: no such file, and no shipped study of that name; {nearest(study, shipped)}")
+    raise UserError(f"{shown}: no such file, and no shipped study of that name; {nearest(Path(study).name, shipped)}")
