@@ -72,8 +72,7 @@ def leave_keys_alone() -> None:
     """Tune hands the keys of S3 to its processes by way of Ray's logs; those of a Ray of one's own inherit them."""
     from ray.tune.execution.class_cache import ENV_VARS_TO_PROPAGATE
 
-    for name in [name for name in ENV_VARS_TO_PROPAGATE if name.startswith("AWS_")]:
-        ENV_VARS_TO_PROPAGATE.discard(name)
+    ENV_VARS_TO_PROPAGATE.difference_update({name for name in ENV_VARS_TO_PROPAGATE if name.startswith("AWS_")})
 
 
 class StageSearcher(Searcher):

@@ -16,6 +16,7 @@ from dermsearch.study.config import Study
 
 S3 = re.compile(r"s3://([^/@\s:]+):([^@\s\"]+)@")
 NAMES = "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"
+TOKEN = "AWS_SESSION_TOKEN"  # goes with other keys
 
 
 @contextmanager
@@ -33,12 +34,12 @@ def keys_aside(study: Study, address: str | None) -> Iterator[Study]:
             "--address: keys in the address of a store do not travel to the machines of a cluster; export "
             f"{' and '.join(NAMES)} there, before Ray is started, and leave them out of the study"
         )
-    before = {name: os.environ.get(name) for name in NAMES}
+    before = {name: os.environ.pop(name, None) for name in (*NAMES, TOKEN)}
     os.environ.update(zip(NAMES, pairs.pop(), strict=True))
     try:
         yield Study.model_validate_json(S3.sub("s3://", written))
     finally:
         for name, value in before.items():
-            os.environ.pop(name)
+            os.environ.pop(name, None)
             if value is not None:
                 os.environ[name] = value

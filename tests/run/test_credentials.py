@@ -13,7 +13,7 @@ from s3 import CREDENTIALS, serving
 
 from dermsearch.engines.ray_local import Place
 from dermsearch.errors import UserError
-from dermsearch.run.credentials import NAMES, keys_aside
+from dermsearch.run.credentials import NAMES, TOKEN, keys_aside
 from dermsearch.run.run import run_study
 from dermsearch.storage.stages import StageStore
 from dermsearch.study.config import Study
@@ -38,12 +38,13 @@ def with_keys(engine: str, *uris: str) -> Study:
 def test_keys_are_in_the_environment_as_long_as_the_run_lasts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(NAMES[0], "another")
     monkeypatch.delenv(NAMES[1], raising=False)
+    monkeypatch.setenv(TOKEN, "of another")
     study = with_keys("ray", f"s3://AKIA:{SECRET.replace('/', '%2F')}@bucket/store?scheme=http")
     with keys_aside(study, None) as seen:
         assert seen.compute.store == "s3://bucket/store?scheme=http"
-        assert [os.environ[name] for name in NAMES] == ["AKIA", SECRET]
+        assert [os.environ[name] for name in NAMES] == ["AKIA", SECRET] and TOKEN not in os.environ
         assert seen.model_copy(update={"compute": study.compute}) == study
-    assert os.environ[NAMES[0]] == "another" and NAMES[1] not in os.environ
+    assert os.environ[NAMES[0]] == "another" and NAMES[1] not in os.environ and os.environ[TOKEN] == "of another"
 
 
 @pytest.mark.parametrize("store", ["s3://bucket/store", "some/folder", "s3://bucket/a@b"])
