@@ -1,5 +1,5 @@
 """python -m dermsearch"""
 
-from dermsearch.cli.main import main
+from dermsearch.cli.main import program
 
-main()
+program()

@@ -1,13 +1,15 @@
 """Tests run side by side in three processes, since a quarter of the time they wait.
 
-A test that measures time or memory runs alone.
+A test that measures time or memory runs alone: its file comes at the end, since all others wait meanwhile.
 
-`pytest -m "not slow"` is the fast part: no whole runs, no kills, hardly any group of processes.
+`pytest -m "not slow"` is the fast part: no whole runs, no kills, hardly any group of processes. `pytest -m long` is
+what takes minutes, most of it shown elsewhere by a shorter test: run before a release.
 """
 
 from __future__ import annotations
 
 import fcntl
+import gc
 import os
 import tempfile
 from collections.abc import Generator
@@ -21,12 +23,21 @@ os.environ.setdefault("RAY_worker_niceness", "0")
 
 import pytest
 
+gc.set_threshold(20_000)  # of a million objects that are imported none is garbage
 DOORS = Path(tempfile.gettempdir())
 
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "alone: measures time or memory, so no other test runs beside it")
+    config.addinivalue_line(
+        "markers", "long: takes minutes and is left out; `pytest -m long` runs them, before a release"
+    )
     config.addinivalue_line("markers", 'slow: takes seconds or starts much; pytest -m "not slow" leaves it out')
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    last = {item.path for item in items if item.get_closest_marker("alone")}
+    items.sort(key=lambda item: item.path in last)
 
 
 @contextmanager

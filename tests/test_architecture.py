@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import ast
+import re
+import sys
+import tomllib
 from graphlib import CycleError, TopologicalSorter
+from importlib.metadata import packages_distributions
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -122,3 +127,20 @@ def test_no_file_is_long() -> None:
     lengths = sorted(len(p.read_text().splitlines()) for p in FILES)
     assert lengths[-1] <= 450
     assert lengths[len(lengths) // 2] <= 150
+
+
+def test_what_is_imported_is_declared() -> None:
+    """Also where another dependency happens to bring it along; and nothing of an extra without a word to the user."""
+    project = tomllib.loads((PACKAGE.parent / "pyproject.toml").read_text("utf-8"))["project"]
+    asked = [*project["dependencies"], *chain.from_iterable(project["optional-dependencies"].values())]
+    declared = {re.split(r"[^A-Za-z0-9_.-]", each)[0].lower().replace("_", "-") for each in asked}
+    owners, found = packages_distributions(), set[str]()
+    for path in PACKAGE.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.Import):
+                found |= {alias.name.partition(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                found.add(node.module.partition(".")[0])
+    ours = found - set(sys.stdlib_module_names) - {"dermsearch", "pydantic_core"}  # the last is pydantic itself
+    lacking = {m for m in ours if declared.isdisjoint(d.lower().replace("_", "-") for d in owners.get(m, [m]))}
+    assert lacking == set() and len(ours) > 20

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import warm
 from PIL import Image
 
 pytestmark = pytest.mark.slow
@@ -51,8 +52,7 @@ def test_the_best_encoder_is_a_model_of_timm(folder: Path) -> None:
 @pytest.fixture(scope="module")
 def exported(folder: Path) -> Path:
     """The encoder of that study, and pictures of two colours in folders by split and class."""
-    command = [sys.executable, "-m", "dermsearch", "export", "study", "-o", "model"]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    done = warm.run(["export", "study", "-o", "model"], folder)
     assert done.returncode == 0, done.stderr
     rng = np.random.default_rng(0)
     for split, count in (("train", 24), ("val", 8)):
@@ -62,8 +62,7 @@ def exported(folder: Path) -> Path:
             for i in range(count):
                 pixels = rng.normal((tone, 90, 90), 25, (40, 48, 3)).clip(0, 255).astype(np.uint8)
                 Image.fromarray(pixels).save(place / f"{split}{i}.png")
-    command = [sys.executable, "-m", "dermsearch", "embed", "model", "pictures/*/*/*.png", "-o", "features.parquet"]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    done = warm.run(["embed", "model", "pictures/*/*/*.png", "-o", "features.parquet"], folder)
     assert done.returncode == 0, done.stderr
     return folder
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import statistics
 import subprocess
 import sys
@@ -11,17 +12,18 @@ from pathlib import Path
 
 import pytest
 import typer
+import warm
+from pace import slowness
 
 from dermsearch import __version__
 from dermsearch.cli.main import app
 from dermsearch.study.finding import shipped_folder
 
 HEAVY = ("torch", "ray", "pydantic", "pandas", "numpy", "pyarrow", "optuna", "yaml", "timm")
-RUN = [sys.executable, "-c", "from dermsearch.cli.main import main; main()"]
 
 
 def dermsearch(*words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([*RUN, *words], cwd=cwd, capture_output=True, text=True, timeout=120)
+    return warm.run(list(words), cwd, timeout=120)
 
 
 def commands(command: object, name: str = "dermsearch") -> Iterator[tuple[str, object]]:
@@ -72,13 +74,14 @@ def test_help_answers_at_once(tmp_path: Path) -> None:
         assert dermsearch("--help", cwd=tmp_path).returncode == 0
         return time.perf_counter() - start
 
+    most = 0.4 * slowness()
     seconds()  # the first call reads files from disk
     rounds = []
     for _ in range(4):  # again where other work kept the machine busy
         rounds.append(statistics.median(seconds() for _ in range(5)))
-        if rounds[-1] < 0.4:
+        if rounds[-1] < most:
             break
-    assert min(rounds) < 0.4, rounds
+    assert min(rounds) < most, rounds
 
 
 def test_the_command_line_imports_nothing_heavy() -> None:
@@ -175,6 +178,22 @@ def test_data_describes_and_shows_the_cases_of_a_study(tmp_path: Path) -> None:
     assert (tmp_path / "sheet.png").read_bytes().startswith(b"\x89PNG")
     nowhere = dermsearch("data", "show", str(folder), "-o", "small.yaml/sheet.png", cwd=tmp_path)
     assert nowhere.returncode == 2 and nowhere.stderr.startswith("dermsearch: --output: 'small.yaml/sheet.png' cannot")
+
+
+@pytest.mark.parametrize(("word", "code"), [("--version", 0), ("--wrong", 2)])
+def test_the_program_ends_as_python_does(word: str, code: int, tmp_path: Path) -> None:
+    """With its exit code, after its threads and all that waits for the end, and with everything that was printed."""
+    late = "threading.Thread(target=lambda: (time.sleep(0.3), print('thread'))).start(); atexit.register(print, 'end')"
+    words = [
+        sys.executable,
+        "-c",
+        f"import atexit, threading, time, dermsearch.cli.main as c; {late}; c.program()",
+        word,
+    ]
+    environment = {**os.environ, "PYTHONUNBUFFERED": ""}
+    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, timeout=60, env=environment)
+    assert done.returncode == code and done.stdout.endswith("thread\nend\n"), done.stdout + done.stderr
+    assert (f"dermsearch {__version__}\n" in done.stdout) == (code == 0)
 
 
 def test_a_bug_keeps_its_traceback(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import subprocess
@@ -10,8 +11,16 @@ import time
 from pathlib import Path
 
 import pytest
+import warm
+from rich.console import Console
 
+from dermsearch.cli import main
 from dermsearch.cli.console import aside
+from dermsearch.cli.report import report
+from dermsearch.data.prepare.progress import Bar
+from dermsearch.errors import UserError
+from dermsearch.run import extends
+from dermsearch.study.wording import say, short
 
 pytestmark = pytest.mark.slow  # each starts the program, which takes seconds
 
@@ -81,7 +90,7 @@ def test_paths_and_errors_are_printed_as_they_are(capsys: pytest.CaptureFixture[
 )
 def test_what_a_run_would_refuse_is_refused_at_once(words: list[str], message: str, tmp_path: Path) -> None:
     environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
-    done = subprocess.run([*RUN, *words], capture_output=True, text=True, cwd=tmp_path, env=environment, timeout=60)
+    done = warm.run(words, tmp_path, timeout=60, env=environment)
     lines = done.stderr.splitlines()
     assert done.returncode == 2 and message in lines[-1] and "Traceback" not in done.stderr, done.stderr
     assert not list(tmp_path.iterdir()), "nothing was written"
@@ -102,6 +111,51 @@ def test_a_schedulers_notice_ends_a_run_without_ray_with_a_word(tmp_path: Path) 
 
 def test_where_all_stages_fail_the_cause_is_told(tmp_path: Path) -> None:
     words = ["run", "curriculum_three.yaml", *SMALL, "train.epochs=2", "train.lr=1e9"]
-    done = subprocess.run([*RUN, *words], capture_output=True, text=True, cwd=tmp_path, timeout=200)
+    done = warm.run(words, tmp_path, timeout=200)
     assert done.returncode == 3, done.stderr
     assert "Failed: " in done.stderr and "Traceback" not in done.stderr
+
+
+def test_no_more_threads_are_a_sentence(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Wherever in a run one was to be started; any other error of that kind is a bug, and keeps its traceback."""
+
+    def refuse() -> None:
+        raise RuntimeError(why)
+
+    monkeypatch.setattr(main, "app", refuse)
+    why = "can't start new thread"
+    assert main._answer() == 2
+    assert capsys.readouterr().err.startswith("dermsearch: this machine gives no more threads; end other programs")
+    why = "a bug"
+    with pytest.raises(RuntimeError, match="a bug"):
+        main._answer()
+
+
+def test_a_notice_is_what_it_was_before_when_a_command_has_ended() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(ValueError), main.noticed():
+        assert signal.getsignal(signal.SIGTERM) is signal.default_int_handler
+        raise ValueError
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_a_page_is_opened_or_it_is_said_that_no_browser_was_found(tmp_path: Path, monkeypatch) -> None:
+    opened: list[str] = []
+    monkeypatch.setattr("dermsearch.results.report.report.report", lambda folder, output: tmp_path / "report.html")
+    monkeypatch.setattr("webbrowser.open", lambda uri: opened.append(uri) or len(opened) < 2)
+    report([tmp_path], None, True)
+    with pytest.raises(UserError, match=r"--open: no browser was found; open .*report\.html yourself"):
+        report([tmp_path], None, True)
+    assert opened == [(tmp_path / "report.html").as_uri()] * 2
+
+
+def test_keys_of_a_store_are_not_told_while_it_is_prepared() -> None:
+    console = Console(file=io.StringIO(), width=200)
+    Bar(console).say("s3://AKIAKEY:secret/of%20mine@bucket/cases: 12 cases in 3.0 s")
+    assert console.file.getvalue() == "s3://bucket/cases: 12 cases in 3.0 s\n"  # type: ignore[attr-defined]
+
+
+def test_a_secret_is_taken_out_before_a_value_is_cut() -> None:
+    keys = f"AKIA0123456789ABCDEF:{'k' * 40}"
+    assert short(f"s3://{keys}@bucket/cases") == "s3://bucket/cases" == extends.said(f"s3://{keys}@bucket/cases")
+    assert say({"path": f"s3://{keys}@bucket/cases"}) == '{"path": "s3://bucket/cases"}'

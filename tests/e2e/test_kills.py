@@ -93,6 +93,7 @@ def three_nodes(doomed: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     cluster.shutdown()
 
 
+@pytest.mark.long
 def test_a_node_of_a_cluster_dies_and_another_goes_on(three_nodes: str, doomed: Path, undisturbed: list[tuple]) -> None:
     summary, said = run(doomed, *STUDY, "--address", three_nodes)
     assert kills(doomed) == ["0"], said

@@ -39,7 +39,13 @@ def inline(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize(("engine", "workers"), [("inline", 1), ("ray", 1), ("ray", 4)])
+LONG = pytest.mark.long
+
+
+@pytest.mark.parametrize(
+    ("engine", "workers"),
+    [pytest.param("inline", 1, marks=LONG), pytest.param("ray", 1, marks=LONG), ("ray", 4)],
+)
 def test_killed_it_goes_on_with_the_same_proposals(engine: str, workers: int, inline: Path, tmp_path: Path) -> None:
     study, mark = [*STUDY, f"compute.engine={engine}", f"compute.concurrency={workers}"], uuid.uuid4().hex
     going = start("curriculum_three.yaml", study, tmp_path, mark)

@@ -40,7 +40,7 @@ def lonely(tmp_path: Path) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize("engine", ["ray", "inline"])
+@pytest.mark.parametrize("engine", ["ray", pytest.param("inline", marks=pytest.mark.long)])
 def test_the_first_command_of_the_readme_runs(lonely: Path, engine: str) -> None:
     study = ROOT / "search_spaces" / "curriculum.yaml"
     small = ["data.cases=60", "encoder.name=test_resnet", f"compute.engine={engine}"]

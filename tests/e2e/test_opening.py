@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+import warm
 from e2e.tiny import TWO_TASKS, run
 
 from dermsearch.results import load
@@ -24,8 +23,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def opened(folder: Path, *arguments: str, code: int = 0) -> str:
-    command = [sys.executable, "-m", "dermsearch", "test", str(folder / "out"), *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=folder, timeout=600)
+    done = warm.run(["test", str(folder / "out"), *arguments], folder)
     assert done.returncode == code, done.stderr
     return done.stdout + done.stderr
 
@@ -55,8 +53,7 @@ def test_the_best_the_best_single_task_and_none_are_tested_once_and_it_says_how_
 def test_the_leaderboard_shows_validation_and_test_apart(folder: Path) -> None:
     if not len(load(folder / "out").tests):
         opened(folder)
-    command = [sys.executable, "-m", "dermsearch", "leaderboard", str(folder / "out"), "--protocol", "finetune"]
-    shown = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    shown = warm.run(["leaderboard", str(folder / "out"), "--protocol", "finetune"], folder).stdout
     assert "split val" in shown and "On the test split" in shown and "By luck, the best of 4 is" in shown
 
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import csv
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+import warm
 from e2e.tiny import run
 from PIL import Image
 
@@ -50,8 +49,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         table = csv.DictWriter(file, list(rows[0]), delimiter=";")
         table.writeheader()
         table.writerows(rows)
-    command = [sys.executable, "-m", "dermsearch", "data", "prepare", "csv", "cases.csv", "-o", "mine", *PREPARE]
-    done = subprocess.run([*command, "--split-by", "image"], cwd=folder, capture_output=True, text=True, timeout=120)
+    words = ["data", "prepare", "csv", "cases.csv", "-o", "mine", *PREPARE, "--split-by", "image"]
+    done = warm.run(words, folder, timeout=120)
     assert done.returncode == 0, done.stderr
     return folder
 

@@ -37,6 +37,7 @@ def test_ray_and_inline_agree_to_the_bit_and_ray_reuses(tmp_path: Path) -> None:
     assert again["stages"]["reused"] == 4 and again["seconds"] < 20
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("engine", "kills"), [("inline", 2), ("ray", 1)])
 def test_a_run_killed_again_and_again_ends_as_if_nothing_had_been(engine: str, kills: int, tmp_path: Path) -> None:
     report = interrupted(
@@ -96,6 +97,7 @@ def test_a_schedulers_notice_ends_a_run_as_ctrl_c_does(tmp_path: Path) -> None:
     assert said.endswith("Interrupted. The same command continues from here.\n") and "SIGTERM" not in said
 
 
+@pytest.mark.long
 def test_two_workers_per_stage_give_the_scores_of_one(tmp_path: Path) -> None:
     for workers in (1, 2):
         (tmp_path / str(workers)).mkdir()
@@ -124,12 +126,41 @@ def two_nodes() -> Iterator[str]:
     cluster.shutdown()
 
 
+@pytest.mark.long
 def test_a_cluster_is_joined_and_both_of_its_nodes_train(two_nodes: str, tmp_path: Path) -> None:
     # Long enough that the second node has its process up before the first is through with both stages.
     summary, _ = run(tmp_path, *TWO_TASKS, "train.epochs=100", "--address", two_nodes)
     assert summary["stages"]["trained"] == 4
     nodes = set(load(tmp_path / "out").stages["node"].to_pylist())
     assert len(nodes) == 2, nodes
+
+
+def test_a_stage_over_two_nodes_goes_on_when_one_is_lost(tmp_path: Path) -> None:
+    """With another in its place; where none comes, the run waits for one."""
+    from ray.cluster_utils import Cluster
+
+    (tmp_path / "plain").mkdir()
+    study = [*ONE_TASK, "train.epochs=12", "train.precision=fp32"]
+    run(tmp_path / "plain", *study, "compute.engine=inline")
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    mark = uuid.uuid4().hex
+    try:
+        lost = cluster.add_node(num_cpus=1)
+        joined = [*study, "compute.workers=2", "--address", cluster.address]
+        going = start("curriculum_three.yaml", joined, tmp_path, mark)
+        before = wait_for_epochs(tmp_path, 3)
+        cluster.remove_node(lost, allow_graceful=False)
+        cluster.add_node(num_cpus=1)
+        going.communicate(timeout=300)
+        assert going.returncode == 0, (tmp_path / "log.txt").read_text()
+    finally:
+        kill_all(mark)
+        cluster.shutdown()
+    one, two = load(tmp_path / "plain" / "out"), load(tmp_path / "out")
+    assert two.stages["workers"].to_pylist() == [2] and len(two.epochs) == 12
+    assert two.epochs["loss"].to_pylist()[: len(before)] == [row["loss"] for row in before], "none is trained again"
+    # What rounding does to twelve epochs of so small a network.
+    assert one.epochs["loss"].to_pylist() == pytest.approx(two.epochs["loss"].to_pylist(), rel=0.02)
 
 
 def test_an_address_where_nothing_answers_is_a_message(tmp_path: Path) -> None:

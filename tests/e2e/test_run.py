@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import resource
 from pathlib import Path
 
 import pytest
+import warm
 from e2e.tiny import TINY, run, values
 
+from dermsearch.data.store.case_store import CaseStore
 from dermsearch.results import load
 
 INLINE = [*TINY, "compute.engine=inline"]
@@ -43,8 +46,10 @@ def test_the_tables_hold_every_stage_epoch_and_score(finished: Path) -> None:
     right = (taken["class"].astype(str) == taken.truth.astype(str)).groupby(taken.truth.astype(str)).mean()
     (told,) = main[(main.stage == stages.key[0]) & (main.protocol == "linear")].value
     assert right.mean() == pytest.approx(told), "a score can be made again from what was predicted"
-    for table in results.tables.values():
-        assert {"study", "version", "commit"} <= set(table.column_names)
+    (store,) = (finished / "store" / "data").iterdir()
+    wanted = {("curriculum_three", f"data {CaseStore(store).fingerprint}")}
+    for table in filter(len, results.tables.values()):
+        assert set(zip(table["study"].to_pylist(), table["stores"].to_pylist(), strict=True)) == wanted
 
 
 def test_figures_logs_and_study_lie_beside_the_tables(finished: Path) -> None:
@@ -92,3 +97,20 @@ def test_two_modalities_shared_and_separate(tmp_path: Path) -> None:
         study = [*INLINE, "data.modalities=[derm, clinic]", f"encoder.branches={branches}", "curriculum.length=[1,1]"]
         summary, _ = run(tmp_path, *study, "curriculum.tasks={rotation: {}}", out=branches)
         assert summary["stages"]["trained"] == 1
+
+
+@pytest.mark.parametrize("most", [1000, 4096, 12_000])
+def test_where_results_have_no_room_a_sentence_says_so_and_the_same_command_goes_on(finished: Path, most: int) -> None:
+    """The store has room; the folder of the results takes no file of more bytes than these."""
+    words = ["run", "curriculum_three.yaml", *INLINE, "--out", str(finished / f"out-{most}")]
+    with open(finished / f"{most}.txt", "w+") as said:
+        going = warm.Command([*words, f"compute.store={finished / 'store'}"], finished, said.fileno(), said.fileno())
+        resource.prlimit(going.pid, resource.RLIMIT_FSIZE, (most, most))
+        assert going.poll(120) == 2
+        said.seek(0)
+        text = said.read()
+    (line,) = [line for line in text.splitlines() if line.startswith("dermsearch: ")]
+    assert f"out-{most}" in line and "File too large" in line
+    assert "Traceback" not in text
+    summary, _ = run(finished, *INLINE, out=f"out-{most}")
+    assert summary["stages"]["trained"] == 0 and values(finished, f"out-{most}") == values(finished)

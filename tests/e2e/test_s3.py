@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 import random
 import re
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow.fs as pafs
 import pytest
+import warm
 from PIL import Image
 from s3 import Server, serving
 
@@ -77,8 +76,7 @@ def command(home: Path, *arguments: str, code: int = 0) -> tuple[str, str]:
     """`dermsearch ...` with a home folder of the test's: (stdout, stderr)."""
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv("HOME", str(home))
-        line = [sys.executable, "-m", "dermsearch", *arguments]
-        done = subprocess.run(line, capture_output=True, text=True, cwd=home, timeout=300)
+        done = warm.run(list(arguments), home, timeout=300)
     assert done.returncode == code, done.stderr
     return done.stdout, done.stderr
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import timm
 import torch
+import warm
 
 from dermsearch.results import load
 from dermsearch.results.board.leaderboard import leaderboard
@@ -25,8 +25,7 @@ RELATIONS = ["no_proj", "proj", "msa", "tel", "te"]
 def dermsearch(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
     """A command in a folder of its own; `linear_handover.` is short for its section."""
     words = tuple(w.replace("linear_handover.", "downstream.linear_handover.") for w in words)
-    command = [sys.executable, "-m", "dermsearch", *words]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=folder, timeout=600)
+    done = warm.run(list(words), folder)
     assert done.returncode == 0, done.stderr
     return done
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+import warm
 import yaml
 
 from dermsearch.results import load
@@ -40,8 +39,7 @@ STUDY = {
 
 def test_the_table_of_all_systems(tmp_path: Path) -> None:
     (tmp_path / "study.yaml").write_text(yaml.safe_dump(json.loads(json.dumps(STUDY)), sort_keys=False))
-    command = [sys.executable, "-m", "dermsearch", "run", "study.yaml", "--json"]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=1500)
+    done = warm.run(["run", "study.yaml", "--json"], tmp_path, timeout=1500)
     assert done.returncode in (0, 3), done.stderr
     said = json.loads(done.stdout)
     assert (said["stages"]["trained"], said["stages"]["failed"]) == (1, 0), "what fails is a judgement"

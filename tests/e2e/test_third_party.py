@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import warm
 import yaml
 from data.damage import encode, picture
 from data.page import files
@@ -58,6 +59,7 @@ def test_the_page_says_thirty_lines_and_is_short_itself() -> None:
     assert len(PAGE.splitlines()) <= 160
 
 
+@pytest.mark.long
 def test_the_study_of_the_page_is_planned_and_run(package: Path) -> None:
     plan = call(package, [sys.executable, "-m", "dermsearch", "plan", "study.yaml"], package)
     assert plan.returncode == 0 and "simsiam" in plan.stdout, plan.stderr
@@ -85,12 +87,12 @@ def test_its_settings_are_checked_like_any_other(package: Path) -> None:
 
 
 def test_without_the_package_there_is_no_such_task(package: Path) -> None:
-    command = [sys.executable, "-m", "dermsearch", "plan", str(package / "study.yaml")]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    done = warm.run(["plan", str(package / "study.yaml")], ROOT)
     assert done.returncode == 2 and "'simsiam' is not a task" in done.stderr
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_the_check_of_the_page_passes_away_from_a_checkout(package: Path) -> None:
     done = call(package, [sys.executable, "-m", "pytest", "-q", "test_simsiam.py"], package)
     assert done.returncode == 0 and "1 passed" in done.stdout, done.stdout[-3000:]

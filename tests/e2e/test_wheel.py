@@ -49,7 +49,8 @@ def test_it_holds_what_travels_and_nothing_else(unpacked: Path, tmp_path: Path) 
 
 
 def test_it_runs_a_shipped_study_from_another_folder(unpacked: Path, tmp_path: Path) -> None:
-    done = call(unpacked, tmp_path, "-m", "dermsearch", "run", "curriculum.yaml", "--quick", "--json")
+    small = ["data.cases=60", "encoder.name=test_resnet", "--json"]
+    done = call(unpacked, tmp_path, "-m", "dermsearch", "run", "curriculum.yaml", "--quick", *small)
     assert done.returncode == 0, done.stderr
     said = json.loads(done.stdout)
     assert said["study"] == "curriculum-quick" and said["stages"]["trained"] == 2 and not said["stages"]["failed"]

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
+
+import warm
 
 TINY = [
     "data.cases=60",
@@ -24,9 +24,8 @@ TWO_TASKS = [*TINY, "curriculum.tasks={moco_v2: {queue: 32}, odc: {clusters: 2}}
 
 def run(folder: Path, *arguments: str, code: int = 0, out: str = "out") -> tuple[dict[str, Any], str]:
     """`dermsearch run curriculum.yaml ... --json` in a folder: (the summary, what it said on stderr)."""
-    command = [sys.executable, "-m", "dermsearch", "run", "curriculum_three.yaml", *arguments, "--json"]
-    command += ["--out", str(folder / out), f"compute.store={folder / 'store'}"]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=folder, timeout=600)
+    words = ["run", "curriculum_three.yaml", *arguments, "--json"]
+    done = warm.run([*words, "--out", str(folder / out), f"compute.store={folder / 'store'}"], folder)
     assert done.returncode == code, done.stderr
     return (json.loads(done.stdout) if done.stdout.strip() else {}), done.stderr
 

@@ -14,6 +14,15 @@ def some_job(**changes: Any) -> Job:
         **{"kind": "root", "key": "k", "parent": "", "task": "", "settings": {}, "curriculum": "", "study": "test"},
         **{"seed": 0, "sets": {"data": Cases(data=Data(), fingerprint="")}, "encoder": "", "branches": "shared"},
         **{"weights": "", "precision": "fp32", "judges": (), "store": "", "cache": "", "threads": 1, "gpus": 0},
-        **{"workers": 1, "retries": 0, "compile": False, "save_every": 0, "knn_every": 0, "label": "", "node": "here"},
+        **{
+            "workers": 1,
+            "retries": 0,
+            "compile": False,
+            "pixels": "auto",
+            "save_every": 0,
+            "knn_every": 0,
+            "label": "",
+            "node": "here",
+        },
     }
     return Job(**{**fields, **changes})

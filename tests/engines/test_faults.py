@@ -116,6 +116,7 @@ def test_on_ray_a_sick_process_is_replaced_and_a_bug_is_one_stages(bench: Path) 
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_two_workers_leave_together_with_the_reason_of_the_one_that_failed(bench: Path) -> None:
     study = [*STUDY, "compute.workers=2", "compute.retries=1", "curriculum.tasks={refusing: {}, dying: {}}"]
     summary, _ = run(bench, *study, code=3)

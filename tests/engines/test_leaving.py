@@ -53,7 +53,13 @@ def ray_here() -> Iterator[None]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("status", "error"), [("stopped", "of process 1"), ("failed", "ValueError: of process 1")])
+@pytest.mark.parametrize(
+    ("status", "error"),
+    [
+        pytest.param("stopped", "of process 1", marks=pytest.mark.long),
+        ("failed", "ValueError: of process 1"),
+    ],
+)
 def test_ray_trains_workers_leave_together(status: str, error: str, ray_here: None, tmp_path: Path) -> None:
     """The store is lost to one of them; one meets a bug. Verdicts and deaths are in test_faults.py."""
     job = some_job(settings={"status": status, "mark": str(tmp_path / "mark")}, workers=2)

@@ -33,6 +33,7 @@ def going(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
     place = Path(tempfile.mkdtemp(prefix="r-", dir="/tmp"))  # of a short name, as sockets must have
     (tmp_path / "r").symlink_to(place)
     environment = {**os.environ, "RUN_TAG": tag, "RAY_TMPDIR": str(place)}
+    environment.pop("RAY_worker_niceness", None)  # of tests; a run has to see to it by itself
     command = [sys.executable, "-m", "dermsearch", "run", "curriculum_three.yaml", *STUDY]
     with (tmp_path / "log.txt").open("w") as log:
         run = subprocess.Popen(command, stdout=log, stderr=log, text=True, cwd=tmp_path, env=environment)
@@ -67,7 +68,9 @@ def named(tag: str, name: str) -> int:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("victim", "gone"), [("raylet", "its raylet"), ("gcs_server", "its head")])
+@pytest.mark.parametrize(
+    ("victim", "gone"), [("raylet", "its raylet"), pytest.param("gcs_server", "its head", marks=pytest.mark.long)]
+)
 def test_a_killed_ray_ends_the_run_with_a_sentence(
     victim: str, gone: str, going: subprocess.Popen[str], tmp_path: Path
 ) -> None:
@@ -189,6 +192,7 @@ def test_a_process_that_wrote_its_title_over_its_environment_is_ended_and_no_oth
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_home_that_is_not_there_stops_no_run_and_leaves_no_process(tmp_path: Path) -> None:
     tag = uuid.uuid4().hex
     environment = {**os.environ, "RUN_TAG": tag, "HOME": "/proc/nowhere", "LC_ALL": "C"}

@@ -108,6 +108,7 @@ def test_the_store_is_that_of_one_process_and_shards_are_told_as_they_come(
     assert (tmp_path / "one" / "store.json").read_bytes() == (tmp_path / "ray" / "store.json").read_bytes()
 
 
+@pytest.mark.long
 def test_what_an_interrupted_command_left_is_continued(cluster: str, release: Path, tmp_path: Path) -> None:
     stopped = drive(cluster, release, tmp_path / "store", stop=True)
     assert [words[0] for words in stopped] == ["16", "interrupted"]
@@ -117,6 +118,7 @@ def test_what_an_interrupted_command_left_is_continued(cluster: str, release: Pa
     assert there > 0 and [cases for cases, _ in rest] == ["16"] * (8 - there)
 
 
+@pytest.mark.long
 def test_a_store_that_a_node_cannot_write_is_a_sentence(cluster: str, release: Path, tmp_path: Path) -> None:
     (tmp_path / "store" / "images-00003.arrow").mkdir(parents=True)
     done = command(release, tmp_path / "store", cluster)

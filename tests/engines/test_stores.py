@@ -35,7 +35,9 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["folder", "s3"])
-@pytest.mark.parametrize(("engine", "workers"), [("inline", 1), ("ray", 1), ("ray", 2)])
+@pytest.mark.parametrize(
+    ("engine", "workers"), [("inline", 1), ("ray", 1), pytest.param("ray", 2, marks=pytest.mark.long)]
+)
 def test_every_engine_works_with_every_store(
     engine: str, workers: int, kind: str, server: Server, tmp_path: Path
 ) -> None:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import csv
 import json
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+import warm
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
@@ -324,8 +324,7 @@ def test_unknown_tables_are_named() -> None:
 
 
 def audit(*words: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "dermsearch", "results", "audit", *words]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60)
+    return warm.run(["results", "audit", *words], Path.cwd(), timeout=60)
 
 
 def test_the_command(tmp_path: Path) -> None:

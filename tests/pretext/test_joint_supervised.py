@@ -112,6 +112,17 @@ def test_classes_teach_projector_and_backbone(store):
     assert (logits.grad.abs().sum(1) > 0).tolist() == [True, False, True, False]
 
 
+def test_without_weight_it_is_cross_entropy_to_the_bit(store, monkeypatch):
+    """Loss and every gradient are those of a task that has no contrast at all."""
+    found = []
+    for contrast in (nt_xent, lambda first, *_, **__: first.new_zeros(())):
+        monkeypatch.setattr("dermsearch.pretext.joint_supervised.nt_xent", contrast)
+        run, task = task_of(store, weight=0.0)
+        found.append([run.backward(), *(p.grad for p in task.parameters() if p.grad is not None)])
+    assert len(found[0]) == len(found[1]) > 10
+    assert all(torch.equal(one, other) for one, other in zip(*found, strict=True))
+
+
 def test_a_batch_without_labels_has_no_loss_of_classes():
     logits = torch.randn(4, 3, requires_grad=True)
     value, accuracy = classification(logits, torch.full((4,), -1))

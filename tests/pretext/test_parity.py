@@ -97,6 +97,7 @@ def test_loss_and_gradient_on_two_processes(name, store, two: Group):
     check(steps(*arguments), two(steps, *arguments))
 
 
+@pytest.mark.long
 @every_task
 def test_loss_and_gradient_on_four_processes(name, store, four: Group):
     arguments = (name, str(store.folder), ("derm",))

@@ -82,6 +82,7 @@ def fill(store: StageStore) -> None:
     store.write(f"stages/{k('a')}/encoders.safetensors.12345678.part", b"half")
     store.write(f"{TUNE}/trials/notes.json", b"{}")
     claim(store, f"claims/{k('ab')}.json", "gone")
+    store.write(f"claims/runs/{k('gone')}.json", b"{}")  # the last sign of life of that run
     store.write("notes-of-my-own.txt", b"hands off")
 
 
@@ -134,7 +135,7 @@ def spelt(name: str) -> str:
 def test_without_studies_goes_only_what_none_can_need(store: StageStore) -> None:
     later = time.time() + 25 * HOUR
     expected = {"partial/a", "stages/half", "stages/a/encoders.safetensors.12345678.part", TUNE}
-    assert names(unneeded(store, None, 24, later)) == {*expected, "claims/ab.json"}
+    assert names(unneeded(store, None, 24, later)) == {*expected, "claims/ab.json", "claims/runs/gone.json"}
     assert unneeded(store, None, 24) == [], "all of it is fresh: a run may be under way"
     assert unneeded(store, None, 24, time.time() - 1000 * HOUR) == [], "a clock that was set back makes nothing old"
 
@@ -148,7 +149,7 @@ def test_with_studies_what_their_tables_name_stays(store: StageStore, tmp_path: 
     assert names(gone) == {
         *("stages/lost", "stages/r2", "stages/half", "scores/s-lost.json", "scores/s-r2.json", "scores/s-other.json"),
         *("stages/fit-lost", "scores/s-fit-lost.json"),
-        *("weights/unused-resnet10t", "partial/a", "partial/left", TUNE, "claims/ab.json"),
+        *("weights/unused-resnet10t", "partial/a", "partial/left", TUNE, "claims/ab.json", "claims/runs/gone.json"),
         "stages/a/encoders.safetensors.12345678.part",
         *([f"data/{store_folder(OTHERS, store.local / 'data').name}"] if store.local else []),
     }

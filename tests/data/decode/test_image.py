@@ -11,6 +11,7 @@ import simplejpeg
 from data.prepare.test_damage import DEEP, FILES, GOOD, dicom, encode, lying_png, picture
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from pace import slowness
 from PIL import Image
 
 from dermsearch.data.decode.bounds import BadImage
@@ -171,7 +172,7 @@ def test_a_bomb_takes_neither_time_nor_memory(data: bytes) -> None:
     before, start = most_memory(), time.perf_counter()
     with pytest.raises(BadImage):
         decode(data, "x.png", WHOLE)
-    assert time.perf_counter() - start < 1
+    assert time.perf_counter() - start < slowness()
     assert most_memory() - before < 100
 
 

@@ -16,6 +16,9 @@ from dermsearch.data.case import METADATA, Case
 from dermsearch.data.domain import SEVEN_POINT
 from dermsearch.data.drawn.skin import draw_labels, synthetic, walk_patients
 from dermsearch.errors import UserError
+from dermsearch.training.precision import autocast, resolve
+
+CAST = autocast(torch.device("cpu"), resolve("auto", 0))
 
 # Class counts among derm7pt's 1011 cases, in the order of SEVEN_POINT.
 DERM7PT = {
@@ -184,8 +187,9 @@ def test_raw_pixels_do_not_give_the_labels_away(split: Split) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_network_learns_every_label(split: Split) -> None:
-    net, images = train(split, epochs=6, batch=32)
+    net, images = train(split, epochs=4, batch=32)
     with torch.inference_mode():
         scores = torch.cat([forward(net, part) for part in images[split.test].split(64)])
     parts = scores.split([len(classes) for classes in SEVEN_POINT.values()], 1)
@@ -193,20 +197,20 @@ def test_a_network_learns_every_label(split: Split) -> None:
         name: above_chance(name, split.labels[name][split.test], part.argmax(1).numpy())
         for name, part in zip(SEVEN_POINT, parts, strict=True)
     }
-    print("ResNet-18 above chance:", gains)
+    print("ResNet-10-t above chance:", gains)
     assert min(gains.values()) > 0.15, gains
 
 
 def forward(net: torch.nn.Module, images: torch.Tensor) -> torch.Tensor:
-    with torch.autocast("cpu", torch.bfloat16):
+    with CAST():
         return net(images.contiguous(memory_format=torch.channels_last)).float()
 
 
 def train(split: Split, epochs: int, batch: int) -> tuple[torch.nn.Module, torch.Tensor]:
-    """A ResNet-18 trained from scratch with a head per label, and the images as it takes them."""
+    """A ResNet-10-t trained from scratch with a head per label, and the images as it takes them."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        net = timm.create_model("resnet18", num_classes=sum(map(len, SEVEN_POINT.values())))
+        net = timm.create_model("resnet10t", num_classes=sum(map(len, SEVEN_POINT.values())))
         net = net.to(memory_format=torch.channels_last)
         images = torch.from_numpy(split.images).permute(0, 3, 1, 2).float() / 255
         images = (images - images.mean((0, 2, 3), keepdim=True)) / images.std((0, 2, 3), keepdim=True)

@@ -368,7 +368,7 @@ def test_dicom_without_a_reader_is_listed_with_what_is_missing(
     monkeypatch.setitem(sys.modules, "pydicom", None)
     copy.image("x.dcm", data)
     copy.save()
-    check(copy, sound, LEFT_OUT, 'pydicom reads DICOM files: pip install "dermsearch[data]"')
+    check(copy, sound, LEFT_OUT, "pydicom reads DICOM files: pip install pydicom")
     for row in copy.rows:
         row["image"] = "x.dcm"
     copy.save()

@@ -9,6 +9,7 @@ import pytest
 from data.prepare.test_damage import encode, picture
 from hypothesis import given
 from hypothesis import strategies as st
+from pace import slowness
 from PIL import Image, ImageEnhance
 
 from dermsearch.data.decode.image import Form, decode
@@ -69,7 +70,8 @@ def test_a_picture_saved_again_is_known(kind: str, change: str) -> None:
     again = [CHANGES[change](image) for image in pictures(kind)]
     found = near_identical(looks(files + again))
     assert set(found) <= {(n, n + COUNT) for n in range(COUNT)}
-    assert len(found) >= 0.97 * COUNT
+    exact = change not in ("brighter", "darker", "2 % off every edge", "2 % off one edge")
+    assert len(found) >= (COUNT if exact else 0.97 * COUNT)
 
 
 @pytest.mark.parametrize(
@@ -151,4 +153,4 @@ def test_many_pictures_take_little_time() -> None:
     many = soft.repeat(EDGE // 4, 1).repeat(EDGE // 4, 2).reshape(-1, THUMB)
     start = time.process_time()
     assert not near_identical(many)
-    assert time.process_time() - start < 8
+    assert time.process_time() - start < 8 * slowness()

@@ -3,13 +3,14 @@
 import csv
 import os
 import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import warm
 from data.damage import (
     CASES,
     COLUMNS,
@@ -266,11 +267,10 @@ def test_a_corrected_option_is_followed_by_the_second_command(copy: Copy, sound:
 # The same from the command line.
 
 OPTIONS = ["--image", "derm=image", "--label=dx", "--case=id", "--lesion=lesion", "--patient=patient", "--workers=1"]
-RUN = [sys.executable, "-c", "from dermsearch.cli.main import main; main()"]
 
 
 def command(*words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([*RUN, "data", "prepare", *words], capture_output=True, text=True, timeout=120)
+    return warm.run(["data", "prepare", *words], Path.cwd(), timeout=120)
 
 
 COMMANDS: dict[str, tuple[Callable[[Copy], object], str]] = {
