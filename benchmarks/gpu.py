@@ -33,6 +33,7 @@ from dermsearch.data.store.case_store import CaseStore
 from dermsearch.data.store.pool import Look
 from dermsearch.models.encoders import Encoders
 from dermsearch.pretext.base import TASKS, find_task
+from dermsearch.settings import Pixels
 from dermsearch.testing.small import Kept, SmallStage, make_store, nothing
 from dermsearch.training.health import StageFailed
 from dermsearch.training.stage import Recipe, train_stage
@@ -42,13 +43,15 @@ GPU = torch.cuda.is_available()
 DEVICE, CPU = torch.device("cuda" if GPU else "cpu"), torch.device("cpu")
 
 
-def history(name: str, store: CaseStore, device: torch.device, precision: str) -> list[dict[str, Any]]:
+def history(
+    name: str, store: CaseStore, device: torch.device, precision: str, pixels: Pixels = "auto"
+) -> list[dict[str, Any]]:
     """Two epochs of a task in small settings."""
     small = SmallStage(name, SMALL.get(name, {}), BACKBONE.get(name, USUAL))
     plain = small.recipe(lr=0.001)
     recipe = Recipe(name, plain.config, plain.train, plain.seed, precision, None, plain.metadata)
     rows = np.arange(len(store.split("train")))
-    return train_stage(recipe, small.encoders(), store, rows, Kept(), nothing, device).history
+    return train_stage(recipe, small.encoders(), store, rows, Kept(), nothing, device, pixels=pixels).history
 
 
 def parity(names: list[str], folder: Path) -> bool:
@@ -65,6 +68,15 @@ def parity(names: list[str], folder: Path) -> bool:
             sound &= off <= bound
         print(row, flush=True)
     return sound
+
+
+def images(folder: Path) -> bool:
+    """Does a stage learn the same from images that lie on the GPU and from those that are sent a batch ahead?"""
+    store = make_store(folder / "images")
+    ways: list[Pixels] = ["device" if GPU else "auto", "pinned"]  # a CPU has them where they are
+    losses = [[row["loss"] for row in history("simclr", store, DEVICE, "fp32", way)] for way in ways]
+    print("\nimages: " + ", ".join(f"{way} {each[-1]:.5f}" for way, each in zip(ways, losses, strict=True)), flush=True)
+    return losses[0] == losses[1]
 
 
 def stages(names: list[str], folder: Path, network: str, size: int, batch: int, steps: int) -> None:
@@ -111,6 +123,7 @@ def parts(small: bool, folder: Path) -> Iterator[bool]:
     """What is tried, one after the other; whether its bounds held."""
     names = ["relative_location", "moco_v2", "ibot"] if small else list(TASKS.shipped)
     yield parity(names, folder)
+    yield images(folder)
     if GPU or small:
         stages(names[:2] if small else names, folder, *(("resnet50", 224, 128, 8) if GPU else ("resnet10t", 32, 16, 2)))
     if GPU:

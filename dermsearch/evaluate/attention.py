@@ -60,6 +60,13 @@ class Attention:
     nature = Nature(frozenset({"features", "images", "masks"}), METRICS)
     Config = AttentionConfig
 
+    @staticmethod
+    def passes(config: AttentionConfig, train: int, heldout: int, size: int) -> float:
+        """Images forward and backward that it takes beside its features; a look at one is a third of that."""
+        tuned = config.epochs * train if config.head == "finetune" else train / 3
+        hidden = min(config.images, heldout) * config.probes**2 / 3
+        return (tuned + heldout + hidden) * ((config.size or size) / size) ** 2
+
     def measure(self, given: Given, config: AttentionConfig, seed: int) -> Iterator[tuple[str, Measurement]]:
         """Every share of every label, by predicted class and in all, and the mean over labels."""
         images, features = given.images, given.features

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from timm.layers import PatchEmbed
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
@@ -29,18 +30,41 @@ def tokens(
 
     Where `hidden` (n, height, width) is true, `stand_in` (dim,) takes the place of a patch's embedding.
     """
+    if hidden is None or stand_in is None:
+        found = vit.forward_features(images)
+    else:
+        embed = hiding(vit)
+        embed.instead = hidden, stand_in
+        try:
+            found = vit.forward_features(images)
+        finally:
+            embed.instead = None
+    return vit.forward_head(found, pre_logits=True), found[:, vit.num_prefix_tokens :]
 
-    def hide(_: nn.Module, __: Any, embedded: Tensor) -> Tensor:
-        if hidden is None or stand_in is None:
+
+class Hiding(PatchEmbed):
+    """Embeds patches as timm does, but for those that are to be hidden just now.
+
+    Between embedding and positions timm has no door; a hook that comes and goes would be compiled anew each time.
+    """
+
+    instead: tuple[Tensor, Tensor] | None = None  # (n, height, width) where, and (dim,) what stands there
+
+    def forward(self, x: Tensor) -> Tensor:
+        embedded = super().forward(x)
+        if self.instead is None:
             return embedded
+        hidden, stand_in = self.instead
         return torch.where(hidden.unsqueeze(-1), stand_in.to(embedded.dtype), embedded)
 
-    hook = vit.patch_embed.register_forward_hook(hide)  # between embedding and positions timm has no other door
-    try:
-        found = vit.forward_features(images)
-    finally:
-        hook.remove()
-    return vit.forward_head(found, pre_logits=True), found[:, vit.num_prefix_tokens :]
+
+def hiding(vit: VisionTransformer) -> Hiding:
+    """What embeds its patches, made able to hide some."""
+    embed = vit.patch_embed
+    if type(embed) is PatchEmbed:
+        embed.__class__ = Hiding
+    assert isinstance(embed, Hiding), "patches that are embedded otherwise cannot be hidden"
+    return embed
 
 
 class StochasticDepth(GlobalDropout):
@@ -70,7 +94,9 @@ class StochasticDepth(GlobalDropout):
             rows = np.arange(len(images) * world.size())
             drawn = uniforms(self.seed, self.step, rows[world.mine(len(rows))], f"depth/{use}", len(self.ends))
             scales = (drawn >= np.array(self.chances)) / (1 - np.array(self.chances))
-            for end, scale in zip(self.ends, torch.from_numpy(scales).to(images.device).unbind(1), strict=True):
+            for end, scale in zip(
+                self.ends, torch.from_numpy(scales).to(images.device, non_blocking=True).unbind(1), strict=True
+            ):
                 end.scale = scale
         try:
             yield

@@ -102,7 +102,7 @@ class MoCoV2(Task):
         keys = torch.zeros(len(batch.units), self.config.out, device=self.queue.device)
         for rows in groups[world.rank() :: world.size()]:
             views = batch.view(self.view, "key", batch.units[rows])
-            keys[torch.from_numpy(rows).to(keys.device)] = F.normalize(self.key(views).float(), dim=1)
+            keys[batch.on_device(rows)] = F.normalize(self.key(views).float(), dim=1)
         return world.reduce_sum(keys)
 
     @torch.no_grad()

@@ -117,7 +117,7 @@ class ODC(Task):
         logits = self.classifier(hidden).float()
         self.new = world.gather(F.normalize(hidden.detach().float(), dim=1))
         weight = class_weights(self.counts(), self.config.reweight)
-        everyone = self.label[torch.from_numpy(batch.units).to(logits.device)]  # (B,)
+        everyone = self.label[batch.on_device(batch.units)]  # (B,)
         truth = everyone[world.mine(len(everyone))]
         each = F.cross_entropy(logits, truth, weight=weight, reduction="sum")
         # The weighted mean over the global batch; times the processes, because their mean is taken.

@@ -187,7 +187,7 @@ class PseudoLabels(JointTask):
         if self.config.memory == "stale":
             self.new = world.gather(x.transpose(0, 1)).transpose(0, 1)
         units = next(iter(batches.values())).units
-        everyone = self.label[:, torch.from_numpy(units).to(x.device)]  # (labels, B)
+        everyone = self.label[:, torch.from_numpy(units).to(x.device, non_blocking=True)]  # (labels, B)
         truth = everyone[:, world.mine(len(units))]
         # The mean over the global batch's cases with all images; times the processes, because their mean is taken.
         count = (everyone[0] >= 0).sum().clamp(min=1) / world.size()
@@ -207,7 +207,7 @@ class PseudoLabels(JointTask):
     @torch.no_grad()
     def after_step(self, batch: Mapping[str, Batch]) -> None:
         if self.new is not None:
-            units = torch.from_numpy(next(iter(batch.values())).units).to(self.new.device)
+            units = torch.from_numpy(next(iter(batch.values())).units).to(self.new.device, non_blocking=True)
             self.memory[:, units] = self.new.to(self.memory.dtype)
         self.new = None
 

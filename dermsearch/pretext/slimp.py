@@ -20,7 +20,7 @@ The stage hands on encoders and projectors of tables. The next slimp stage begin
 lets it learn embedding layers alone, the paper's continual step: `blocks` keeps all that is inside the transformers'
 blocks and the last norm, `attention` their attention alone, and of a CNN all but the first convolution and its norm.
 
-What is known of the paper, and what is our own, stands in docs/tasks.md.
+What is known of the paper, and what is our own, stands in docs/slimp.md.
 """
 
 from __future__ import annotations

@@ -55,6 +55,8 @@ def on_cuda(train: Callable[[], object], waits: str = "") -> str:
                 pool.device = CUDA
                 vars(pool).pop("resident", None)
             moved = optim.build(learner, recipe.train, learner.options())
+            for group in moved.param_groups:  # of one kernel there is none that computes nothing
+                group.update({"fused": False, "foreach": True} if "fused" in group else {})
             try:
                 _, losses = step(learner, learner, moved, pools, shares, at, recipe, autocast(CUDA, "fp32"))
                 for p in learner.parameters():

@@ -23,6 +23,7 @@ from dermsearch.models.encoders import Encoders
 from dermsearch.nature import TARGET
 from dermsearch.numbers import uniforms
 from dermsearch.pretext.base import Batch, Material, Target
+from dermsearch.settings import Pixels
 from dermsearch.training.choice import chosen
 from dermsearch.training.learner import Recipe
 from dermsearch.training.precision import autocast
@@ -46,6 +47,7 @@ def train_fit(
     look: Look,
     compiled: bool = False,
     target: Target | None = None,
+    pixels: Pixels = "auto",
 ) -> Trained:
     """Train the fit of that name on a copy of the encoders and the labelled ones among these rows of the store.
 
@@ -65,7 +67,7 @@ def train_fit(
     def train(config: BaseModel, rows: np.ndarray, kept: Partial, say: Report) -> Trained:
         recipe = Recipe(name, config.model_dump(), fit.recipe(config), seed, precision, look)
         given = recipe, copy.deepcopy(encoders), cases, rows, kept, say, device
-        return train_stage(*given, compiled=compiled, artifact=artifact, task=fit, target=target)
+        return train_stage(*given, compiled=compiled, artifact=artifact, task=fit, target=target, pixels=pixels)
 
     if rates := rates_of(settings):
         tried, judged = parted(learnt, cases.groups()[learnt], ASIDE, seed)

@@ -22,6 +22,8 @@ from dermsearch.pretext.base import JOINT, AnyTask, Batch, Loss, Setting
 from dermsearch.pretext.batch import all_features
 from dermsearch.training.optim import FALLBACK
 
+DOORS = ("forward_features", "forward_intermediates")  # of timm's backbones, beside their own call
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -183,8 +185,14 @@ def number_dropout(module: nn.Module, number: int) -> None:
 
 
 def compile_networks(learner: Learner) -> None:
-    """Compile every backbone of the tasks in place, their slow copies too. Heads are too small to gain."""
+    """Compile every backbone of the tasks in place, their slow copies too. Heads are too small to gain.
+
+    Tasks that look inside a backbone come in by another door than its own call.
+    """
     kinds = {type(backbone) for backbone in learner.handed_on().values()}
     for module in learner.modules():
         if type(module) in kinds:
             module.compile()
+            for door in DOORS:
+                if hasattr(module, door):
+                    setattr(module, door, torch.compile(getattr(module, door)))

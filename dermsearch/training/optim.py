@@ -52,12 +52,13 @@ def build(module: nn.Module, train: dict[str, Any], options: dict[str, dict[str,
         if train["optimizer"] == "lars":
             group["adapted"] = weight
         groups.setdefault(tuple(sorted(group.items())), {"params": [], **group})["params"].append(p)
-    # foreach: one fused pass instead of a Python loop over parameters
+    # One pass over all parameters instead of a loop in Python; on a GPU in one kernel, equal to rounding.
+    fast: dict[str, Any] = {"fused" if next(module.parameters()).is_cuda else "foreach": True}
     if train["optimizer"] == "sgd":
-        return torch.optim.SGD(list(groups.values()), lr=train["lr"], foreach=True)
+        return torch.optim.SGD(list(groups.values()), lr=train["lr"], **fast)
     if train["optimizer"] == "lars":
         return LARS(list(groups.values()), lr=train["lr"])
-    return torch.optim.AdamW(list(groups.values()), lr=train["lr"], foreach=True)
+    return torch.optim.AdamW(list(groups.values()), lr=train["lr"], **fast)
 
 
 def undecayed(module: nn.Module) -> set[str]:

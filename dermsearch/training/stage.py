@@ -6,7 +6,7 @@ import json
 import time
 import zlib
 from collections.abc import Callable, Mapping
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any, Protocol
@@ -24,6 +24,7 @@ from dermsearch.models.artifact import ENCODERS, Artifact, Part
 from dermsearch.models.batchnorm import across_processes
 from dermsearch.models.encoders import Encoders
 from dermsearch.pretext.base import AnyTask, Batch, Loss, Material, Target, find_task
+from dermsearch.settings import Pixels
 from dermsearch.training import optim
 from dermsearch.training.health import StageFailed, check_finite, collapse, peak_memory
 from dermsearch.training.learner import Learner, Recipe, WholeImages, compile_networks, number_dropout, schedule
@@ -74,6 +75,7 @@ def train_stage(
     artifact: Artifact = MappingProxyType({}),
     task: type[AnyTask] | None = None,
     target: Target | None = None,
+    pixels: Pixels = "auto",
 ) -> Trained:
     """Train `encoders` in place on the given rows of the store, from the parent's `artifact`; they are handed on too.
 
@@ -81,7 +83,7 @@ def train_stage(
 
     `heldout` are the rows whose loss ends the stage early, where the recipe has patience; `watch` may look at the
     backbones after an epoch and add to its row of the history. With `until` it stops after that epoch, short of the end
-    that its schedule knows of, and `partial` keeps what going on from there needs.
+    that its schedule knows of, and `partial` keeps what going on from there needs. `pixels`: where those of a GPU lie.
     """
     started = time.perf_counter()  # an epoch's seconds hold what comes before it: preparations, the save of the last
     train, task = recipe.train, task or find_task(recipe.task)
@@ -98,6 +100,8 @@ def train_stage(
     unseen = {}
     if train["patience"] and heldout is not None:
         unseen = task.pools(replace(given, rows=heldout))
+    for pool in [*pools.values(), *unseen.values()]:
+        pool.where = pixels
     if train["patience"] and not (unseen and all(map(len, unseen.values()))):
         raise StageFailed(f"{recipe.task}: patience needs validation images in every branch")
     few = min(map(len, unseen.values()), default=batch)
@@ -123,67 +127,74 @@ def train_stage(
     peak_memory(device)
 
     ended = bool(history) and over(history, train["patience"])  # within a segment of it
-    for epoch in range(len(history), len(history) if ended else until or train["epochs"]):
-        learner.tell("begin_epoch", WholeImages(pools, cast), epoch)
-        orders = learner.orders(epoch, pools, batch * steps)
-        seen: list[Tensor] = []
-        norms: list[Tensor] = []
-        parts: dict[str, list[Tensor]] = {}
-        for i in range(steps):
-            step = epoch * steps + i
-            lr = optim.set_step(optimizer, step, total_steps, train)
-            shares = {b: order[i * batch : (i + 1) * batch] for b, order in orders.items()}
-            total, losses = forward_backward(model, learner, optimizer, pools, shares, (epoch, step), recipe, cast)
-            norm = clip(learner, train["clip"])
-            seen.append(world.reduce_sum(total) / world.size())
-            norms.append(norm)
-            if device.type == "cpu" or i == steps - 1:  # a GPU is not made to wait at every step
-                since = i if device.type == "cpu" else 0
-                check_finite(recipe.task, seen[since:], norms[since:], epoch * steps + since, total_steps)
-            optimizer.step()
-            learner.tell("after_step", {b: own for b, _, own in losses[-len(pools) :]})
-            for b, loss, _ in losses:
-                for name, value in loss.parts.items():
-                    column = f"{b}.{name}" if len(pools) > 1 else name
-                    parts.setdefault(column, []).append(value.detach().float())
-        learnt = [*encoders.state_dict().values(), *(p for p in learner.parameters() if p.requires_grad)]
-        if not all(bool(w.isfinite().all()) for w in learnt):
-            raise StageFailed(f"{recipe.task}: the weights are not finite after epoch {epoch + 1}")
-        seconds, started = time.perf_counter() - started, time.perf_counter()
-        spread = [collapse(world.gather(loss.embedding.float())) for _, loss, _ in losses[-len(pools) :]]
-        history.append(
-            {
-                "epoch": epoch + 1,
-                "loss": float(torch.stack(seen).mean()),
-                "parts": {n: float(world.reduce_sum(torch.stack(v).mean())) / world.size() for n, v in parts.items()},
-                "lr": lr,
-                "grad_norm": float(torch.stack(norms).mean()),
-                "images_per_second": batch * steps * len(pools) / seconds,
-                "embedding_std": min(s for s, _ in spread),
-                "effective_rank": min(r for _, r in spread),
-                "seconds": seconds,
-                "peak_memory": peak_memory(device),
-            }
-        )
-        if train["patience"]:
-            micro, at = batch // train["accumulate"], (epoch, (epoch + 1) * steps - 1)
-            history[-1]["val_loss"] = validation_loss(learner, unseen, micro, recipe.seed, at, cast)
-        if watch is not None:
-            modes = [(m, m.training) for m in learner.modules()]
-            history[-1] |= watch(epoch + 1, learner.handed_on())
-            set_modes(modes)
-        last = epoch + 1 == train["epochs"] or over(history, train["patience"])
-        if world.rank() == 0 and (until or not last):
-            partial.save(
+    with ExitStack() as ending:
+        for pool in pools.values():
+            ending.callback(pool.close)
+        for epoch in range(len(history), len(history) if ended else until or train["epochs"]):
+            learner.tell("begin_epoch", WholeImages(pools, cast), epoch)
+            orders = learner.orders(epoch, pools, batch * steps)
+            for b, order in orders.items():
+                pools[b].expect(micro[world.mine(len(micro))] for micro in np.split(order, steps * train["accumulate"]))
+            seen: list[Tensor] = []
+            norms: list[Tensor] = []
+            parts: dict[str, list[Tensor]] = {}
+            for i in range(steps):
+                step = epoch * steps + i
+                lr = optim.set_step(optimizer, step, total_steps, train)
+                shares = {b: order[i * batch : (i + 1) * batch] for b, order in orders.items()}
+                total, losses = forward_backward(model, learner, optimizer, pools, shares, (epoch, step), recipe, cast)
+                norm = clip(learner, train["clip"])
+                seen.append(world.reduce_sum(total) / world.size())
+                norms.append(norm)
+                if device.type == "cpu" or i == steps - 1:  # a GPU is not made to wait at every step
+                    since = i if device.type == "cpu" else 0
+                    check_finite(recipe.task, seen[since:], norms[since:], epoch * steps + since, total_steps)
+                optimizer.step()
+                learner.tell("after_step", {b: own for b, _, own in losses[-len(pools) :]})
+                for b, loss, _ in losses:
+                    for name, value in loss.parts.items():
+                        column = f"{b}.{name}" if len(pools) > 1 else name
+                        parts.setdefault(column, []).append(value.detach().float())
+            learnt = [*encoders.state_dict().values(), *(p for p in learner.parameters() if p.requires_grad)]
+            if not all(bool(w.isfinite().all()) for w in learnt):
+                raise StageFailed(f"{recipe.task}: the weights are not finite after epoch {epoch + 1}")
+            seconds, started = time.perf_counter() - started, time.perf_counter()
+            spread = [collapse(world.gather(loss.embedding.float())) for _, loss, _ in losses[-len(pools) :]]
+            history.append(
                 {
-                    "learner": learner.state_dict(),
-                    "optimizer": optimizer.state_dict(),
-                    "history": json.dumps(history),
+                    "epoch": epoch + 1,
+                    "loss": float(torch.stack(seen).mean()),
+                    "parts": {
+                        n: float(world.reduce_sum(torch.stack(v).mean())) / world.size() for n, v in parts.items()
+                    },
+                    "lr": lr,
+                    "grad_norm": float(torch.stack(norms).mean()),
+                    "images_per_second": batch * steps * len(pools) / seconds,
+                    "embedding_std": min(s for s, _ in spread),
+                    "effective_rank": min(r for _, r in spread),
+                    "seconds": seconds,
+                    "peak_memory": peak_memory(device),
                 }
             )
-        report(history[-1])
-        if last:
-            break
+            if train["patience"]:
+                micro, at = batch // train["accumulate"], (epoch, (epoch + 1) * steps - 1)
+                history[-1]["val_loss"] = validation_loss(learner, unseen, micro, recipe.seed, at, cast)
+            if watch is not None:
+                modes = [(m, m.training) for m in learner.modules()]
+                history[-1] |= watch(epoch + 1, learner.handed_on())
+                set_modes(modes)
+            last = epoch + 1 == train["epochs"] or over(history, train["patience"])
+            if world.rank() == 0 and (until or not last):
+                partial.save(
+                    {
+                        "learner": learner.state_dict(),
+                        "optimizer": optimizer.state_dict(),
+                        "history": json.dumps(history),
+                    }
+                )
+            report(history[-1])
+            if last:
+                break
     for b, kept in learner.handed_on().items():
         if kept is not encoders.backbones[b]:
             encoders.backbones[b].load_state_dict(kept.state_dict())

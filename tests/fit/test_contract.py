@@ -152,6 +152,45 @@ def test_two_processes_come_to_what_one_comes_to(name, modalities, tmp_path, two
     assert small.equal(first["state"], second["state"])
 
 
+class BrokenOff(Exception):
+    """A process of a group ends in the middle of an epoch; the group itself lives on, for the next test."""
+
+
+def goes_on(name: str, folder: str, place: str, die_at: int | None) -> dict[str, Any] | None:
+    """On each process: train with a state that is kept at every epoch, broken off after so many steps."""
+    torch.set_num_threads(1)
+    fit, stages, ran = FITS.find(name), StageStore(place), []
+    whole = fit.after_backward
+
+    def after_backward(self: Fit, step: int) -> None:
+        whole(self, step)
+        if step == die_at:
+            raise BrokenOff
+
+    fit.after_backward = after_backward  # type: ignore[method-assign]
+    try:
+        store = CaseStore(folder)
+        trained = small.train(name, store, kept=PartialStage(stages, "k"), report=lambda row: ran.append(row["epoch"]))
+    except BrokenOff:
+        return None
+    finally:
+        fit.after_backward = whole  # type: ignore[method-assign]
+    found = small.predict(trained, store) if world.rank() == 0 else {}
+    return {"state": trained.parts[PREDICTOR].state, "ran": ran, "found": found}
+
+
+@pytest.mark.parametrize("name", ["finetune", "dann"])
+def test_two_processes_broken_off_within_an_epoch_come_to_the_same(name, store, tmp_path, two: Group):
+    arguments = (goes_on, name, str(store.folder))
+    assert two(*arguments, str(tmp_path / "broken"), 4) == [None, None]
+    first, second = two(*arguments, str(tmp_path / "broken"), None)
+    assert first["ran"] == [2, 3] and small.equal(first["state"], second["state"])
+    in_peace, _ = two(*arguments, str(tmp_path / "in peace"), None)
+    assert in_peace["ran"] == [1, 2, 3] and small.equal(first["state"], in_peace["state"])
+    alone = goes_on(name, str(store.folder), str(tmp_path / "alone"), None)
+    near(alone["found"], first["found"])
+
+
 @every_fit
 def test_a_few_cases_divide_among_processes(name, store, two: Group):
     """Eleven cases make one batch of sixteen, whatever the number of processes."""

@@ -286,7 +286,10 @@ def test_two_processes_have_the_gradients_of_one(name, store, two: Group):
         torch.testing.assert_close(first["gradients"][key], gradient, rtol=1e-6, atol=1e-9, msg=key)
 
 
-@every_system
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "name", [pytest.param(s, marks=() if s == "baseline" else pytest.mark.long) for s in pairs.SYSTEMS]
+)
 def test_it_learns_32_pairs_by_heart(name, store):
     fit = FITS.find(name)
     config = {"epochs": 60, "batch": 16, "lr": 2e-3} | ({"aside": 0.0} if name.startswith("fusion") else {})

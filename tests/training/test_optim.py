@@ -51,6 +51,25 @@ def test_options_by_prefix():
     assert (found["header.weight"]["weight_decay"], found["body.0.weight"]["momentum"]) == (0.01, 0.9)
 
 
+@pytest.mark.parametrize("kind", ["sgd", "adamw"])
+def test_the_one_kernel_of_gpus_comes_to_the_same(kind, monkeypatch):
+    """CPUs have it too; they keep what they had, to the bit."""
+    ends = []
+    for gpu in (False, True):
+        torch.manual_seed(0)
+        net = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 1))
+        with monkeypatch.context() as patch:
+            patch.setattr(nn.Parameter, "is_cuda", gpu)
+            optimizer = build(net, {**TRAIN, "optimizer": kind, "lr": 0.01}, {})
+        assert {(g["fused"], g["foreach"]) for g in optimizer.param_groups} == {(True, None) if gpu else (None, True)}
+        for _ in range(5):
+            optimizer.zero_grad()
+            net(torch.ones(3, 4) + torch.arange(3.0)[:, None]).square().sum().backward()
+            optimizer.step()
+        ends.append([p.detach().clone() for p in net.parameters()])
+    torch.testing.assert_close(ends[0], ends[1])
+
+
 @pytest.mark.parametrize("name, part, key, value", [
     ("odc", "classifier", "momentum", 0.0),
     ("relative_location", "neck", "weight_decay", 5e-4),

@@ -11,7 +11,7 @@ from PIL import Image, ImageOps
 from dermsearch.data.decode.bounds import BadImage, check_size, in_8_bits
 from dermsearch.errors import UserError
 
-LACKS = 'pydicom reads DICOM files: pip install "dermsearch[data]"'
+LACKS = "pydicom reads DICOM files: pip install pydicom"
 
 
 def needs_pydicom() -> None:

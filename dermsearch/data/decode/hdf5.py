@@ -34,7 +34,7 @@ def opened(path: str, changed: int) -> Any:
     try:
         import h5py
     except ImportError:
-        raise UserError(f"{path}: HDF5 files need h5py: pip install 'dermsearch[data]'") from None
+        raise UserError(f"{path}: HDF5 files need h5py: pip install h5py") from None
     try:
         return h5py.File(path, "r")
     except OSError as error:

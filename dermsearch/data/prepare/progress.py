@@ -8,6 +8,7 @@ from typing import Protocol
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
+from dermsearch.errors import public
 from dermsearch.words import many
 
 EVERY = 10  # seconds between two lines
@@ -71,4 +72,4 @@ class Bar:
             self.say(f"{self.done:,} of {many(self.cases, 'case')}, {text}")
 
     def say(self, text: str) -> None:
-        self.console.print(text, highlight=False, soft_wrap=True)
+        self.console.print(public(text), highlight=False, soft_wrap=True)

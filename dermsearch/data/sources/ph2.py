@@ -67,7 +67,7 @@ def sheet(folder: Folder, table: str) -> Iterator[tuple[str, dict[str, str]]]:
         import openpyxl
     except ImportError:
         raise UserError(
-            f'{folder.where}: reading {table} needs openpyxl: pip install "dermsearch[data]"; '
+            f"{folder.where}: reading {table} needs openpyxl: pip install openpyxl; "
             f"or leave {TEXT} alone there, which needs nothing"
         ) from None
     try:

@@ -78,7 +78,7 @@ SOURCE = Source(
     domain="chest",
     expected=Expected(cases=6334, lesions=6054),
     notes=(
-        'The images are DICOM: pip install "dermsearch[data]".',
+        "The images are DICOM: pip install pydicom.",
         "Label pneumonia is negative against the rest.",
         "The release names no patients; the images of a study stay in one split.",
     ),

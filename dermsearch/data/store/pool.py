@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 import torch
 
+from dermsearch.data.store.ahead import Ahead, carrier
 from dermsearch.data.store.case_store import CaseStore
 from dermsearch.data.store.columns import Table, of_patients
 from dermsearch.data.views.pictures import Pictures
 from dermsearch.errors import UserError
+from dermsearch.settings import Pixels
 
 
 @dataclass(frozen=True)
@@ -34,11 +36,12 @@ def pictures(store: CaseStore, modality: str, rows: np.ndarray, look: Look, devi
 
 
 READ = 1024  # images that are copied at once
+HOST = torch.device("cpu")
 
 
 def room(device: torch.device) -> int:
-    """Bytes that a pool's images may take there. On a CPU none: the store's files lie in its memory already."""
-    return torch.cuda.mem_get_info(device)[0] // 4 if device.type == "cuda" else 0
+    """Bytes that are free there. On a CPU none are needed: the store's files lie in its memory already."""
+    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else 0
 
 
 class CasePool:
@@ -58,6 +61,8 @@ class CasePool:
         case, self.modality = np.nonzero(there)  # of every unit
         self.rows = np.asarray(rows)[case]
         self._people: dict[tuple[str, ...], tuple[np.ndarray, Table]] = {}
+        self.where: Pixels = "auto"  # where images lie: see `compute.pixels`
+        self.ahead: Ahead | None = None
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -108,25 +113,47 @@ class CasePool:
     def pixels(self, units: np.ndarray) -> Pictures:
         """The units' images on the device."""
         units = np.asarray(units)
-        return self._read(units) if self.resident is None else self.resident.take(units)
+        if self.resident is not None:
+            return self.resident.take(units)
+        found = self.ahead.take(units) if self.ahead else None
+        return self._read(units) if found is None else found
+
+    def expect(self, batches: Iterable[np.ndarray]) -> None:
+        """These units are asked for next, in this order: a device that does not hold them gets each one batch ahead."""
+        if self.resident is None and self.ahead is None and (send := carrier(self.device)):
+            self.ahead = Ahead(lambda units: self._read(units, HOST), send)
+        if self.ahead:
+            self.ahead.expect(batches)
 
     @cached_property
     def resident(self) -> Pictures | None:
         """All of the images, on a device of its own memory that has room: then no step copies any."""
         sides = [self.store.sides(m)[self.rows] for m in self.modalities]
         height, width = np.concatenate(sides).max(0, initial=0).tolist()
-        if not 0 < 3 * height * width * len(self) <= room(self.device):
+        needed, free = 3 * height * width * len(self), room(self.device)
+        if self.where == "device" and free < needed:
+            has = f"the images take {needed / 1e9:.2f} GB, and {free / 1e9:.2f} GB are free"
+            raise UserError(f"compute.pixels: device: {has}; give auto, or pinned")
+        if self.where == "pinned" or not 0 < needed <= free // (1 if self.where == "device" else 4):
             return None
-        return together([self._read(units) for units in np.array_split(np.arange(len(self)), -(-len(self) // READ))])
+        parts = (self._read(units) for units in np.array_split(np.arange(len(self)), -(-len(self) // READ)))
+        return together(parts, (len(self), height, width))
 
-    def _read(self, units: np.ndarray) -> Pictures:
+    def close(self) -> None:
+        """No image is on its way any more."""
+        if self.ahead:
+            self.ahead.close()
+            self.ahead = None
+
+    def _read(self, units: np.ndarray, device: torch.device | None = None) -> Pictures:
+        device = device or self.device
         if len(self.modalities) == 1:
-            return pictures(self.store, self.modalities[0], self.rows[units], self.look, self.device)
+            return pictures(self.store, self.modalities[0], self.rows[units], self.look, device)
         parts, places = [], []
         for number, modality in enumerate(self.modalities):
             at = np.flatnonzero(self.modality[units] == number)
             if len(at):
-                parts.append(pictures(self.store, modality, self.rows[units[at]], self.look, self.device))
+                parts.append(pictures(self.store, modality, self.rows[units[at]], self.look, device))
                 places.append(at)
         return together(parts).take(np.argsort(np.concatenate(places), kind="stable"))
 
@@ -167,17 +194,23 @@ class PairedPool(CasePool):
         return self._own[np.asarray(units)]
 
 
-def together(parts: list[Pictures]) -> Pictures:
-    """Pictures one after another, on a canvas that holds the largest."""
-    if len(parts) == 1:
-        return parts[0]
-    height, width = (max(p.pixels.shape[axis] for p in parts) for axis in (2, 3))
-    canvas = torch.zeros(sum(map(len, parts)), height, width, 3, dtype=torch.uint8, device=parts[0].pixels.device)
-    start = 0
+def together(parts: Iterable[Pictures], shape: tuple[int, int, int] | None = None) -> Pictures:
+    """Pictures one after another, on a canvas that holds the largest.
+
+    Where its shape is told (pictures, height, width), no more than one part is held beside it.
+    """
+    if shape is None:
+        parts = list(parts)
+        height, width = (max(p.pixels.shape[axis] for p in parts) for axis in (2, 3))
+        shape = sum(map(len, parts)), height, width
+    canvas, frames, alike, start = None, [], True, 0
     for part in parts:
+        if canvas is None:
+            canvas = torch.zeros(*shape, 3, dtype=torch.uint8, device=part.pixels.device)
         h, w = part.pixels.shape[2:]
         canvas[start : start + len(part), :h, :w] = part.pixels.permute(0, 2, 3, 1)
         start += len(part)
-    alike = all(p.frame is None and p.pixels.shape[2:] == canvas.shape[1:3] for p in parts)
-    frame = None if alike else np.concatenate([p.frames for p in parts])
-    return Pictures(canvas.permute(0, 3, 1, 2), frame, parts[0].mean, parts[0].std)
+        frames.append(part.frames)
+        alike = alike and part.frame is None and (h, w) == shape[1:]
+    assert canvas is not None and start == len(canvas)
+    return Pictures(canvas.permute(0, 3, 1, 2), None if alike else np.concatenate(frames), part.mean, part.std)

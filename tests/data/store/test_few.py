@@ -8,6 +8,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+from pace import slowness
 
 from dermsearch.data.domain import SEVEN_POINT
 from dermsearch.data.drawn.skin import draw_labels
@@ -133,4 +134,4 @@ def test_many_cases_of_many_labels_take_no_time():
     for part in ("20", "10%"):
         started = time.process_time()
         low_label(part, labels, groups)
-        assert time.process_time() - started < 1
+        assert time.process_time() - started < slowness()

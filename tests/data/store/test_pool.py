@@ -11,6 +11,7 @@ from dermsearch.data.prepare.build import write_store
 from dermsearch.data.store.case_store import CaseStore
 from dermsearch.data.store.pool import CasePool, Look, PairedPool, pictures
 from dermsearch.data.views.augment import plain
+from dermsearch.errors import UserError
 
 CPU = torch.device("cpu")
 SIZES = {"derm": [(16, 16), (16, 20), (24, 16), (16, 16)], "clinic": [(20, 16), None, (16, 16), (16, 18)]}
@@ -84,10 +85,24 @@ def test_images_that_stay_on_the_device_are_the_same(store, modalities, border, 
             torch.testing.assert_close(plain(kept.pixels(units), 16), plain(read.pixels(units), 16), atol=1e-5, rtol=0)
 
 
-def test_images_stay_where_they_are_if_the_device_has_no_room(store, monkeypatch):
+@pytest.mark.parametrize(
+    ("where", "free", "there"),
+    [("auto", 4.0, True), ("auto", 3.99, False), ("device", 1.0, True), ("pinned", 99.0, False)],
+)
+def test_images_lie_where_the_study_says_and_there_is_room(store, where, free, there, monkeypatch):
     taken = 7 * 3 * max(s[0] for s in SIZES["derm"]) * max(s[1] for s in SIZES["derm"])
-    for there, fits in ((taken, True), (taken - 1, False)):
-        monkeypatch.setattr("dermsearch.data.store.pool.room", lambda device, there=there: there)
-        pool = CasePool(store, ("derm", "clinic"), np.arange(4), CPU, Look(16))
-        assert (pool.resident is not None) == fits
-    assert CasePool(store, ("clinic",), np.array([1]), CPU).resident is None
+    monkeypatch.setattr("dermsearch.data.store.pool.room", lambda device: int(free * taken))
+    pool = CasePool(store, ("derm", "clinic"), np.arange(4), CPU, Look(16))
+    pool.where = where
+    assert (pool.resident is not None) == there
+    empty = CasePool(store, ("clinic",), np.array([1]), CPU)
+    empty.where = where
+    assert empty.resident is None
+
+
+def test_images_that_must_lie_on_a_device_without_room_are_refused(store, monkeypatch):
+    monkeypatch.setattr("dermsearch.data.store.pool.room", lambda device: 100)
+    pool = CasePool(store, ("derm", "clinic"), np.arange(4), CPU, Look(16))
+    pool.where = "device"
+    with pytest.raises(UserError, match=r"^compute.pixels: device: the images take 0.00 GB, and .* free; give auto"):
+        pool.pixels(np.array([0]))
