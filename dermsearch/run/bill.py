@@ -41,7 +41,7 @@ class Bill:
     """What stages and their judging come to."""
 
     training: float  # passes
-    judging: float  # passes: fits, and looks at the cases
+    judging: float  # passes: fits, looks at the cases, and what a protocol says that it takes
     operations: float  # of one pass
     speed: float  # passes a second of one worker here
     at_once: int  # workers that this machine has room for
@@ -77,6 +77,10 @@ def bill(study: Study, space: Space, passes: float, stages: int, stores: Mapping
             for few, draws in zip(entry.labelled, drawn, strict=True):
                 fits += judged * draws * of_fit(study, entry, few, stores)
             kept += judged * sum(drawn) * weights
+        own = getattr(PROTOCOLS.find(entry.protocol), "passes", None)
+        if own is not None:
+            config, side = configure(entry.protocol, entry.config), study.sets[entry.data].size
+            fits += judged * sum(drawn) * own(config, *cases_of(study, entry.data, stores), side)
     at_once = max(1, (os.cpu_count() or 1) // (study.compute.workers * study.compute.threads))
     most = study.compute.concurrency or at_once
     return Bill(
@@ -138,28 +142,37 @@ def speed(study: Study, name: str, size: int) -> float:
     device = torch.device("cuda" if study.compute.gpus and torch.cuda.is_available() else "cpu")
     batch = min(study.train.batch or 32, 512 if device.type == "cuda" else 32)
     threads = min(study.compute.threads, os.cpu_count() or 1)
-    return measured(name, size, device, batch, threads, study.train.precision)
+    # A study for GPUs would not run as it stands where there is none, and bf16 may be emulated there at a crawl.
+    elsewhere = study.compute.gpus and device.type == "cpu"
+    return measured(name, size, device, batch, threads, "auto" if elsewhere else study.train.precision)
 
 
 @cache
 def measured(name: str, size: int, device: torch.device, batch: int, threads: int, precision: str) -> float:
-    """Passes a second of the bare network; measured once in a process."""
+    """Passes a second of the bare network; measured once in a process. A large one is measured in smaller batches."""
     cast = autocast(device, resolve(precision, device.type == "cuda"))
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
         network = backbone(name).to(device).to(memory_format=torch.channels_last)
-        images = torch.randn(batch, 3, size, size, device=device).to(memory_format=torch.channels_last)
-        done, started = -1, 0.0
-        while done < 1 or time.perf_counter() - started < SECONDS:
+
+        def seconds(count: int) -> float:
+            """Of one step, with what it takes to draw its images."""
+            started = time.perf_counter()
+            images = torch.randn(count, 3, size, size, device=device).to(memory_format=torch.channels_last)
             with cast():
                 loss = network(images).float().sum()
             loss.backward()
             loss.item()  # it is finished
-            done += 1
-            if not done:  # the first one prepares
-                started = time.perf_counter()
-        return batch * done / (time.perf_counter() - started)
+            return time.perf_counter() - started
+
+        seconds(2)  # which prepares
+        batch = max(2, min(batch, int(2 * SECONDS / seconds(2))))
+        done = taken = 0.0
+        while taken < SECONDS:
+            taken += seconds(batch)
+            done += batch
+        return done / taken
     finally:
         torch.set_num_threads(before)
 

@@ -297,12 +297,31 @@ def check_cases(study: Study, space: Space, stores: Mapping[str, CaseStore]) -> 
 
 
 def check_enough(entry: Downstream, cases: CaseStore) -> None:
-    """A protocol may need a number of labelled training cases."""
+    """No class may lack so many labels that not one has as many; a protocol may need a number of labelled cases."""
+    most = max((int(n.max(initial=0)) for n in class_counts(cases).values()), default=0)
+    for each in entry.labelled if source_free(entry) else ():
+        if each.isdigit() and int(each) > most:
+            raise UserError(
+                f"downstream.{entry.name}.labelled: must be at most {most}, the training cases of the largest class, "
+                f"not {each}"
+            )
     enough = getattr(PROTOCOLS.find(entry.protocol), "enough", None)
     if enough is not None:
         config = PROTOCOLS.find(entry.protocol).Config.model_validate(entry.config)
         for each in entry.labelled:
             enough(config, len(cases.split("train" if each == "all" else f"train:{each}")))
+
+
+def source_free(entry: Downstream) -> bool:
+    """Are its labels those of the data set that it is judged on?"""
+    return not entry.config.get("source")
+
+
+def class_counts(cases: CaseStore) -> dict[str, np.ndarray]:
+    """Training cases of every class, by label."""
+    rows = cases.split("train")
+    known = {label: cases.label(label)[rows] for label in cases.classes}
+    return {label: np.bincount(of[of >= 0], minlength=len(cases.classes[label])) for label, of in known.items()}
 
 
 def check_patience(study: Study, space: Space, cases: CaseStore) -> None:

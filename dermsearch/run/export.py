@@ -1,8 +1,7 @@
 """An encoder leaves: its weights, the network and the pictures it wants, and a card that tells what it is.
 
 Each branch of the encoders becomes a folder that timm loads by itself, on any machine without dermsearch; `formats`
-has others. Among the
-seeds of a curriculum the first one is taken: none is better than another, and the card says so.
+has others. Among the seeds of a curriculum the first one is taken: none is better than another, and the card says so.
 """
 
 from __future__ import annotations

@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterator, Mapping
 from fnmatch import fnmatchcase
 from typing import Any
 
+from dermsearch.errors import public
+
 FREE = {"description", "published", "compute", "logging", "train.knn_every"}  # no result depends on them
 SEARCHED = ("choice", "log", "range")
 
@@ -126,4 +128,5 @@ RULES: dict[str, Rule] = {
 def said(value: Any) -> str:
     """A value on one short line."""
     text = "nothing" if value is None else value if isinstance(value, str) else json.dumps(value, default=str)
+    text = public(text)  # before it is cut, which may take what tells a secret by
     return text if len(text) <= 60 else text[:57] + "..."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import uuid
 from pathlib import Path
@@ -19,6 +20,7 @@ from dermsearch.study.reading import read as read_yaml
 
 STUDY, JOURNAL, TABLES = "study.yaml", "optuna.journal", "tables"
 FILES = (STUDY, JOURNAL, PAID, *(f"{TABLES}/{name}.arrow" for name in SCHEMAS))
+WHOLE = {"name", "data", "encoder", "curriculum", "train", "downstream", "search", "compute"}  # of a resolved study
 FOLDERS = (TABLES, "figures", "errors", "tensorboard")
 
 
@@ -32,9 +34,13 @@ def check_folder(out: Path, study: Study) -> None:
         check_kinds(out)
     except OSError as error:
         raise UserError(f"--out: '{out}' cannot be used: {error.strerror}") from None
-    if not there or not has_rows(out):
+    if not there:
         return
-    differ = differences(earlier(out), study.model_dump(mode="json"))
+    if not has_rows(out):
+        if not of_a_run(out / STUDY):
+            raise UserError(f"--out: '{out / STUDY}' would be written over, and no run wrote it; name another folder")
+        return
+    differ = differences(earlier(out), json.loads(public(study.model_dump_json())))
     if differ:
         told = "; ".join(differ[:3]) + f"; and {len(differ) - 3} more" * (len(differ) > 3)
         raise UserError(
@@ -52,6 +58,8 @@ def check_kinds(out: Path) -> None:
         if path.exists() and not path.is_file():
             raise UserError(f"--out: '{path}' must be a file; take it away, or name another folder")
     for name in FOLDERS:
+        if (out / name).is_symlink():
+            raise UserError(f"--out: '{out / name}' is a link, and what it leads to would change; name another folder")
         if (out / name).exists() and not (out / name).is_dir():
             raise UserError(f"--out: '{out / name}' must be a folder; take it away, or name another folder")
     try:
@@ -64,7 +72,7 @@ def check_kinds(out: Path) -> None:
 
 def has_rows(out: Path) -> bool:
     """Is there anything to lose? Of a table that cannot be read nobody knows."""
-    for name in ("stages", "trials"):
+    for name in ("stages", "trials", "scores"):
         try:
             if len(read(out / TABLES / f"{name}.arrow")):
                 return True
@@ -73,6 +81,20 @@ def has_rows(out: Path) -> bool:
         except (OSError, UserError):
             return True
     return False
+
+
+def of_a_run(study: Path) -> bool:
+    """Did a run write it? Then every section is there, and no comment."""
+    try:
+        raw = yaml.safe_load(study.read_text("utf-8"))
+        return isinstance(raw, dict) and raw.keys() >= WHOLE and dumped(raw) == study.read_text("utf-8")
+    except (OSError, ValueError, RecursionError, yaml.YAMLError):
+        return False
+
+
+def dumped(study: dict[str, Any]) -> str:
+    """As it stands in a results folder."""
+    return public(yaml.safe_dump(study, sort_keys=False))
 
 
 def earlier(out: Path) -> dict[str, Any]:
@@ -89,7 +111,7 @@ def prepare_folder(out: Path, study: Study) -> None:
     part = out / f".{STUDY}.{uuid.uuid4().hex[:8]}.part"
     try:
         out.mkdir(parents=True, exist_ok=True)
-        part.write_text(public(yaml.safe_dump(study.model_dump(mode="json"), sort_keys=False)), "utf-8")
+        part.write_text(dumped(study.model_dump(mode="json")), "utf-8")
         os.replace(part, out / STUDY)
     except OSError as error:
         raise UserError(f"--out: '{out}' cannot be written to: {first_line(error)}") from None

@@ -51,9 +51,7 @@ def to_onnx(network: nn.Module, folder: Path, about: Mapping[str, Any]) -> None:
     try:
         import onnxscript  # noqa: F401  # torch writes graphs by it
     except ImportError:
-        raise UserError(
-            "--format onnx: needs packages that are not installed: pip install 'dermsearch[onnx]'"
-        ) from None
+        raise UserError("--format onnx: needs packages that are not installed: pip install onnx onnxscript") from None
     try:
         torch.onnx.export(
             network,

@@ -11,7 +11,6 @@ from typing import Any
 
 import pyarrow as pa
 
-from dermsearch import __version__
 from dermsearch.curriculum import ROOT_CURRICULUM
 from dermsearch.data.mixed import open_sets
 from dermsearch.data.open import open_cases
@@ -20,7 +19,7 @@ from dermsearch.results.board.leaderboard import Row, leaderboard
 from dermsearch.results.board.row import contenders
 from dermsearch.results.tables.schema import OPENED, PRETEXT, SCHEMAS, Results, build, load, write
 from dermsearch.results.tables.writer import joined
-from dermsearch.run.record import commit, told
+from dermsearch.run.record import provenance, told
 from dermsearch.run.roots import starts
 from dermsearch.run.run import cache_folder, sets_of
 from dermsearch.search.tree.jobs import Jobs
@@ -75,8 +74,7 @@ def open_test(folder: Path, curricula: Sequence[str], where: str | None, say: Sa
     when, number = opened(store, study, sorted({each.fingerprint for each in sets.values()}), names)
     scores: list[dict[str, Any]] = []
     predictions: list[tuple[Mapping[str, Any], pa.Table]] = []
-    caveats = results.scores["caveats"][0].as_py()
-    provenance = {"study": study.name, "version": __version__, "commit": commit(), "caveats": caveats}
+    about = {**provenance(study, sets), "caveats": results.scores["caveats"][0].as_py()}
     for done, (rule, node) in enumerate(nodes, 1):
         say(f"[{done}/{len(nodes)}] {node.curriculum}, seed {node.seed}" + (f", {node.judge}" if node.judge else ""))
         record = run_job(jobs.of(node))
@@ -84,7 +82,7 @@ def open_test(folder: Path, curricula: Sequence[str], where: str | None, say: Sa
         if any(failed):
             raise UserError(f"{node.curriculum}, seed {node.seed}: {'; '.join(filter(None, failed))}")
         for verdict in look_up.verdicts(node):
-            own = {"opening": number, "when": when, "rule": rule, **told(node, verdict.judge), **provenance}
+            own = {"opening": number, "when": when, "rule": rule, **told(node, verdict.judge), **about}
             own["groups"] = cases[verdict.judge.data].grouped
             scores += [{**own, **row} for row in (verdict.judgement or {})["rows"]]
             said = store.predictions(judges.key(node, verdict.judge))

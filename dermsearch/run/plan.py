@@ -13,9 +13,10 @@ from dermsearch.data.open import drawn_for_training, is_made, open_cases
 from dermsearch.data.store.case_store import CaseStore
 from dermsearch.data.store.layout import MANIFEST
 from dermsearch.errors import UserError, public
-from dermsearch.run.bill import Bill, bill, span
+from dermsearch.run.bill import Bill, bill, room, span
 from dermsearch.run.bill import lines as bill_lines
 from dermsearch.run.check import check, check_cases, check_images, check_machine, here, training_images
+from dermsearch.run.memory import Need, need
 from dermsearch.run.roots import origins, starts
 from dermsearch.run.run import sets_of
 from dermsearch.search.space.cost import prices, relative_cost
@@ -57,6 +58,7 @@ class Plan:
     looks: int = 0  # of a pruner at a rung, if it let everything go on
     left_out: dict[str, int] = field(default_factory=dict)  # images, of mixtures that are made already
     bill: Bill | None = None  # None where the proposer decides without a limit
+    need: Need | None = None  # of memory
 
     @property
     def depths(self) -> list[int]:
@@ -126,7 +128,9 @@ def make_plan(study: Study) -> tuple[Plan, Space]:
         passes = most_stages * dearest(space) * images * len(study.main.modalities)
         owed = bill(study, space, passes, most_stages, stores) if most_stages else None
         numbers = budget, most_stages, most_stages, images, passes, passes
-        return Plan(study, *numbers, None, None, False, {}, space.selections, left_out=lacking, bill=owed), space
+        plan = Plan(study, *numbers, None, None, False, {}, space.selections, left_out=lacking, bill=owed)
+        plan.need = need(study, space)
+        return plan, space
     cached = judged = None
     if len(stores) == len(study.sets) and known and not space.selections:  # else what is chosen decides on stages
         cached, judged = _cached(study, space, stores, proposals)
@@ -147,6 +151,7 @@ def make_plan(study: Study) -> tuple[Plan, Space]:
         looks,
         lacking,
         bill(study, space, sum(seen.values()), len(seen) * seeds, stores),
+        need(study, space),
     )
     return plan, space
 
@@ -196,6 +201,10 @@ def lines(plan: Plan) -> Iterator[str]:
             yield f"  lag        {study.search.lag}: {seeds} at once; a larger search.lag keeps more workers busy"
     if plan.bill is not None:
         yield from bill_lines(plan.bill, compute.gpus, "about" if plan.exact else "at most")
+    if plan.need is not None:
+        of = "of a GPU " * bool(compute.gpus)
+        most = f", most of it in {plan.need.what} with batches of {plan.need.batch}" * bool(plan.need.batch)
+        yield f"  memory     about {room(plan.need.bytes)} {of}for each worker{most}"
     for task, chosen in plan.selections.items():
         told = f"{task}: the best of {len(chosen.rates)} goes on after {many(chosen.epochs, 'epoch')}, by {chosen.by}"
         often, vain = plan.choices.get(task), chosen.epochs_in_vain

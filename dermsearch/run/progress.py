@@ -160,13 +160,18 @@ class Progress:
         roots = tree.roots()  # nothing is trained: what there is to do is to judge them
         return sum(root.status in (DONE, FAILED) for root in roots), len(roots)
 
+    def _done(self) -> str:
+        """How much of the run is."""
+        assert self.driver is not None
+        done, total = self._counts()
+        return f"{done} of {total} stages and fits" if self.driver.judges.fits else f"{done} of {many(total, 'stage')}"
+
     def under_way(self) -> list[str]:
         """What is being trained or judged, with how far it is, behind how much is finished."""
         if self.driver is None:
             return []
-        done, total = self._counts()
         running = [node for node in list(self.driver.tree.nodes.values()) if node.status == RUNNING]
-        return [f"{done} of {many(total, 'stage')}", *(f"{self._name(n)}, {self._state(n)}" for n in running)]
+        return [self._done(), *(f"{self._name(n)}, {self._state(n)}" for n in running)]
 
     def _left(self) -> float | None:
         """Seconds until what was let in is finished, or until the time of the budget is up."""
@@ -231,7 +236,7 @@ class Progress:
         done, total = self._counts()
         left = self._left()
         head = Text(f"{self.driver.study.name}  ", style="bold")
-        head.append(f"{done} of {many(total, 'stage')}, {clock(time.perf_counter() - self.started)}", style="")
+        head.append(f"{self._done()}, {clock(time.perf_counter() - self.started)}", style="")
         if left is not None and done < total:
             head.append(f", about {clock(left)} left", style="dim")
         roots = [n for n in nodes if n.parent is None]
@@ -267,7 +272,13 @@ class Progress:
         behind = part(node, self.driver.space.selections)
         behind = searched(node, self.driver.space) + behind if node.task and not node.judge else behind
         of = f"{node.name}: " if node.name else ""
-        name = f"{node.judge or node.task}{behind}" if node.task else f"{of}{node.curriculum} (seed {node.seed})"
+        name = (
+            str(node.judge)
+            if node.judge
+            else f"{node.task}{behind}"
+            if node.task
+            else f"{of}{node.curriculum} (seed {node.seed})"
+        )
         return Text.assemble(
             (f"{mark} ", style), f"{name}  ", (self._state(node), "dim" if node.status != DONE else "")
         )

@@ -21,8 +21,9 @@ from dermsearch.results.tables.writer import WHOLE, Writer
 from dermsearch.search.tree.driver import Driver
 from dermsearch.search.tree.node import DONE, FAILED, LOST, Node
 from dermsearch.storage.files import READERS
+from dermsearch.study.config import Study
 from dermsearch.words import many
-from dermsearch.work.job import Judge
+from dermsearch.work.job import Cases, Judge
 from dermsearch.work.record import MADE
 
 WHEN = ("process", "began", "ended")  # of a job, in the table of stages
@@ -36,7 +37,7 @@ class Recorder:
     ) -> None:
         self.driver, self.folder, self.caveats = driver, folder, caveats
         self.groups = groups  # by data set, what intervals are drawn over
-        self.provenance = {"study": driver.study.name, "version": __version__, "commit": commit()}
+        self.provenance = provenance(driver.study, driver.judges.sets)
         self.tables = Writer(folder / "tables")
         self.bugs: dict[str, dict[str, str]] = {}  # by key of a node, by what it was at: tracebacks
         self.earlier, self.when = earlier(folder), when(folder)
@@ -50,7 +51,7 @@ class Recorder:
         tree = self.driver.tree
         if not self.driver.over and self._lags():
             return
-        provenance = {**self.provenance, "caveats": "; ".join(filter(None, [self.caveats, ended_by(self.driver)]))}
+        caveats = "; ".join(filter(None, [self.caveats, ended_by(self.driver)]))
         nodes = list(tree.nodes.values())
         self._add_histories(n for n in nodes if n.status == DONE and n.task and not n.until)
         for node in nodes:
@@ -63,7 +64,7 @@ class Recorder:
         self.tables.put("segments", WHOLE, [self._segment(n) for n in segments])
         for node in over:
             self._tell_of_bug(node, node.record.get("traceback", ""))
-        self.tables.save(tree.nodes, provenance)
+        self.tables.save(tree.nodes, {**self.provenance, "caveats": caveats})
 
     def _lags(self) -> bool:
         """Is what an earlier run had finished still to come? All of it is proposed before anything new is trained."""
@@ -188,6 +189,12 @@ def ended_by(driver: Driver) -> str:
         return ""
     left = len(driver.left())
     return f"the budget of {driver.budget.said()} was used up with {many(left, 'proposed stage')} left"
+
+
+def provenance(study: Study, sets: Mapping[str, Cases]) -> dict[str, str]:
+    """Where every row of a run comes from: the study, the code, and the images and labels, by their fingerprints."""
+    stores = "; ".join(f"{name} {cases.fingerprint}" for name, cases in sets.items())
+    return {"study": study.name, "version": __version__, "commit": commit(), "stores": stores}
 
 
 @functools.cache

@@ -17,7 +17,7 @@ from dermsearch.data.mixed import both_in, left_out, open_sets
 from dermsearch.data.open import drop_damaged, is_made, open_cases
 from dermsearch.data.store.case_store import CaseStore
 from dermsearch.engines.ray_cluster import Cluster, run_ray
-from dermsearch.run.check import check, check_cases, check_machine, here
+from dermsearch.run.check import check, check_cases, check_machine, class_counts, here
 from dermsearch.run.credentials import keys_aside
 from dermsearch.run.folder import check_folder, prepare_folder
 from dermsearch.run.live import LiveReport
@@ -154,6 +154,7 @@ def caveats(study: Study, stores: Mapping[str, CaseStore]) -> str:
             said.append(f"split{of} by image, so a lesion may be on both sides")
         if made := cases.settings.get("made"):
             said.append(f"{name} holds {made}")
+        said += scarce(study, name, cases)
     for name, data in study.sets.items():
         if data.without:
             few = many(left_out(stores[name]), "image")
@@ -162,6 +163,21 @@ def caveats(study: Study, stores: Mapping[str, CaseStore]) -> str:
     if study.main.transductive:
         said.append("pre-trained on validation and test images too")
     return "; ".join(said)
+
+
+def scarce(study: Study, name: str, cases: CaseStore) -> list[str]:
+    """Classes that have fewer training cases than a line of `downstream` asks labels of."""
+    asked = [each for entry in study.entries.values() if entry.data == name for each in entry.labelled]
+    most, counts = max((int(n) for n in asked if n.isdigit()), default=0), class_counts(cases)
+    said = []
+    for label in {study.objective.label} & counts.keys():
+        few = [cls for cls, n in zip(cases.classes[label], counts[label], strict=True) if n < most]
+        if few:
+            some = ", ".join(few[:3]) + ", ..." * (len(few) > 3)
+            lack = f"{many(len(few), 'class', 'classes')} of {label} ({some})"
+            of = f" of {name}" * (len(study.sets) > 1)
+            said.append(f"{lack} with fewer than {most} training cases{of}: all count")
+    return said
 
 
 def overlaps(study: Study, stores: Mapping[str, CaseStore]) -> list[str]:

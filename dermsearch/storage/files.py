@@ -46,6 +46,8 @@ class Folder:
 
     def __init__(self, where: str | Path, field: str = "") -> None:
         self.where, self.field = public(str(where)), field  # as messages show it
+        if not str(where):  # which would be the folder that the program was started in
+            raise UserError(f"{field}is empty; name a folder, or a URI such as s3://bucket/stages")
         try:
             if "://" in str(where):
                 self.fs, self.root = pafs.FileSystem.from_uri(str(where))

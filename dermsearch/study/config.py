@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
+from dermsearch.settings import Pixels
 from dermsearch.study.data import Data, DataSets
 from dermsearch.study.encoder import Encoder
 from dermsearch.study.fields import EntryName, Labelled, Name, Path, Section, Seed, Tables
@@ -112,7 +113,7 @@ class Limits(Section):
     curricula: int | None = Field(default=None, ge=1, le=100_000)  # proposals, as `trials`
     stages: int | None = Field(default=None, ge=1, le=10_000_000)  # over all seeds
     epochs: int | None = Field(default=None, ge=1, le=1_000_000_000)  # of all stages together
-    gpu_hours: float | None = Field(default=None, gt=0, le=1e9)  # seconds of all stages, times their GPUs
+    gpu_hours: float | None = Field(default=None, gt=0, le=1e9)  # seconds of all stages and fits, times their GPUs
     hours: float | None = Field(default=None, gt=0, le=1e6)  # on the clock, of every run anew
 
     @model_validator(mode="after")
@@ -187,6 +188,7 @@ class Compute(Section):
     retries: int = Field(default=2, ge=0, le=100)  # for a stage whose worker died
     save_every: float = Field(default=20, ge=0, le=86_400)  # seconds between states of a stage under way
     compile: bool = False  # torch.compile the backbones: changes results by rounding only, as threads and workers do
+    pixels: Pixels = "auto"  # a GPU's: in its memory, sent a batch ahead; auto: as fits
     store: Path = "results/store"  # where finished stages live: a folder or a URI such as s3://bucket/stages
 
     @model_validator(mode="after")
@@ -195,6 +197,8 @@ class Compute(Section):
             raise ValueError(
                 f"workers: must be 1 for engine 'inline', which trains in this process, not {self.workers}"
             )
+        if self.pixels != "auto" and not self.gpus:
+            raise ValueError(f"pixels: {self.pixels} goes with gpus, which is 0; a CPU reads the store's own files")
         return self
 
 

@@ -6,7 +6,9 @@ import os
 import re
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BeforeValidator, Field
+
+from dermsearch.settings import Settings
 
 # A folder name, a task name, a label name: nothing that could leave the folder it is meant for.
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
@@ -65,7 +67,5 @@ def _tables(value: Any) -> Any:
 Tables = Annotated[str | tuple[str, ...] | None, BeforeValidator(_tables)]
 
 
-class Section(BaseModel):
+class Section(Settings):
     """A part of a study: frozen, exact types, no unknown keys, no NaN."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)

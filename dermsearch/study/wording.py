@@ -10,7 +10,7 @@ from typing import Any, get_args
 
 from pydantic import BaseModel
 
-from dermsearch.errors import nearest
+from dermsearch.errors import nearest, public
 from dermsearch.study.config import Study
 from dermsearch.words import many
 
@@ -153,5 +153,5 @@ def unwound(text: str) -> str:
 
 def short(text: str, length: int = 60) -> str:
     """One printable line of a text that a user gave."""
-    line = "".join(c if c.isprintable() else "?" for c in text)
+    line = "".join(c if c.isprintable() else "?" for c in public(text))
     return line if len(line) <= length else line[: length - 3] + "..."

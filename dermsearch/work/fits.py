@@ -81,6 +81,7 @@ def train(job: Job, store: StageStore, device: torch.device) -> dict[str, Any]:
             look_of(data),
             job.compile,
             target_of(job, judge),
+            job.pixels,
         )
 
     trained = from_what_is_left(partial, fitted)

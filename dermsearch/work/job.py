@@ -7,7 +7,9 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from dermsearch.settings import Pixels
 from dermsearch.storage.keys import judgement_key, view
+from dermsearch.study.config import MAIN
 from dermsearch.study.data import Data
 
 Kind = Literal["root", "stage", "segment", "fit"]
@@ -72,7 +74,9 @@ class Judge(Message):
     def __str__(self) -> str:
         few = "" if self.labelled == "all" else f" from {self.labelled}"
         return (
-            f"{self.protocol}@{self.data}{few}"
+            self.protocol
+            + f"@{self.data}" * (self.data != MAIN)
+            + few
             + f" of {self.source}" * bool(self.source)
             + f", draw {self.draw + 1}" * bool(self.draw)
         )
@@ -107,6 +111,7 @@ class Job(Message):
     workers: int
     retries: int
     compile: bool
+    pixels: Pixels  # where a GPU's images lie
     save_every: float  # seconds
     knn_every: int
     label: str  # that kNN watches
@@ -116,3 +121,7 @@ class Job(Message):
     def main(self) -> Cases:
         """The data set that stages train on."""
         return next(iter(self.sets.values()))
+
+    def __str__(self) -> str:
+        what = "no pre-training" if self.kind == "root" else self.curriculum
+        return f"{what}, seed {self.seed}" + "".join(f", {judge}" for judge in self.judges if self.kind == "fit")

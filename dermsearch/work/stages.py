@@ -156,6 +156,7 @@ def train(job: Job, store: StageStore, device: torch.device) -> Trained:
             compiled=job.compile,
             until=job.until,
             artifact=artifact,
+            pixels=job.pixels,
         )
 
     return from_what_is_left(partial, trained)

@@ -19,6 +19,9 @@ from dermsearch.work.record import Record
 SICK = {errno.ENOSPC, errno.EDQUOT, errno.ESTALE, errno.EIO, errno.EROFS, errno.EMFILE, errno.ENFILE}
 
 
+LACKED = ": out of memory: "  # between what was done and what is said of it
+
+
 def verdict(error: Exception, what: str) -> str | None:
     """Why the job cannot be done with its settings; None where the error says nothing of them.
 
@@ -27,8 +30,13 @@ def verdict(error: Exception, what: str) -> str | None:
     if isinstance(error, (StageFailed, UserError)):
         return str(error)
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "can't allocate memory" in str(error):
-        return f"{what}: out of memory: {(str(error) or 'of the processor').splitlines()[0]}"
+        return f"{what}{LACKED}{(str(error) or 'of the processor').splitlines()[0]}"
     return None
+
+
+def lacked_memory(record: Record) -> bool:
+    """Did memory run out in the job, or in one of its judgements?"""
+    return any(LACKED in told for told in (record.error, *(judged.reason for judged in record.judged)))
 
 
 def of_machine(error: Exception) -> bool:

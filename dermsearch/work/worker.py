@@ -18,28 +18,44 @@ from dermsearch.work.fits import run_fit
 from dermsearch.work.job import Job
 from dermsearch.work.judging import judge_artifact
 from dermsearch.work.record import Record
+from dermsearch.work.shared_gpu import seat_of
 from dermsearch.work.stages import make_segment, make_stage
-from dermsearch.work.verdicts import verdict
+from dermsearch.work.verdicts import lacked_memory, verdict
 
 Worker = Callable[[Job], Record]
 
 
 def run_job(job: Job) -> Record:
-    """Train and judge one node of the tree. What is its own fault is a record; what is the machine's is raised."""
-    began = time.time()
+    """Train and judge one node of the tree. What is its own fault is a record; what is the machine's is raised.
+
+    On a GPU that it shares, a job that lacked memory is tried once more when it has the GPU for itself.
+    """
+    began, notes = time.time(), list[str]()
+    with seat_of(job) as seat:
+        record = attempt(job)
+        if seat is not None and lacked_memory(record):
+            beside = " and ".join(seat.others()) or "others"
+            seat.have_alone()
+            record = attempt(job)
+            again = "so it does alone" if lacked_memory(record) else "it went on alone; compute.gpus: 1 shares none"
+            notes.append(f"{job}: lacked memory on a GPU that it shared with {beside}; {again}")
+    about = {"process": f"{job.node}/{os.getpid()}", "began": began, "ended": time.time()}
+    return record.model_copy(update={**about, "notes": (*noted(job), *notes)})
+
+
+def attempt(job: Job) -> Record:
+    """What becomes of the job here and now. Nothing of it stays on the GPU, not in an error's frames either."""
     try:
-        record = _run(job)
+        return _run(job)
     except StoreLost as error:
-        record = Record(key=job.key, status="stopped", error=str(error))
+        return Record(key=job.key, status="stopped", error=str(error))
     except Exception as error:
         reason = verdict(error, job.task or "judging")
         if reason is None:
             raise
-        record = Record(key=job.key, status="failed", error=reason)
+        return Record(key=job.key, status="failed", error=reason)
     finally:
         empty_gpu()
-    about = {"process": f"{job.node}/{os.getpid()}", "began": began, "ended": time.time(), "notes": noted(job)}
-    return record.model_copy(update=about)
 
 
 def _run(job: Job) -> Record:

@@ -41,6 +41,7 @@ SEEDS = STUDY.model_copy(update={"search": STUDY.search.model_copy(update={"seed
 STUDIES = {"shorter": SHORTER, "study": STUDY, "seeds": SEEDS, "in parts": IN_PARTS}
 NUMBERS = (errno.ENOSPC, errno.EIO, errno.ESTALE, errno.EACCES)
 DAMAGE = ("flip", "cut", "empty", "swap", "folder", "loop", "link", "gone", "unreadable")
+GROWN = "grown"  # results that become larger
 FOUND = ("flip", "cut", "empty")  # what `verify` must name
 DONE: Counter[str] = Counter()  # what the machine has done so far
 names = st.sampled_from(sorted(STUDIES))
@@ -136,6 +137,21 @@ class Endured(RuleBasedStateMachine):
 
         self.struck(name, Schedule(self.folder, at, meanwhile))
 
+    @precondition(lambda self: not self.unreadable)
+    @rule(at=st.one_of(st.none(), moment))
+    def extended(self, at: int | None) -> None:
+        """More seeds of a study, into the folder that holds fewer, perhaps killed on the way; and not back again."""
+        out = self.folder / "results" / GROWN
+        shutil.rmtree(out, ignore_errors=True)
+        self.comes_through("study", GROWN)
+        if at is not None:
+            self.struck("seeds", Schedule(self.folder, at, "kill"), GROWN)
+        self.comes_through("seeds", GROWN)
+        DONE["extended"] += 1
+        code, said = self.started("study", GROWN)
+        assert code == 2 and "search.seeds" in said, said
+        assert told(out) == self.whole["seeds"], "a smaller study took the place of a larger one"
+
     def base(self, what: str, path: str) -> None:
         """What befalls every command: files of another user."""
         if what == "read" and any(path == each or path.startswith(f"{each}/") for each in self.unreadable):
@@ -147,7 +163,7 @@ class Endured(RuleBasedStateMachine):
         self.touched.add(name)
         return command.run(placed(name, self.where), self.folder / "results" / (out or name))
 
-    def struck(self, name: str, schedule: Schedule) -> None:
+    def struck(self, name: str, schedule: Schedule, out: str = "") -> None:
         """Run it, with that to come."""
 
         def strike(what: str, path: str) -> str | None:
@@ -157,7 +173,7 @@ class Endured(RuleBasedStateMachine):
         Shaky.strike = staticmethod(strike)
         sound, before = self.sound(), len(EPOCHS)
         try:
-            code, said = self.started(name)
+            code, said = self.started(name, out)
         except Killed:
             code, said = -9, ""
         finally:
@@ -166,7 +182,7 @@ class Endured(RuleBasedStateMachine):
         honest = schedule.fault != SHORT and schedule.fault != errno.EIO
         if honest and not callable(schedule.fault):
             self.not_again(sound, EPOCHS[before:])
-        self.ended(name, code, said)
+        self.ended(name, code, said, out)
         if code == 2:
             assert schedule.fell or self.unreadable or self.damaged, said
         if self.remote and isinstance(schedule.fault, int) and not schedule.lasts and not self.damaged:

@@ -1,4 +1,4 @@
-"""Five hundred files of each kind that are nearly right; `benchmarks/fuzz.py` reads any number."""
+"""Forty to five hundred files of each kind that are nearly right; `benchmarks/fuzz.py` reads any number of any."""
 
 from __future__ import annotations
 

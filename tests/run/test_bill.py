@@ -4,15 +4,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from conftest_search import make_study
+from torch import Tensor
 
 from dermsearch.data.domain import SEVEN_POINT
 from dermsearch.evaluate.predictions import predictions
 from dermsearch.run import bill as reckoning
-from dermsearch.run.bill import Bill, bill, lines, operations, parameters, room, span
+from dermsearch.run.bill import Bill, bill, lines, measured, operations, parameters, room, span
 from dermsearch.run.plan import make_plan
 from dermsearch.search.space.checks import space_of
 from dermsearch.storage.stages import columns
+
+SPEED = reckoning.speed
 
 
 @pytest.fixture(autouse=True)
@@ -47,6 +51,23 @@ def test_a_study_comes_to_what_can_be_counted() -> None:
                 space_of(study), 1000.0, 6, {}).at_once == 4  # fmt: skip
 
 
+def test_hidden_patches_are_counted() -> None:
+    """64 looks at every image are most of what judging takes."""
+    sets = {"domain": "chest", "cases": 200, "size": 32, "modalities": ["xray"]}
+    told = {}
+    for probes, images, head in ((8, 20, "linear"), (4, 999, "linear"), (8, 0, "finetune")):
+        study = make_study(
+            data=sets,
+            downstream={"attention": {"probes": probes, "images": images, "head": head, "size": 64, "epochs": 3}},
+            objective={"protocol": "attention", "metric": "ail", "label": "finding"},
+        )
+        told[probes, images] = bill(study, space_of(study), 0.0, 1, {}).judging
+    looks, train, val = 2 * (140 + 30) / 3, 140, 30  # of the stage and of what it begins with
+    assert told[8, 20] == pytest.approx(looks + 2 * 4 * (train / 3 + val + 20 * 64 / 3))
+    assert told[4, 999] == pytest.approx(looks + 2 * 4 * (train / 3 + val + 30 * 16 / 3))
+    assert told[8, 0] == pytest.approx(looks + 2 * 4 * (3 * train + val))
+
+
 def test_predictions_take_the_room_that_is_told() -> None:
     rng, n = np.random.default_rng(0), 1000
     said = {label: rng.dirichlet(np.ones(len(names)), n) for label, names in SEVEN_POINT.items()}
@@ -65,6 +86,32 @@ def test_the_plan_tells_it(tmp_path: Path) -> None:
     assert f"{span(66_000 * 24.3e9 / 312e12 / 0.2)} on one A100" in told
     assert "3.2 GB in the stage store, 4.0 MB of it predictions" in told
     assert "GPU" not in "".join(lines(plan.bill, gpus=0))
+
+
+def test_a_network_that_takes_long_is_measured_in_small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    """At eight passes a second a batch of 32 takes four seconds, twice; a plan is asked for to save time."""
+    clock, batches = [0.0], list[int]()
+
+    class Slow(torch.nn.Module):
+        def forward(self, images: Tensor) -> Tensor:
+            batches.append(len(images))
+            clock[0] += len(images) / 8
+            return images.requires_grad_()
+
+    monkeypatch.setattr(reckoning, "backbone", lambda name: Slow())
+    monkeypatch.setattr(reckoning.time, "perf_counter", lambda: clock[0])
+    assert measured("slow", 8, torch.device("cpu"), 32, 1, "fp32") == 8
+    assert batches == [2, 2, 8]
+
+
+def test_a_study_for_gpus_is_not_measured_in_a_precision_that_is_emulated(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr(reckoning, "speed", SPEED)
+    monkeypatch.setattr(reckoning, "measured", lambda *given: asked.append(given[-1]) or 1.0)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    for gpus in (0, 1):
+        SPEED(make_study(train={"precision": "bf16"}, compute={"gpus": gpus}), "resnet10t", 32)
+    assert asked == ["bf16", "auto"]
 
 
 @pytest.mark.parametrize(

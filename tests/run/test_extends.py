@@ -126,6 +126,22 @@ def test_a_study_of_an_earlier_version_is_completed_before_it_is_compared(tmp_pa
     check_folder(tmp_path, changed())
 
 
+KEYS = "AKIA0123456789ABCDEF", "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY"  # as long as those of AWS
+
+
+def test_keys_in_the_address_of_cases_make_no_other_study_and_are_not_told(tmp_path: Path) -> None:
+    place = f"s3://{KEYS[0]}:{KEYS[1].replace('/', '%2F')}@bucket/cases"
+    sets = {"source": "store", "path": place, "size": 32, "cases": 80, "modalities": ["derm"]}
+    study = changed(data=sets)
+    prepare_folder(tmp_path, study)
+    rows(tmp_path)
+    check_folder(tmp_path, study)
+    for name, other in {"path": place + "2", "source": "synthetic"}.items():
+        with pytest.raises(UserError, match=rf"data\.{name}: was ") as told:
+            check_folder(tmp_path, changed(data={**sets, name: other, **({"path": None} if name == "source" else {})}))
+        assert not any(part[:8] in str(told.value) for part in (KEYS[0], KEYS[1].replace("/", "%2F")))
+
+
 def other_things(out: Path) -> None:
     (out / "thesis.tex").write_text("years of work")
 
@@ -133,6 +149,28 @@ def other_things(out: Path) -> None:
 def a_link(out: Path) -> None:
     (out / "elsewhere.yaml").write_text("name: mine")
     (out / "study.yaml").symlink_to(out / "elsewhere.yaml")
+
+
+def linked_figures(out: Path) -> None:
+    prepare_folder(out, changed())
+    (out / "elsewhere").mkdir()
+    (out / "figures").symlink_to(out / "elsewhere")
+
+
+def a_study_by_hand(out: Path) -> None:
+    """What `dermsearch run study.yaml --out .` would write over."""
+    written = yaml.safe_dump(changed().model_dump(mode="json"), sort_keys=False)
+    (out / "study.yaml").write_text(f"# which rates?\n{written}")
+
+
+def a_short_study(out: Path) -> None:
+    (out / "study.yaml").write_text("name: test\ndata:\n  cases: 80\n")
+
+
+def scores_alone(out: Path) -> None:
+    """As those of encoders that were judged."""
+    prepare_folder(out, changed(name="judged"))
+    write(build("scores", [{"stage": "k", "curriculum": "odc"}]), out / "tables" / "scores.arrow")
 
 
 def a_folder_for_the_journal(out: Path) -> None:
@@ -170,6 +208,10 @@ def damaged_study(out: Path) -> None:
     [
         (other_things, "holds other things (thesis.tex) and no study"),
         (a_link, "study.yaml' is a link"),
+        (linked_figures, "figures' is a link, and what it leads to would change"),
+        (a_study_by_hand, "study.yaml' would be written over, and no run wrote it; name another folder"),
+        (a_short_study, "study.yaml' would be written over"),
+        (scores_alone, "holds the results of another study"),
         (a_folder_for_the_journal, "optuna.journal' must be a file"),
         (a_folder_for_a_table, "stages.arrow' must be a file"),
         (no_text, "paid.txt' is not text in UTF-8"),

@@ -16,6 +16,7 @@ from dermsearch.run.naming import named
 from dermsearch.run.progress import Progress
 from dermsearch.run.record import Recorder
 from dermsearch.search.tree.driver import Driver
+from dermsearch.work.job import Job
 
 SEARCHED = {"odc": {"clusters": 4, "lr": {"choice": [0.0123456, 0.1]}}, "moco_v2": {"queue": 64}}
 
@@ -37,6 +38,44 @@ def test_variants_and_seeds_have_names_of_their_own(bench: Bench) -> None:
     assert len(set(names)) == len(names) > 8
     assert "odc (lr 0.0123) > moco_v2, seed 1" in names and "moco_v2 > odc (lr 0.1), seed 0" in names
     assert all(f"  {name} " in out.getvalue() for name in names)
+
+
+def test_variants_are_told_apart_in_the_live_tree_too(bench: Bench) -> None:
+    driver = bench.driver(make_study(curriculum__tasks=SEARCHED, curriculum__length=[1, 2]))
+    shown, _ = heard(driver)
+    run_inline(driver, bench.work(driver))
+    labels = {shown._label(node).plain.partition("  ")[0].split(" ", 1)[1] for node in driver.tree.stages()}
+    assert labels >= {"odc (lr 0.0123)", "odc (lr 0.1)", "moco_v2"}
+
+
+def test_a_fit_under_way_stands_below_its_stage(bench: Bench) -> None:
+    """With its epochs; once it is done its stage alone is left, with its score."""
+    fits: dict[str, Any] = {"downstream": {"finetune": {"epochs": 4}}, "objective": {"protocol": "finetune"}}
+    driver = bench.driver(make_study(curriculum__length=[1, 1], curriculum__tasks={"odc": {"clusters": 4}}, **fits))
+    shown, _ = heard(driver)
+    shown.console.height = 40
+    work = bench.work(driver)
+
+    def picture() -> str:
+        with shown.console.capture() as caught:
+            shown.console.print(shown._picture(list(driver.tree.nodes.values())))
+        return caught.get()
+
+    seen = []
+    while isinstance(job := driver.next_job(), Job):
+        if job.kind == "fit":
+            driver.store.write_progress(job.key, [{"epoch": 1, "loss": 2.0, "embedding_std": 0.9, "parts": {}}])
+            shown._look()
+            seen.append(picture().splitlines())
+            assert any(
+                told.endswith("odc, finetune, epoch 1/4, loss 2, spread 0.90") for told in shown.under_way()
+            ) == (job.curriculum == "odc")
+        driver.done(work(job))
+    of_root, of_stage = seen
+    assert of_root[0].startswith("test  1 of 3 stages and fits, ") and of_stage[0].startswith("test  2 of 3 stages")
+    assert of_root[2] == "├── ● finetune  epoch 1/4, loss 2, spread 0.90"
+    assert of_stage[3] == "    └── ● finetune  epoch 1/4, loss 2, spread 0.90"
+    assert "finetune" not in picture() and "3.0 %" in picture()
 
 
 def test_what_nobody_searches_is_not_in_a_name(bench: Bench) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from dermsearch.errors import UserError
 from dermsearch.storage.files import Folder, StoreLost, sealed
+from dermsearch.storage.stages import StageStore
 
 
 @pytest.fixture(params=["path", "uri"])
@@ -85,6 +86,13 @@ def test_what_is_no_json_of_ours_is_none(data: bytes, folder: Folder) -> None:
 def test_a_manifest_without_files_of_the_folder_is_none(files: Any, folder: Folder) -> None:
     folder.write("k/manifest.json", sealed({} if files == "missing" else {"files": files}))
     assert folder.told("k") is None and folder.whole("k") is None
+
+
+def test_no_name_is_not_the_folder_that_the_program_was_started_in(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=r"^compute\.store: is empty; name a folder"):
+        StageStore("")
+    assert not list(tmp_path.iterdir())
 
 
 def test_no_message_shows_a_secret(tmp_path: Path) -> None:

@@ -74,7 +74,7 @@ class Admission:
 
     def settle(self, node: Node) -> None:
         """It was trained: the hours that it took are spent."""
-        if node.booked:
+        if self._paid(node):
             seconds = own(node, "seconds") + (node.record.get("judge_seconds") or 0.0)
             self.budget.correct(gpu_hours=self._gpu_hours(seconds))
 
@@ -97,9 +97,13 @@ class Admission:
 
     def settle_failed(self, node: Node) -> None:
         """It failed: the hours until then are spent."""
-        if node.booked:
+        if self._paid(node):
             seconds = node.record.get("ended", 0.0) - node.record.get("began", 0.0)
             self.budget.correct(gpu_hours=max(0.0, seconds) * self.gpus / 3600)
+
+    def _paid(self, node: Node) -> bool:
+        """By this study: what was let in, and the fits of roots, which are in no proposal."""
+        return node.booked or (node.of_root and (not node.reused or node.key in self.budget.paid))
 
     def time_is_up(self) -> bool:
         """May no further stage begin?"""

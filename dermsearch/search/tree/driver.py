@@ -95,7 +95,7 @@ class Driver:
         if isinstance(node, str):
             return node
         self.tree.begin(node)
-        if node.booked:
+        if node.booked or node.of_root:
             self.budget.pay(node.key)
         self.on_change(node)
         return self.jobs.of(node)

@@ -55,6 +55,7 @@ class Jobs:
             workers=compute.workers if node.task else 1,
             retries=compute.retries,
             compile=compute.compile,
+            pixels=compute.pixels,
             save_every=compute.save_every,
             knn_every=study.train.knn_every,
             label=study.objective.label,

@@ -57,6 +57,11 @@ class Node:
             return "fit"
         return "segment" if self.until else "stage" if self.parent else "root"
 
+    @property
+    def of_root(self) -> bool:
+        """Is it a fit of what no stage has trained?"""
+        return self.judge is not None and self.parent is not None and self.parent.parent is None
+
     @cached_property
     def root(self) -> Node:
         """What its curriculum begins with."""

@@ -251,3 +251,18 @@ def test_a_stage_that_does_not_tell_its_epochs_gives_none_back(limited: Make, be
     driver = limited({"epochs": 9})
     run_inline(driver, stops(bench.work(driver), None))
     assert len(trained(bench)) == 4 and driver.budget.spent["epochs"] == 8
+
+
+def test_fits_cost_time_and_no_stages(limited: Make, bench: Bench) -> None:
+    """Two stages and their root are judged by a fit each; a fit takes a second of half a GPU, as a stage does."""
+    fits: dict[str, Any] = {"downstream": {"finetune": {"epochs": 1}}, "objective": {"protocol": "finetune"}}
+    for again in (False, True):  # a run that goes on has spent what the first one spent
+        driver = limited({"stages": 2}, compute={"engine": "inline", "gpus": 0.5}, **fits)
+        run_inline(driver, bench.work(driver))
+        kinds = [job.kind for job in bench.jobs]
+        assert (kinds.count("root"), kinds.count("stage"), kinds.count("fit")) == (1, 2, 3), again
+        assert driver.budget.spent["stages"] == 2 and driver.budget.ended == "stages"
+        assert driver.budget.spent["gpu_hours"] == pytest.approx(2.5 / 3600)
+    other = bench.driver(driver.study, budget=Budget(driver.study.search.budget, bench.folder))
+    run_inline(other, bench.work(other))
+    assert other.budget.spent["gpu_hours"] < 2.5 / 3600, "what others paid for is free"
