@@ -11,6 +11,7 @@ import pytest
 
 from dermsearch.results import load
 from dermsearch.results.board.leaderboard import leaderboard
+from dermsearch.results.board.opened import opened
 from dermsearch.results.board.settled import settled
 
 ROOT = Path(__file__).parents[2]
@@ -62,6 +63,16 @@ def test_what_the_readme_says_of_it() -> None:
     assert settled(rows, results)[0].startswith("6 of 8 curricula are above no pre-training") and "six of eight" in told
     tests = results.pandas("tests")
     assert set(tests.curriculum) == {"rotation", "no pre-training"} and set(tests.opening) == {1}
+    assert settled(leaderboard(results, metric="auc"), results)[0].startswith("8 of 8") and "by AUC all eight" in told
+    for metric, said in (
+        ("auc", "{} points of AUC"),
+        ("balanced_accuracy", "of balanced accuracy, by which it was chosen, {}"),
+    ):
+        found = opened(results, metric=metric)
+        assert found is not None
+        (gain,) = [each.test.to_none for each in found.tested if each.test.name == "rotation"]
+        assert gain is not None and gain.half is not None and (gain.value > gain.half) == (metric == "auc")
+        assert said.format(f"{100 * gain.value:.1f} ± {100 * gain.half:.1f}") in " ".join(told.split())
 
 
 def test_it_is_the_study_that_ships() -> None:

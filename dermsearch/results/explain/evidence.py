@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from dermsearch.curriculum import BASELINES, Curriculum
 from dermsearch.errors import UserError, nearest
 from dermsearch.papers.published import IMAGENET, TABLES, published, table
-from dermsearch.results.board.about import about
+from dermsearch.results.board.about import PATIENTS, about
 from dermsearch.results.board.differences import drawn
 from dermsearch.results.board.leaderboard import Row, leaderboard, ordering
 from dermsearch.results.drawing import judge_name, quantity
@@ -41,6 +41,7 @@ class Evidence:
     proposals: dict[str, int] = field(default_factory=dict)  # how many ended how
     caveats: str = ""
     cases: str = ""  # how many judge: "n = 385 cases"
+    groups: str = PATIENTS  # what their spread is over: lesions or images where patients are not known
 
     @cached_property
     def luck(self) -> Luck | None:
@@ -110,6 +111,7 @@ def from_study(
         dict(proposals),
         measure.caveats or "",
         f"n = {known.cases.removesuffix(' of ')}" if (known := about(results, measure)).cases else "",
+        known.groups,
     )
 
 

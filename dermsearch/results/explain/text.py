@@ -106,7 +106,7 @@ def notes(found: Explanation) -> list[str]:
         "A curriculum counts once: the mean over its seeds and settings.",
     ]
     if known:
-        said.append(f"Luck: what stages get by chance and hand on, whatever the share, and that of {patients(found)}.")
+        said.append(f"Luck: what stages get by chance and hand on, whatever the share, and that of {drawn(found)}.")
     else:
         said.append(
             f"{many(seeds, 'seed')}: what a stage hands on by luck to all that grows from it looks like an effect of "
@@ -117,11 +117,12 @@ def notes(found: Explanation) -> list[str]:
     return said
 
 
-def patients(found: Explanation) -> str:
+def drawn(found: Explanation) -> str:
     """Whose luck it is that they were drawn, and how that is known."""
+    groups = found.evidence.groups
     together = all(o.resampled is not None for o in found.evidence.curricula)
     none = not together and not any(o.error for o in found.evidence.curricula)
-    return "no patients, whose spread the tables lack" if none else "patients" + ", unpaired" * (not together)
+    return f"no {groups}, whose spread the tables lack" if none else groups + ", unpaired" * (not together)
 
 
 def render(found: Explanation) -> Iterator[RenderableType]:

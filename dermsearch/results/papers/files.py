@@ -113,8 +113,14 @@ def entry_texts(table: Filled, entry: Entry) -> Iterator[Text]:
             lines.append(("95 % interval", tuple(interval(cell) for cell in entry.cells)))
     elif entry.status != "not run":
         lines.append((f"here: {entry.status}", ("",) * len(entry.cells)))
+    lack = ("",) * (len(widest(table)) - len(entry.cells))  # of a section with fewer columns than another
     for i, (whose, cells) in enumerate(lines):
-        yield Text(entry.title if i == 0 else "", whose, cells, i == len(lines) - 1)
+        yield Text(entry.title if i == 0 else "", whose, (*cells, *lack), i == len(lines) - 1)
+
+
+def widest(table: Filled) -> tuple[TableColumn, ...]:
+    """The columns of the section that has most; those of others are the first of them."""
+    return max((section.columns for section, _ in table.blocks), key=len)
 
 
 def title(table: Filled) -> str:
@@ -125,7 +131,7 @@ def title(table: Filled) -> str:
 
 def markdown(table: Filled) -> str:
     """The table for a reader of plain text and for GitHub."""
-    named = [table.heading(column) for column in table.blocks[0][0].columns]
+    named = [table.heading(column) for column in widest(table)]
     rows = [["", "", *named]]
     for line in texts(table):
         rows.append(
@@ -146,7 +152,7 @@ def markdown(table: Filled) -> str:
 
 def latex(table: Filled) -> str:
     """The table for a paper that loads booktabs."""
-    named = [table.heading(column) for column in table.blocks[0][0].columns]
+    named = [table.heading(column) for column in widest(table)]
     wide = len(named) + 2
     body: list[str] = []
     for line in texts(table):

@@ -70,13 +70,20 @@ def marked(name: str, domain: Sequence[str], title: str | None = None) -> Chart:
     return {"field": name, "type": "nominal", "scale": scale, "legend": {"title": title, "orient": "bottom"}}
 
 
-def ranges(name: str, domain: Sequence[str], title: str, y: Chart, told: list[Chart]) -> list[Chart]:
+def where_known(rows: Sequence[Mapping[str, Any]], ends: Chart) -> list[Chart]:
+    """The layer of intervals, if any row has one: of none an axis cannot be made."""
+    return [ends] if any(row["low"] is not None for row in rows) else []
+
+
+def ranges(
+    rows: Sequence[Mapping[str, Any]], name: str, domain: Sequence[str], title: str, y: Chart, told: list[Chart]
+) -> list[Chart]:
     """Scores as points on their intervals, those of each name of the domain beside the others' in a row of y."""
     place = {"y": y, "yOffset": {"field": name, "sort": list(domain)}, "color": legend(name, domain)}
     ends = {"x": x("low", title, scale=near()), "x2": {"field": "high"}, **place}
     score = {"x": x("score", title, scale=near()), **place, "shape": marked(name, domain), "tooltip": told}
     return [
-        {"mark": {"type": "rule", "opacity": 0.6}, "encoding": ends},
+        *where_known(rows, {"mark": {"type": "rule", "opacity": 0.6}, "encoding": ends}),
         {"mark": {"type": "point", "filled": True, "size": 42, "opacity": 1}, "encoding": score},
     ]
 

@@ -78,7 +78,7 @@ def side_by_side(contents: Sequence[Content], names: Sequence[str]) -> PageSecti
         "width": "container",
         "height": lined(rows, "what", 10 * len(names) + 4),
         "data": values(rows),
-        "layer": ranges("study", names, title, y, told),
+        "layer": ranges(rows, "study", names, title, y, told),
     }
     more = len(best) - len(kept)
     note = f"The {len(kept)} best of {len(best)}. " if more > 0 else ""

@@ -6,7 +6,7 @@ from typing import Any
 
 from dermsearch.results.drawing import readable
 from dermsearch.results.pictures.few_labels import chosen, curves, judges
-from dermsearch.results.report.charts import legend, marked, near, tip, values, x
+from dermsearch.results.report.charts import legend, marked, near, tip, values, where_known, x
 from dermsearch.results.report.content import Content, PageSection, percent
 from dermsearch.results.report.markup import Markup, el
 
@@ -55,7 +55,9 @@ def lines(rows: list[dict[str, Any]], names: list[str], numbers: list[str], titl
         "height": 280,
         "data": values(rows),
         "layer": [
-            {"mark": {"type": "area", "opacity": 0.12}, "encoding": {"x": at, **band, "color": colour}},
+            *where_known(
+                rows, {"mark": {"type": "area", "opacity": 0.12}, "encoding": {"x": at, **band, "color": colour}}
+            ),
             {"mark": mark, "encoding": {"x": at, **up, "color": colour}},
             {
                 **dots,

@@ -48,7 +48,7 @@ def dots(rows: list[dict[str, Any]], names: list[str], title: str) -> dict[str, 
         "width": "container",
         "height": lined(rows, "what", 9 * len(names) + 4),
         "data": values(rows),
-        "layer": ranges("name", names, title, y, told),
+        "layer": ranges(rows, "name", names, title, y, told),
     }
 
 

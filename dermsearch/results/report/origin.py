@@ -16,6 +16,7 @@ def origin(content: Content) -> PageSection:
     stages = results.stages.to_pylist()
     seeds = sorted({row["seed"] for row in stages} | set(results.scores["seed"].to_pylist()))
     caveats = sorted({row["caveats"] for row in stages if row["caveats"]})
+    stores = sorted({row["stores"] for row in stages if row["stores"]})
     roots = sorted({row["parent"] for row in stages if row["depth"] == 1 and row["parent"]})
     devices = sorted({f"{row['device']} ({many(row['workers'] or 1, 'worker')})" for row in stages if row["device"]})
     lines = [
@@ -23,6 +24,7 @@ def origin(content: Content) -> PageSection:
         ["made by", results.origin],
         ["seeds", ", ".join(map(str, seeds))],
         ["trained on", "; ".join(devices)],
+        ["fingerprints of its data", "; ".join(stores)],
         ["keys of its roots", ", ".join(roots[:8]) + " ..." * (len(roots) > 8)],
         ["caveats", "; ".join(caveats) or "none known"],
         ["tables", "; ".join(f"{name} {len(table_):,}" for name, table_ in results.tables.items() if len(table_))],

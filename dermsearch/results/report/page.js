@@ -99,15 +99,23 @@ function inOrder(parent = null, depth = 0, out = []) {
   for (const node of CHILDREN.get(parent) ?? []) { out.push([node, depth]); inOrder(node.id, depth + 1, out); }
   return out;
 }
+let zoom = BY_ID.get(kept.get("zoom", null)) ?? null; // a stage that alone is shown, with what leads to it and follows
+function zoomTo(node) { zoom = node; kept.set("zoom", node ? node.id : null); drawTree(); }
+function around(node) {
+  const path = [];
+  for (let at = node; at; at = BY_ID.get(at.parent)) path.unshift(at);
+  return [...path.map((each, depth) => [each, depth]), ...inOrder(node.id, path.length)];
+}
 function hidden(node) {
   for (let at = BY_ID.get(node.parent); at; at = BY_ID.get(at.parent)) if (folded.has(at.id)) return true;
   return false;
 }
 function drawTree() {
   if (!TREE) return;
-  const ordered = inOrder(), scores = NODES.map((n) => n.score).filter((s) => s !== null), span = [Math.min(...scores), Math.max(...scores)];
+  const ordered = zoom ? around(zoom) : inOrder(), scores = NODES.map((n) => n.score).filter((s) => s !== null), span = [Math.min(...scores), Math.max(...scores)];
   const none = NODES.find((n) => n.status === "root" && n.score !== null)?.score;
-  const head = el("tr", {}, ...TREE.heads.map((name, i) => el("th", { scope: "col", class: i > 1 && i < 5 ? "num" : null }, i === 1 ? scale(TREE.axis) : name)));
+  const ends = ordered.flatMap(([n]) => [n.score, n.low, n.high]).filter((v) => v !== null), axis = zoom && ends.length ? [Math.min(...ends), Math.max(...ends)] : TREE.axis;
+  const head = el("tr", {}, ...TREE.heads.map((name, i) => el("th", { scope: "col", class: i > 1 && i < 5 ? "num" : null }, i === 1 ? scale(axis) : name)));
   const body = el("tbody"), lines = new Map();
   for (const [node, depth] of ordered) {
     const under = CHILDREN.has(node.id), said = node.status === "root" ? "" : node.status === "done" ? (node.reused ? "reused" : "") : node.status;
@@ -115,7 +123,7 @@ function drawTree() {
     const chip = el("span", { class: "chip", style: node.score === null ? {} : { background: shade(node.score, span) } });
     const tells = [node.name, node.text && `${node.text} %`, node.seconds !== null && `${clock(node.seconds)} of training`, node.error || node.status, ...node.settings.slice(0, 14).map(([n, v]) => `${n} = ${v}`)];
     const line = el("tr", { tabindex: "-1", role: "row", "aria-level": depth + 1, "data-id": node.id, title: tells.filter(Boolean).join("\n"), class: ["failed", "dropped", "pruned"].includes(node.status) ? "lost" : node.status === "root" ? "none" : null, on: { click: () => open(node.id) } },
-      el("td", { style: { paddingLeft: `${1.15 * depth}em`, whiteSpace: "nowrap" } }, fold, chip, node.task), el("td", {}, range(TREE.axis, node.score, node.low, node.high, none)),
+      el("td", { style: { paddingLeft: `${1.15 * depth}em`, whiteSpace: "nowrap" } }, fold, chip, node.task), el("td", {}, range(axis, node.score, node.low, node.high, none)),
       el("td", { class: "num" }, node.text), el("td", { class: "num" }, node.gap), el("td", { class: "num" }, clock(node.seconds)), el("td", {}, said));
     lines.set(node.id, line); body.append(line);
   }
@@ -135,18 +143,21 @@ function drawTree() {
     if (!node) return;
     const seen = [...body.rows].filter((row) => !row.hidden), at = seen.indexOf(line);
     const go = (row) => { if (row) { line.tabIndex = -1; row.tabIndex = 0; row.focus(); } };
-    const act = { ArrowDown: () => go(seen[at + 1]), ArrowUp: () => go(seen[at - 1]), Home: () => go(seen[0]), End: () => go(seen.at(-1)), Enter: () => open(node.id),
+    const act = { ArrowDown: () => go(seen[at + 1]), ArrowUp: () => go(seen[at - 1]), Home: () => go(seen[0]), End: () => go(seen.at(-1)), Enter: () => open(node.id), z: () => CHILDREN.has(node.id) && zoomTo(node), Escape: () => zoom && zoomTo(null),
       ArrowRight: () => folded.has(node.id) ? toggle(node, false) : CHILDREN.has(node.id) && go(seen[at + 1]),
       ArrowLeft: () => CHILDREN.has(node.id) && !folded.has(node.id) ? toggle(node, true) : go(lines.get(node.parent)) }[e.key];
     if (act) { e.preventDefault(); act(); }
   });
+  const tools = $("tree-tools");
+  tools.replaceChildren();
   const deepest = Math.max(0, ...ordered.map(([, depth]) => depth));
   if (deepest > 1) {
     const buttons = Array.from({ length: deepest }, (_, i) => el("button", { type: "button", on: { click: () => { folded.clear(); for (const [node, depth] of ordered) if (depth >= i + 1 && CHILDREN.has(node.id)) folded.add(node.id); update(); } } }, i + 1 === deepest ? "all" : String(i + 1)));
-    $("tree-tools").append(el("span", { class: "quiet" }, "Show tasks up to length"), ...buttons);
+    tools.append(el("span", { class: "quiet" }, "Show tasks up to length"), ...buttons);
   }
+  if (zoom) tools.append(el("span", { class: "quiet" }, `Only what goes through ${zoom.name}`), el("button", { type: "button", id: "whole-tree", on: { click: () => zoomTo(null) } }, "Whole tree"));
   if (NODES.length > 120 && kept.get("folded", null) === null) for (const [node, depth] of ordered) if (depth >= 2 && CHILDREN.has(node.id)) folded.add(node.id);
-  $("tree-table").append(el("table", { role: "treegrid", "aria-label": "Stage tree" }, el("thead", {}, head), body));
+  if (NODES.length) $("tree-table").replaceChildren(el("table", { role: "treegrid", "aria-label": "Stage tree" }, el("thead", {}, head), body));
   update();
 }
 
@@ -159,16 +170,18 @@ function open(id) {
   for (const board of DATA.boards?.all ?? []) for (const row of board.rows) if (row[0] === id && row[8]) scores.push([board.judge, board.metric, board.label, row[8], row[9]]);
   const lines = (heads, rows, words = 1) => el("table", {}, el("thead", {}, el("tr", {}, ...heads.map((h, i) => el("th", { class: i >= words ? "num" : null }, h)))), el("tbody", {}, ...rows.map((row) => el("tr", {}, ...row.map((cell, i) => el("td", { class: i >= words ? "num" : null }, cell ?? ""))))));
   const known = node.stages.filter((s) => s.key), done = known.find((s) => s.status === "done");
-  const parts = [el("h2", {}, node.name), node.error ? el("p", { class: "caution" }, node.error) : null];
+  const alone = () => { $("details").close(); zoomTo(node); };
+  const parts = [el("h2", {}, node.name), node.error ? el("p", { class: "caution" }, node.error) : null,
+    node.parent !== null && CHILDREN.has(id) ? el("p", {}, el("button", { type: "button", id: "zoom", on: { click: alone } }, "Show it alone in the tree, with what follows")) : null];
   const curves = known.filter((s) => DATA.curves?.[s.key]);
   const place = el("div", { class: "chart" });
   if (curves.length) parts.push(el("h3", {}, "Learning"), place);
   if (known.length) parts.push(el("h3", {}, "Seeds"), lines(["key", "device", "seed", "epochs", "time", "status"], known.map((s) => [s.key, [s.device, s.node].filter(Boolean).join(" on "), String(s.seed), s.epochs === null ? "" : String(s.epochs), clock(s.seconds), s.error || s.status]), 2));
   if (node.settings.length) parts.push(el("h3", {}, "Settings of its last task"), lines(["", ""], node.settings, 2));
   const heads = ["judge", "metric", "label", "score [95 %]", "Δ no pre-training"];
-  if (scores.length) parts.splice(2, 0, el("h3", {}, "Scores on validation, %"), lines(heads, scores.slice(0, FEW), 3),
+  if (scores.length) parts.splice(3, 0, el("h3", {}, "Scores on validation, %"), lines(heads, scores.slice(0, FEW), 3),
     scores.length > FEW ? el("details", {}, el("summary", {}, `${scores.length - FEW} more scores`), lines(heads, scores.slice(FEW), 3)) : null);
-  if (done) parts.push(el("h3", {}, "Load its encoder"), el("pre", {}, `dermsearch export ${RUN.folder ?? "DIR"} --stage ${done.key} -o encoder\n\n# then, without dermsearch:\nimport json, timm\nabout = json.load(open("encoder/config.json"))\nmodel = timm.create_model(about["architecture"], num_classes=0, checkpoint_path="encoder/model.safetensors")`));
+  if (done) parts.push(el("h3", {}, "Load its encoder"), el("pre", {}, `dermsearch export ${RUN.folder ?? "DIR"} --stage ${done.key} -o encoder\n\n# then, without dermsearch:\nimport timm\n${DATA.tree.encoders.map((folder) => `${folder.split("/")[1] ?? "model"} = timm.create_model("local-dir:${folder}", pretrained=True)`).join("\n")}`));
   behind.replaceChildren(...parts.filter(Boolean));
   if (!$("details").open) $("details").showModal();
   $("details").scrollTop = 0;

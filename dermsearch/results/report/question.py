@@ -40,7 +40,9 @@ def asked(content: Content) -> str:
     tasks = [readable(str(name)) for name in curriculum.get("tasks") or {}]
     length = curriculum.get("length") or [1, len(tasks)]
     low, high = (length[0], length[-1]) if isinstance(length, list) and length else (length, length)
-    many = f"{low} to {high} of" if low != high else f"{high} of"
+    many = f"{low} to {high}" if low != high else f"{high}"
+    names = ", ".join(tasks) or "its tasks"
+    which = f"Which task alone, of {names}," if high == 1 else f"Which curriculum of {many} of {names}"
     encoder = (study.get("encoder") or {}).get("name") or "an encoder"
     objective: dict[str, Any] = study.get("objective") or {}
     metric = readable(str(objective.get("metric") or "balanced_accuracy"))
@@ -50,7 +52,7 @@ def asked(content: Content) -> str:
     of = data_of(study, first_data(study))
     who = encoder if isinstance(encoder, str) else "its encoders"
     return (
-        f"Which curriculum of {many} {', '.join(tasks) or 'its tasks'} gives {who} the best {metric} {label}, "
+        f"{which} gives {who} the best {metric} {label}, "
         f"judged by {', '.join(map(str, judges))} on validation cases{of}?"
     )
 

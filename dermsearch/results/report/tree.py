@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from statistics import fmean
 from typing import Any
 
@@ -20,10 +21,19 @@ HEADS = ("stage", "", "score, % [95 %]", "Δ no pre-training", "time", "status")
 def tree(content: Content) -> PageSection:
     """The tree as data: the page's script makes its lines, folds them and opens what is behind one."""
     headline, detail = titles(content.results, content.lines)
-    tools = el("div", el("span", class_="levels"), class_="tools", id="tree-tools")
+    tools = el("div", class_="tools", id="tree-tools")
     body = el("p", f"{headline}; {detail}.", class_="quiet") + tools + el("div", class_="wide", id="tree-table")
     data = {"heads": HEADS, "nodes": [node(content, key) for key in content.keys], "axis": axis(content)}
+    data["encoders"] = encoders(content.results.study)
     return PageSection("tree", "Stage tree", Markup(body), data={"tree": data})
+
+
+def encoders(study: Mapping[str, Any]) -> list[str]:
+    """The folders that `dermsearch export -o encoder` writes."""
+    data, branches = study.get("data") or {}, (study.get("encoder") or {}).get("branches")
+    first = data if "modalities" in data else next((each for each in data.values() if isinstance(each, dict)), {})
+    seen = first.get("modalities") or []
+    return [f"encoder/{modality}" for modality in seen] if branches == "separate" and len(seen) > 1 else ["encoder"]
 
 
 def axis(content: Content) -> list[float]:

@@ -11,7 +11,7 @@ from dermsearch.results.explain.effects import Effect
 from dermsearch.results.explain.evidence import gather
 from dermsearch.results.explain.explain import Explanation, explain
 from dermsearch.results.explain.text import chance, clearest, findings, interval, named, notes, points, verdict
-from dermsearch.results.report.charts import lined, tip, values, x
+from dermsearch.results.report.charts import lined, tip, values, where_known, x
 from dermsearch.results.report.content import Content, PageSection, percent
 from dermsearch.results.report.markup import Markup, el, table
 
@@ -66,7 +66,7 @@ def forest(found: Explanation) -> dict[str, Any]:
         "data": values(rows),
         "layer": [
             zero,
-            {"mark": {"type": "rule", "color": "var(--accent)"}, "encoding": ends},
+            *where_known(rows, {"mark": {"type": "rule", "color": "var(--accent)"}, "encoding": ends}),
             {"mark": point, "encoding": {"x": x("value", title), "y": y, "fill": hollow, "tooltip": told}},
         ],
     }

@@ -15,7 +15,7 @@ from dermsearch.results.tables.file import again, checksum, read, write
 __all__ = ["SCHEMAS", "Results", "build", "complete", "load", "read", "write"]
 
 # Columns that every row carries: where the number comes from, and what speaks against it, such as a split by image.
-PROVENANCE = [("study", pa.string()), ("version", pa.string()), ("commit", pa.string()), ("caveats", pa.string())]
+PROVENANCE = [(name, pa.string()) for name in ("study", "version", "commit", "stores", "caveats")]
 # Who is judged, and by whom: a protocol on a data set, having learnt from so many labels.
 JUDGED = [
     ("stage", pa.string()),
@@ -250,7 +250,10 @@ class Results:
         """Which code made these tables, and what tells them from others: figures carry it."""
         made = {(row["version"] or "", row["commit"] or "") for row in self.stages.to_pylist()}
         code = ", ".join(f"dermsearch {v}".strip() + f" ({commit[:9]})" * bool(commit) for v, commit in sorted(made))
-        return f"{code}; scores {checksum(self.scores)}"
+        # A later version adds columns, and they are empty here: that makes no other tables of these.
+        named = zip(self.scores.column_names, self.scores.columns, strict=True)
+        told = [name for name, column in named if column.null_count < len(column)]
+        return f"{code}; scores {checksum(self.scores.select(told))}"
 
     def pandas(self, name: str) -> Any:
         """The named table as a pandas DataFrame."""
@@ -270,9 +273,13 @@ def load(folder: str | Path) -> Results:
 
 
 def whole(name: str, file: Path) -> pa.Table:
-    """The table of that name from its file."""
+    """The table of that name from its file, which holds no other: what a later version adds no table of ours has."""
     table = read(file)
+    known, ours = set[str]().union(*(schema.names for schema in SCHEMAS.values())), SCHEMAS[name].names
+    strange = [column for column in table.column_names if column in known and column not in ours]
     try:
+        if strange or ours[0] not in table.column_names:
+            raise ValueError(f"it has {strange[0]}" if strange else f"it has no {ours[0]}")
         return complete(name, table)
     except (pa.ArrowException, ValueError) as error:
         said = f"{file}: is no table of {name} ({first_line(error)})"

@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import scipy.special  # noqa: F401  imported once a process, and not what is measured
+from pace import slowness
 
 from dermsearch.results import load
 from dermsearch.results.board.leaderboard import leaderboard
@@ -59,4 +60,4 @@ def test_a_million_rows_take_less_than_a_second(tmp_path: Path) -> None:
         seconds.append(time.process_time() - began)
     assert len(rows) == STAGES and rows[0].score == values.max() and rows[-1].score == values.min()
     gc.unfreeze()
-    assert min(seconds) < 1, seconds
+    assert min(seconds) < slowness(), seconds

@@ -24,7 +24,7 @@ from dermsearch.results.explain.picture import explain_figure
 from dermsearch.results.explain.regret import cost_to, progress, walks
 from dermsearch.results.explain.text import render, write_csv
 from dermsearch.results.tables.measure import choose
-from dermsearch.results.tables.schema import Results, build
+from dermsearch.results.tables.schema import Results, build, write
 
 
 def text(found, width=110):
@@ -156,6 +156,14 @@ def test_several_seeds_are_said(make_study):
     assert "that of patients, unpaired" in said and "3 seeds; n = 400 cases;" in said
     assert "nothing is told" not in said
     assert "order, whichever way" in said
+
+
+def test_lesions_are_not_called_patients(make_study):
+    results = make_study(seeds=(0, 1, 2))
+    scores = [row | {"groups": "lesions"} for row in results.scores.to_pylist()]
+    write(build("scores", scores), results.folder / "tables" / "scores.arrow")
+    said = " ".join(text(explain(gather(results.folder))).split())
+    assert "that of lesions, unpaired" in said and "patients" not in said
 
 
 def test_a_long_table_shows_the_clearest(table1):

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from dermsearch.papers.published import published_rows
 from dermsearch.results.papers.aiseeme_uda import DATA, METHODS, UDA
+from dermsearch.results.papers.files import write_files
+from dermsearch.results.papers.picture import picture
 from dermsearch.results.papers.sm3 import FORMS
 from dermsearch.results.papers.table import fill
 from dermsearch.results.tables.schema import Results, build
@@ -62,3 +65,15 @@ def test_measured_stands_beside_printed(make_study: Any) -> None:
     assert cells["Synthetic to CheXpert", "our alignment"] == ("73.98", None)
     assert cells["ChestXpert to ChestX-ray8", "dcan alignment"] == ("62.04", pytest.approx(50))
     assert ("Synthetic to CheXpert", "DANN") not in cells  # neither printed nor measured
+
+
+@pytest.mark.parametrize("form", UDA, ids=lambda form: form.name)
+def test_they_are_written_in_every_form(form, make_study: Any, tmp_path: Path) -> None:
+    """Sections on the target itself have fewer columns than the others."""
+    found = fill(judged(make_study(), {("source_only", "chexpert"): 0.61}), form)
+    for path in write_files(found, tmp_path / "table") + picture(found, tmp_path / "table"):
+        assert path.stat().st_size > 500, path
+    lines = [line for line in (tmp_path / "table.md").read_text().splitlines() if line.startswith("|")]
+    assert len({line.count("|") for line in lines}) == 1 and any("61.0" in line for line in lines)
+    rows = [line for line in (tmp_path / "table.tex").read_text().splitlines() if "& paper" in line or "& here" in line]
+    assert len({line.count("&") for line in rows}) == 1

@@ -1,15 +1,23 @@
 """The page in a browser: no error, tree, sort, filter, hover, click, keyboard, themes, print, and a run's life."""
 
+import os
 import shutil
+import signal
 import time
+from pathlib import Path
 
 import pytest
+import warm
+from e2e.tiny import TINY
 from playwright import sync_api
 from results.report.conftest import HOSTILE, STUDY, TASK
 
+from dermsearch.results import load
+from dermsearch.results.board.leaderboard import leaderboard
 from dermsearch.results.report.page import put, tail
 from dermsearch.results.report.report import report, study_page
 
+RESULTS = Path(__file__).parents[3] / "results"
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")]
 
@@ -27,8 +35,10 @@ def look(browser):
     """Open a page until all is drawn; at the end nothing may have been said on the console, nor fetched."""
     said, pages = [], []
 
-    def open_page(path, **options):
+    def open_page(path, later=0, **options):
         page = browser.new_page(**options)
+        if later:
+            page.clock.set_fixed_time(time.time() + later)
         pages.append(page)
         page.on("console", lambda m: said.append(m.text) if m.type in ("error", "warning") else None)
         page.on("pageerror", lambda error: said.append(str(error)))
@@ -56,7 +66,8 @@ def test_a_reader_walks_through(look, make_filled):
         page.keyboard.press(key)
     assert page.locator("dialog h2").inner_text() == "Rel. loc. → MoCo v2"
     page.wait_for_selector("dialog .chart svg")
-    assert "dermsearch export" in page.locator("dialog pre").inner_text()
+    told = page.locator("dialog pre").inner_text()
+    assert "dermsearch export" in told and 'model = timm.create_model("local-dir:encoder", pretrained=True)' in told
     page.keyboard.press("Escape")
     assert not page.locator("dialog").is_visible()
     assert "lr = 0.03" in lines.nth(1).get_attribute("title")
@@ -86,6 +97,46 @@ def test_a_reader_walks_through(look, make_filled):
     assert page.locator("#confusion-table td").first.inner_text() == "50"
     page.click("summary:has-text('The study file')")
     assert "resnet10t" in page.locator("#study-file").inner_text()
+
+
+def test_a_part_of_the_tree_is_looked_at_alone(look, make_filled):
+    """By the page behind a stage, or by a key; what leads to it stays, and the axis is of what is shown."""
+    page = look(report(make_filled(study=STUDY, seeds=(0, 1)).folder))
+    shown = page.locator("#tree-table tbody tr:visible")
+    whole, axis = shown.count(), page.locator("#tree-table .scale").inner_text()
+    page.click("#tree-table tbody tr >> nth=1")
+    page.click("#zoom")
+    assert not page.locator("dialog").is_visible()
+    named = [text.strip() for text in page.locator("#tree-table tbody tr td:first-child").all_inner_texts()]
+    assert named[0].endswith("no pre-training") and named[1].endswith("Rel. loc.") and 3 < len(named) < whole / 2
+    assert "Only what goes through Rel. loc." in page.locator("#tree-tools").inner_text()
+    assert page.locator("#tree-table .scale").inner_text() != axis
+    page.reload()
+    page.wait_for_selector("html[data-drawn=yes]", state="attached")
+    assert shown.count() == len(named), "as the reader left it"
+    page.click("#whole-tree")
+    assert shown.count() == whole and page.locator("#tree-table .scale").inner_text() == axis
+    page.locator("#tree-table tbody tr").nth(1).focus()
+    page.keyboard.press("z")
+    assert shown.count() == len(named)
+    page.locator("#tree-table tbody tr").nth(1).focus()
+    page.keyboard.press("Escape")
+    assert shown.count() == whole
+
+
+@pytest.mark.parametrize("name", ["first_run", "ham10000"])
+def test_the_tables_of_this_repository(look, name, tmp_path):
+    """Their pages hold what the leaderboard prints."""
+    folder = RESULTS / name
+    rows = leaderboard(load(folder))
+    page = look(report(folder, tmp_path / "report.html"))
+    assert page.locator("#tree-table tbody tr").count() == len(rows) >= 5
+    lines = page.locator("#board-table tbody tr").all_inner_texts()
+    for row, line in zip(rows, lines, strict=True):
+        assert row.name in line and f"{100 * row.score:.1f} [{100 * row.low:.1f}, {100 * row.high:.1f}]" in line
+    assert page.locator(".chart svg").count() == page.locator(".chart").count() > 3
+    page.locator("#board-table tbody tr").first.click()
+    assert page.locator("dialog h2").is_visible() and page.locator("dialog pre").count() == 1
 
 
 @pytest.mark.parametrize("scheme, other", [("light", "dark"), ("dark", "light")])
@@ -141,6 +192,40 @@ def test_a_page_renews_itself(look, make_filled):
     put(body + tail({"alive": True, "said": "2 of 9 stages.", "written": time.time()}), path)
     page.wait_for_function("document.querySelector('#state').textContent.includes('2 of 9')", timeout=20_000)
     assert page.locator("#board-filter").input_value() == "odc"
+
+
+@pytest.mark.long
+def test_the_page_of_a_run_at_its_beginning_midway_after_a_kill_and_at_its_end(look, tmp_path):
+    words = ["run", "curriculum_three.yaml", *TINY, "curriculum.length=[1,1]", "compute.engine=inline", "--out", "out"]
+    path, log = tmp_path / "out" / "report.html", (tmp_path / "log").open("w+")
+
+    def until(page, text):
+        page.wait_for_function(f"document.querySelector('#state').textContent.includes({text!r})", timeout=200_000)
+
+    going = warm.Command([*words, "train.epochs=200"], tmp_path, log.fileno(), log.fileno())
+    try:
+        deadline = time.monotonic() + 100
+        while not path.is_file() and time.monotonic() < deadline:
+            time.sleep(0.1)
+        page = look(path)
+        assert page.locator("#state").inner_text().startswith("Running: ") and page.locator("h1").inner_text()
+        assert page.locator("#tree-table tbody tr").count() <= 1, "nothing is finished"
+        page.screenshot(path=tmp_path / "begun.png")
+        page.wait_for_selector("#tree-table tbody tr >> nth=1", timeout=200_000)
+        until(page, "epoch")
+        page.screenshot(path=tmp_path / "midway.png")
+        assert going.poll() is None, "it goes on"
+    finally:
+        os.kill(going.pid, signal.SIGKILL)
+        going.poll(10)
+    dead = look(path, later=120)
+    assert dead.locator("#state").inner_text().startswith("The run is no longer alive: it last wrote ")
+    dead.screenshot(path=tmp_path / "dead.png")
+    done = warm.run([*words, "train.epochs=200"], tmp_path)
+    assert done.returncode == 0, done.stderr
+    until(page, "The run is finished.")
+    assert page.locator("#tree-table tbody tr").count() == 4 and page.locator("#chart-cost svg").count() == 1
+    page.screenshot(path=tmp_path / "over.png")
 
 
 def test_a_large_study_opens_at_once(look, make_filled):

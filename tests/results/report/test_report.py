@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -13,8 +14,10 @@ from results.report.conftest import HOSTILE, STUDY, TASK, embedded_in
 
 from dermsearch.errors import UserError
 from dermsearch.results.board.leaderboard import cells, footnotes, leaderboard, points
+from dermsearch.results.explain.evidence import gather
+from dermsearch.results.explain.explain import explain
 from dermsearch.results.pictures.curves import panels_of
-from dermsearch.results.report import charts
+from dermsearch.results.report import charts, question
 from dermsearch.results.report.charts import library
 from dermsearch.results.report.compare import compare
 from dermsearch.results.report.content import Content
@@ -22,11 +25,24 @@ from dermsearch.results.report.cost import front, spent
 from dermsearch.results.report.learning import MOST, curves_of
 from dermsearch.results.report.markup import Markup, el, embedded
 from dermsearch.results.report.report import SECTIONS, report
+from dermsearch.results.report.tree import encoders
+from dermsearch.results.report.why import forest
 from dermsearch.results.report.workers import placed, shares
 from dermsearch.results.tables.schema import build, load, write
 
 pytestmark = pytest.mark.usefixtures("no_library")
 FAILED = {"moco_v2 > odc": "failed"}
+
+
+def test_folders_of_encoders_are_those_that_export_writes():
+    """See `run/export.py`: one, or one for each branch."""
+    pair = {"modalities": ["derm", "clinic"]}
+    assert encoders({"data": pair, "encoder": {"branches": "shared"}}) == ["encoder"]
+    assert encoders({"data": {"a": pair, "b": {}}, "encoder": {"branches": "separate"}}) == [
+        "encoder/derm",
+        "encoder/clinic",
+    ]
+    assert encoders({"data": {"modalities": ["derm"]}, "encoder": {"branches": "separate"}}) == ["encoder"]
 
 
 def test_numbers_are_those_of_the_leaderboard_and_of_the_figures(make_filled):
@@ -57,6 +73,65 @@ def test_everything_that_a_study_says_is_text(make_filled):
     assert any(TASK in node["name"] for node in embedded_in(path)["tree"]["nodes"])
     text = compare([results.folder, results.folder], results.folder / "c.html").read_text("utf-8")
     assert "<img src=x" not in text and "<script>document.title" not in text
+
+
+def test_everything_that_a_data_set_says_is_text(make_filled):
+    results = make_filled(study=STUDY)
+    said = {"diagnosis": f"{HOSTILE}label", "MEL": f"{HOSTILE}class", "NEV": "</script><b>"}
+    for name, fields in {"scores": ("label", "class"), "confusions": ("label", "truth", "predicted")}.items():
+        rows = results.tables[name].to_pylist()
+        rows = [row | {field: said.get(row[field], row[field]) for field in fields} for row in rows]
+        write(build(name, rows), results.folder / "tables" / f"{name}.arrow")
+    path = report(results.folder)
+    text = path.read_text("utf-8")
+    assert "<img src=x" not in text and "<script>document.title" not in text and "</script><b>" not in text
+    charts = json.dumps(embedded_in(path)["charts"])
+    assert all(json.dumps(word)[1:-1] in charts for word in said.values()), "as it is, for the script that draws"
+
+
+def test_curves_from_few_labels_are_the_leaderboards(make_filled):
+    results = make_filled(study={**STUDY, "objective": {"metric": "balanced_accuracy", "label": "diagnosis"}})
+    rows = results.scores.to_pylist()
+    fewer = [
+        row | {"labelled": n, "value": row["value"] - down} for n, down in (("5", 0.2), ("20", 0.1)) for row in rows
+    ]
+    write(build("scores", [*fewer, *rows]), results.folder / "tables" / "scores.arrow")
+    data, results = embedded_in(report(results.folder)), load(results.folder)
+    drawn = data["charts"]["chart-few-0"]
+    values = drawn["data"]["values"]
+    assert list(dict.fromkeys(row["labels"] for row in values)) == ["5", "20", "all"]
+    for number in ("5", "20", "all"):
+        board = leaderboard(results, f"knn:{number}", "balanced_accuracy", "diagnosis")
+        board = {Content(results).name(row.key): row.score for row in board}
+        told = {row["name"]: row["score"] for row in values if row["labels"] == number}
+        assert told == {name: pytest.approx(100 * board[name], abs=0.006) for name in told} and len(told) > 3
+    assert vl_convert.vegalite_to_vega(drawn)["marks"]
+
+
+def test_what_has_no_interval_yet_has_no_axis_of_them(make_filled):
+    """A study that has only begun: an axis of nothing is a warning of the script that draws."""
+    found = explain(gather(make_filled(study=STUDY).folder))
+    without = replace(found, tasks=[replace(effect, low=None, high=None) for effect in found.tasks], places=[])
+    fields = [[layer["encoding"]["x"].get("field") for layer in forest(each)["layer"]] for each in (found, without)]
+    assert fields == [[None, "low", "value"], [None, "value"]] and forest(without)["data"]["values"]
+
+
+@pytest.mark.parametrize("length, asked", [
+    ([1, 1], "Which task alone, of MoCo v2, ODC, Rel. loc., gives"),
+    ([2, 2], "Which curriculum of 2 of MoCo v2, ODC, Rel. loc. gives"),
+    ([1, 3], "Which curriculum of 1 to 3 of MoCo v2, ODC, Rel. loc. gives"),
+])  # fmt: skip
+def test_the_question_is_asked_in_a_sentence(make_filled, length, asked):
+    study = {**STUDY, "curriculum": {**STUDY["curriculum"], "length": length}}
+    assert asked in question.asked(Content(make_filled(study=study)))
+
+
+def test_provenance_names_the_code_and_the_data(make_filled):
+    results = make_filled(study=STUDY)
+    rows = [row | {"version": "9.9", "commit": "c0ffee", "stores": "own f00d"} for row in results.stages.to_pylist()]
+    write(build("stages", rows), results.folder / "tables" / "stages.arrow")
+    text = report(results.folder).read_text("utf-8")
+    assert "own f00d" in text and "dermsearch 9.9 (c0ffee)" in text
 
 
 @pytest.mark.parametrize("made, text", [

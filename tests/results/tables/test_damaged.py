@@ -64,6 +64,10 @@ def swapped(folder: Path) -> None:
     shutil.copy(folder / "tables" / "scores.arrow", folder / "tables" / "stages.arrow")
 
 
+def taken_for_tests(folder: Path) -> None:
+    shutil.copy(folder / "tables" / "scores.arrow", folder / "tables" / "tests.arrow")
+
+
 def foreign(folder: Path) -> None:
     write(pa.table({"key": [[1, 2]], "curriculum": [{"a": 1}]}), folder / "tables" / "stages.arrow")
 
@@ -77,14 +81,17 @@ def a_list_as_name(folder: Path) -> None:
 
 
 def a_folder(folder: Path) -> None:
-    (folder / "tables" / "segments.arrow").unlink()
-    (folder / "tables" / "segments.arrow").mkdir()
+    (folder / "tables" / "scores.arrow").unlink()
+    (folder / "tables" / "scores.arrow").mkdir()
 
 
 @pytest.mark.parametrize(
     ("spoil", "said"),
     [
         (foreign, "stages.arrow: is no table of stages"),
+        (swapped, "stages.arrow: is no table of stages (it has "),
+        (taken_for_tests, "tests.arrow: is no table of tests (it has no opening)"),
+        (a_folder, "it has no tables/scores.arrow"),
         (deep, "study.yaml: is not a study (nested too deep)"),
         (a_list_as_name, "study.yaml: is not a study (name is list)"),
     ],

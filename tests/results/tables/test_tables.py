@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -140,6 +141,16 @@ def test_tables_of_an_earlier_version_are_read(make_study: Any) -> None:
     for name, schema in tables.SCHEMAS.items():
         assert again.tables[name].schema == schema and again.tables[name].equals(results.tables[name]), name
     assert set(again.scores["labelled"].to_pylist()) == {"all"} and set(again.stages["kind"].to_pylist()) == {"pretext"}
+
+
+def test_an_empty_column_of_a_later_version_makes_no_other_tables(make_study: Any) -> None:
+    results = make_study(longest=1)
+    scores = results.scores
+    wider = scores.append_column("later", pa.nulls(len(scores), pa.string()))
+    assert replace(results, tables={**results.tables, "scores": wider}).origin == results.origin
+    half = wider.set_column(wider.num_columns - 1, "later", pa.array(["x"] + [None] * (len(scores) - 1)))
+    for other in (half, scores.slice(1)):
+        assert replace(results, tables={**results.tables, "scores": other}).origin != results.origin
 
 
 def path_of(results: Any, name: str) -> Path:
