@@ -1,9 +1,10 @@
 """Kill a run again and again, then let it finish: is a finished stage ever trained twice, are the scores the same?
 
-    python benchmarks/interrupted.py search_spaces/curriculum_three.yaml --engine ray --kills 5
+    python benchmarks/interrupted.py search_spaces/curriculum_three.yaml --engine ray --kills 5 [--states]
 
 Runs the study once undisturbed, then in a second store with SIGKILL to the whole run (driver, Ray, workers) at
-moments spread over it. Prints what stood when each kill fell, and compares every score to the last bit.
+moments spread over it; with --states at random moments after it has written the state of a stage under way. Prints what
+stood when each kill fell, and compares every weight and every score to the last bit.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -18,6 +20,7 @@ import tempfile
 import time
 import uuid
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -30,10 +33,11 @@ MARK = "DERMSEARCH_RUN_ID"
 class Report:
     """What the kills did."""
 
-    kills: list[tuple[float, int, int]] = field(default_factory=list)  # (seconds, stages finished, epochs under way)
+    kills: list[tuple[float, int, int, int]] = field(default_factory=list)  # seconds; nodes, epochs, states there
     retrained: list[str] = field(default_factory=list)  # stages whose manifest was written again
     stages: int = 0
-    equal: bool = False
+    equal: bool = False  # scores
+    same_weights: bool = False
     plain_seconds: float = 0.0
 
 
@@ -74,6 +78,22 @@ def manifests(folder: Path) -> dict[str, str]:
     return {p.parent.name: p.read_text() for p in (folder / "store" / "stages").glob("*/manifest.json")}
 
 
+def weights(folder: Path) -> dict[str, dict[str, str]]:
+    """Checksums of what finished stages and fits have learnt."""
+    kept = ("history", "manifest")
+    told = {key: json.loads(text)["files"] for key, text in manifests(folder).items()}
+    return {key: {name: s for name, s in files.items() if not name.startswith(kept)} for key, files in told.items()}
+
+
+def states(folder: Path) -> dict[Path, float]:
+    """Of stages under way, and when they were written."""
+    found = {}
+    for path in (folder / "store" / "partial").glob("*/state.pt"):
+        with suppress(FileNotFoundError):  # its stage was finished meanwhile
+            found[path] = path.stat().st_mtime
+    return found
+
+
 def epochs_under_way(folder: Path) -> int:
     """Epochs that unfinished stages have behind them."""
     return sum(len(json.loads(p.read_text())) for p in (folder / "store" / "partial").glob("*/progress.json"))
@@ -85,8 +105,9 @@ def scores(folder: Path) -> list[tuple]:
     return sorted(map(str, zip(*(load(folder / "out").scores[c].to_pylist() for c in columns), strict=True)))  # type: ignore[arg-type]
 
 
-def interrupted(study: str, overrides: Sequence[str], kills: int, folder: Path) -> Report:
+def interrupted(study: str, overrides: Sequence[str], kills: int, folder: Path, in_states: bool = False) -> Report:
     """Run plainly, run with kills, compare."""
+    dice = random.Random(0)
     report = Report()
     plain, broken = folder / "plain", folder / "broken"
     for each in (plain, broken):
@@ -103,11 +124,19 @@ def interrupted(study: str, overrides: Sequence[str], kills: int, folder: Path) 
         began = time.perf_counter()
         run = start(study, overrides, broken, mark)
         target = 1 + (report.stages + 1) * k // kills  # of the manifests, the root's among them
-        while run.poll() is None and len(manifests(broken)) < target:
+        before = states(broken)
+
+        def due(before: dict[Path, float] = before, target: int = target) -> bool:
+            if in_states:
+                return any(when != before.get(path) for path, when in states(broken).items())
+            return len(manifests(broken)) >= target
+
+        while run.poll() is None and not due():
             time.sleep(0.02)
-        time.sleep(0.37 * k % 1.1)  # not always right behind a commit
+        time.sleep(dice.uniform(0, 0.7 * report.plain_seconds / kills if in_states else 1.1))  # not right behind it
         assert run.poll() is None, "the run was over before it could be killed"
-        report.kills.append((time.perf_counter() - began, len(manifests(broken)), epochs_under_way(broken)))
+        seconds = time.perf_counter() - began
+        report.kills.append((seconds, len(manifests(broken)), epochs_under_way(broken), len(states(broken))))
         kill_all(mark)
         run.wait()
         now = manifests(broken)
@@ -118,6 +147,7 @@ def interrupted(study: str, overrides: Sequence[str], kills: int, folder: Path) 
     now = manifests(broken)
     report.retrained += [key for key, text in known.items() if now.get(key) != text]
     report.equal = run.returncode == 0 and scores(plain) == scores(broken)
+    report.same_weights = weights(plain) == weights(broken) and len(known) > 0
     return report
 
 
@@ -128,16 +158,19 @@ def main() -> None:
     parser.add_argument("overrides", nargs="*")
     parser.add_argument("--engine", default="ray", choices=["ray", "inline"])
     parser.add_argument("--kills", type=int, default=5)
+    parser.add_argument("--states", action="store_true", help="after a state of a stage under way was written")
     given = parser.parse_intermixed_args()
     with tempfile.TemporaryDirectory() as folder:
         overrides = [*given.overrides, f"compute.engine={given.engine}"]
-        report = interrupted(given.study, overrides, given.kills, Path(folder))
+        report = interrupted(given.study, overrides, given.kills, Path(folder), given.states)
     print(f"engine {given.engine}: {report.stages} stages, undisturbed in {report.plain_seconds:.0f} s")
-    for i, (seconds, finished, epochs) in enumerate(report.kills, start=1):
-        print(f"  kill {i}: after {seconds:5.1f} s, {finished} nodes in the store, {epochs} epochs of others under way")
+    for i, (seconds, finished, epochs, under_way) in enumerate(report.kills, start=1):
+        there = f"{finished} nodes in the store, {epochs} epochs and {under_way} states of others under way"
+        print(f"  kill {i}: after {seconds:5.1f} s, {there}")
     print(f"  finished stages trained again: {len(report.retrained)}")
     print(f"  every score equal to the undisturbed run's: {report.equal}")
-    sys.exit(0 if report.equal and not report.retrained else 1)
+    print(f"  every weight equal to the undisturbed run's: {report.same_weights}")
+    sys.exit(0 if report.equal and report.same_weights and not report.retrained else 1)
 
 
 if __name__ == "__main__":

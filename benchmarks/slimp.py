@@ -1,6 +1,6 @@
-"""What SLIMP learns in two minutes of one processor from built-in patients whose tables follow what was drawn.
+"""What SLIMP learns in a few minutes of one processor from built-in patients whose tables follow what was drawn.
 
-    python benchmarks/slimp.py [--cases 2000] [--epochs 40] [--seed 0] [--folder F]
+    python benchmarks/slimp.py [--cases 4000] [--epochs 20] [--seed 0] [--folder F]
 
 One stage on images of 32 px and their tables. A linear probe of the eight labels reads the image, the image with its
 row, the row alone, and only which columns are known, once where values are missing by chance and once where they are
@@ -69,8 +69,8 @@ def study(cases: int, epochs: int, seed: int, folder: Path) -> Study:
 def main() -> None:
     """Reads the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--cases", type=int, default=2000)
-    parser.add_argument("--epochs", type=int, default=40)
+    parser.add_argument("--cases", type=int, default=4000)
+    parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--folder", type=Path)
     given = parser.parse_args()
