@@ -1,6 +1,7 @@
 """A release of which nothing can be made, or a command that cannot be followed, ends in one sentence."""
 
 import csv
+import errno
 import os
 import subprocess
 from collections.abc import Callable
@@ -200,13 +201,13 @@ def test_a_listed_cell_is_no_formula(start: str, copy: Copy) -> None:
 
 
 def test_no_more_processes_is_one_sentence(copy: Copy, monkeypatch: pytest.MonkeyPatch) -> None:
-    def none(*_: Any) -> None:
-        raise RuntimeError("can't start new thread")
+    def none(*_: Any, **__: Any) -> None:
+        raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
 
     monkeypatch.setattr("dermsearch.data.prepare.prepare.shard_cases", lambda side, planes: 2)
-    monkeypatch.setattr("concurrent.futures.ProcessPoolExecutor.submit", none)
+    monkeypatch.setattr("subprocess.Popen", none)
     with pytest.raises(
-        UserError, match=r"no more processes can be started here: can't start new thread; try --workers 1"
+        UserError, match=r"no more processes can be started here: .*Resource temporarily unavailable; try --workers 1"
     ):
         prepare(copy.order(), on_cores(2), Silent())
 

@@ -10,8 +10,9 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -48,9 +49,15 @@ def whole(release: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def cut(release: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """A store whose making was killed, with all its processes, when some shards were there; and a copy of it."""
     store = tmp_path_factory.mktemp("cut") / "store"
-    with under_way(release, store) as going:
+    beside = tmp_path_factory.mktemp("tmp")
+    with under_way(release, store, {"TMPDIR": str(beside)}) as going:
+        pids = list(group(going.pid))
+        assert len(pids) > 2, "the command and those that make shards"
+        held = {name for pid in pids for name in in_memory(pid)}
         os.killpg(going.pid, signal.SIGKILL)
         going.wait()
+    assert not [name for name in held if os.path.exists(name)], "a kill leaves no semaphore"
+    assert list(beside.iterdir()) == [], "and no socket"
     assert 0 < len(heads(store)) < SHARDS and not (store / "store.json").exists()
     return store, Path(shutil.copytree(store, store.with_name("copy")))
 
@@ -78,8 +85,8 @@ def prepare(release: Path, store: Path, *more: str, code: int = 0) -> str:
 class under_way:
     """A preparation in a process group of its own, once its first shard is there; the group is killed at the end."""
 
-    def __init__(self, release: Path, store: Path) -> None:
-        self.command, self.store = command(release, store), store
+    def __init__(self, release: Path, store: Path, env: Mapping[str, str] = MappingProxyType({})) -> None:
+        self.command, self.store, self.env = command(release, store), store, os.environ | env
 
     def __enter__(self) -> subprocess.Popen[str]:
         self.going = subprocess.Popen(
@@ -87,6 +94,7 @@ class under_way:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
+            env=self.env,
             start_new_session=True,
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a job in the background ignores it
         )
@@ -119,6 +127,13 @@ def group(leader: int) -> Iterator[int]:
             continue
         if int(pgrp) == leader and state != "Z":
             yield int(path.parent.name)
+
+
+def in_memory(pid: int) -> Iterator[str]:
+    """The files of /dev/shm that a process has mapped: its semaphores among them."""
+    for line in Path(f"/proc/{pid}/maps").read_text().splitlines():
+        if (name := line.partition("/dev/shm/")[2]) and not name.endswith("(deleted)"):
+            yield f"/dev/shm/{name}"
 
 
 def content(store: Path) -> dict[str, Any]:
