@@ -31,13 +31,17 @@ class Nested(nn.Module):
         inner: bool = True,
         aggregate: str = "features",
         pool: str = "mean",
+        scales: Mapping[str, float] | None = None,
     ) -> None:
-        """`levels` are the settings of a `TableEncoder` each: of lesions always, of patients where they are used."""
+        """`levels` are the settings of a `TableEncoder` each: of lesions always, of patients where they are used.
+
+        `scales` are what the logarithms of learnt scales begin with, by the loss that each is of.
+        """
         super().__init__()
         self.levels = nn.ModuleDict({level: TableEncoder(**told) for level, told in levels.items()})
         self.config: dict[str, Any] = {
             "dim": dim, "branches": list(branches), "levels": {n: e.config for n, e in self.levels.items()}, "out": out,
-            "inner": inner, "aggregate": aggregate, "pool": pool,
+            "inner": inner, "aggregate": aggregate, "pool": pool, "scales": dict(scales or {}),
         }  # fmt: skip
         width, outer, projected = levels[LESION]["width"], PATIENT in levels, aggregate == "projections"
         both = inner or (outer and projected)
@@ -52,6 +56,8 @@ class Nested(nn.Module):
         self.attention = nn.Linear(size, 1, bias=False) if outer and pool == "attention" else None
         if self.attention is not None:
             nn.init.zeros_(self.attention.weight)  # it begins as the mean
+        starts = self.config["scales"].items()
+        self.scales = nn.ParameterDict({n: nn.Parameter(torch.tensor(start)) for n, start in starts})
 
     def image_projection(self, features: Tensor, branch: str) -> Tensor:
         """(n, dim) features of a branch's images -> (n, out), to be compared with `table_projection` by cosine."""
@@ -82,13 +88,13 @@ class Nested(nn.Module):
         """(n, size) lesions, each with its patient's place -> (patients, size); of a patient without any, zeros."""
         return pooled(lesions, place, patients, self.config["pool"], self.attention)
 
-    def take_over(self, artifact: Artifact) -> set[str]:
-        """Begin as the stage before left off; the levels whose encoders could be."""
+    def take_over(self, artifact: Artifact, scales: bool = True) -> set[str]:
+        """Begin as the stage before left off, with its learnt scales or without; the levels whose encoders could be."""
         part, taken = artifact.get(TABLES), set[str]()
         if part is None:
             return taken
-        own = self.state_dict()
-        heads = {n: v for n, v in part.state.items() if not n.startswith("levels.") and n in own}
+        own, left = self.state_dict(), ("levels.",) if scales else ("levels.", "scales.")
+        heads = {n: v for n, v in part.state.items() if not n.startswith(left) and n in own}
         self.load_state_dict({n: v for n, v in heads.items() if v.shape == own[n].shape}, strict=False)
         for level, encoder in self.levels.items():
             prefix, config = f"levels.{level}.", part.config["levels"].get(level)

@@ -16,9 +16,10 @@ patient without any known value is not in the outer one. With several modalities
 Equal rows are negatives of each other by name only: `inner_floor` is what they make unavoidable, `inner_above` the
 rest; `equal: drop` leaves them out of the denominators.
 
-The stage hands on encoders and projectors of tables. The next slimp stage begins with them, column by column; `frozen`
-lets it learn embedding layers alone, the paper's continual step: `blocks` keeps all that is inside the transformers'
-blocks and the last norm, `attention` their attention alone, and of a CNN all but the first convolution and its norm.
+The stage hands on encoders and projectors of tables, and temperatures that it has learnt. The next slimp stage begins
+with them, of encoders column by column; `frozen` lets it learn embedding layers alone, the paper's continual step:
+`blocks` keeps all inside the transformers' blocks and the last norm, `attention` their attention alone, and of a
+CNN all but the first convolution and its norm.
 
 What is known of the paper, and what is our own, stands in docs/slimp.md.
 """
@@ -32,7 +33,7 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
-from pydantic import Field
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
@@ -48,6 +49,13 @@ from dermsearch.models.nested import LESION, PATIENT, Nested
 from dermsearch.pretext.base import Batch, JointTask, Loss, Setting, Settings
 from dermsearch.pretext.batch import Pool
 from dermsearch.pretext.patients import patient_order
+
+INNER, OUTER = "inner", "outer"  # the contrasts
+
+
+def unset(value: object) -> bool:
+    """Of a setting that came later, and is in a key only where it is given."""
+    return value is None
 
 
 class Slimp(JointTask):
@@ -71,7 +79,10 @@ class Slimp(JointTask):
 
         weight: float = Field(0.5, ge=0, le=1)  # of the lesions' loss; the patients' has the rest
         temperature: float = Field(0.1, ge=0.01, le=10)  # of both contrasts, or where they begin
+        outer_temperature: float | None = Field(None, ge=0.01, le=10, exclude_if=unset)  # of the patients', if another
         learnt: bool = False  # the temperatures are, one of each level, from there on; 0.01 at the least
+        # Where learnt ones begin behind a stage that has learnt them too: where that left off, or as is given here.
+        begin: Literal["handed_on", "given"] = "handed_on"
         direction: float = Field(0.5, ge=0, le=1)  # the share of image -> table, and of phenotype -> table
         equal: Literal["keep", "drop"] = "keep"  # rows that are equal, among the negatives of each other
         table: Literal["lesion", "all"] = "lesion"  # all: the patient's columns too are in the lesion's table
@@ -95,6 +106,18 @@ class Slimp(JointTask):
         strength: float = Field(0.2, ge=0, le=1)  # of brightness, contrast and saturation
         rotate: float = Field(45.0, ge=0, le=180)  # degrees either way
 
+        @model_serializer(mode="wrap")
+        def deciding(self, whole: SerializerFunctionWrapHandler) -> dict[str, Any]:
+            """Where learnt temperatures begin decides nothing of others, so it is in their keys alone."""
+            found: dict[str, Any] = whole(self)
+            return found if self.learnt else {name: value for name, value in found.items() if name != "begin"}
+
+        @property
+        def temperatures(self) -> dict[str, float]:
+            """Of each contrast that the weight asks for."""
+            outer = self.temperature if self.outer_temperature is None else self.outer_temperature
+            return ({INNER: self.temperature} if self.weight > 0 else {}) | ({OUTER: outer} if self.weight < 1 else {})
+
     def __init__(self, backbones: nn.ModuleDict, config: Any, setting: Setting) -> None:
         super().__init__(backbones, config, setting)
         c, strength = config, config.strength
@@ -108,13 +131,11 @@ class Slimp(JointTask):
         levels = {level: {"columns": [asdict(x) for x in own], **alike} for level, own in columns.items()}
         self.names = {level: tuple(x.name for x in own) for level, own in columns.items()}
         about = {"out": c.out, "inner": c.weight > 0, "aggregate": c.aggregate, "pool": c.pool}
-        self.nested = Nested(setting.dim, list(backbones), levels, **about)
-        scales = (["inner"] if c.weight > 0 else []) + (["outer"] if c.weight < 1 else [])
-        start = -math.log(c.temperature)
-        self.scales = nn.ParameterDict({n: nn.Parameter(torch.tensor(start)) for n in scales if c.learnt})
+        scales = {level: -math.log(warmth) for level, warmth in c.temperatures.items() if c.learnt}
+        self.nested = Nested(setting.dim, list(backbones), levels, **about, scales=scales)
         if c.frozen != "none" and not setting.artifact:
             raise UserError(f"slimp: frozen: {c.frozen} goes on from trained encoders; these begin with random weights")
-        taken = self.nested.take_over(setting.artifact)
+        taken = self.nested.take_over(setting.artifact, c.begin == "handed_on")
         self.still = self.kept_still(taken)
 
     @classmethod
@@ -226,12 +247,12 @@ class Slimp(JointTask):
                 for b, x in u.items():
                     told = once & table.known.any(axis=1) & batches[b].pool.there(batch.units)
                     z = nested.image_projection(x, b)
-                    value = self.contrast("inner", z, w, told, kinds, batch, parts, len(u))
+                    value = self.contrast(INNER, z, w, told, kinds, batch, parts, len(u))
                     shares[b] = c.weight * value / len(u)
             if c.weight < 1:
                 outer = self.outer(batch, u, {b: each.there for b, each in batches.items()}, m, once, parts)
                 shares = {b: shares.get(b, 0) + (1 - c.weight) * outer / len(u) for b in u}
-        parts |= {f"{name}_scale": s.detach().exp() for name, s in self.scales.items()}
+        parts |= {f"{name}_scale": s.detach().exp() for name, s in nested.scales.items()}
         return {b: Loss(shares[b], features[b], {} if i else parts) for i, b in enumerate(features)}
 
     def outer(
@@ -259,7 +280,7 @@ class Slimp(JointTask):
         assert self.nested.phenotype is not None and self.nested.person is not None
         a, b = self.nested.phenotype(phenotypes), self.nested.person(persons)
         with world.alone():
-            return self.contrast("outer", a, b, np.any(table.known, axis=1), equal_rows(table), batch, parts)
+            return self.contrast(OUTER, a, b, np.any(table.known, axis=1), equal_rows(table), batch, parts)
 
     def contrast(
         self,
@@ -274,7 +295,8 @@ class Slimp(JointTask):
     ) -> Tensor:
         """One of the two losses; `valid` and `kinds` are of the global batch. `parts` are means `among` branches."""
         mine, c = world.mine(len(valid)), self.config
-        scale = self.scales[level].exp() if level in self.scales else 1 / c.temperature
+        learnt = self.nested.scales
+        scale = learnt[level].exp() if level in learnt else 1 / c.temperatures[level]
         own = batch.on_device(valid[mine])
         alike = batch.on_device(kinds[mine]) if c.equal == "drop" else None
         value, hits = info_nce(a, b, scale, own, c.direction, alike)
@@ -305,7 +327,7 @@ class Slimp(JointTask):
 
     @torch.no_grad()
     def after_step(self, batch: Mapping[str, Batch]) -> None:
-        for scale in self.scales.values():
+        for scale in self.nested.scales.values():
             scale.clamp_(0, math.log(100))
 
     def hands_on(self) -> dict[str, Part]:

@@ -79,9 +79,7 @@ def lent(
 ) -> pa.Table:
     """What the chosen cases (target cases, k), the nearest first, tell of each column; a place of -1 tells nothing."""
     there, first = chosen != UNKNOWN, chosen[:, 0]
-    # A row that nobody lends to has no largest cosine either.
-    top = np.where(there[:, :1], cosine[:, :1], 0)
-    share = np.exp((np.where(there, cosine, 0) - top) / SHARP) if weights == "near" else np.ones(chosen.shape)
+    share = share_of(there, cosine, weights)
     columns = {}
     for name in names:
         column = reference.columns[name]
@@ -99,6 +97,14 @@ def lent(
     return table_of(target, lender.tolist(), np.where(np.isfinite(cosine[:, 0]), cosine[:, 0], np.nan), columns)
 
 
+def share_of(there: np.ndarray, cosine: np.ndarray, weights: str) -> np.ndarray:
+    """(n, k) weights of those that are `there`, by their cosines, the largest first."""
+    if weights == "equal":
+        return np.ones(there.shape)
+    top = np.where(there[:, :1], cosine[:, :1], 0)  # of a row that nobody lends to there is none
+    return np.exp((np.where(there, cosine, 0) - top) / SHARP)
+
+
 def mean_of(values: np.ndarray, share: np.ndarray) -> np.ndarray:
     """(n, k) numbers and weights -> the weighted mean of those that are known; NaN of none."""
     known = ~np.isnan(values)
@@ -109,10 +115,14 @@ def mean_of(values: np.ndarray, share: np.ndarray) -> np.ndarray:
 
 def vote(codes: np.ndarray, share: np.ndarray) -> np.ndarray:
     """(n, k) codes of words, -1 unknown, and weights -> the code of most weight; of equals that of the nearer case."""
+    return np.take_along_axis(codes, votes(codes, share).argmax(axis=1)[:, None], axis=1)[:, 0]
+
+
+def votes(codes: np.ndarray, share: np.ndarray) -> np.ndarray:
+    """(n, k) the weight of each case's word among all; -1 of a case that tells none."""
     known = codes != UNKNOWN
     alike = (codes[:, :, None] == codes[:, None, :]) & known[:, None, :]
-    votes = np.where(known, (alike * share[:, None, :]).sum(axis=2).round(12), UNKNOWN)
-    return np.take_along_axis(codes, votes.argmax(axis=1)[:, None], axis=1)[:, 0]
+    return np.where(known, (alike * share[:, None, :]).sum(axis=2).round(12), UNKNOWN)
 
 
 def means(target: CaseStore, reference: CaseStore, names: Sequence[str], sources: np.ndarray) -> pa.Table:

@@ -45,17 +45,24 @@ def test_known_tokens_column_by_column(row, expected) -> None:
     np.testing.assert_allclose(made.tokens(*rows(row))[0].detach(), expected, atol=1e-6)
 
 
-@pytest.mark.parametrize("row, expected", [
-    ((0.5, -1.0), ((0.296098, -0.339037), (0.055111, 0.007804))),
-    ((2.0, None), ((0.550949, -0.266284), (0.0, 0.0))),
+@pytest.mark.parametrize("row, hidden, bare, expected", [
+    ((0.5, -1.0), (-0.244889, -0.637086), ((0.296098, -0.339037), (0.055111, 0.007804)),
+     ((0.296098, -0.339037), (0.055111, 0.007804))),
+    ((2.0, None), (0.210140, -0.691758), ((0.550949, -0.266284), (0.510140, -0.501898)),
+     ((0.550949, -0.266284), (0.0, 0.0))),
 ])  # fmt: skip
-def test_known_tokens_of_trace(row, expected) -> None:
+def test_known_tokens_of_trace(row, hidden, bare, expected) -> None:
+    """What the first layer gives, the second, and what is left of it where a value is missing."""
     made = encoder(AGE, SIZE, width=2, tokens="trace", missing="zero")
     put(made.numbers.mix.weight, [[0.1, 0.2], [-0.3, 0.4]])
     put(made.numbers.mix.bias, [0, 0.1])
     put(made.numbers.cut.weight, [[0.5, -0.5], [0.25, 0.75], [1, 0], [-1, 1]])
     put(made.numbers.cut.bias, [0.1, 0.2, 0.3, 0.4])
+    inside: list[torch.Tensor] = []
+    made.numbers.cut.register_forward_hook(lambda module, x, y: inside.extend((*x, y)))
     np.testing.assert_allclose(made.tokens(*rows(row))[0].detach(), expected, atol=1e-6)
+    np.testing.assert_allclose(inside[0][0].detach(), hidden, atol=1e-6)
+    np.testing.assert_allclose(inside[1][0].detach().reshape(2, 2), bare, atol=1e-6)
 
 
 def test_words_have_places_of_their_own_and_order_is_that_of_the_names() -> None:

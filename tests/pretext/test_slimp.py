@@ -345,10 +345,10 @@ def test_a_learnt_temperature_stays_within_its_bounds(store: CaseStore, monkeypa
     small(monkeypatch, learnt=True)
     run = tiny.Steps("slimp", store, lr=100.0)
     task = run.learner.tasks["joint"]
-    assert [round(float(s.detach().exp()), 4) for s in task.scales.values()] == [2.0, 2.0]
+    assert [round(float(s.detach().exp()), 4) for s in task.nested.scales.values()] == [2.0, 2.0]
     for _ in range(3):
         run.step()
-        assert all(0 <= float(s.detach()) <= np.log(100) + 1e-6 for s in task.scales.values())
+        assert all(0 <= float(s.detach()) <= np.log(100) + 1e-6 for s in task.nested.scales.values())
 
 
 def test_a_share_of_values_is_other_cases(store: CaseStore, monkeypatch) -> None:

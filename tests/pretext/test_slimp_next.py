@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -12,7 +13,7 @@ from pretext.test_slimp import small, store
 
 from dermsearch.data.store.case_store import CaseStore
 from dermsearch.errors import UserError
-from dermsearch.models.artifact import ENCODERS, TABLES
+from dermsearch.models.artifact import ENCODERS, TABLES, Part
 from dermsearch.models.nested import nested
 from dermsearch.pretext.base import Setting
 from dermsearch.pretext.slimp import Slimp
@@ -36,6 +37,55 @@ def test_the_next_stage_begins_with_what_this_one_hands_on(store: CaseStore) -> 
     task = Slimp(made.backbones, task.config, replace(setting, artifact=parts))
     assert all(torch.equal(v, again.state_dict()[n]) for n, v in task.nested.state_dict().items())
     assert tiny.train("moco_v2", store, epochs=1)[1]  # which hands on none
+
+
+@pytest.mark.parametrize("config, expected", [
+    ({"learnt": True}, (3.0, 7.0)),
+    ({"learnt": True, "weight": 1.0}, (3.0,)),
+    ({"learnt": True, "begin": "given", "outer_temperature": 0.2}, (2.0, 5.0)),
+    ({}, ()),
+])  # fmt: skip
+def test_learnt_temperatures_go_on(store: CaseStore, config: dict[str, Any], expected: tuple) -> None:
+    """Where the stage before left off, or as this one says; one that learns none has its own."""
+    setting, made = tiny.Steps("slimp", store).learner.tasks["joint"].setting, tiny.encoders("slimp")
+    told = {**tiny.TASKS["slimp"], "temperature": 0.5}
+    before = Slimp(made.backbones, Slimp.Config(**told, learnt=True), setting)
+    with torch.no_grad():
+        for level, scale in {"inner": 3.0, "outer": 7.0}.items():
+            before.nested.scales[level].fill_(math.log(scale))
+    parts = {ENCODERS: made.part(), **before.hands_on()}
+    after = Slimp(made.backbones, Slimp.Config(**{**told, **config}), replace(setting, artifact=parts))
+    found = {level: float(scale.detach().exp()) for level, scale in after.nested.scales.items()}
+    assert found == pytest.approx(dict(zip(("inner", "outer"), expected, strict=False)), rel=1e-6)
+    older = {**parts, TABLES: Part({k: v for k, v in parts[TABLES].config.items() if k != "scales"}, {
+        n: v for n, v in parts[TABLES].state.items() if not n.startswith("scales.")})}  # fmt: skip
+    assert not nested(older[TABLES]).scales  # what was handed on before there were any
+    again = Slimp(made.backbones, Slimp.Config(**told, learnt=True), replace(setting, artifact=older)).nested.scales
+    assert [round(float(s.detach().exp()), 5) for s in again.values()] == [2.0, 2.0]
+
+
+@pytest.mark.slow
+def test_a_stage_trains_on_from_temperatures_that_another_learnt(store: CaseStore, monkeypatch) -> None:
+    small(monkeypatch, learnt=True)
+    made, given = tiny.encoders("slimp"), (store, tiny.ROWS, tiny.Kept(), lambda row: None, tiny.CPU)
+    first = stage.train_stage(tiny.recipe("slimp", epochs=2, lr=0.05), made, *given)
+    left = {level: first.parts[TABLES].state[f"scales.{level}"].exp() for level in ("inner", "outer")}
+    assert all(abs(float(x) - 2) > 0.01 for x in left.values())  # it moved away from 1 / 0.5
+    given = store, tiny.ROWS, tiny.Kept(), lambda row: None, tiny.CPU
+    rows = stage.train_stage(tiny.recipe("slimp", epochs=1, lr=1e-9), made, *given, artifact=first.parts).history
+    for level, scale in left.items():
+        assert rows[0]["parts"][f"derm.{level}_scale"] == pytest.approx(float(scale), rel=1e-5)
+
+
+def test_what_decides_nothing_of_a_stage_is_not_in_its_key() -> None:
+    """Settings that came later: keys of stages that do not use them are what they were."""
+    plain = Slimp.Config().model_dump(mode="json")
+    assert not plain.keys() & {"outer_temperature", "begin"}
+    for given in ({"learnt": True}, {"learnt": True, "begin": "given"}, {"outer_temperature": 0.1}):
+        config = Slimp.Config(**given)
+        told = config.model_dump(mode="json")
+        assert Slimp.Config(**told) == config and plain != told
+    assert Slimp.Config(begin="given").model_dump(mode="json") == plain  # nothing is learnt, so nothing begins
 
 
 @pytest.mark.parametrize("backbone, frozen, learns", [

@@ -17,9 +17,10 @@ from dermsearch.data.prepare.build import write_store
 from dermsearch.data.store import borrowed
 from dermsearch.data.store.case_store import CaseStore
 from dermsearch.errors import UserError
+from dermsearch.evaluate.nearest import NONE, nearest
 from dermsearch.run.run import run_study
 from dermsearch.study.data import Data
-from dermsearch.work.borrow import Lending, borrow, mean_of, path_of, vote
+from dermsearch.work.borrow import UNKNOWN, Lending, borrow, mean_of, path_of, share_of, vote, votes
 from dermsearch.work.eye import Eye, open_eye
 
 # slimp.md 4.6
@@ -89,6 +90,18 @@ def test_the_oracle(two, how: Lending, ages: list, sites: list, tmp_path: Path) 
     assert table["reference"].to_pylist() == lenders
     lacking = [[n for n, v in zip(NAMES, row, strict=True) if v is None] for row in zip(found, words, strict=True)]
     assert table["missing"].to_pylist() == lacking
+
+
+def test_orders_and_votes_of_the_oracle() -> None:
+    """Back is 0, face 1, and nothing is known of the fourth case."""
+    places, cosines = nearest(QUERIES, KEYS, 3)
+    assert places.tolist() == [[1, 0, 4], [3, 2, 4], [0, 3, 1]]
+    codes = np.array([1, 0, 0, UNKNOWN, 1])[places]
+    share = share_of(places != NONE, cosines, "near")
+    given = [[1, 0.894902, 0.894902], [UNKNOWN, 0.062443, 0.000140], [1, UNKNOWN, 0.002093]]
+    np.testing.assert_allclose(votes(codes, share), given, atol=1e-6)
+    equal = votes(codes, share_of(places != NONE, cosines, "equal"))
+    assert equal.tolist() == [[1, 2, 2], [UNKNOWN, 1, 1], [1, UNKNOWN, 1]]
 
 
 def test_a_tie_goes_to_the_nearer_case_and_what_is_unknown_has_no_vote() -> None:

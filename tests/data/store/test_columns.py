@@ -52,6 +52,21 @@ def test_the_training_cases_alone_say_how_values_are_told(tmp_path):
     assert CaseStore(store.folder).columns == store.columns
 
 
+def test_known_numbers_in_spreads_from_their_mean(tmp_path):
+    """slimp.md 4.5: of the training cases, the spread that of all of them and not of a sample."""
+    ages, pixels = [30.0, 50.0, None, 70.0, 40.0], np.zeros((16, 16, 3), np.uint8)
+    written = [
+        Case(f"c{i}", "", "", {"derm": pixels + i}, {"diagnosis": i % 2}, {"age": a}) for i, a in enumerate(ages)
+    ]
+    split = {case.case: "train" for case in written}
+    declared = columns("patient", numbers=["age"])
+    store = write_store(tmp_path / "s", written, split, {"diagnosis": ("a", "b")}, {"source": "test"}, declared)
+    assert store.columns["age"].mean == 47.5 and store.columns["age"].spread == pytest.approx(14.790199, abs=1e-6)
+    table = store.table(["age"], np.arange(5))
+    assert table.values[:, 0] == pytest.approx([-1.183216, 0.169031, 0, 1.521278, -0.507093], abs=1e-6)
+    assert table.known[:, 0].tolist() == [True, True, False, True, True]
+
+
 def test_a_table_is_of_the_asked_columns_and_rows(tmp_path):
     store = write(tmp_path / "s", cases())
     table = store.table(["site", "age"], np.array([4, 0, 1, 2, 3, 0]))
