@@ -50,12 +50,12 @@ def test_painting_counts_more_where_the_encoder_looks():
     assert painting_errors(*three, torch.zeros(1, 1, 2, 2)).item() == pytest.approx(0.1875, abs=1e-5)
 
 
-@pytest.mark.parametrize(("over", "first"), [("batch", [[0.1667, 0.5], [0.5, 1]]), ("image", [[0, 0.4], [0.4, 1]])])
+@pytest.mark.parametrize(("over", "first"), [("batch", [[1 / 6, 0.5], [0.5, 1]]), ("image", [[0, 0.4], [0.4, 1]])])
 def test_where_an_encoder_looks(over, first):
     maps = torch.tensor([[[[1, 1], [1, 4]], [[0, 2], [2, 2]]], [[[6, 0], [0, 0]], [[0, 0], [0, 1]]]]).double()
     maps.requires_grad_(True)
     found = attended(maps, over)
-    np.testing.assert_allclose(found, [first, [[1, 0], [0, 0.1667]]], atol=1e-4)
+    np.testing.assert_allclose(found, [first, [[1, 0], [0, 1 / 6]]], atol=1e-6)
     assert not found.requires_grad
 
 
@@ -68,6 +68,18 @@ def test_transposed_numbers_are_what_exchanged_arguments_print():
 
     np.testing.assert_allclose(three(truth, told), [0.5, 0.8333, 0.6667], atol=1e-4)
     np.testing.assert_allclose(three(told, truth), [0.6667, 0.7143, 0.5], atol=1e-4)
+
+
+def test_a_system_paints_with_more_weight_where_it_looks(store):
+    module = pairs.system("amfam", store)
+    object.__setattr__(module.setting, "size", 64)  # of smaller images the last map is one place
+    given = pairs.batches(module, store, np.arange(6), 64)
+    sight = module.look(given, dict(module.pictures(given)))[0]
+    painted = torch.rand(sight.pixels.shape)
+    looks = torch.nn.functional.interpolate(attended(sight.maps[-1], "image")[:, None], (64, 64), mode="bilinear")
+    errors = (painted - sight.pixels).square()
+    torch.testing.assert_close(module.painting(painted, sight), (errors * looks.exp()).mean())
+    assert (errors * looks.exp()).mean() > 1.05 * errors.mean()
 
 
 def test_parameters_of_the_parts():

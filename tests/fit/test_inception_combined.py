@@ -8,7 +8,8 @@ from gloo import Group
 
 from dermsearch import world
 from dermsearch.data.store.case_store import CaseStore
-from dermsearch.fit.inception_combined import class_covering, class_weighted
+from dermsearch.fit.heads import mean_loss
+from dermsearch.fit.inception_combined import CombinedNetwork, class_covering, class_weighted
 
 LOGITS = torch.tensor([[2, 0, 0], [0, 1, 0], [0, 0, 0], [1, 1, 0], [0, 0, 3]], dtype=torch.float64)
 
@@ -63,17 +64,17 @@ TRAIN = [(19, 256, 90, 32, 16), (160, 160, 93), (339, 74), (347, 43, 23), (253, 
 def test_every_class_is_in_every_batch(store):
     module = pairs.system("inception_combined", store)
     pools = {m: b.pool for m, b in pairs.batches(module, store, np.arange(2)).items()}
-    units = module.plan_epoch(3, pools, 72)
+    units = module.plan_epoch(3, pools, 96)
     assert np.array_equal(units["derm"], units["clinic"])
-    truth = {label: store.label(label)[: pairs.CASES] for label in store.classes}
+    truth = {label: store.label(label) for label in store.classes}
     present = {(label, c) for label, t in truth.items() for c in np.unique(t)}
     size = len(present)
     again = class_covering(list(truth.values()), size * 20, np.random.default_rng(0)).reshape(20, size)
-    for batch in again:
+    for batch in (*again, *np.split(units["derm"][: 96 // size * size], 96 // size)):
         assert {(label, c) for label, t in truth.items() for c in np.unique(t[batch])} == present
-    other = module.plan_epoch(4, pools, 72)["derm"]
+    other = module.plan_epoch(4, pools, 96)["derm"]
     assert not np.array_equal(units["derm"], other)
-    assert np.array_equal(units["derm"], module.plan_epoch(3, pools, 72)["derm"])
+    assert np.array_equal(units["derm"], module.plan_epoch(3, pools, 96)["derm"])
 
 
 def test_draws_are_uniform_among_a_class_of_a_label():
@@ -94,6 +95,23 @@ def test_every_subset_of_the_inputs_has_a_loss_of_its_own(group, store):
     module = pairs.system("inception_combined", store)
     sum(loss.value for loss in module.loss(pairs.batches(module, store, np.arange(16))).values()).backward()
     assert all(p.grad is not None and p.grad.any() for p in module.network.heads[group].parameters())
+
+
+def test_the_loss_weighs_classes_by_the_batch(store):
+    module = pairs.system("inception_combined", store)
+    given = pairs.batches(module, store, np.arange(16))
+    truth = torch.from_numpy(np.stack([store.label(label)[:16] for label in store.classes], 1).astype(np.int64))
+    for group, logits in (said := module.said(given)).groups.items():
+        _, parts = module.objective(said, truth, (), 0)
+        torch.testing.assert_close(parts[group], class_weighted(logits, truth))
+        assert abs(parts[group] - mean_loss(logits, truth)[0]) > 1e-3
+
+
+def test_parameters_of_the_groups_at_2048_channels_with_14_values_of_metadata():
+    with torch.device("meta"):
+        heads = CombinedNetwork(pairs.RESNET50).heads
+    found = {group: sum(p.numel() for p in each.parameters()) for group, each in heads.items()}
+    assert found == {"d": 49_176, "c": 49_176, "dm": 49_512, "cm": 49_512, "dc": 98_328, "dcm": 98_664}
 
 
 def test_without_metadata_there_are_three_groups(store):

@@ -33,6 +33,13 @@ def test_discrepancies(source, target, estimator, width, value):
     assert mmd(source, target, estimator, width).item() == near(value, abs=1e-9)
 
 
+def test_the_widths_follow_the_batch():
+    rows = torch.cat([X, Y])
+    apart = (rows[:, None] - rows[None]).square().sum(2)
+    widths = [0.666667, 1.333333, 2.666667, 5.333333, 10.666667]
+    torch.testing.assert_close(kernel(rows), sum(torch.exp(-apart / w) for w in widths), atol=1e-5, rtol=0)
+
+
 def test_all_pairs_with_the_rows_themselves():
     similar = kernel(torch.cat([X, Y]))
     biased = similar[:3, :3].mean() + similar[3:, 3:].mean() - 2 * similar[:3, 3:].mean()
@@ -113,14 +120,21 @@ def numbers(module):
     return sum(p.numel() for p in module.parameters())
 
 
+def gates_of(network):
+    return [m for m in network.modules() if hasattr(m, "fc1") and hasattr(m, "fc2") and hasattr(m, "gate")]
+
+
 def test_parameters_of_dcan():
     assert numbers(Correction(2048, 128)) == 526_464
     assert (numbers(Correction(2, 2)), numbers(Correction(4, 4))) == (12, 40)
     with torch.device("meta"):
         network = timm.create_model("seresnet50", num_classes=0)
-        plain = numbers(network)
+        own, plain = sum(map(numbers, gates_of(network))), numbers(network)
         gated(network, "seresnet50", 16)
+        small = timm.create_model("seresnet18", num_classes=0)
     assert numbers(network) - plain == 1_258_416
+    assert (own, sum(map(numbers, gates_of(small)))) == (2_530_992, 90_112)
+    assert plain + 2048 * 1000 + 1000 == 28_088_024  # with timm's head
     doubled = [m for m in network.modules() if isinstance(m, Doubled)]
     second = sum(numbers(m.fc2) for m in network.modules() if hasattr(m, "fc2"))
     assert (len(doubled), second, sum(map(numbers, doubled)) + second) == (16, 1_272_576, 3_789_408)
