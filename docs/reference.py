@@ -11,7 +11,7 @@ from pydantic_core import PydanticUndefined
 
 from dermsearch.run.reference import KINDS, Described, described, first_line, listed, settings, settings_of
 from dermsearch.study.config import Compute, Curricula, Limits, Objective, Search, Study, Train
-from dermsearch.study.data import Data, People
+from dermsearch.study.data import Camera, Data, People, Variant
 from dermsearch.study.encoder import Encoder
 
 PAGE = Path(__file__).with_name("reference.md")
@@ -19,6 +19,8 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "the file": Study,
     "data": Data,
     "data.drawn": People,
+    "data.variant": Variant,
+    "data.variant.camera": Camera,
     "encoder": Encoder,
     "curriculum": Curricula,
     "train": Train,
@@ -28,6 +30,10 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "compute": Compute,
 }
 MAY_BE = {  # where the type says less than a reader needs
+    "data.variant": "a name, a section, or null",
+    "data.variant.camera.cast": "[red, green, blue]",
+    "data.variant.skin": "six weights, or null",
+    "data.variant.classes": "names with weights, or null",
     "encoder.name": "a name, or {choice: [...]}",
     "encoder.weights": "null, a path or name, a mapping, or {choice: [...]}",
     "curriculum.tasks": "a list of names, or names with settings",
@@ -66,7 +72,8 @@ def row(section: str, model: type[BaseModel], field: Described) -> Described:
     default = model.model_fields[field.name].default
     place = f"{section}.{field.name}"
     if isinstance(default, BaseModel) or place in SECTIONS or field.name in SECTIONS:
-        return replace(field, kind="a section", default="" if default is PydanticUndefined else OWN)
+        own = field.default if default is None else "" if default is PydanticUndefined else OWN
+        return replace(field, kind=MAY_BE.get(place, "a section"), default=own)
     said = BOTH if isinstance(default, dict) else field.default
     return replace(field, kind=MAY_BE.get(place, field.kind), default=said)
 

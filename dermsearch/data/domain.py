@@ -44,6 +44,7 @@ class Domain:
     version: int = 1  # raise it when the pictures change
     tabled: Tabled | None = None  # what `data.drawn` of a study asks for
     variants: Mapping[str, str] = field(default_factory=dict)  # other drawers, which `data.variant` of a study asks for
+    varied: str | None = None  # or, by settings of `data.variant`: "module:function" of (domain, settings) to a domain
 
     @cached_property
     def draw(self) -> Drawer:
@@ -89,6 +90,7 @@ SKIN = Domain(
             *columns("lesion", ["diameter", "brightness", "redness", "variation", "elongation", "border"], ["colour"]),
         ),
     ),
+    varied="dermsearch.data.drawn.variant:varied",
 )
 FINDINGS: dict[str, tuple[str, ...]] = {
     "finding": ("none", "pneumothorax", "pneumonia", "cardiomegaly"),  # the one, or the first of several

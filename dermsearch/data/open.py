@@ -24,7 +24,7 @@ from dermsearch.data.store.unfinished import clear, growing
 from dermsearch.errors import UserError, first_line, nearest, public
 from dermsearch.registry import attribute
 from dermsearch.storage.files import Folder
-from dermsearch.study.data import Data
+from dermsearch.study.data import Data, Variant
 
 PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]*")  # the name of a file of a store
 
@@ -140,11 +140,18 @@ def domain_of(data: Data) -> Domain:
         domain: Domain = DOMAINS.find(data.domain)
     except UserError as error:
         raise UserError(f"data.domain: {error}") from None
-    if data.variant is not None:
+    if isinstance(data.variant, str):
         if data.variant not in domain.variants:
             hint = nearest(data.variant, domain.variants)
             raise UserError(f"data.variant: domain '{domain.name}' has no '{data.variant}'; {hint}")
         return replace(domain, drawer=domain.variants[data.variant])
+    if data.variant is not None:
+        if domain.varied is None:
+            names = ", ".join(domain.variants) or "none"
+            raise UserError(
+                f"data.variant: domain '{domain.name}' has variants by name alone ({names}), not by settings"
+            )
+        return attribute(domain.varied)(domain, data.variant)
     if data.drawn is None:
         return domain
     if domain.tabled is None:
@@ -157,6 +164,9 @@ def domain_of(data: Data) -> Domain:
 
 def drawn_as(data: Data) -> dict[str, Any]:
     """What a built-in store's settings say of how its cases are drawn: nothing where that is as always."""
+    if isinstance(data.variant, Variant):
+        told = data.variant.model_dump(mode="json", exclude_defaults=True)
+        return {"variant": told} if told else {}
     if data.variant is not None:
         return {"variant": data.variant}
     return {} if data.drawn is None else {"drawn": data.drawn.model_dump()}

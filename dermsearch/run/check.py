@@ -245,7 +245,7 @@ def check_images(study: Study, space: Space, training: int) -> None:
     """What can be wrong with a study that trains its encoders on that many cases."""
     data = study.main
     pooled = len(data.modalities) if study.encoder.branches == "shared" else 1
-    labels = DOMAINS.find(data.domain).labels if data.source == "synthetic" else {}
+    labels = domain_of(data).labels if data.source == "synthetic" else {}
     known = {name: len(classes) for name, classes in labels.items()}
     tables: dict[str, Any] = {}
     if data.source == "synthetic" and data.table is None:  # whose columns a file tells

@@ -18,6 +18,41 @@ class People(Section):
     missing: Literal["chance", "class"] = "chance"
 
 
+Factor = Annotated[float, Field(gt=0, le=4)]
+Weight = Annotated[float, Field(ge=0, le=1e6)]
+
+
+class Camera(Section):
+    """What another camera makes of built-in pictures."""
+
+    # What it multiplies red, green and blue by.
+    cast: Annotated[tuple[Factor, Factor, Factor], Field(strict=False)] = (1.0, 1.0, 1.0)
+    vignette: float = Field(default=0.0, ge=0, le=1)  # how much darker corners are than the middle, as a share
+    blur: float = Field(default=0.0, ge=0, le=0.1)  # beside that of the drawing, as a share of the side
+    pixels: int | None = Field(default=None, ge=8, le=512)  # of a side that it tells apart; null: all
+
+
+class Variant(Section):
+    """Built-in cases as another hospital sees them: its camera, its patients' skin, its share of each diagnosis."""
+
+    camera: Camera = Camera()  # by which their pictures are taken
+    # The weight of each skin type, I to VI; null: as usual.
+    skin: Annotated[tuple[Weight, ...] | None, Field(strict=False, min_length=6, max_length=6)] = None
+    classes: dict[Name, Weight] | None = None  # the weight of each diagnosis; one that is not named does not occur
+
+    @model_validator(mode="after")
+    def _of_some_weight(self) -> Variant:
+        if self.skin is not None and not sum(self.skin):
+            raise ValueError("skin: must give some skin type a weight above 0")
+        if self.classes is not None and sum(weight > 0 for weight in self.classes.values()) < 2:
+            raise ValueError("classes: must give two diagnoses or more a weight above 0")
+        return self
+
+
+def _named_or_told(value: Any) -> str:
+    return "[variant]" if isinstance(value, Mapping | Variant) else "[one]"
+
+
 class Data(Section):
     """A data set: which cases, at which size, seen through which modalities."""
 
@@ -28,7 +63,10 @@ class Data(Section):
     without: Annotated[tuple[Name, ...], Field(strict=False)] = ()  # and those none of whose images may be in it
     cases: int = Field(default=600, ge=40, le=1_000_000)  # store: the number expected, for `plan`
     drawn: People | None = None  # synthetic: patients with several lesions and tables in the place of the usual ones
-    variant: Name | None = None  # synthetic: another of the domain's ways to draw, such as hospital b of chest
+    # synthetic: another of the domain's ways to draw, such as hospital b of chest; or, of skin, settings of its own
+    variant: Annotated[
+        Annotated[Name | None, Tag("[one]")] | Annotated[Variant, Tag("[variant]")], Discriminator(_named_or_told)
+    ] = None
     size: int = Field(default=64, ge=32, le=1024)  # side of a view in pixels; a store may hold larger images
     border: float = Field(default=0.0, ge=0, le=0.4)  # cut from every edge, as a share of the short side
     normalise: Name = "imagenet"  # the statistics that pixels are normalised by

@@ -8,13 +8,15 @@ from conftest_search import make_study
 from pydantic import ValidationError
 from rich.console import Console
 
-from dermsearch.data.mixed import both_in, left_out
+from dermsearch.data.domain import SEVEN_POINT
+from dermsearch.data.mixed import both_in, left_out, open_sets
 from dermsearch.data.open import open_cases
+from dermsearch.data.store.card import quarantined
 from dermsearch.data.store.case_store import CaseStore
 from dermsearch.errors import UserError
 from dermsearch.results import load
 from dermsearch.run.plan import lines, make_plan
-from dermsearch.run.run import run_study
+from dermsearch.run.run import caveats, run_study
 
 # Case i of a seed is the same whatever their number: all 40 of `seen` stand in `ours`, each with two images.
 SETS: dict[str, Any] = {
@@ -23,6 +25,17 @@ SETS: dict[str, Any] = {
     "theirs": {"cases": 50, "size": 32, "seed": 5},
     "seen": {"cases": 40, "size": 32},
 }
+
+# Other hospitals: the lesions of `seen` as the camera of `ours` takes them, or another; `theirs` has other diagnoses.
+HOME: dict[str, Any] = {"camera": {"cast": [1.08, 0.97, 0.95], "vignette": 0.4}}
+AWAY: dict[str, Any] = {"camera": {"cast": [1.0, 1.0, 0.8], "vignette": 0.4}}
+CLASSES: dict[str, Any] = {"classes": {"NEV": 2, "SK": 1}, "skin": [0, 0, 1, 1, 1, 1]}
+WAYS = ("has the same pixels as", "is nearly the same picture as")
+
+
+def hospitals(seen: dict[str, Any]) -> dict[str, Any]:
+    told = {"ours": HOME, "theirs": CLASSES, "seen": seen}
+    return {name: {**SETS[name], "variant": variant} for name, variant in told.items()}
 
 
 def study_of(folder: Path, **sets: Any) -> Any:
@@ -63,6 +76,26 @@ def test_what_is_trained_and_judged_on_is_said(tmp_path: Path) -> None:
     (said,) = set(load(tmp_path / "out").scores["caveats"].to_pylist())
     assert said.startswith("80 images of pool also stand in seen: ") and "has the same pixels as" in said
     assert said.endswith(", and others")
+
+
+@pytest.mark.parametrize(("seen", "way"), [(HOME, WAYS[0]), (AWAY, WAYS[1])])
+def test_what_overlaps_is_left_out_whatever_the_cameras(seen: dict[str, Any], way: str, tmp_path: Path) -> None:
+    """40 of 60 lesions of `ours` are those of `seen`: both pictures of each, no more and no fewer."""
+    study = study_of(tmp_path, **hospitals(seen))
+    stores = open_sets(study.sets, tmp_path / "data", lambda data: open_cases(data, tmp_path / "data"))
+    pool = stores["pool"]
+    assert left_out(pool) == 80 and len(pool) == 60 + 50 - 40 and not both_in(pool, stores["seen"])
+    assert all(way in row["reason"] for row in quarantined(pool) if row["done"] == "left out")
+    assert caveats(study, stores) == "pool lacks 80 images that also stand in seen"
+    own = [pool.classes[f"{stores[name].folder.name}_diagnosis"] for name in ("ours", "theirs")]
+    assert own == [SEVEN_POINT["diagnosis"], ("NEV", "SK")], "each store's labels stay its own"
+
+    everything = study_of(tmp_path, **hospitals(seen), pool={**SETS["pool"], "without": []})
+    stores = open_sets(everything.sets, tmp_path / "data", lambda data: open_cases(data, tmp_path / "data"))
+    said = caveats(everything, stores)
+    assert said.startswith("80 images of pool also stand in seen: ") and said.endswith(", and others")
+    ours, seen_at = (stores[name].folder.name for name in ("ours", "seen"))
+    assert f"{ours}:C00000 (derm) {way} {seen_at}:C00000 (derm); " in said, "a pair by its names"
 
 
 @pytest.mark.parametrize(

@@ -107,6 +107,7 @@ FIELDS: dict[str, tuple[Any, set[str]]] = {
     "search.candidates": (2, NONE),
     "search.pruner": ("halving", NONE),
     "search.rungs": ([3], {"segment"}),
+    "compute.pixels": ("auto", NONE),  # another needs a GPU
     "compute.engine": ("ray", NONE),
     "compute.workers": (1, NONE),
     "compute.threads": (2, NONE),

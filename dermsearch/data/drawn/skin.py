@@ -7,8 +7,8 @@ The drawings stand in for photographs in tests and tutorials; they say nothing a
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
@@ -91,10 +91,24 @@ LABELS, PATIENT, PERSON, METADATA, SKIN_TONE, LESION, DERM, CLINIC = range(
 )  # one stream of random numbers per purpose
 
 
-def synthetic(cases: int, size: int | None, seed: int) -> Iterator[Case]:
+@dataclass(frozen=True)
+class Practice:
+    """What a set of cases may have of its own: who comes to it, and what becomes of a picture there."""
+
+    diagnosis: tuple[float, ...] = DIAGNOSIS  # the share of each
+    skin_types: tuple[float, ...] = SKIN_TYPES
+    camera: Callable[[np.ndarray], np.ndarray] | None = None
+
+
+USUAL = Practice()
+
+
+def synthetic(cases: int, size: int | None, seed: int, practice: Practice = USUAL) -> Iterator[Case]:
     """Yields drawn cases, each with a dermoscopic and a clinical image `size` pixels wide; None: without images."""
     check_asked(cases, size, seed)
-    return (draw_case(index, patient, first, size, seed) for index, patient, first in walk_patients(cases, seed))
+    return (
+        draw_case(index, patient, first, size, seed, practice) for index, patient, first in walk_patients(cases, seed)
+    )
 
 
 def check_asked(cases: int, size: int | None, seed: int) -> None:
@@ -116,10 +130,10 @@ def walk_patients(cases: int, seed: int) -> Iterator[tuple[int, int, int]]:
         yield index, patient, first
 
 
-def draw_case(index: int, patient: int, first: int, size: int | None, seed: int) -> Case:
+def draw_case(index: int, patient: int, first: int, size: int | None, seed: int, practice: Practice = USUAL) -> Case:
     """One case; its patient's age, sex and skin come from the patient's first case."""
-    labels = draw_labels(seed, index)
-    person, skin_type = draw_person(seed, first)
+    labels = draw_labels(seed, index, practice.diagnosis)
+    person, skin_type = draw_person(seed, first, practice)
     rng = stream(seed, index, METADATA)
     relief = pick(rng, ELEVATION[labels["diagnosis"]])
     metadata: dict[str, float | str | None] = {
@@ -138,7 +152,10 @@ def draw_case(index: int, patient: int, first: int, size: int | None, seed: int)
     lesion = draw_lesion(labels, skin, 2 * size, stream(seed, index, LESION))
     derm, mask = photograph_derm(lesion, skin, size, stream(seed, index, DERM))
     clinic = photograph_clinic(lesion, skin, relief, size, stream(seed, index, CLINIC))
-    return replace(case, images={"derm": derm, "clinic": clinic}, mask=mask)
+    images = {"derm": derm, "clinic": clinic}
+    if practice.camera is not None:
+        images = {name: practice.camera(image) for name, image in images.items()}
+    return replace(case, images=images, mask=mask)
 
 
 def stream(seed: int, index: int, purpose: int) -> np.random.Generator:
@@ -151,23 +168,23 @@ def pick(rng: np.random.Generator, chances: tuple[float, ...]) -> int:
     return min(int(np.searchsorted(np.cumsum(chances), rng.random(), side="right")), len(chances) - 1)
 
 
-def draw_labels(seed: int, index: int) -> dict[str, int]:
+def draw_labels(seed: int, index: int, shares: tuple[float, ...] = DIAGNOSIS) -> dict[str, int]:
     """The diagnosis, then each attribute given the diagnosis."""
     rng = stream(seed, index, LABELS)
-    diagnosis = pick(rng, DIAGNOSIS)
+    diagnosis = pick(rng, shares)
     labels = {"diagnosis": diagnosis}
     labels |= {name: pick(rng, table[diagnosis]) for name, table in GIVEN_DIAGNOSIS.items()}
     return {name: labels[name] for name in SEVEN_POINT}
 
 
-def draw_person(seed: int, first: int) -> tuple[dict[str, float | str], int]:
+def draw_person(seed: int, first: int, practice: Practice = USUAL) -> tuple[dict[str, float | str], int]:
     """A patient's age and sex, given the diagnosis of the first lesion, and the skin type."""
-    diagnosis = draw_labels(seed, first)["diagnosis"]
+    diagnosis = draw_labels(seed, first, practice.diagnosis)["diagnosis"]
     rng = stream(seed, first, PERSON)
     mean, spread = AGE[diagnosis]
     age = float(np.clip(round(rng.normal(mean, spread)), 3, 95))
     sex = "male" if rng.random() < MALE[diagnosis] else "female"
-    return {"age": age, "sex": sex}, 1 + pick(rng, SKIN_TYPES)
+    return {"age": age, "sex": sex}, 1 + pick(rng, practice.skin_types)
 
 
 def photograph_derm(
