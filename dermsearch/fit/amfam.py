@@ -79,7 +79,7 @@ class AMFAM(System):
         self.network.reversal.coefficient = self.coefficient  # type: ignore[union-attr]
 
     def sight(self, modality: str, pixels: Tensor, batch: Batch) -> Sight:
-        mean, std = (pixels.new_tensor(each).view(3, 1, 1) for each in (batch.pictures.mean, batch.pictures.std))
+        mean, std = batch.statistics(pixels)
         return replace(super().sight(modality, pixels, batch), pixels=(pixels * std + mean).clamp(0, 1))
 
     def objective(

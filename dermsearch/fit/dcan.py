@@ -26,22 +26,22 @@ class DCAN(OurAlignment):
     """With the regulariser that `our_alignment` leaves out."""
 
     name = "dcan"
-    waits = "how many rows a class has decides what they are compared with"
 
     class Config(AlignmentSettings):
         """Whether and how classes are set against the mixture."""
 
         regulariser: Literal["none", "full", "released"] = Field("full", description="class by class")
 
-    def more(self, source: Tensor, truth: Tensor, batch: Batch) -> dict[str, Tensor]:
+    def more(self, source: Tensor, batch: Batch) -> dict[str, Tensor]:
         if self.config.regulariser == "none":
             return {}
-        labels = zip(self.heads(source), truth.T, strict=True)
+        known = [batch.pool.labels(name, batch.units) for name in self.setting.counts]  # of the global batch
+        labels = zip(self.heads(source), known, strict=True)
         each = [self.of_label(k, source, finite(x), t, batch) for k, (x, t) in enumerate(labels)]
         return {"regulariser": torch.stack(each).mean()}
 
-    def of_label(self, label: int, source: Tensor, logits: Tensor, truth: Tensor, batch: Batch) -> Tensor:
-        """The mean over a label's classes; one with too few rows counts nothing."""
+    def of_label(self, label: int, source: Tensor, logits: Tensor, truth: np.ndarray, batch: Batch) -> Tensor:
+        """The mean over a label's classes, as the host knows them; one with too few rows counts nothing."""
         config: Any = self.config
         kind, how, classes = config.regulariser, config.estimator, logits.shape[1]
         total = logits.sum() * 0.0
@@ -49,10 +49,10 @@ class DCAN(OurAlignment):
         redone = self.corrections[label](finite(self.heads(corrected)[label]))
         least = 1 if "released" in kind else 2
         for c in range(classes):
-            rows = (truth == c).nonzero()[:, 0]
+            rows = batch.on_device(np.flatnonzero(truth == c))
             drawn = uniforms(batch.seed, batch.step, np.arange(len(truth)), f"part/{label}/{c}", 1)[:, 0]
             among = np.flatnonzero(drawn < SHARE / classes)
-            part = torch.from_numpy(np.arange(len(among)) if kind == "released" else among).to(source.device)
+            part = batch.on_device(np.arange(len(among)) if kind == "released" else among)
             if min(len(rows), len(part)) >= least:
                 total = total + regulariser(source[rows], corrected[part], kind, how)
                 total = total + regulariser(logits[rows], redone[part], kind, how, FIXED)

@@ -116,10 +116,15 @@ class LabelEmbeddings(nn.Module):
 
 def adjacency(edges: Tensor, direction: str) -> Tensor:
     """(2n, 2n), a row for each node that hears: labels within each image, its twin in the other one, itself."""
-    twin, none = torch.eye(len(edges)).to(edges), torch.zeros_like(edges)
+    twin, none = eye(len(edges), edges), torch.zeros_like(edges)
     to_d, to_c = (twin if direction in (way, "both") else none for way in ("c2d", "d2c"))
     whole = torch.cat([torch.cat([edges, to_d], 1), torch.cat([to_c, edges], 1)])
-    return whole + torch.eye(len(whole)).to(edges)
+    return whole + eye(len(whole), edges)
+
+
+def eye(count: int, like: Tensor) -> Tensor:
+    """Ones on the diagonal, made where another tensor lies."""
+    return torch.eye(count, dtype=like.dtype, device=like.device)
 
 
 def normalised(graph: Tensor, norm: str) -> Tensor:

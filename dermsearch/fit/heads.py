@@ -87,7 +87,7 @@ def mean_loss(
     each = [(x.to(torch.promote_types(x.dtype, torch.float32)), t) for x, t in zip(logits, truth.T, strict=True)]
     of = [None] * len(each) if weights is None else weights
     losses = [
-        F.cross_entropy(x, t, None if w is None else w.to(x), ignore_index=UNKNOWN, reduction="sum")
+        F.cross_entropy(x, t, None if w is None else w.to(x, non_blocking=True), ignore_index=UNKNOWN, reduction="sum")
         for (x, t), w in zip(each, of, strict=True)
     ]
     hits = [(x.detach().argmax(1) == t).sum() for x, t in each]

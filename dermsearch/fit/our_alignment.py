@@ -81,12 +81,12 @@ class OurAlignment(Adaptation):
         each = zip(self.heads(ours), told, strict=True)
         pairs = [(x.softmax(1), y.softmax(1)) for x, y in each]
         parts["mmd_classes"] = torch.stack([mmd(x, y, how, FIXED) for x, y in pairs]).mean()
-        parts |= self.more(ours, world.gather(truth), batch)
+        parts |= self.more(ours, batch)
         unsure = torch.stack([entropy(y) for _, y in pairs]).mean()
         value = share * (self.config.alpha * torch.stack(list(parts.values())).sum() + self.config.beta * unsure)
         return value, parts
 
-    def more(self, source: Tensor, truth: Tensor, batch: Batch) -> dict[str, Tensor]:
+    def more(self, source: Tensor, batch: Batch) -> dict[str, Tensor]:
         """What else is made small, of the global batch's source."""
         return {}
 

@@ -29,7 +29,7 @@ def weighted_classes(logits: Sequence[Tensor], truth: Tensor, weights: Sequence[
     """Cross-entropy in which cases weigh as their classes do, over their weight; mean over labels known of any case."""
     sums, whole = [], []
     for x, t, w in zip(logits, truth.T, weights, strict=True):
-        w = w.to(x)
+        w = w.to(x, non_blocking=True)
         sums.append(F.cross_entropy(x, t, w, ignore_index=-1, reduction="sum"))
         whole.append((w[t.clamp(min=0)] * (t >= 0)).sum())
     weight = world.reduce_sum(torch.stack(whole))
@@ -56,16 +56,18 @@ def ranked(alike: Tensor) -> Tensor:
     """
     own = alike.diagonal(dim1=0, dim2=2).T[..., None]  # (b, copies - 1, 1)
     rank = (alike > own).sum(2).flatten()
-    wrong = int((rank > 0).sum())
-    kept = len(rank) - wrong + int(KEPT * wrong)
-    first = rank.argsort(stable=True)[:kept]
-    return torch.zeros_like(rank, dtype=torch.bool).index_fill(0, first, True).view(alike.shape[:2])
+    wrong = (rank > 0).sum()
+    kept = len(rank) - wrong + (wrong * KEPT).long()
+    place = rank.argsort(stable=True).argsort()  # of every row among all
+    return (place < kept).view(alike.shape[:2])
 
 
 def similarity(student: Tensor, teacher: Tensor, temperature: float, filtered: bool = True) -> Tensor:
     """T squared times KL of softened cosines to all originals, over the rows that `ranked` keeps."""
     kept = ranked(teacher) if filtered else torch.ones_like(teacher[..., 0], dtype=torch.bool)
-    return answers(student[kept], teacher[kept], temperature)
+    found, told = ((x / temperature).log_softmax(2) for x in (student, teacher))
+    each = F.kl_div(found, told, log_target=True, reduction="none").sum(2)  # no step waits to be told how many count
+    return temperature**2 * (each * kept).sum() / kept.sum()
 
 
 def distances(x: Tensor) -> tuple[Tensor, Tensor]:

@@ -91,12 +91,16 @@ class TableEncoder(nn.Module):
             "columns": [{**c, "vocabulary": list(c["vocabulary"])} for c in columns], "width": width, "layers": layers,
             "heads": heads, "tokens": tokens, "missing": missing, "readout": readout,
         }  # fmt: skip
-        self.number = [j for j, c in enumerate(columns) if c["kind"] != "word"]
-        self.word = [j for j, c in enumerate(columns) if c["kind"] == "word"]
+        number, word = ([j for j, c in enumerate(columns) if (c["kind"] == "word") == of] for of in (False, True))
         self.first = self.places(columns)
-        self.numbers = NUMBERS[tokens](len(self.number), width) if self.number else None
+        self.number: Tensor
+        self.word: Tensor
+        self.begins: Tensor
+        for name, places in (("number", number), ("word", word), ("begins", self.first)):  # lie where the weights do
+            self.register_buffer(name, torch.tensor(places, dtype=torch.long), persistent=False)
+        self.numbers = NUMBERS[tokens](len(number), width) if number else None
         # A column that no training case tells has no word; a place for one keeps the table whole.
-        words = sum(max(1, len(columns[j]["vocabulary"])) for j in self.word)
+        words = sum(max(1, len(columns[j]["vocabulary"])) for j in word)
         self.words = nn.Parameter(drawn(words, width)) if words else None
         self.unknown = nn.Parameter(drawn(len(columns), width)) if missing == "token" else None  # numbers, then words
         self.cls = nn.Parameter(drawn(1, width))
@@ -121,9 +125,9 @@ class TableEncoder(nn.Module):
             told = known[:, self.number]
             parts.append(self.numbers(values[:, self.number].clamp(-FAR, FAR).where(told, 0)))
         if self.words is not None:
-            places = values[:, self.word].long() + torch.tensor(self.first, device=values.device)
+            places = values[:, self.word].long() + self.begins
             parts.append(self.words[places])
-        known = known[:, self.number + self.word, None]
+        known = known[:, torch.cat([self.number, self.word]), None]
         return torch.where(known, torch.cat(parts, 1), 0.0 if self.unknown is None else self.unknown)
 
     def forward(self, values: Tensor, known: Tensor) -> Tensor:

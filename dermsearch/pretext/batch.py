@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from dermsearch import world
 from dermsearch.data.store.columns import Table
+from dermsearch.data.store.strata import Strata
 from dermsearch.data.views.augment import PatchGrid, View, patches, plain, render
 from dermsearch.data.views.blockmask import BlockMask, masks
 from dermsearch.data.views.pictures import Pictures
@@ -23,6 +24,9 @@ class Pool(Protocol):
     """The images of one branch: units -> their pictures on the device, and what is known of them."""
 
     device: torch.device
+
+    @property
+    def strata(self) -> Strata | None: ...
 
     def __len__(self) -> int: ...
 
@@ -135,6 +139,12 @@ class Batch:
         """Bool (b,) on the device: False where a case lacks this image, and another case's stands in for it."""
         return self.on_device(self.pool.there(self.own))
 
+    def statistics(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """By which pictures are normalised: mean and deviation of each colour, (3, 1, 1) as `x` is."""
+        each = (torch.tensor(told, dtype=x.dtype).view(3, 1, 1) for told in (self.pictures.mean, self.pictures.std))
+        mean, deviation = (told.to(x.device, non_blocking=True) for told in each)
+        return mean, deviation
+
     def on_device(self, values: np.ndarray) -> Tensor:
         """Where the pictures are."""
         return torch.from_numpy(values).to(self.pool.device, non_blocking=True)
@@ -149,9 +159,22 @@ class Batch:
 
 
 def epoch_order(
-    seed: int, epoch: int, units: int, count: int, replacement: bool, chances: np.ndarray | None = None
+    seed: int,
+    epoch: int,
+    units: int,
+    count: int,
+    replacement: bool,
+    chances: np.ndarray | None = None,
+    strata: Strata | None = None,
 ) -> np.ndarray:
-    """The units of an epoch, the same on every process. The last batch is filled up from the front of the order."""
+    """The units of an epoch, the same on every process. The last batch is filled up from the front of the order.
+
+    Of a mixture whose stores have weights, each store's share is its weight, whatever the chances within it.
+    """
+    if strata is not None and chances is None and not replacement:
+        return strata.order(seed, epoch, count)
+    if strata is not None:
+        chances = strata.chances(chances)
     rng = np.random.default_rng([seed, epoch, units])
     if chances is not None:
         return rng.choice(units, count, p=chances / chances.sum())

@@ -80,9 +80,9 @@ class ColorMe(Task):
 
     def loss(self, batch: Batch) -> Loss:
         x = batch.view(self.view, "view").float()
-        mean, std = (x.new_tensor(s).view(3, 1, 1) for s in (batch.pictures.mean, batch.pictures.std))
+        mean, std = batch.statistics(x)
         image = (x * std + mean).clamp(0, 1)
-        grey = (image[:, [GREEN] * 3] - mean) / std
+        grey = (planes(image, [GREEN] * 3) - mean) / std
         # The backbone in its two halves: maps on the way, then pooling and what follows it. They make what it makes.
         last, maps = self.backbone.forward_intermediates(grey.to(self.head.weight.dtype))  # type: ignore[operator]
         features = self.backbone.forward_head(last)  # type: ignore[operator]
@@ -92,10 +92,15 @@ class ColorMe(Task):
         return Loss(value, features, {"error": error, "divergence": divergence})
 
 
+def planes(image: Tensor, colours: list[int]) -> Tensor:
+    """Some colours of (b, 3, h, w), in this order; a list of places would have to be sent to the device."""
+    return torch.stack([image[:, colour] for colour in colours], 1)
+
+
 def painting_error(painted: Tensor, image: Tensor) -> Tensor:
     """Mean squared error of (b, 2, h, w) red and blue, over all three channels, of which green is right."""
     precision = torch.promote_types(painted.dtype, torch.float32)
-    return (painted.to(precision) - image[:, [RED, BLUE]]).square().mean() * 2 / 3
+    return (painted.to(precision) - planes(image, [RED, BLUE])).square().mean() * 2 / 3
 
 
 def colour_divergence(logits: Tensor, truth: Tensor) -> Tensor:
@@ -110,7 +115,7 @@ def histogram(image: Tensor, dark: float = 0.0) -> Tensor:
     The last bin holds 1.0. A picture that is dark all over has a histogram of zeros, which asks nothing of anyone.
     """
     # Pixels are levels of 255, and every 51st is the first of a bin: rounding must not put it into the one below.
-    bins = (image[:, [RED, BLUE]] * BINS + 1e-4).long().clamp(max=BINS - 1).flatten(2)  # (b, 2, pixels)
+    bins = (planes(image, [RED, BLUE]) * BINS + 1e-4).long().clamp(max=BINS - 1).flatten(2)  # (b, 2, pixels)
     seen = (image >= dark).any(1, keepdim=True).flatten(2)
     counts = torch.stack([((bins == k) & seen).sum(2) for k in range(BINS)], 2).flatten(1)  # (b, 10)
     return counts.to(image.dtype) / counts.sum(1, keepdim=True).clamp(min=1)

@@ -76,7 +76,8 @@ class RelativeLocation(Task):
         b = len(x)
         features = self.backbone(x.flatten(0, 1)).reshape(b, 9, -1)
         centre = features[:, CENTRE : CENTRE + 1].expand(-1, 8, -1)
-        pairs = torch.cat([features[:, NEIGHBOURS], centre], 2).flatten(0, 1)  # (8 b, 2 dim), image by image
+        around = torch.stack([features[:, cell] for cell in NEIGHBOURS], 1)  # a list of places would have to be sent
+        pairs = torch.cat([around, centre], 2).flatten(0, 1)  # (8 b, 2 dim), image by image
         logits = self.head(self.dropout(self.neck(pairs))).float()
         truth = torch.arange(8, device=logits.device).repeat(b)
         hits = (logits.detach().argmax(1) == truth).float().mean()

@@ -45,8 +45,8 @@ class SSDKD(JointTask):
     """Self-supervised diverse knowledge distillation, of pairs."""
 
     name = "ssd_kd"
+    version = 2
     supervised = True
-    waits = "how many copies the teacher knows decides how many rows count"
     contrasts = True
     train_defaults: ClassVar = {
         "optimizer": "sgd",
@@ -85,13 +85,10 @@ class SSDKD(JointTask):
         first: Any = next(iter(self.teachers.values()))
         width = getattr(first, "head_hidden_size", first.num_features)
         own: Any = next(iter(backbones.values()))
-        deep, wide = own.feature_info[-1]["num_chs"], first.feature_info[-1]["num_chs"]
         self.teacher = ClassHeads(len(backbones) * width, sizes)
         self.rotation = nn.ModuleDict({b: mlp(width, width, width) for b in backbones})
         self.own_rotation = nn.ModuleDict({b: mlp(setting.dim, setting.dim, setting.dim) for b in backbones})
-        self.widen = nn.ModuleDict(
-            {b: nn.Sequential(nn.Conv2d(deep, wide, 1), nn.BatchNorm2d(wide), nn.ReLU()) for b in backbones}
-        )
+        self.widen = nn.ModuleDict({b: widened(own.num_features, first.num_features) for b in backbones})
         self.weights = [torch.tensor([sum(each) / max(1, n) for n in each]) for each in setting.counts.values()]
         self.ends = round(config.teaching * setting.epochs), round(config.rotating * setting.epochs)
         self.phase = LEARNING
@@ -240,10 +237,19 @@ def teachers(backbones: nn.ModuleDict, config: Any) -> dict[str, nn.Module]:
     return made
 
 
+def widened(own: int, wide: int) -> nn.Module:
+    """What takes the student's last map to as many channels as the teacher's has."""
+    return nn.Sequential(nn.Conv2d(own, wide, 1), nn.BatchNorm2d(wide), nn.ReLU())
+
+
 def look(network: Any, pixels: Tensor) -> tuple[Tensor, Tensor]:
-    """The last map and pooled features of pictures, in single precision at least."""
+    """The last map and pooled features of pictures, in single precision at least.
+
+    A MobileNet widens its last stage's map once more before it pools: that is its last one, as the authors have it.
+    """
     last, maps = network.forward_intermediates(pixels)
-    found, features = maps[-1], network.forward_head(last)
+    found = maps[-1] if maps[-1].shape[1] == network.num_features else last
+    features = network.forward_head(last)
     least = torch.promote_types(found.dtype, torch.float32)
     return found.to(least), features.to(least)
 

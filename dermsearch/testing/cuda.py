@@ -17,6 +17,7 @@ from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicO
 
 from dermsearch.data.store.pool import CasePool
 from dermsearch.errors import first_line
+from dermsearch.testing.waits import Copies
 from dermsearch.training import optim, stage
 from dermsearch.training.precision import autocast
 
@@ -32,23 +33,31 @@ class Stepped(Exception):
         self.found = found
 
 
-def on_cuda(train: Callable[[], object], waits: str = "") -> str:
-    """What is wrong with the first step of the stage that is trained on a CPU, were it one on a GPU; empty if nothing.
+def on_cuda(
+    train: Callable[[], object],
+    waits: str = "",
+    epoch: int = 0,
+    precision: str = "fp32",
+    copies: Copies | None = None,
+) -> str:
+    """What is wrong with the first step of an epoch of a stage trained on a CPU, were it one on a GPU; empty if none.
 
-    Of a task that `waits` only what comes before it reads a number is tried.
+    Of a task that `waits` only what comes before it reads a number is tried. `copies` may be looked at afterwards.
     """
-    step = stage.forward_backward
+    step, seen = stage.forward_backward, copies or Copies()
 
     def tried(
         model: nn.Module,
         learner: stage.Learner,
-        optimizer: object,
+        optimizer: torch.optim.Optimizer,
         pools: Mapping[str, CasePool],
         shares: Mapping[str, np.ndarray],
         at: tuple[int, int],
         recipe: stage.Recipe,
-        cast: object,
-    ) -> None:
+        cast: Any,
+    ) -> tuple[Tensor, Any]:
+        if at[0] < epoch:
+            return step(model, learner, optimizer, pools, shares, at, recipe, cast)
         with FakeTensorMode(allow_non_fake_inputs=True), patch.object(Tensor, "backward", without_gradients):
             move(learner)
             for pool in pools.values():
@@ -57,23 +66,30 @@ def on_cuda(train: Callable[[], object], waits: str = "") -> str:
             moved = optim.build(learner, recipe.train, learner.options())
             for group in moved.param_groups:  # of one kernel there is none that computes nothing
                 group.update({"fused": False, "foreach": True} if "fused" in group else {})
+            assert all(pool.resident for pool in pools.values())  # as they are before an epoch's first step
             try:
-                _, losses = step(learner, learner, moved, pools, shares, at, recipe, autocast(CUDA, "fp32"))
-                for p in learner.parameters():
-                    p.grad = torch.zeros_like(p) if p.requires_grad else None
-                stage.clip(learner, recipe.train["clip"])
-                moved.step()
-                learner.tell("after_step", {b: own for b, _, own in losses[-len(pools) :]})
+                with seen:
+                    casts = autocast(CUDA, precision)
+                    _, losses = step(learner, learner, moved, pools, shares, at, recipe, casts)
+                    for p in learner.parameters():
+                        p.grad = torch.zeros_like(p) if p.requires_grad else None
+                    stage.clip(learner, recipe.train["clip"])
+                    moved.step()
+                    learner.tell("after_step", {b: own for b, _, own in losses[-len(pools) :]})
+                    if coarse := {str(loss.value.dtype) for _, loss, _ in losses} - {"torch.float32"}:
+                        raise Stepped(f"its loss is {', '.join(coarse)}")
             except (DataDependentOutputException, DynamicOutputShapeException) as error:
-                raise Stepped("" if waits else f"a step reads a number: {first_line(error)}") from error
+                if not waits:
+                    raise Stepped(f"it reads a number: {first_line(error)}") from error
             except RuntimeError as error:
-                if ".numpy()" in str(error) and waits:
-                    raise Stepped("") from error
-                raise Stepped(first_line(error)) from error
-        raise Stepped("")
+                if not (waits and ".numpy()" in str(error)):
+                    raise Stepped(first_line(error)) from error
+        raise Stepped(f"it waits for a copy: {', '.join(seen.waited)}" if seen.waited else "")
 
     with (
         patch.object(stage, "forward_backward", tried),
+        patch("torch.cuda.amp.common.amp_definitely_not_available", lambda: False),
+        patch("torch.cuda.is_bf16_supported", lambda: True),
         patch("dermsearch.data.store.pool.room", lambda device: ROOM if device.type == "cuda" else 0),
     ):
         try:
@@ -89,7 +105,7 @@ def without_gradients(loss: Tensor, *given: Any, **more: Any) -> None:
         raise RuntimeError(f"the loss lies on device {loss.device}")
 
 
-def move(module: nn.Module) -> None:
+def move(module: nn.Module, device: torch.device = CUDA) -> None:
     """What `module.to` does, which takes no tensors without numbers; a weight that has two names keeps both."""
     moved: dict[int, tuple[Any, Any]] = {}
 
@@ -98,7 +114,7 @@ def move(module: nn.Module) -> None:
             return None
         if id(tensor) not in moved:
             with torch.no_grad():
-                copy = tensor.to(CUDA)
+                copy = torch.empty_like(tensor, device=device)
             if isinstance(tensor, nn.Parameter):
                 copy = nn.Parameter(copy, requires_grad=tensor.requires_grad)
             moved[id(tensor)] = tensor, copy  # which lives as long as its name here

@@ -84,8 +84,10 @@ def _check(name: str, config: Mapping[str, Any], folder: Path) -> None:
     found = waits_of(lambda: trained(name, config, store))  # a run apart: its kernels round otherwise
     told = not found or FITS.find(name).waits
     claim(told, f"{name}: no step waits for the device, or `waits` says why: {', '.join(found)}")
-    wrong = on_cuda(lambda: trained(name, config, store), FITS.find(name).waits)
-    claim(not wrong, f"{name}: a step runs on a GPU: {wrong}")
+    last = len(whole.history) - 1  # which may see what the first one does not
+    for epoch, precision in ((0, "fp32"), (last, "bf16")):
+        wrong = on_cuda(lambda: trained(name, config, store), FITS.find(name).waits, epoch, precision)
+        claim(not wrong, f"{name}: a step runs on a GPU: {wrong}")
 
     file = Part(json.loads(json.dumps(part.config)), load(save(part.state)))
     claim(equal(predicted(file, store), says), f"{name}: keeps what it needs to predict in weights and buffers")

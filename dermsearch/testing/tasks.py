@@ -86,8 +86,9 @@ def goes_on(small: SmallStage, store: CaseStore) -> None:
     found = waits_of(run.step)
     told = run.learner.each()[0].waits
     claim(not found or told, f"{small.name}: no step waits for the device, or `waits` says why: {', '.join(found)}")
-    wrong = on_cuda(lambda: small.train(store), told)
-    claim(not wrong, f"{small.name}: a step runs on a GPU: {wrong}")
+    for precision in ("fp32", "bf16"):
+        wrong = on_cuda(lambda: small.train(store), told, 0, precision)
+        claim(not wrong, f"{small.name}: a step runs on a GPU: {wrong}{' in bf16' * (precision != 'fp32')}")
 
 
 def repeats(small: SmallStage, store: CaseStore) -> None:

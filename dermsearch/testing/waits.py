@@ -1,7 +1,8 @@
-"""Where a step would wait for the device: its numbers are read on the host, or a shape depends on them.
+"""Where a step would wait for the device: its numbers are read on the host, a shape depends on them, or a copy is.
 
 On a GPU the host runs ahead of the kernels that it queues, until it has to know what one of them found. Every such
-operation is seen here on CPUs, whose tensors take the same way through torch.
+operation is seen here on CPUs, whose tensors take the same way through torch. So does a copy from the host's plain
+memory that is not `non_blocking`; these are seen on tensors that say that they are a GPU's, see `on_cuda`.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from types import CodeType
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 STEP = {"loss", "before_step", "after_backward", "after_micro", "after_step"}  # what the trainer calls at every step
@@ -39,6 +41,40 @@ class Waits(TorchDispatchMode):
                 code, line = step[0]
                 self.found[f"{Path(code.co_filename).name}:{line} {name}"] += 1
         return op(*args, **(kwargs or {}))
+
+
+class Copies(TorchDispatchMode):
+    """While this lasts, what is copied between host and GPU, as above: what is `waited` for, and what is sent along."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.waited: Counter[str] = Counter()
+        self.sent: Counter[str] = Counter()
+        self.bytes = 0  # of what is sent along
+
+    def __torch_dispatch__(self, op: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name, more = op.overloadpacket.__name__, kwargs or {}
+        if name in ("_to_copy", "copy_"):
+            of = args[name == "copy_"]
+            to = more.get("device") or args[0].device
+            if of.device.type != torch.device(to).type and of.numel():
+                self.note(name, of, more.get("non_blocking", any(args[2:])))
+        elif name in INDEXED and args[0].device.type != "cpu":
+            for index in args[1]:
+                if index is not None and index.device.type == "cpu":
+                    self.note(name, index, False)
+        return op(*args, **more)
+
+    def note(self, name: str, of: Tensor, free: bool) -> None:
+        """One that the host waits for, or does not; a copy to the host is always waited for."""
+        stack = traceback.walk_stack(sys._getframe(2))
+        code, line = next(((f.f_code, line) for f, line in stack if ours(f.f_code)), (sys._getframe().f_code, 0))
+        where = f"{Path(code.co_filename).name}:{line}"
+        if free and of.device.type == "cpu":
+            self.sent[f"{where} {name}"] += 1
+            self.bytes += of.nbytes
+        else:
+            self.waited[f"{where} {name}"] += 1
 
 
 def ours(code: CodeType) -> bool:

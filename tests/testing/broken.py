@@ -117,6 +117,27 @@ class Choosing(Colour):
         return apart + features[features > 0].mean()
 
 
+class Sending(Colour):
+    name = "sending"
+
+    def changed(self, apart: Any, features: Any, batch: Any) -> Any:
+        return apart + (features @ torch.ones(features.shape[1]).to(features.device)).mean()
+
+
+class Listing(Colour):
+    name = "listing"
+
+    def changed(self, apart: Any, features: Any, batch: Any) -> Any:
+        return apart + features[:, [0, 2]].mean()
+
+
+class Coarse(Colour):
+    name = "coarse"
+
+    def changed(self, apart: Any, features: Any, batch: Any) -> Any:
+        return apart.to((features @ features.T).dtype)
+
+
 class Excused(Waiting):
     name = "excused"
     waits = "the weight hangs on the features"
