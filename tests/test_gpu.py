@@ -23,3 +23,17 @@ def test_what_is_tried_on_a_gpu_first() -> None:
     assert len(parity.splitlines()) == 4 and len(stages.splitlines()) == 3
     assert images.startswith("images: auto ") and ", pinned " in images
     assert study.startswith("study: 2 stages in ")
+
+
+@pytest.mark.slow
+def test_what_a_task_costs_is_what_it_says() -> None:
+    """Counted without computing anything, beside the bare network."""
+    command = [sys.executable, SCRIPT.with_name("cost.py"), "--batch", "8", "moco_v2", "simclr"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr
+    _, bare, *rows = (line.split() for line in done.stdout.splitlines())
+    assert bare[:3] == ["resnet50", "24.3", "1.00"], "twice 4.1 G products, three times, but for the images' gradient"
+    assert [row[0] for row in rows] == ["moco_v2", "simclr"]
+    for _, _, times, says, _, kept, _ in rows:
+        assert float(times) == pytest.approx(float(says), rel=0.02)
+        assert float(kept) == pytest.approx({"1.33": 1, "2.00": 2}[says], rel=0.02)

@@ -5,7 +5,7 @@ Activations are counted, nothing is computed. The rest of a step is small beside
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -75,7 +75,7 @@ def sizes_of(name: str, size: int, precision: str) -> tuple[float, int]:
     return (more - few) / 2, sum(p.numel() for p in network.parameters())
 
 
-def kept_of(network: torch.nn.Module, images: Tensor, precision: str) -> int:
+def kept_of(network: Callable[[Tensor], object], images: Tensor, precision: str) -> int:
     """Bytes of all that autograd keeps of a forward pass, weights among it; what is kept twice lies there once."""
     kept: dict[int, Any] = {}
 
