@@ -2,8 +2,8 @@
 
 View    one of each image: resized crop, flips, a rotation, weak jitter without hue, since colours are in the table.
 Tables  of a lesion: columns of that level, or all (`table`). Of a patient: the patient's columns, of numbers the
-        median, of words the most frequent over the cases that are trained on. Each level has an encoder, see
-        `models.tables`.
+        median, of words the most frequent over the cases that are trained on. Of both all that the study names, or
+        some (`columns`). Each level has an encoder, see `models.tables`.
 Inner   InfoNCE both ways between each lesion's image and its table, over all lesions of the batch.
 Outer   the same between each patient's phenotype and table; a phenotype is the lesions' image features and encoded
         tables side by side, pooled over the patient's lesions in the batch.
@@ -33,7 +33,7 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
-from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
+from pydantic import Field, SerializerFunctionWrapHandler, field_validator, model_serializer
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
@@ -51,6 +51,7 @@ from dermsearch.pretext.batch import Pool
 from dermsearch.pretext.patients import patient_order
 
 INNER, OUTER = "inner", "outer"  # the contrasts
+ALL = "all"  # columns
 
 
 def unset(value: object) -> bool:
@@ -86,6 +87,7 @@ class Slimp(JointTask):
         direction: float = Field(0.5, ge=0, le=1)  # the share of image -> table, and of phenotype -> table
         equal: Literal["keep", "drop"] = "keep"  # rows that are equal, among the negatives of each other
         table: Literal["lesion", "all"] = "lesion"  # all: the patient's columns too are in the lesion's table
+        columns: str = Field(ALL, exclude_if=ALL.__eq__)  # of data.metadata those that are read, such as "age, sex"
         corrupt: float = Field(0.0, ge=0, lt=1)  # chance of a value of the lesion's table to be another case's
         aggregate: Literal["features", "projections"] = "features"  # what is pooled: of the encoders, or projected
         normalise_first: bool = False  # to length one, before they are pooled
@@ -106,6 +108,14 @@ class Slimp(JointTask):
         strength: float = Field(0.2, ge=0, le=1)  # of brightness, contrast and saturation
         rotate: float = Field(45.0, ge=0, le=180)  # degrees either way
 
+        @field_validator("columns")
+        @classmethod
+        def _listed(cls, value: str) -> str:
+            names = [name.strip() for name in value.split(",")]
+            if not all(names):
+                raise ValueError(f"must be columns of data.metadata with commas between them, not '{value}'")
+            return ", ".join(dict.fromkeys(names))
+
         @model_serializer(mode="wrap")
         def deciding(self, whole: SerializerFunctionWrapHandler) -> dict[str, Any]:
             """Where learnt temperatures begin decides nothing of others, so it is in their keys alone."""
@@ -125,8 +135,9 @@ class Slimp(JointTask):
             setting.size, scale=(c.scale, 1.0), ratio=(3 / 4, 4 / 3), flip=0.5, vflip=0.5, rotate=c.rotate,
             jitter=(strength, strength, strength, 0.0), jitter_p=0.8,
         )  # fmt: skip
-        columns = {LESION: lesion_columns(c, setting.columns)}
-        columns |= {PATIENT: of_level(setting.columns, PATIENT)} if c.weight < 1 else {}
+        chosen = chosen_columns(c, setting.columns)
+        columns = {LESION: lesion_columns(c, chosen)}
+        columns |= {PATIENT: of_level(chosen, PATIENT)} if c.weight < 1 else {}
         alike = c.model_dump(include={"width", "layers", "heads", "tokens", "missing", "readout"})
         levels = {level: {"columns": [asdict(x) for x in own], **alike} for level, own in columns.items()}
         self.names = {level: tuple(x.name for x in own) for level, own in columns.items()}
@@ -155,14 +166,14 @@ class Slimp(JointTask):
             )
         if setting.patients == 1 and config.weight < 1:
             raise UserError(f"weight: must be 1, not {config.weight:g}: all training cases are of one patient")
-        if not lesion_columns(config, setting.columns):
-            other = "; table: all takes those of the patient too" if setting.columns else ""
+        columns = chosen_columns(config, setting.columns)
+        field = "data.metadata" if config.columns == ALL or not setting.columns else "columns"
+        if not lesion_columns(config, columns):
+            other = "; table: all takes those of the patient too" if columns else ""
+            raise UserError(f"{field}: names no columns of the lesion, which slimp contrasts with its image{other}")
+        if config.weight < 1 and not of_level(columns, PATIENT):
             raise UserError(
-                f"data.metadata: names no columns of the lesion, which slimp contrasts with its image{other}"
-            )
-        if config.weight < 1 and not of_level(setting.columns, PATIENT):
-            raise UserError(
-                "data.metadata: names no columns of the patient, such as age, which slimp contrasts with the patient's "
+                f"{field}: names no columns of the patient, such as age, which slimp contrasts with the patient's "
                 "lesions; without them its weight must be 1"
             )
         grouped = config.lesions > 0 and (setting.patients or (setting.patients is None and config.weight < 1))
@@ -332,6 +343,17 @@ class Slimp(JointTask):
 
     def hands_on(self) -> dict[str, Part]:
         return {TABLES: self.nested.part()}
+
+
+def chosen_columns(config: Any, columns: tuple[Column, ...]) -> tuple[Column, ...]:
+    """Those of the study that the task reads."""
+    if config.columns == ALL or not columns:
+        return columns
+    wanted, known = config.columns.split(", "), [c.name for c in columns]
+    for name in wanted:
+        if name not in known:
+            raise UserError(f"columns: '{name}' is not named in data.metadata; {nearest(name, known)}")
+    return tuple(c for c in columns if c.name in wanted)
 
 
 def lesion_columns(config: Any, columns: tuple[Column, ...]) -> tuple[Column, ...]:

@@ -10,6 +10,7 @@ import pytest
 import torch
 from pretext import tiny
 from pretext.test_slimp import small, store
+from pydantic import ValidationError
 
 from dermsearch.data.store.case_store import CaseStore
 from dermsearch.errors import UserError
@@ -77,11 +78,28 @@ def test_a_stage_trains_on_from_temperatures_that_another_learnt(store: CaseStor
         assert rows[0]["parts"][f"derm.{level}_scale"] == pytest.approx(float(scale), rel=1e-5)
 
 
+def test_a_stage_may_read_fewer_columns_than_the_study_names(store: CaseStore) -> None:
+    setting, made = tiny.Steps("slimp", store).learner.tasks["joint"].setting, tiny.encoders("slimp")
+
+    def read(**given: Any) -> dict[str, list[str]]:
+        task = Slimp(made.backbones, Slimp.Config(**tiny.TASKS["slimp"], **given), setting)
+        levels = task.hands_on()[TABLES].config["levels"]
+        assert {n: tuple(c["name"] for c in told["columns"]) for n, told in levels.items()} == task.names
+        return {n: list(names) for n, names in task.names.items()}
+
+    assert read() == {"lesion": ["diameter", "site"], "patient": ["age", "sex"]}
+    assert read(columns="site, sex") == {"lesion": ["site"], "patient": ["sex"]}
+    assert read(columns="sex,age", table="all", weight=1.0) == {"lesion": ["age", "sex"]}
+    assert Slimp.Config(columns=" sex ,age,sex").columns == "sex, age"
+    with pytest.raises(ValidationError, match="with commas between them, not 'age,,sex'"):
+        Slimp.Config(columns="age,,sex")
+
+
 def test_what_decides_nothing_of_a_stage_is_not_in_its_key() -> None:
     """Settings that came later: keys of stages that do not use them are what they were."""
     plain = Slimp.Config().model_dump(mode="json")
-    assert not plain.keys() & {"outer_temperature", "begin"}
-    for given in ({"learnt": True}, {"learnt": True, "begin": "given"}, {"outer_temperature": 0.1}):
+    assert not plain.keys() & {"outer_temperature", "begin", "columns"}
+    for given in ({"learnt": True}, {"learnt": True, "begin": "given"}, {"outer_temperature": 0.1}, {"columns": "age"}):
         config = Slimp.Config(**given)
         told = config.model_dump(mode="json")
         assert Slimp.Config(**told) == config and plain != told
@@ -144,6 +162,9 @@ def told(**given: Any) -> Setting:
     ({"lesions": 16}, {"patients": None}, "lesions: must be at most 8"),
     ({"width": 10, "heads": 4}, {}, r"width: must be a multiple of heads \(4\), not 10"),
     ({"frozen": "attention"}, {}, "encoder.name: must be a ViT for slimp with frozen: attention, not 'resnet18'"),
+    ({"columns": "age, sites"}, {}, "columns: 'sites' is not named in data.metadata; did you mean 'site'"),
+    ({"columns": "age, sex"}, {}, "columns: names no columns of the lesion, .*; table: all takes"),
+    ({"columns": "site"}, {}, "columns: names no columns of the patient, such as age"),
     ({"positive": "diagnos=b"}, {}, "positive: must be LABEL=CLASS of a label of .*did you mean 'diagnosis'"),
     ({"positive": "diagnosis=x"}, {}, "positive: 'x' is no class of 'diagnosis'; choose from: a, b, c"),
 ])  # fmt: skip
@@ -156,7 +177,8 @@ def test_what_cannot_be_is_refused(config: dict[str, Any], setting: dict[str, An
     ({}, {}), ({"weight": 1.0}, {"patients": 0, "columns": COLUMNS[2:]}), ({"lesions": 0}, {}),
     ({"weight": 1.0, "lesions": 5}, {"patients": 0}), ({"weight": 1.0, "table": "all"}, {"columns": COLUMNS[:2]}),
     ({"frozen": "attention"}, {"encoder": "test_vit"}), ({"positive": "diagnosis=b"}, {}), ({}, {"patients": None}),
-    ({"positive": "diagnosis=b"}, {"names": {}}),
+    ({"positive": "diagnosis=b"}, {"names": {}}), ({"columns": "site,age"}, {}),
+    ({"columns": "site", "weight": 1.0}, {}), ({"columns": "age", "weight": 1.0, "table": "all"}, {}),
 ])  # fmt: skip
 def test_what_can_be_is_not(config: dict[str, Any], setting: dict[str, Any]) -> None:
     Slimp.check(Slimp.Config(**{"lesions": 4, **config}), told(**setting))

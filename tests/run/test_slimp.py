@@ -18,10 +18,12 @@ from dermsearch.models.artifact import TABLES
 from dermsearch.results import load
 from dermsearch.run.check import check, check_cases
 from dermsearch.run.run import run_study
+from dermsearch.search.propose.proposer import Proposer
 from dermsearch.search.space.checks import space_of
 from dermsearch.search.tree.judges import draws
 from dermsearch.storage.stages import StageStore
 from dermsearch.study.config import Study
+from dermsearch.study.load import load_study
 
 CONSOLE = Console(file=io.StringIO())
 METADATA = ["age", "sex", "skin_type", "site", "elevation"]
@@ -89,7 +91,8 @@ def stored(folder: Path, patients: int, **told: Any) -> Study:
     ]  # fmt: skip
     split = {c.case: "val" if i // 8 % 4 == 0 else "train" for i, c in enumerate(cases)}
     declared = (*columns("patient", ["age"]), *columns("lesion", ["size"], ["site"]))
-    write_store(folder, cases, split, {"diagnosis": ("a", "b")}, {"source": "test"}, declared)
+    about = {"denied": {"biopsed": "it follows from the diagnosis"}}
+    write_store(folder, cases, split, {"diagnosis": ("a", "b")}, {"source": "test"}, declared, about)
     names = ["age", "size", "site"]
     return study({"slimp": SMALL}, data={"source": "store", "path": str(folder), "size": 32, "metadata": names})
 
@@ -114,6 +117,54 @@ def test_what_a_store_can_give(tmp_path: Path, patients: int, told: dict[str, An
     with pytest.raises(UserError) as error:
         check_cases(one, check(one), {"data": cases})
     assert str(error.value).startswith(said)
+
+
+@pytest.mark.parametrize("patients, names, task, said", [
+    (8, ["age", "size", "biopsed"], {}, "data.metadata: 'biopsed' is no input: it follows from the diagnosis"),
+    (8, ["age", "sizes"], {}, "data.metadata: 'sizes' is no metadata of .*; did you mean 'size'"),
+    (8, ["age", "size", "patient"], {}, "data.metadata: 'patient' is no metadata of "),
+    (8, ["age", "size"], {"columns": "age, site"}, "curriculum.tasks.slimp.columns: 'site' is not named in data.metad"),
+    (8, ["age", "size"], {"columns": {"choice": ["age,size", "size"]}},
+     "curriculum.tasks.slimp.columns: names no columns of the patient, such as age"),
+    (0, ["age", "size"], {}, "curriculum.tasks.slimp.weight: must be 1, not 0.5: the cases' patients are not known"),
+    (1, ["age", "size"], {}, "curriculum.tasks.slimp.weight: must be 1, not 0.5: all training cases are of one"),
+    (8, ["age", "size"], {"lesions": 16}, "curriculum.tasks.slimp.lesions: must be at most 8, so that a batch of 16 "),
+])  # fmt: skip
+def test_what_is_refused_starts_nothing(
+    tmp_path: Path, patients: int, names: list[str], task: dict[str, Any], said: str
+) -> None:
+    """One sentence, and no folder of stages or of results; a table of another store: work/test_borrow."""
+    one = stored(tmp_path / "cases", patients, biopsed="yes")
+    changed = {
+        "data": {**one.main.model_dump(mode="json", exclude_unset=True), "metadata": names},
+        "compute": {"engine": "inline", "store": str(tmp_path / "store")},
+    }
+    bad = study({"slimp": {**SMALL, **task}}, **changed)
+    with pytest.raises(UserError, match=f"^{said}") as error:
+        run_study(bad, tmp_path / "out", None, CONSOLE)
+    assert "\n" not in str(error.value)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["cases"]
+
+
+@pytest.mark.parametrize("sampler_seed", range(4))
+@pytest.mark.parametrize("slimp_is_best", [True, False])
+def test_the_shipped_search_has_its_baselines_whatever_they_come_to(sampler_seed: int, slimp_is_best: bool) -> None:
+    """SimCLR and MoCo v2 are proposed beside the 72 settings of slimp, though the sampler learns where to look."""
+    shipped = load_study("slimp", [f"search.sampler_seed={sampler_seed}"])
+    proposer, found, waiting = Proposer(space_of(shipped), shipped.search, None), [], []
+    while waiting := [*waiting, *proposer.ask()]:
+        asked = waiting.pop(0)
+        (task,) = asked.proposal.curriculum.tasks
+        found.append(task)
+        proposer.tell(asked, [0.5 + 0.4 * ((task == "slimp") == slimp_is_best) + 0.001 * len(found)])
+    assert len(found) == shipped.search.trials and {"simclr", "moco_v2"} < {*found[:8]}
+
+
+def test_columns_are_a_dimension_of_the_search() -> None:
+    choice = {"choice": ["age, site", "all"]}
+    space = space_of(study({"slimp": {**SMALL, "columns": choice}}))
+    told = [space.settings("slimp", p.settings) for p in space.every()]
+    assert [s["config"].get("columns") for s in told] == ["age, site", None]  # what all read is in no key
 
 
 def test_one_that_reads_labels_comes_last() -> None:

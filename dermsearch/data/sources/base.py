@@ -141,7 +141,8 @@ class Source:
     notes: tuple[str, ...] = ()  # what a user should know of it, a sentence each
     columns: tuple[Column, ...] = ()  # the metadata that may be inputs; all else is kept, to be looked at
     domain: str | None = "skin"  # what the images are of; None: what the user says
-    denied: Mapping[str, str] = field(default_factory=dict)  # metadata that never may, and why: "it follows ..."
+    # What never may, and why: "it follows ..." Kept as metadata or not, such as the release's name of its label.
+    denied: Mapping[str, str] = field(default_factory=dict)
 
 
 SHIPPED = (

@@ -55,6 +55,12 @@ DENIED = {
     "attribution": "it names the hospital, and hospitals differ in what they sent",
     "image_type": "it is the same for all",
 }
+# What is read as something else than metadata, and is refused by its own name too.
+NO_METADATA = {
+    "target": "it is the label",
+    "isic_id": "it names the case",
+    "patient_id": "it names the patient",
+}
 PLACES = {name: place for place, name in enumerate(("age", *NUMBERS, "sex", "site", *WORDS, *DENIED))}
 NEEDS = ("isic_id", "patient_id", "age_approx", "sex", "anatom_site_general", *NUMBERS, *WORDS)
 
@@ -138,5 +144,5 @@ SOURCE = Source(
         "is learnt.",
     ),
     columns=(*shared("age", "sex", "site"), *columns("lesion", NUMBERS, WORDS)),
-    denied=DENIED,
+    denied=DENIED | NO_METADATA,
 )
