@@ -96,7 +96,10 @@ def killed(name: str, folder: str, place: str, die_at: int | None) -> None:
     torch.save({"state": trained.parts[PREDICTOR].state, "ran": ran}, f"{place}/end.pt")
 
 
-@pytest.mark.parametrize("name", ["finetune", "fusion_m4net_svm", "dann"])  # one of each kind: the trainer is the same
+FIRST = ("finetune", "fusion_m4net_svm", "dann")  # one of each kind: the trainer is the same
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=() if n in FIRST else pytest.mark.long) for n in small.FITS])
 def test_killed_within_an_epoch_and_resumed(name: str, store: CaseStore, tmp_path: Path):
     def run(place: Path, die_at: int | None) -> int | None:
         process = context.Process(target=killed, args=(name, str(store.folder), str(place), die_at))
