@@ -9,11 +9,13 @@ import torch
 from pretext import tiny
 from safetensors.torch import save_file
 
+from dermsearch.data.domain import SEVEN_POINT
 from dermsearch.data.store.case_store import CaseStore
 from dermsearch.errors import UserError
+from dermsearch.models.distil import weighted_classes
 from dermsearch.models.encoders import backbone
 from dermsearch.pretext.base import Batch, Material, Setting
-from dermsearch.pretext.ssd_kd import LEARNING, ROTATING, SSDKD, TEACHING, by_case
+from dermsearch.pretext.ssd_kd import LEARNING, ROTATING, SSDKD, TEACHING, by_case, look
 
 TERMS = {"classes", "answers", "turned", "similarity", "distances", "angles", "gram"}
 WEIGHTS = {"classes": 0.1, "answers": 0.9, "turned": 2.7, "similarity": 10, "distances": 25, "angles": 50, "gram": 1000}
@@ -22,6 +24,9 @@ WEIGHTS = {"classes": 0.1, "answers": 0.9, "turned": 2.7, "similarity": 10, "dis
 @pytest.fixture(scope="module")
 def store(tmp_path_factory) -> CaseStore:
     return tiny.make_store(tmp_path_factory.mktemp("data") / "store", missing={"clinic": [3]})
+
+
+SEVEN = {label: (16,) * len(names) for label, names in SEVEN_POINT.items()}
 
 
 def task(**config) -> SSDKD:
@@ -44,20 +49,29 @@ def test_weights_are_the_authors():
     assert SSDKD.supervised and SSDKD.train_defaults["lr"] == 1e-3 and SSDKD.train_defaults["weight_decay"] == 1e-3
 
 
-@pytest.mark.parametrize(("width", "count"), [(2048, 8_392_704), (1280, 3_279_360)])
-def test_parameters_of_the_heads(width, count):
-    from dermsearch.models.heads import mlp
-
-    assert sum(p.numel() for p in mlp(width, width, width).parameters()) == count
-
-
-def test_parameters_of_what_widens_the_student_to_a_resnet50():
+def test_parameters_of_the_authors_student_and_teacher():
+    setting = Setting(48, 32, 1280, 8, 0, "mobilenetv2_100", epochs=10, modalities=("derm",), counts=SEVEN)
     with torch.device("meta"):
         backbones = torch.nn.ModuleDict({"derm": backbone("mobilenetv2_100")})
-        teacher = backbone("resnet50")
-        own, theirs = backbones["derm"].feature_info[-1]["num_chs"], teacher.feature_info[-1]["num_chs"]
-    made = torch.nn.Sequential(torch.nn.Conv2d(1280, 2048, 1), torch.nn.BatchNorm2d(2048))
-    assert sum(p.numel() for p in made.parameters()) == 2_627_584 and (own, theirs) == (320, 2048)
+        made = SSDKD(backbones, SSDKD.Config(teacher="resnet50"), setting)
+    count = {n: sum(p.numel() for p in m.parameters()) for n, m in made.named_children()}
+    assert (count["widen"], count["rotation"], count["own_rotation"]) == (2_627_584, 8_392_704, 3_279_360)
+
+
+def test_a_mobilenets_last_map_is_the_one_that_it_pools():
+    torch.manual_seed(0)
+    net = backbone("mobilenetv2_100").eval()
+    last, features = look(net, torch.rand(2, 3, 64, 64))
+    assert last.shape == (2, 1280, 2, 2)
+    torch.testing.assert_close(last.mean((2, 3)), features)
+
+
+def test_classes_of_a_student_of_eight_labels_that_knows_nothing():
+    setting = Setting(48, 32, 96, 8, 0, "test_resnet", epochs=10, modalities=("derm",), counts=SEVEN)
+    made = SSDKD(torch.nn.ModuleDict({"derm": backbone("test_resnet")}), SSDKD.Config(), setting)
+    logits, truth = [torch.zeros(8, len(n)) for n in SEVEN.values()], torch.zeros(8, 8, dtype=torch.int64)
+    value = made.config.classes * weighted_classes(logits, truth, made.weights)
+    assert value.item() == pytest.approx(0.106110, abs=1e-5)
 
 
 @pytest.mark.parametrize(
