@@ -157,6 +157,10 @@ class Pretext(nn.Module, Generic[Given, Found, Seen]):
         """The units of a pool that `patience` looks at, `count` of them, the same every time; as in `plan_epoch`."""
         return {name: np.resize(np.arange(len(units)), count) for name, units in pool.items()}
 
+    def asks(self, batch: Batch) -> list[np.ndarray]:
+        """The units whose images this process will ask a pool for, in that order, when it is given this batch of it."""
+        return [batch.own]
+
     def begin(self, features: Seen) -> None:
         """Once, before the first epoch. `features(module)` is its eval-mode output on every whole image of the pool."""
 

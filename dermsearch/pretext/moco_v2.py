@@ -95,12 +95,21 @@ class MoCoV2(Task):
         hits = (logits.detach().argmax(1) == 0).float().mean()
         return Loss(value, features, {"accuracy": hits})
 
+    def groups(self, batch: Batch) -> list[np.ndarray]:
+        """The rows of the global batch whose keys this process encodes, group by group."""
+        count = min(self.config.shuffle, max(1, len(batch.units) // 2))
+        return np.array_split(batch.permutation("shuffle"), count)[world.rank() :: world.size()]
+
+    def asks(self, batch: Batch) -> list[np.ndarray]:
+        """Its own images, then those of every group: of one process they are at hand."""
+        groups = self.groups(batch) if world.size() > 1 else []
+        return [batch.own, *(batch.units[rows] for rows in groups)]
+
     @torch.no_grad()
     def encode_keys(self, batch: Batch) -> Tensor:
         """Keys of the whole global batch, each encoded in its shuffled group; groups are dealt to the processes."""
-        groups = np.array_split(batch.permutation("shuffle"), min(self.config.shuffle, max(1, len(batch.units) // 2)))
         keys = torch.zeros(len(batch.units), self.config.out, device=self.queue.device)
-        for rows in groups[world.rank() :: world.size()]:
+        for rows in self.groups(batch):
             views = batch.view(self.view, "key", batch.units[rows])
             keys[batch.on_device(rows)] = F.normalize(self.key(views).float(), dim=1)
         return world.reduce_sum(keys)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from typing import Any
 
 import numpy as np
@@ -76,7 +77,7 @@ def train_fit(
 
         def attempt(rate: float, kept: Partial) -> dict[str, np.ndarray]:
             found = train(settings.model_copy(update={"lr": rate}), tried, kept, lambda row: None)
-            return predict_fit(found.parts[PREDICTOR], cases, judged, look, device, precision)
+            return predict_fit(found.parts[PREDICTOR], cases, judged, look, device, precision, pixels)
 
         truth = {label: cases.label(label)[judged].astype(np.int64) for label in cases.classes}
         rate, partial = chosen(rates, partial, attempt, truth)
@@ -87,14 +88,17 @@ def train_fit(
         module = predictor(part).to(device)
         truth = {label: torch.from_numpy(cases.label(label)[kept].astype(np.int64)) for label in cases.classes}
         with world.alone():
-            module.calibrate(predicted_by(module, cases, kept, look, device, precision, module.shown), truth)
+            shown = predicted_by(module, cases, kept, look, device, precision, module.shown, pixels)
+            module.calibrate(shown, truth)
         part = module.hands_on()[PREDICTOR]
     if target is not None:
-        part = introduced(part, target, seed, device, precision)
+        part = introduced(part, target, seed, device, precision, pixels)
     return Trained(trained.history, {PREDICTOR: part})
 
 
-def introduced(part: Part, target: Target, seed: int, device: torch.device, precision: str) -> Part:
+def introduced(
+    part: Part, target: Target, seed: int, device: torch.device, precision: str, pixels: Pixels = "auto"
+) -> Part:
     """The predictor when it has met the target's images: statistics of BatchNorm are theirs, where it wants them.
 
     They come shuffled, in batches of one size.
@@ -105,19 +109,25 @@ def introduced(part: Part, target: Target, seed: int, device: torch.device, prec
     order = target.rows[uniforms(seed, 0, np.arange(len(target.rows)), "introduced", 1)[:, 0].argsort(kind="stable")]
     whole = np.resize(order, -(-len(order) // BATCH) * BATCH) if len(order) > BATCH else order
     with world.alone(), module.meeting() as shown:
-        predicted_by(module, target.cases, whole, target.look, device, precision, shown)
+        predicted_by(module, target.cases, whole, target.look, device, precision, shown, pixels)
     return module.hands_on()[PREDICTOR]
 
 
 def predict_fit(
-    part: Part, cases: CaseStore, rows: np.ndarray, look: Look, device: torch.device, precision: str
+    part: Part,
+    cases: CaseStore,
+    rows: np.ndarray,
+    look: Look,
+    device: torch.device,
+    precision: str,
+    pixels: Pixels = "auto",
 ) -> dict[str, np.ndarray]:
     """Class probabilities (rows, classes) by label, of cases with an image of every modality.
 
     One process of a group may ask for them alone.
     """
     with world.alone():
-        predicted = predicted_by(predictor(part).to(device), cases, rows, look, device, precision)
+        predicted = predicted_by(predictor(part).to(device), cases, rows, look, device, precision, pixels=pixels)
     return {label: each.numpy() for label, each in predicted.items()}
 
 
@@ -130,6 +140,7 @@ def predicted_by(
     device: torch.device,
     precision: str,
     say: Callable[[Mapping[str, Batch]], dict[str, Tensor]] | None = None,
+    pixels: Pixels = "auto",
 ) -> dict[str, Tensor]:
     """What a predictor says of rows of a store, in double precision on the CPU: what it predicts, or another thing."""
     say = say or module.predict
@@ -138,12 +149,17 @@ def predicted_by(
     if any(len(pool) != len(rows) for pool in pools.values()):
         raise ValueError(f"{module.name}: cases without any image cannot be predicted")
     parts: dict[str, list[Tensor]] = {}
-    for start in range(0, len(rows), BATCH):
-        units = np.arange(start, min(start + BATCH, len(rows)))
-        with cast():
-            said = say({m: Batch(units, pool, pool.size, 0, 0, 0) for m, pool in pools.items()})
-        for label, each in said.items():
-            parts.setdefault(label, []).append(each.double().cpu())
+    coming = [np.arange(start, min(start + BATCH, len(rows))) for start in range(0, len(rows), BATCH)]
+    with ExitStack() as ending:
+        for pool in pools.values():
+            ending.callback(pool.close)
+            pool.where = pixels
+            pool.expect(coming)
+        for units in coming:
+            with cast():
+                said = say({m: Batch(units, pool, pool.size, 0, 0, 0) for m, pool in pools.items()})
+            for label, each in said.items():
+                parts.setdefault(label, []).append(each.double().cpu())
     return {label: torch.cat(each) for label, each in parts.items()}
 
 

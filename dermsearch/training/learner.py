@@ -90,6 +90,12 @@ class Learner(nn.Module):
                 raise ValueError(f"plan_epoch: must name {count} units of the {len(pools[name])} of pool '{name}'")
         return orders
 
+    def announce(self, pools: Mapping[str, CasePool], coming: Sequence[Mapping[str, Batch]]) -> None:
+        """Tell every pool which units it will be asked for while these batches are worked on."""
+        for b in coming[0]:
+            asks = self.tasks[JOINT if self.joint else b].asks
+            pools[b].expect(units for batches in coming for units in asks(batches[b]))  # type: ignore[operator]
+
     def heldout(self, pools: Mapping[str, CasePool], count: int) -> dict[str, np.ndarray]:
         """The units by pool that `patience` looks at."""
         if self.joint:

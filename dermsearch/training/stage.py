@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, replace
 from types import MappingProxyType
@@ -128,21 +128,22 @@ def train_stage(
 
     ended = bool(history) and over(history, train["patience"])  # within a segment of it
     with ExitStack() as ending:
-        for pool in pools.values():
+        for pool in [*pools.values(), *unseen.values()]:
             ending.callback(pool.close)
         for epoch in range(len(history), len(history) if ended else until or train["epochs"]):
             learner.tell("begin_epoch", WholeImages(pools, cast), epoch)
             orders = learner.orders(epoch, pools, batch * steps)
-            for b, order in orders.items():
-                pools[b].expect(micro[world.mine(len(micro))] for micro in np.split(order, steps * train["accumulate"]))
+            shares = [{b: order[i * batch : (i + 1) * batch] for b, order in orders.items()} for i in range(steps)]
+            coming = (micro_batches(pools, each, (epoch, epoch * steps + i), recipe) for i, each in enumerate(shares))
+            learner.announce(pools, [batches for step in coming for batches in step])
             seen: list[Tensor] = []
             norms: list[Tensor] = []
             parts: dict[str, list[Tensor]] = {}
             for i in range(steps):
                 step = epoch * steps + i
                 lr = optim.set_step(optimizer, step, total_steps, train)
-                shares = {b: order[i * batch : (i + 1) * batch] for b, order in orders.items()}
-                total, losses = forward_backward(model, learner, optimizer, pools, shares, (epoch, step), recipe, cast)
+                at = epoch, step
+                total, losses = forward_backward(model, learner, optimizer, pools, shares[i], at, recipe, cast)
                 norm = clip(learner, train["clip"])
                 seen.append(world.reduce_sum(total) / world.size())
                 norms.append(norm)
@@ -230,17 +231,12 @@ def forward_backward(
 
     Returns the loss, and what each branch's task said of each micro-batch.
     """
-    (epoch, step), count = at, recipe.train["accumulate"]
+    (_, step), count = at, recipe.train["accumulate"]
     for one in learner.each():
         one.before_step(step)
     optimizer.zero_grad(set_to_none=True)
     total, found = torch.zeros((), device=next(learner.parameters()).device), []
-    for micro in range(count):
-        batches = {}
-        for b, units in shares.items():
-            each = len(units) // count
-            own, seed = units[micro * each : (micro + 1) * each], zlib.crc32(f"{recipe.seed}/{b}".encode())
-            batches[b] = Batch(own, pools[b], pools[b].size, seed, epoch, step)
+    for micro, batches in enumerate(micro_batches(pools, shares, at, recipe)):
         number_dropout(learner, step * count + micro)
         # Gradients are exchanged once, with the last micro-batch.
         waiting = isinstance(model, DistributedDataParallel) and micro < count - 1
@@ -255,6 +251,16 @@ def forward_backward(
     for one in learner.each():
         one.after_backward(step)
     return total, found
+
+
+def micro_batches(
+    pools: Mapping[str, CasePool], shares: Mapping[str, np.ndarray], at: tuple[int, int], recipe: Recipe
+) -> Iterator[dict[str, Batch]]:
+    """A step's batches by pool, one micro-batch after the other; `shares` are the step's units, `at` epoch and step."""
+    seeds = {b: zlib.crc32(f"{recipe.seed}/{b}".encode()) for b in shares}
+    parts = {b: np.split(units, recipe.train["accumulate"]) for b, units in shares.items()}
+    for micro in range(recipe.train["accumulate"]):
+        yield {b: Batch(each[micro], pools[b], pools[b].size, seeds[b], *at) for b, each in parts.items()}
 
 
 def clip(learner: Learner, most: float | None) -> Tensor:

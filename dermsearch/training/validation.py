@@ -49,16 +49,17 @@ def validation_loss(
     steps = math.ceil(max(map(len, pools.values())) / batch)
     orders = learner.heldout(pools, steps * batch)
     found: list[Tensor] = []
+    seeds = {b: zlib.crc32(f"{seed}/{b}/val".encode()) for b in pools}
+
+    def batches(i: int) -> dict[str, Batch]:
+        part = slice(i * batch, (i + 1) * batch)
+        return {b: HeldOut(orders[b][part], pool, pool.size, seeds[b], *at) for b, pool in pools.items()}
+
+    learner.announce(pools, [batches(i) for i in range(steps)])
     with untouched(learner):
         for i in range(steps):
-            batches = {
-                b: HeldOut(
-                    orders[b][i * batch : (i + 1) * batch], pool, pool.size, zlib.crc32(f"{seed}/{b}/val".encode()), *at
-                )
-                for b, pool in pools.items()
-            }
             with cast():
-                found.append(learner(batches)[0])
+                found.append(learner(batches(i))[0])
     return float(world.reduce_sum(torch.stack(found).mean()) / world.size())
 
 

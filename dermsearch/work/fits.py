@@ -115,7 +115,7 @@ def judgement(job: Job, part: Part, cases: CaseStore, device: torch.device) -> J
     rows = whole(cases, data.modalities, cases.split(judge.split))
     if not len(rows):
         raise UserError(f"data.modalities: no {judge.split} case has images of {' and '.join(data.modalities)}")
-    predicted = predict_fit(part, cases, rows, look_of(data), device, job.precision)
+    predicted = predict_fit(part, cases, rows, look_of(data), device, job.precision, job.pixels)
     truth = {name: cases.label(name)[rows] for name in cases.classes}
     names = cases.strings("case")[rows]
     named, shown = cases.domain.named, bool(judge.source)

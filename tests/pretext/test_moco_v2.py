@@ -9,9 +9,10 @@ import torch.nn.functional as F
 from pretext import tiny
 from torch import nn
 
+from dermsearch import world
 from dermsearch.data.store.case_store import CaseStore
 from dermsearch.errors import UserError
-from dermsearch.pretext.base import Setting
+from dermsearch.pretext.base import Batch, Setting
 from dermsearch.pretext.moco_v2 import KeyNetwork, MoCoV2, info_nce
 
 SETTING = Setting(units=100, size=32, dim=8, batch=10, seed=0)
@@ -115,6 +116,29 @@ def test_keys_are_normalised_in_shuffled_groups(store):
     together = F.normalize(task.key(batch.view(task.view, "key", batch.units)), dim=1)
     assert (together - keys).abs().max() > 1e-3
     assert not torch.equal(batch.view(task.view, "key"), batch.view(task.view, "query"))
+
+
+@pytest.mark.parametrize("processes", [2, 6, 8])
+def test_more_processes_than_groups(processes, store, monkeypatch):
+    """Keys return to their rows, whoever encoded them, and each process asks for the images that it said it would."""
+    run = tiny.Steps("moco_v2", store)
+    task, (pool,) = run.learner.tasks["shared"], run.pools.values()
+    units = np.random.default_rng(0).permutation(len(pool))[:24]
+    whole = task.encode_keys(Batch(units, pool, tiny.SIZE, 5, 0, 0))
+    monkeypatch.setattr(world, "size", lambda: processes)
+    monkeypatch.setattr(world, "reduce_sum", lambda x: x)
+    asked, pixels, parts = list[np.ndarray](), pool.pixels, list[torch.Tensor]()
+    monkeypatch.setattr(pool, "pixels", lambda units: (asked.append(units), pixels(units))[1])
+    for rank in range(processes):
+        monkeypatch.setattr(world, "rank", lambda rank=rank: rank)
+        batch = Batch(units, pool, tiny.SIZE, 5, 0, 0)
+        asked.clear()
+        batch.view(task.view, "query")
+        parts.append(task.encode_keys(batch))
+        told = task.asks(batch)
+        assert len(told) == len(asked) and all(map(np.array_equal, told, asked))
+    assert torch.equal(torch.stack(parts).sum(0), whole)
+    assert sum(bool(part.any()) for part in parts) == min(processes, 4), "of four groups each is encoded once"
 
 
 def test_key_statistics_do_not_drift(store):

@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,12 @@ from pretext import tiny
 
 from dermsearch.data.store import pool
 from dermsearch.data.store.ahead import Ahead, carrier
+from dermsearch.data.store.pool import Look
 from dermsearch.data.views.pictures import Pictures
+from dermsearch.errors import UserError
+from dermsearch.models.artifact import PREDICTOR
+from dermsearch.testing import fits
+from dermsearch.training.fits import predict_fit
 from dermsearch.training.stage import train_stage
 
 
@@ -173,3 +179,41 @@ def test_a_stage_takes_every_batch_that_was_sent_ahead_and_learns_the_same(
     assert tiny.timeless(history) == tiny.timeless(again) and tiny.same(plainly, ahead)
     steps = 2 * (len(tiny.ROWS) // tiny.BATCH) * accumulate
     assert sent == [tiny.BATCH // accumulate] * (steps * len(modalities))
+
+
+@pytest.fixture
+def waited(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many images each read took that whoever trains waited for; all others are sent ahead, to where they are."""
+    found, read = list[int](), pool.CasePool._read
+
+    def noting(of: pool.CasePool, units: np.ndarray, *more: Any) -> Pictures:
+        if threading.current_thread() is threading.main_thread():
+            found.append(len(units))
+        return read(of, units, *more)
+
+    monkeypatch.setattr(pool.CasePool, "_read", noting)
+    monkeypatch.setattr(pool, "carrier", lambda device: lambda host: lambda: host)
+    return found
+
+
+@pytest.mark.parametrize("task", ["moco_v2", "paired_contrast"])
+def test_no_step_waits_for_an_image_nor_does_the_look_at_validation(task, tmp_path, waited):
+    store, made = tiny.make_store(tmp_path / "store"), tiny.encoders(task)
+    recipe = tiny.recipe(task, epochs=2, patience=2)
+    given = recipe, made, store, tiny.ROWS[:32], tiny.Kept(), lambda row: None, tiny.CPU
+    if task == "moco_v2":
+        recipe.config["queue"] = 16
+    history = train_stage(*given, heldout=tiny.ROWS[32:]).history
+    assert np.isfinite([row["val_loss"] for row in history]).all() and waited == []
+
+
+def test_predictions_wait_for_no_image_and_look_where_they_are_told(tmp_path, waited):
+    store = tiny.make_store(tmp_path / "store")
+    trained = fits.trained("finetune", {"epochs": 2, "batch": 16, "lr": 1e-3}, store).parts[PREDICTOR]
+    assert waited == []
+    predict = partial(predict_fit, trained, store, tiny.ROWS, Look(tiny.SIZE), tiny.CPU, "fp32")
+    said = predict(pixels="pinned")
+    assert waited == [] and threading.active_count() == 1, "and nothing goes on when they are made"
+    assert said["diagnosis"].shape == (len(tiny.ROWS), 3)
+    with pytest.raises(UserError, match=r"^compute\.pixels: device: the images take 0\.00 GB, and 0\.00 GB are free"):
+        predict(pixels="device")
