@@ -1,8 +1,12 @@
-"""Scores against the number of labelled cases, a panel for each judge that learnt from several numbers of them."""
+"""Scores against the number of labelled cases, a panel for each judge that learnt from several numbers of them.
+
+Below each what pre-training adds to it: on the same patients, seeds and draws, with an interval of its own.
+"""
 
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,8 +38,9 @@ if TYPE_CHECKING:
 ALL = DEFAULTS["labelled"]
 LINES = 6  # that a panel can hold apart
 MARKS = ((GREY, "o"), (BLUE, "D"), (VERMILION, "s"), (GREEN, "^"), (PURPLE, "v"), (ORANGE, "P"))
-PANEL, ALONE, HIGH, LEFT, BELOW, BETWEEN = 3.1, 5.4, 2.9, 0.65, 1.35, 0.25  # inches
+PANEL, ALONE, HIGH, LOW, LEFT, BELOW, BETWEEN = 3.1, 5.4, 2.9, 1.7, 0.65, 1.35, 0.25  # inches
 Curve = dict[str, Row]  # by the number of labels
+Point = tuple[float, float | None, float | None]  # a value, and the ends of its interval
 
 
 def few_labels_figure(results: Results, path: str | Path) -> list[Path]:
@@ -49,19 +54,32 @@ def few_labels_figure(results: Results, path: str | Path) -> list[Path]:
 
     shown = chosen(panels)
     panel = PANEL if len(panels) > 1 else ALONE
-    wide, high = LEFT + len(panels) * (panel + BETWEEN), HIGH + BELOW + 0.4
+    one = next(iter(next(iter(next(iter(panels.values())).values())).values()))
+    rows = [(scored, HIGH, f"{readable(one.measure.metric)} (%)")]
+    if any(gained(row) for found in panels.values() for curve in found.values() for row in curve.values()):
+        rows.append((gained, LOW, "above no pre-training\n(points)"))
+    wide, high = (
+        LEFT + len(panels) * (panel + BETWEEN),
+        BELOW + 0.4 - BETWEEN + sum(tall + BETWEEN for _, tall, _ in rows),
+    )
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(wide, high))
-        axes: list[Axes] = []
-        for i, (judge, found) in enumerate(panels.items()):
-            place = ((LEFT + i * (panel + BETWEEN)) / wide, BELOW / high, panel / wide, HIGH / high)
-            ax = figure.add_axes(place, sharey=axes[0] if axes else None)
-            axes.append(ax)
-            draw(ax, found, shown, [*judges(results)[judge]])
-            ax.set_title(judge, fontsize=9.5)
-            ax.tick_params(labelleft=not i)
-        one = next(iter(next(iter(next(iter(panels.values())).values())).values()))
-        axes[0].set_ylabel(f"{readable(one.measure.metric)} (%)")
+        foot = high - 0.4
+        for of, tall, said in rows:
+            foot -= tall
+            axes: list[Axes] = []
+            for i, (judge, found) in enumerate(panels.items()):
+                place = ((LEFT + i * (panel + BETWEEN)) / wide, foot / high, panel / wide, tall / high)
+                ax = figure.add_axes(place, sharey=axes[0] if axes else None)
+                axes.append(ax)
+                draw(ax, found, shown, [*judges(results)[judge]], of)
+                ax.tick_params(labelleft=not i, labelbottom=of is rows[-1][0])
+                if of is scored:
+                    ax.set_title(judge, fontsize=9.5)
+                if of is rows[-1][0]:
+                    ax.set_xlabel("labelled cases of every class")
+            axes[0].set_ylabel(said)
+            foot -= BETWEEN
         legend(figure, panels, shown, high)
         return save(figure, path, results.origin)
 
@@ -107,21 +125,38 @@ def chosen(panels: dict[str, dict[Key, Curve]]) -> list[Key]:
     return [*dict.fromkeys([*roots[:1], *best, *alone, *ranked])][:LINES]
 
 
-def draw(ax: Axes, found: dict[Key, Curve], shown: list[Key], numbers: list[str]) -> None:
+def scored(row: Row) -> Point | None:
+    """Its score, with its interval."""
+    return None if row.score is None else (row.score, row.low, row.high)
+
+
+def gained(row: Row) -> Point | None:
+    """What it is above no pre-training, with the interval of that."""
+    if row.to_none is None or not row.length:
+        return None
+    value, half = row.to_none.value, row.to_none.half
+    return (value, None, None) if half is None else (value, value - half, value + half)
+
+
+def draw(
+    ax: Axes, found: dict[Key, Curve], shown: list[Key], numbers: list[str], of: Callable[[Row], Point | None]
+) -> None:
     """A line for each curriculum with the band of its interval; the numbers of labels at even steps."""
     for (colour, marker), key in zip(MARKS, shown, strict=False):
-        rows = [(x, found[key][number]) for x, number in enumerate(numbers) if number in found.get(key, {})]
-        if not rows:
+        own = found.get(key, {})
+        points = [(x, point) for x, number in enumerate(numbers) if number in own and (point := of(own[number]))]
+        if not points:
             continue
-        xs, ys = [x for x, _ in rows], [100 * (row.score or 0) for _, row in rows]
-        bounds = [(x, row.low, row.high) for x, row in rows if row.low is not None and row.high is not None]
+        bounds = [(x, 100 * low, 100 * high) for x, (_, low, high) in points if low is not None and high is not None]
         if bounds:
             at, low, high = zip(*bounds, strict=True)
-            ax.fill_between(at, [100 * v for v in low], [100 * v for v in high], color=colour, alpha=0.13, linewidth=0)
+            ax.fill_between(at, low, high, color=colour, alpha=0.13, linewidth=0)
+        xs, ys = [x for x, _ in points], [100 * value for _, (value, _, _) in points]
         ax.plot(xs, ys, color=colour, marker=marker, markersize=4.5, linewidth=1.3, markeredgecolor="white")
+    if of is gained:
+        ax.axhline(0, color=GREY, linewidth=0.9, linestyle=(0, (4, 2)), zorder=1)
     ax.set_xticks(range(len(numbers)), numbers)
     ax.set_xlim(-0.3, len(numbers) - 0.7)
-    ax.set_xlabel("labelled cases of every class")
     ax.grid(color=PALE, linewidth=0.6)
     ax.set_axisbelow(True)
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from matplotlib.axes import Axes
 
-from dermsearch.results.pictures.few_labels import amount, curves, few_labels_figure, judges
+from dermsearch.results.pictures.few_labels import LINES, amount, curves, few_labels_figure, judges
 from dermsearch.results.tables.schema import Results, build
 
 SHIFT = {"1": -0.1, "10": -0.05, "10%": -0.02, "all": 0.0}
@@ -43,6 +43,21 @@ def test_curves_are_the_leaderboards_scores(make_study: Any, monkeypatch: pytest
     monkeypatch.setattr(Axes, "plot", lambda ax, *a, **k: (drawn.append(list(a[1])), plot(ax, *a, **k))[1])
     few_labels_figure(results, tmp_path / "few")
     assert any(line == pytest.approx([61, 66, 69, 70]) for line in drawn), "of ODC, from one label to all"
+
+
+def test_below_is_what_each_is_above_no_pre_training(
+    make_study: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    results = with_few(make_study(values={"odc": 0.7, "moco_v2": 0.6}, seeds=(0, 1)))
+    found = {str(key.curriculum): curve for key, curve in curves(results, "knn", ["1", "all"]).items()}
+    gains = [100 * found["odc"][number].to_none.value for number in ("1", "all")]
+    drawn: list[list[float]] = []
+    plot = Axes.plot
+    monkeypatch.setattr(Axes, "plot", lambda ax, *a, **k: (drawn.append(list(a[1])), plot(ax, *a, **k))[1])
+    text = few_labels_figure(results, tmp_path / "few")[1].read_text("utf-8")
+    assert "above no pre-training" in re.findall(r"<text[^>]*>([^<]*)</text>", text)
+    assert any((line[0], line[-1]) == pytest.approx(gains) for line in drawn)
+    assert len(drawn) == 2 * LINES - 1, "no pre-training is not above itself"
 
 
 def test_nothing_is_drawn_where_all_learnt_from_the_same(make_study: Any, tmp_path: Path) -> None:
