@@ -13,7 +13,7 @@ import signal
 import stat
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -46,27 +46,33 @@ class Place:
         """End what is left of its processes, and take the folder away."""
         until = time.monotonic() + GRACE
         os.environ.pop(MARK, None)
-        while (left := list(self.processes())) or self.folder.exists():
-            for pid in left:
-                with suppress(OSError):
-                    os.kill(pid, signal.SIGKILL)
+        while (left := list(processes(self.folder))) or self.folder.exists():
+            end(left)
             shutil.rmtree(self.folder, ignore_errors=True)  # one that dies may still write into it
             if time.monotonic() > until:
                 break
             time.sleep(0.05)
 
-    def processes(self) -> Iterator[int]:
-        """Ray's own and its workers that still run, this process excepted."""
-        mark, place = f"{MARK}={self.folder}".encode(), str(self.folder)
-        for pid in (int(name) for name in os.listdir("/proc") if name.isdigit()) if os.path.isdir("/proc") else ():
-            with suppress(OSError):
-                words = Path(f"/proc/{pid}/cmdline").read_bytes()
-                if words.startswith(b"ray::"):  # such a title is written over the environment
-                    ours = any(link.startswith(place) for link in opened(pid))
-                else:
-                    ours = place.encode() in words and mark in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
-                if ours and pid != os.getpid():
-                    yield pid
+
+def processes(folder: Path) -> Iterator[int]:
+    """Of the Ray in that folder, its own and its workers that still run, this process excepted."""
+    mark, place = f"{MARK}={folder}".encode(), str(folder)
+    for pid in (int(name) for name in os.listdir("/proc") if name.isdigit()) if os.path.isdir("/proc") else ():
+        with suppress(OSError):
+            words = Path(f"/proc/{pid}/cmdline").read_bytes()
+            if words.startswith(b"ray::"):  # such a title is written over the environment
+                ours = any(link.startswith(f"{place}/") for link in opened(pid))
+            else:
+                ours = place.encode() in words and mark in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+            if ours and pid != os.getpid():
+                yield pid
+
+
+def end(pids: Iterable[int]) -> None:
+    """Kill these."""
+    for pid in pids:
+        with suppress(OSError):
+            os.kill(pid, signal.SIGKILL)
 
 
 def opened(pid: int) -> Iterator[str]:
@@ -77,7 +83,10 @@ def opened(pid: int) -> Iterator[str]:
 
 
 def clear(base: Path) -> None:
-    """Take away the folders of runs of this user that are dead for certain."""
+    """Take away the folders of runs of this user that are dead for certain, and what is left of their processes.
+
+    Ray's agents should end with their raylet, and on a busy machine two were seen that did not.
+    """
     with suppress(OSError):
         for folder in base.glob(f"{BEGINS}*"):
             with suppress(OSError, ValueError, KeyError, TypeError):
@@ -86,4 +95,5 @@ def clear(base: Path) -> None:
                     continue
                 owner = json.loads((folder / OWNER).read_text())
                 if owner["home"] == home() and born(int(owner["pid"])) != owner["born"]:
+                    end(processes(folder))
                     shutil.rmtree(folder, ignore_errors=True)

@@ -15,6 +15,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 from e2e.tiny import TINY
@@ -154,6 +155,11 @@ def test_a_door_that_is_shut_is_lost_after_a_while_only() -> None:
     watch.end()
 
 
+def agent(**streams: Any) -> subprocess.Popen[bytes]:
+    """A process called as Ray's agents are, whose title stands where its environment was."""
+    return subprocess.Popen(["ray::DashboardAgent", "60"], executable="/bin/sleep", env={}, **streams)
+
+
 def test_what_a_dead_run_left_is_cleared_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
@@ -167,7 +173,14 @@ def test_what_a_dead_run_left_is_cleared_and_nothing_else(tmp_path: Path, monkey
     (tmp_path / "precious").mkdir()
     (tmp_path / "precious" / OWNER).write_text(json.dumps({**owner, "born": "1"}))
     link.symlink_to(tmp_path / "precious")
-    clear(tmp_path)
+    with (dead / "agent.out").open("w") as log, (nobody / "agent.out").open("w") as other:
+        left, stays = (agent(stdout=stream) for stream in (log, other))
+    try:
+        clear(tmp_path)
+        assert left.wait(timeout=5) == -signal.SIGKILL and stays.poll() is None
+    finally:
+        stays.kill()
+        stays.wait()
     assert not dead.exists() and nobody.exists() and (tmp_path / "precious").exists() and place.folder.exists()
     place.leave()
     assert not place.folder.exists()
@@ -179,13 +192,12 @@ def test_a_process_that_wrote_its_title_over_its_environment_is_ended_and_no_oth
     monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
     monkeypatch.setenv(MARK, "")
     place = Place()
-    title = ["ray::DashboardAgent", "60"]
     with (place.folder / "agent.out").open("w") as log:
-        agent = subprocess.Popen(title, executable="/bin/sleep", env={}, stdout=log)
-    other = subprocess.Popen(title, executable="/bin/sleep", env={})
+        left = agent(stdout=log)
+    other = agent()
     try:
         place.leave()
-        assert agent.wait(timeout=5) == -signal.SIGKILL and other.poll() is None
+        assert left.wait(timeout=5) == -signal.SIGKILL and other.poll() is None
     finally:
         other.kill()
         other.wait()
