@@ -56,7 +56,7 @@ def first_command() -> list[str]:
     [
         ["--quick"],
         pytest.param(["--quick", "compute.engine=inline"], marks=pytest.mark.long),
-        pytest.param([], marks=pytest.mark.long),
+        pytest.param([], marks=[pytest.mark.long, pytest.mark.timeout(3700)]),
     ],
     ids=["quick", "quick, inline", "whole"],
 )
