@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from dermsearch.search.tree.branches import Branches
 from dermsearch.search.tree.judges import Judges
 from dermsearch.search.tree.roots import Start, plant
 from dermsearch.search.tree.tree import Tree
-from dermsearch.storage.keys import segment_key
+from dermsearch.storage.keys import fit_key, judgement_key, root_key, segment_key, stage_key
 from dermsearch.study.config import Compute, Objective, Search, Study, Train
 from dermsearch.study.data import Data
 from dermsearch.study.encoder import Encoder
@@ -228,6 +229,16 @@ def test_draws_and_splits_have_judgements_of_their_own() -> None:
     assert len({judge.key(of, cases, p, s) for of, p, s in [("a", "fp32", 0), ("b", "fp32", 0)]}) == 2
     assert judge.key("a", cases, "fp32", 0) != judge.key("a", cases, "bf16", 0)
     assert judge.key("a", cases, "fp32", 0) != judge.key("a", cases, "fp32", 1)
+
+
+@pytest.mark.parametrize("make", [root_key, stage_key, segment_key, fit_key, judgement_key], ids=lambda f: f.__name__)
+def test_nothing_that_a_key_is_made_of_is_left_out(make: Callable[..., str]) -> None:
+    """Also what another part tells as well in every study of today, as a parent's key tells the seed."""
+    given: dict[str, Any] = {name: f"some {name}" for name in inspect.signature(make).parameters}
+    given |= {"data": Data()} if make is root_key else {}
+    for name, value in given.items():
+        other = Data(size=48) if name == "data" else f"other {value}"
+        assert make(**{**given, name: other}) != make(**given), name
 
 
 def test_a_key_is_what_it_was() -> None:
