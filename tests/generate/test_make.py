@@ -190,6 +190,7 @@ REFUSED: list[tuple[list[str], str]] = [
     (["make", "{real}", "-o", "x", "--modality", "derm"], r"--modality: the store has no derm images, only xray"),
     (["make", "{real}", "-o", "x", "--label", "find"], r"--label: the cases have no label 'find'"),
     (["make", "{real}", "-o", "x", "--class", "none"], r"--class: name two or more"),
+    (["make", "{real}", "-o", "x", "--class", "none", "--class", "flu"], r"--class: no training case has finding"),
     (["make", "{real}", "-o", "x", "--stage", "abc"], r"--stage: the store '.*' has no finished stage abc"),
     (["make", "{real}", "-o", "x", "--quick"], r"--quick: goes with a study, not with a case store"),
     (["make", "{real}", "-o", "x", "--nearest", "a.txt"], r"--nearest: 'a.txt' must end in .csv"),

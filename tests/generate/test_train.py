@@ -19,7 +19,7 @@ from dermsearch.data.drawn.skin import synthetic
 from dermsearch.data.prepare.build import write_store
 from dermsearch.data.store.case_store import CaseStore
 from dermsearch.errors import UserError
-from dermsearch.generate.base import MODELS, conditions, gaussian, model_of
+from dermsearch.generate.base import MODELS, Drawing, conditions, gaussian, model_of
 from dermsearch.generate.train import drawn, evenly, train_generator
 from dermsearch.models.artifact import GENERATOR
 from dermsearch.storage.stages import PartialStage, StageStore
@@ -117,6 +117,15 @@ def test_conditions_and_noise() -> None:
     assert found.tolist() == [[0, 1, 0, 0, 0], [1, 0, 0, 0, 1]]
     normal = gaussian(np.array([0.0, 0.5, 0.975, 1.0]), CPU)
     assert normal[1] == 0 and normal[2].item() == pytest.approx(1.959964, abs=1e-5) and normal.isfinite().all()
+
+
+def test_it_is_as_small_as_a_processor_bears() -> None:
+    drawing = Drawing("xray", 64, 1, {"finding": ("none", "pneumothorax", "pneumonia", "cardiomegaly")})
+    gan = MODELS.find("gan")
+    with torch.device("meta"):
+        made = gan(gan.Config(), drawing)
+    sides = [sum(p.numel() for p in side.parameters()) for side in (made.generator, made.discriminator)]
+    assert sides == [137_009, 140_209]
 
 
 @pytest.mark.parametrize("side", [48, 8])
