@@ -69,7 +69,7 @@ def store(tmp_path_factory) -> str:
 # One of each kind of state: a bank, a queue, teachers, patients, a pair. What all keep is tried in `test_contract`.
 @pytest.mark.parametrize(
     "name",
-    ["odc", "moco_v2", *(pytest.param(n, marks=pytest.mark.long) for n in ("ibot", "slimp", "paired_contrast"))],
+    ["odc", "moco_v2", "slimp", *(pytest.param(n, marks=pytest.mark.long) for n in ("ibot", "paired_contrast"))],
 )
 def test_killed_at_a_random_step_and_resumed(name: str, store: str, tmp_path: Path) -> None:
     step = int(np.random.default_rng().integers(3, STEPS - 1))

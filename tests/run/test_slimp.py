@@ -234,3 +234,35 @@ def test_it_comes_second_and_third_and_a_second_study_goes_on(tmp_path: Path) ->
     for name, weights in before.state.items():
         if name.startswith("levels.") and ".blocks." in name:
             assert (weights == after.state[name]).all(), name  # frozen, and not drawn anew
+
+
+@pytest.mark.slow
+def test_the_study_of_real_lesions_reads_them_in_four_ways(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    """slimp_ham10000 on built-in cases, and what `benchmarks/readings.py` prints of it: the tables' own numbers."""
+    from benchmarks.readings import main, readings
+
+    small = [f"data.{n}.{told}" for n in ("image", "full", "table", "mask")
+             for told in ("source=synthetic", "path=null", "cases=120", "size=32")]  # fmt: skip
+    small += ["encoder.name=test_resnet", "train.epochs=1", "train.batch=16", "search.seeds=[0, 1]"]
+    shipped = load_study("slimp_ham10000", [*small, "objective.label=mean", f"compute.store={tmp_path / 'store'}"])
+    assert not run_study(shipped, tmp_path / "out", None, CONSOLE).failed
+    results = load(tmp_path / "out")
+    found = readings(results, "linear", "balanced_accuracy", "mean")
+    assert {*found} == {"no pre-training", "slimp"}
+    assert all({*own} == {"image", "full", "table", "mask"} for own in found.values())
+    scores = results.pandas("scores").query("protocol == 'linear' and label == 'mean' and `class` == ''")
+    for row in scores[scores.metric == "balanced_accuracy"].itertuples():
+        own = found[row.curriculum][row.data][row.seed, 0]
+        assert own[0] == pytest.approx(row.value) and own[1:].min() < own[0] < own[1:].max()
+    capsys.readouterr()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sys.argv", ["readings.py", str(tmp_path / "out")])
+        main()
+    said = capsys.readouterr().out.splitlines()
+    n = int(results.pandas("scores").query("protocol == 'own_table'").n.max())
+    assert any("slimp, acc_at_5: " in line and f"of {n}, chance {500 / n:.2f}" in line for line in said)
+    values = {n: 50 * sum(v[0] for v in of.values()) for n, of in found["slimp"].items()}  # of two seeds
+    best, other = sorted(values, key=lambda n: -values[n])[:2]
+    above = next(line for line in said[said.index("slimp, 2 seeds") :] if f"{best} above {other}" in line).split()
+    assert float(above[3]) == pytest.approx(values[best] - values[other], abs=0.051)
+    assert not any("table above no pre-training" in line for line in said)  # no image is in it
