@@ -20,6 +20,7 @@ LETTER = 0.066  # a letter of a line's name
 WIDE, NARROW, GAP, RIGHT = 2.1, 1.12, 0.2, 0.2  # a panel where there are few or many, between them, beside them
 ABOVE, BELOW, TOP = 0.4, 0.55, 0.3  # over a band of panels for their titles, under it for the axis, over all
 NOTE = 0.15  # a line of the notes
+TITLE, BOLD = 0.19, 0.084  # a further line of the title, and a letter of it
 
 Block = tuple[TableSection, tuple[Entry, ...]]
 
@@ -37,11 +38,13 @@ def picture(table: Filled, path: str | Path) -> list[Path]:
     wide = left + across * (panel + GAP) - GAP + RIGHT
     notes = [line for note in table.notes for line in textwrap.wrap(note, int(wide / 0.059), subsequent_indent="    ")]
     foot = 0.42 + NOTE * len(notes)
-    high = TOP + sum(tall(band) + ABOVE + BELOW for band in bands) + foot
+    title = textwrap.wrap(heading(table), int((wide - 0.3) / BOLD))
+    above = TOP + TITLE * (len(title) - 1)
+    high = above + sum(tall(band) + ABOVE + BELOW for band in bands) + foot
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(wide, high))
-        figure.text(0.15 / wide, 1 - 0.1 / high, heading(table), fontsize=10.5, fontweight="bold", va="top")
-        top = TOP
+        figure.text(0.15 / wide, 1 - 0.1 / high, "\n".join(title), fontsize=10.5, fontweight="bold", va="top")
+        top = above
         for band in bands:
             top += ABOVE
             section = band[0][0]

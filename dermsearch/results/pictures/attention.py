@@ -97,7 +97,8 @@ def draw(ax: Axes, both: dict[Key, tuple[Row, Row]], area: float | None) -> None
         ax.errorbar(x[i], y[i], xerr=bars(share), yerr=bars(score), color=colour, fmt="o", markersize=4, elinewidth=0.4)
         if i in front or not len(key.curriculum):
             name = chain(key.curriculum, told[key], key.root)
-            ax.annotate(name, (x[i], y[i]), (4, 4), textcoords="offset points", fontsize=7)
+            place = (4, 4) if i in front else (4, -9)
+            ax.annotate(name, (x[i], y[i]), place, textcoords="offset points", fontsize=7)
     ax.plot([x[i] for i in front], [y[i] for i in front], color=VERMILION, linewidth=0.9, zorder=0)
     if area is not None:
         ax.axvline(100 * area, color=GREY, linewidth=0.8, linestyle=":")

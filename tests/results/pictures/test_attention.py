@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 
 from dermsearch.papers.published import published_rows
+from dermsearch.results.papers.picture import heading, picture
 from dermsearch.results.papers.sm3 import FORMS
+from dermsearch.results.papers.table import fill
 from dermsearch.results.pictures.attention import attention_figure, judge, pairs, related, unbeaten
 from dermsearch.results.tables.schema import Results, build
 
@@ -61,6 +63,14 @@ def test_a_panel_for_each_share(make_study: Any, tmp_path: Path) -> None:
     paths = attention_figure(results, tmp_path / "attention")
     text = " ".join(re.findall(r"<text[^>]*>([^<]*)</text>", paths[1].read_text("utf-8")))
     assert "r = -1.00 [-1.00, -1.00]" in text and "r = 1.00 [1.00, 1.00]" in text and "an even map" in text
+
+
+def test_a_title_that_is_too_long_goes_on_below(make_study: Any, tmp_path: Path) -> None:
+    results = make_study(study={"name": "curriculum_siim-quick"})
+    table = fill(with_attention(results), FORMS["aiseeme_table2_both"])
+    text = re.findall(r"<text[^>]*>([^<]*)</text>", picture(table, tmp_path / "t")[1].read_text("utf-8"))
+    first = next(line for line in text if line.startswith("AISEEME D4, Table 2"))
+    assert "curriculum_siim-quick" not in first and heading(table) in f"{first} {text[text.index(first) + 1]}"
 
 
 def test_nothing_is_drawn_without_it(make_study: Any, tmp_path: Path) -> None:
