@@ -1,4 +1,4 @@
-"""What a study may say: `dermsearch tasks`, `protocols`, `sources`, `samplers`, `schema`; `copy`: one to change."""
+"""What a study may say: `dermsearch tasks`, `protocols`, `sources`, `samplers`, `domains`, `schema`; and `copy`."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ KINDS = {
     "protocols": "evaluators and fits, for downstream",
     "sources": "data sets, for `dermsearch data prepare`",
     "samplers": "samplers, for search.sampler",
+    "domains": "what images are of, for data.domain",
 }
 
 

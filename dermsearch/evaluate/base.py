@@ -302,7 +302,7 @@ def check_objective(nature: Nature, protocol: str, metric: str, label: str) -> N
 
 def _others(field: str, value: str) -> list[str]:
     """The protocols that have a metric or a label of their own, in quotes."""
-    return [f"'{name}'" for name in PROTOCOLS.names() if value in (getattr(PROTOCOLS.find(name).nature, field) or ())]
+    return [f"'{name}'" for name, each in PROTOCOLS.loadable() if value in (getattr(each.nature, field) or ())]
 
 
 def _any_of(names: Sequence[str]) -> str:

@@ -1,4 +1,4 @@
-"""What a study may name, as those who wrote it say: tasks, protocols, sources, samplers, and the settings of each.
+"""What a study may name, as those who wrote it say: tasks, protocols, sources, samplers, domains, and their settings.
 
 Nothing is written twice: words come from docstrings, settings and their limits from the models, what a setting is for
 from its description or the comment beside it. So this cannot be wrong where the code is right.
@@ -12,19 +12,40 @@ import sys
 import types
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Any, ClassVar, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
-from dermsearch.data.sources.base import SOURCES
-from dermsearch.evaluate.base import PROTOCOLS
-from dermsearch.pretext.base import TASKS
-from dermsearch.registry import Registry
-from dermsearch.search.propose.sampler import SAMPLERS
+from dermsearch.data.domain import Domain
+from dermsearch.errors import UserError
+from dermsearch.registry import Registry, attribute
 from dermsearch.settings import Settings
 
-KINDS: Mapping[str, Registry] = {"tasks": TASKS, "protocols": PROTOCOLS, "sources": SOURCES, "samplers": SAMPLERS}
+
+class Kinds(Mapping[str, Registry]):
+    """The registries by what they are of, each imported when it is asked for: to list samplers takes no torch."""
+
+    PLACES: ClassVar = {
+        "tasks": "dermsearch.pretext.base:TASKS",
+        "protocols": "dermsearch.evaluate.base:PROTOCOLS",
+        "sources": "dermsearch.data.sources.base:SOURCES",
+        "samplers": "dermsearch.search.propose.sampler:SAMPLERS",
+        "domains": "dermsearch.data.domain:DOMAINS",
+    }
+
+    def __getitem__(self, kind: str) -> Registry:
+        registry: Registry = attribute(self.PLACES[kind])
+        return registry
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.PLACES)
+
+    def __len__(self) -> int:
+        return len(self.PLACES)
+
+
+KINDS = Kinds()
 
 
 @dataclass(frozen=True)
@@ -39,13 +60,15 @@ class Described:
 
 
 def listed(kind: str) -> list[tuple[str, str, str]]:
-    """Every name of a kind, who brings it, and a line of what it is."""
+    """Every name of a kind, which package brings it where that is another, and a line: what it is, or why it is not."""
     registry = KINDS[kind]
     found = []
     for name in registry.names():
-        thing = registry.find(name)
-        package = "" if name in registry.shipped else package_of(thing)
-        found.append((name, package, first_line(words(thing, name))))
+        try:
+            told = first_line(words(registry.find(name), name))
+        except UserError as error:
+            told = str(error)
+        found.append((name, registry.package(name), told))
     return found
 
 
@@ -55,10 +78,14 @@ def described(kind: str, name: str) -> str:
 
 
 def words(thing: Any, name: str) -> str:
-    """A docstring: of the file where one file is one thing, else of the class; of a source what its data set says."""
+    """A docstring: of the file where one file is one thing, else of the class; or a data set's or domain's words."""
     if hasattr(thing, "citation"):
         notes = "".join(f"\n{note}" for note in thing.notes)
         return f"{thing.title}\n{thing.home}\nlicence: {thing.licence}\n{thing.citation}{notes}"
+    if isinstance(thing, Domain):
+        labels = "\n".join(f"{label}: {', '.join(classes)}" for label, classes in thing.labels.items())
+        drawn = f"\ndrawn as: {', '.join(thing.variants)}" if thing.variants else ""
+        return f"images: {', '.join(thing.modalities)}; labels: {', '.join(thing.labels)}\n\n{labels}{drawn}"
     module = sys.modules.get(thing.__module__)
     own, whole = inspect.cleandoc(thing.__doc__ or ""), inspect.cleandoc((module and module.__doc__) or "")
     alone = module is not None and len(classes_of(module, thing)) == 1
@@ -145,8 +172,3 @@ def comments(model: type[BaseModel]) -> dict[str, str]:
 def first_line(text: str) -> str:
     """The first line of a docstring, without the name that it may begin with."""
     return text.strip().splitlines()[0] if text.strip() else ""
-
-
-def package_of(thing: Any) -> str:
-    """The package that brings a thing."""
-    return str(getattr(thing, "__module__", "")).partition(".")[0]

@@ -12,6 +12,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from dermsearch.errors import UserError
 from dermsearch.run.reference import KINDS, comments, described, first_line
 from dermsearch.study.config import Study, Train
 
@@ -63,8 +64,11 @@ def study_schema() -> Schema:
 
 
 def settings(kind: str, name: str, more: Mapping[str, Schema]) -> Schema:
-    """What may stand behind a task or protocol: nothing, or some of its settings."""
-    config = getattr(KINDS[kind].find(name), "Config", None)
+    """What may stand behind a task or protocol: nothing, or some of its settings; of what does not load, anything."""
+    try:
+        config = getattr(KINDS[kind].find(name), "Config", None)
+    except UserError as error:
+        return {"description": str(error)}
     own = fields(config) if inspect.isclass(config) and issubclass(config, BaseModel) else {}
     return {
         "type": ["object", "null"],
