@@ -29,8 +29,8 @@ def probabilities(logits: Sequence[Tensor], counts: Mapping[str, Sequence[int]])
     """
     found = {}
     for x, (label, count) in zip(logits, counts.items(), strict=True):
-        absent = torch.tensor(count, device=x.device) == 0
-        x = torch.zeros_like(x) if absent.all() else x.masked_fill(absent, -math.inf)
+        absent = (torch.tensor(count) == 0).to(x.device, non_blocking=True)
+        x = x.masked_fill(absent, -math.inf) if any(count) else torch.zeros_like(x)
         found[label] = x.detach().double().softmax(1)
     return found
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import tempfile
 from collections.abc import Mapping
@@ -17,6 +18,7 @@ from dermsearch.evaluate.base import PROTOCOLS, Classifier, Features, Finder, Gi
 from dermsearch.fit.base import is_fit
 from dermsearch.nature import Nature
 from dermsearch.testing.claims import claim, named, numbered, probable, strict
+from dermsearch.testing.pretended import pretended_gpu
 from dermsearch.testing.small import CASES, CPU, SIZE, SmallStage, make_store
 
 CLASSES = {"diagnosis": ("nevus", "melanoma", "other"), "veil": ("absent", "present")}
@@ -44,6 +46,16 @@ def _check(name: str, nature: Nature, config: Mapping[str, Any], images: Images 
     one, two = (judge(features, name, settings, seed=3, images=images) for _ in range(2))
     claim(one == two, f"{name}: is decided by what it is given and by the seed, so two judgements are equal to the bit")
     claim(one.rows, f"{name}: says something")
+    if images is not None:
+        with pretended_gpu() as device:
+            moved = copy.deepcopy(images.encoders).to(device)
+            there = judge(
+                features, name, settings, seed=3, images=dataclasses.replace(images, encoders=moved, device=device)
+            )
+        pairs = [
+            pair for a, b in zip(there.rows, one.rows, strict=True) for pair in zip(a.items(), b.items(), strict=True)
+        ]
+        claim(all(near(a, b) for a, b in pairs), f"{name}: judges on a GPU as on a CPU")
     if isinstance(evaluator, Ruler | Finder):
         metrics = {row["metric"] for row in one.rows}
         claim(metrics >= set(nature.metrics), f"{name}: gives the metrics of its nature, {', '.join(nature.metrics)}")
@@ -73,6 +85,12 @@ def _check(name: str, nature: Nature, config: Mapping[str, Any], images: Images 
     if nature.objective and nature.learns and images is None:
         right = (told["diagnosis"].argmax(1) == features.heldout_labels["diagnosis"]).mean()
         claim(right > 0.8, f"{name}: tells classes apart that lie far apart, not {right:.0%} of them")
+
+
+def near(one: tuple[str, Any], other: tuple[str, Any]) -> bool:
+    """Is a row's cell the same, or nearly: images are resized as bytes on a CPU, and as real numbers on a GPU?"""
+    numbers = isinstance(one[1], float) and isinstance(other[1], float)
+    return one == other or (numbers and one[0] == other[0] and bool(np.isclose(one[1], other[1], 0.1, 0.1, True)))
 
 
 def features_of(separation: float = 6.0) -> Features:

@@ -24,6 +24,7 @@ from dermsearch.study.config import Train
 from dermsearch.testing.claims import claim, named, numbered, probable, strict
 from dermsearch.testing.cuda import on_cuda
 from dermsearch.testing.group import on_each
+from dermsearch.testing.pretended import pretended_gpu
 from dermsearch.testing.small import (
     CASES,
     CPU,
@@ -88,6 +89,11 @@ def _check(name: str, config: Mapping[str, Any], folder: Path) -> None:
     for epoch, precision in ((0, "fp32"), (last, "bf16")):
         wrong = on_cuda(lambda: trained(name, config, store), FITS.find(name).waits, epoch, precision)
         claim(not wrong, f"{name}: a step runs on a GPU: {wrong}")
+
+    with pretended_gpu() as device:
+        there = predict_fit(part, store, HELDOUT, LOOK, device, "fp32")
+    near = all(np.allclose(there[label], says[label], atol=1e-4) for label in says)
+    claim(near, f"{name}: predicts on a GPU what it predicts on a CPU")
 
     file = Part(json.loads(json.dumps(part.config)), load(save(part.state)))
     claim(equal(predicted(file, store), says), f"{name}: keeps what it needs to predict in weights and buffers")
