@@ -115,7 +115,7 @@ class Progress:
         What comes from the store says nothing of that: more may lie there.
         """
         (done, total), left = self._counts(), self._left()
-        line = f"[{done:>3}/{total}] {clock(time.perf_counter() - self.started)}  {name:<48} {state}"
+        line = f"[{done:>3}/{total or '?'}] {clock(time.perf_counter() - self.started)}  {name:<48} {state}"
         if guess and left is not None and done < total:
             line += f"   about {clock(left)} left"
         self.console.print(Text(line), highlight=False, soft_wrap=True)
@@ -155,15 +155,17 @@ class Progress:
     def _counts(self) -> tuple[int, int]:
         assert self.driver is not None
         tree = self.driver.tree
-        if tree.wanted:
+        if tree.wanted or self.driver.study.curriculum.tasks:
             return tree.settled, tree.wanted
-        roots = tree.roots()  # nothing is trained: what there is to do is to judge them
+        roots = tree.roots()  # nothing is ever trained: what there is to do is to judge them
         return sum(root.status in (DONE, FAILED) for root in roots), len(roots)
 
     def _done(self) -> str:
         """How much of the run is."""
         assert self.driver is not None
         done, total = self._counts()
+        if not total:
+            return "no stage is asked for yet"
         return f"{done} of {total} stages and fits" if self.driver.judges.fits else f"{done} of {many(total, 'stage')}"
 
     def under_way(self) -> list[str]:

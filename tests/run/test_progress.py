@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from typing import Any
 
 import pytest
@@ -163,3 +164,16 @@ def test_a_writing_error_at_the_end_hides_nothing(bench: Bench) -> None:
         raise KeyboardInterrupt
     with pytest.raises(OSError, match="No space"), written(Full()):  # type: ignore[arg-type]
         pass
+
+
+def test_before_a_stage_is_asked_for_none_is_counted(bench: Bench) -> None:
+    """A root that is being judged is no stage; in a study without tasks it is what there is to do."""
+    driver = bench.driver(make_study(curriculum__length=[1, 1]))
+    shown, _ = heard(driver)
+    assert shown.under_way()[0] == "no stage is asked for yet" and shown._counts() == (0, 0)
+    run_inline(driver, bench.work(driver))
+    assert re.fullmatch(r"(\d+) of \1 stages", shown.under_way()[0])
+    alone = bench.driver(make_study(curriculum={"tasks": {}, "length": [0, 0]}, search__sampler="grid"))
+    shown, _ = heard(alone)
+    run_inline(alone, bench.work(alone))
+    assert shown.under_way()[0] == "1 of 1 stage"

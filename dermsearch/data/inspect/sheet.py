@@ -13,11 +13,13 @@ from dermsearch.words import many
 GAP = 14  # pixels between cases
 TIGHT = 3  # pixels between the images of one case
 SMALLEST = 96  # images narrower than this are enlarged, so that captions fit below them
-INK, PALE = (35, 35, 40), (120, 120, 128)
+INK, PALE, LOUD = (35, 35, 40), (120, 120, 128), (170, 60, 0)
 
 
-def contact_sheet(images: dict[str, np.ndarray], captions: list[str], path: Path, columns: int = 6) -> None:
-    """Writes a PNG with each case's modalities side by side and its caption below.
+def contact_sheet(
+    images: dict[str, np.ndarray], captions: list[str], path: Path, columns: int = 6, note: str = ""
+) -> None:
+    """Writes a PNG with each case's modalities side by side and its caption below; a note stands above all of them.
 
     `images` maps a modality to uint8 (cases, side, side, 3).
     """
@@ -31,9 +33,13 @@ def contact_sheet(images: dict[str, np.ndarray], captions: list[str], path: Path
     below = line * max(len(lines) for lines in wrapped) + 4
     columns = min(columns, len(captions))
     rows = -(-len(captions) // columns)
-    head = 52
-    sheet = Image.new("RGB", (GAP + columns * (width + GAP), head + rows * (tile + below + GAP)), (255, 255, 255))
+    over = GAP + columns * (width + GAP)
+    noted = wrap(note, font, over - 2 * GAP) if note else []
+    head = 52 + line * len(noted)
+    sheet = Image.new("RGB", (over, head + rows * (tile + below + GAP)), (255, 255, 255))
     pen = ImageDraw.Draw(sheet)
+    for number, text in enumerate(noted):
+        pen.text((GAP, 42 + number * line), text, fill=LOUD, font=font)
     pen.text((GAP, 14), " | ".join(images), fill=INK, font=title_font)
     count = many(len(captions), "case")
     pen.text((sheet.width - GAP, 18), count, fill=PALE, font=font, anchor="ra")

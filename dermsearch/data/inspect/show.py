@@ -8,6 +8,7 @@ import numpy as np
 from PIL import Image
 
 from dermsearch.data.inspect.sheet import contact_sheet
+from dermsearch.data.store.card import made_of
 from dermsearch.data.store.case_store import CaseStore
 from dermsearch.errors import UserError
 
@@ -31,7 +32,8 @@ def show_store(store: CaseStore, output: Path, count: int, seed: int) -> Path:
     rows = np.sort(np.random.default_rng(seed).permutation(len(store))[:count])
     images = {m: tiles(store, m, rows) for m in store.modalities}
     try:
-        contact_sheet(images, [caption(store, int(row)) for row in rows], output)
+        note = " ".join(made_of(store.settings))
+        contact_sheet(images, [caption(store, int(row)) for row in rows], output, note=note)
     except OSError as error:
         raise UserError(f"--output: '{output}' cannot be written: {error.strerror}") from None
     return output

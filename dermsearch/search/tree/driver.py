@@ -197,11 +197,10 @@ class Driver:
         self.verdicts[node.key] = verdicts
         self.tree.done(node, reused)
         self._value(node)
-        if not node.task:
-            return
         if self.durations.learn(node):
             self.tree.expect_anew()
-        self.admission.settle(node)
+        if node.task:
+            self.admission.settle(node)
 
     def _fail_to_judge(self, fit: Node) -> None:
         """A fit that failed is a judgement that was not made."""

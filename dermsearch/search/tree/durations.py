@@ -1,4 +1,8 @@
-"""How long stages take: by what stages of the same task took, and before any is measured by the tasks' own cost."""
+"""How long stages take: by what stages of the same task took, and before any is measured by the tasks' own cost.
+
+Judging takes every stage as long, whatever it costs to train, and a process's first time longer: that imports and warms
+up. So training is a speed, and of judging the shortest time counts that was seen.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +20,7 @@ class Durations:
     def __init__(self) -> None:
         self.own: dict[str, tuple[float, float]] = {}  # task -> (cost, seconds) of the stages that were measured
         self.others: dict[str, tuple[float, float]] = {}
+        self.judging: dict[str, float] = {}  # what is judged -> the fewest seconds that it took
 
     @property
     def known(self) -> bool:
@@ -23,15 +28,17 @@ class Durations:
         return bool(self.own or self.others)
 
     def learn(self, node: Node) -> bool:
-        """Take in a finished stage; True if that changes what is to be expected."""
+        """Take in a finished stage or root; True if that changes what is to be expected."""
+        before = self.expected(node)
+        if judged := node.record.get("judge_seconds"):
+            self.judging[what(node)] = min(judged, self.judging.get(what(node), judged))
         seconds = own(node, "seconds")
-        if not seconds or not node.cost:
+        if not node.task or not seconds or not node.cost:
             return False
-        before = self.rate(node.task)
         tally = self.others if node.reused else self.own
         cost, spent = tally.get(node.task, (0.0, 0.0))
-        tally[node.task] = cost + node.cost, spent + seconds + (node.record.get("judge_seconds") or 0.0)
-        return abs(self.rate(node.task) - before) > MOVED * before
+        tally[node.task] = cost + node.cost, spent + seconds
+        return abs(self.expected(node) - before) > MOVED * before
 
     def rate(self, task: str) -> float:
         """Seconds per unit of cost: of the task, else of all tasks, else one, so that expectations are costs."""
@@ -44,8 +51,8 @@ class Durations:
         return 1.0
 
     def expected(self, node: Node) -> float:
-        """What a stage will take."""
-        return node.cost * self.rate(node.task)
+        """What a stage will take: in seconds once any is known."""
+        return node.cost * self.rate(node.task) + (self.judging.get(what(node), 0.0) if self.known else 0.0)
 
     def left(self, tree: Tree, epochs: Mapping[str, int]) -> float | None:
         """Seconds until all that was granted is finished, given the epochs that stages under way have behind them.
@@ -65,10 +72,15 @@ class Durations:
         return max(work / tree.most, longest)
 
 
-def own(node: Node, what: str) -> float:
+def what(node: Node) -> str:
+    """What is judged as long as this is: a fit of the same protocol, a segment, a stage or root."""
+    return node.task if node.judge else "segment" if node.until else "stage"
+
+
+def own(node: Node, field: str) -> float:
     """The seconds or epochs of its own; a stage's record tells of all, those of its segments too."""
-    before = node.parent.record.get(what) if node.parent and node.parent.until and not node.judge else 0.0
-    return max(0.0, (node.record.get(what) or 0.0) - (before or 0.0))
+    before = node.parent.record.get(field) if node.parent and node.parent.until and not node.judge else 0.0
+    return max(0.0, (node.record.get(field) or 0.0) - (before or 0.0))
 
 
 def total(nodes: Iterable[Node]) -> float:

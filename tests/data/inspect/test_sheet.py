@@ -4,7 +4,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from dermsearch.data.domain import SKIN
+from dermsearch.data.drawn.skin import synthetic
 from dermsearch.data.inspect.sheet import contact_sheet
+from dermsearch.data.inspect.show import show_store
+from dermsearch.data.prepare.build import write_store
+from dermsearch.data.store.splits import Split
 from dermsearch.errors import UserError
 
 
@@ -46,3 +51,20 @@ def test_a_sheet_that_makes_no_sense_is_refused(
 ) -> None:
     with pytest.raises(UserError):
         contact_sheet(images, captions, tmp_path / "sheet.png", columns=columns)
+
+
+def test_cases_that_were_made_say_so_above_the_sheet(tmp_path: Path) -> None:
+    """In a line of its own, which real cases lack: what stands below is the same."""
+    settings = {"source": "synthetic", "cases": 6}
+    told = "images made by a generator of the training cases of store 0123abcd"
+    sheets = []
+    for name, more in (("real", {}), ("made", {"made": told})):
+        cases = synthetic(6, 96, 0)
+        store = write_store(tmp_path / name, cases, Split(), SKIN.labels, {**settings, **more}, SKIN.columns)
+        sheets.append(np.asarray(Image.open(show_store(store, tmp_path / f"{name}.png", 4, 0)).convert("RGB")))
+    real, made = sheets
+    line = len(made) - len(real)
+    assert line in (16, 32) and made.shape[1] == real.shape[1]
+    assert np.array_equal(made[52 + line :], real[52:])
+    loud = [(head[..., 0] > head[..., 2].astype(int) + 60).sum() for head in (real[:52], made[: 52 + line])]
+    assert loud[0] == 0 and loud[1] > 100

@@ -5,7 +5,9 @@ from __future__ import annotations
 from dermsearch.search.tree.durations import Durations
 from dermsearch.search.tree.node import Node
 from dermsearch.search.tree.tree import Tree
+from dermsearch.work.job import Judge
 
+FINETUNE = Judge(protocol="finetune", version=1, config={}, data="data", labelled="5", draw=0)
 SETTINGS = {"train": {"epochs": 10}}
 
 
@@ -92,3 +94,22 @@ def test_what_lies_ahead_changes_with_what_was_learnt_and_what_was_lost() -> Non
     tree.fail(second, "on purpose")
     tree.expect_anew()
     assert first.ahead == 5
+
+
+def test_what_a_process_judges_first_is_not_taken_for_the_rule() -> None:
+    """Of judging the shortest time counts, and it does not grow with what a stage costs."""
+    durations = Durations()
+    tree, ((first, second), (third,)) = grown(durations, (1.0, 10.0), (1.0,))
+    durations.learn(Node("root", 0, None, record={"judge_seconds": 9.0}))
+    assert durations.left(tree, {}) is None, "of judging alone nothing follows"
+    tree.begin(first)
+    first.record = {"seconds": 2.0, "judge_seconds": 8.0}
+    assert durations.learn(first)
+    tree.done(first, False)
+    tree.expect_anew()
+    assert durations.left(tree, {}) == (2 * 10 + 8) + (2 * 1 + 8)
+    third.record = {"seconds": 2.0, "judge_seconds": 1.0}
+    assert durations.learn(third) and durations.expected(second) == 2 * 10 + 1
+    fit = Node("fit", 0, first, "finetune", judge=FINETUNE, cost=1.0, record={"seconds": 3.0, "judge_seconds": 0.1})
+    durations.learn(fit)
+    assert durations.expected(second) == 21 and durations.expected(fit) == 3.1, "fits are judged in a time of their own"
