@@ -30,6 +30,7 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "compute": Compute,
 }
 MAY_BE = {  # where the type says less than a reader needs
+    "data.weights": "size, equal, or names with weights",
     "data.variant": "a name, a section, or null",
     "data.variant.camera.cast": "[red, green, blue]",
     "data.variant.skin": "six weights, or null",

@@ -243,15 +243,23 @@ def mix(
         list[str] | None,
         typer.Option(metavar="STORE", help="Leave out images that also stand in this store, to judge on it fairly."),
     ] = None,
+    weight: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=NUMBER",
+            help="Its share of an epoch of training, 1 of those not named; 'equal': all the same. Default: by size.",
+        ),
+    ] = None,
 ) -> None:
     """Join stores into one for pre-training; every image keeps its modality."""
     from rich.filesize import decimal
 
     from dermsearch.data.prepare.mix import mix as join
+    from dermsearch.data.prepare.mix import weights_of
     from dermsearch.data.prepare.progress import Bar
 
     with Bar(aside()) as bar:
-        manifest = join(list(stores), output, list(without or ()), bar)
+        manifest = join(list(stores), output, list(without or ()), bar, weights_of(stores, weight))
         bar.say(f"{output}: {many(manifest['cases'], 'case')}, {decimal(manifest['bytes'])}.")
 
 

@@ -10,6 +10,7 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from dermsearch.data.store.card import quarantined
 from dermsearch.data.store.case_store import CaseStore
@@ -37,7 +38,9 @@ def open_sets(
 
 def mixed_folder(data: Data, stores: Stores, cache: Path) -> Path:
     """Where a mixture lies: named by what is in it and what is kept out of it."""
-    told = [FORMAT, *([(name, stores[name].fingerprint) for name in names] for names in (data.mix, data.without))]
+    told: list[Any] = [FORMAT, *([(name, stores[name].fingerprint) for name in n] for n in (data.mix, data.without))]
+    if data.shares is not None:
+        told.append(data.shares)
     return cache / f"mix-{hashlib.blake2b(json.dumps(told).encode(), digest_size=6).hexdigest()}"
 
 
@@ -53,7 +56,7 @@ def open_mixed(
         folder.parent.mkdir(parents=True, exist_ok=True)
         parts, others = ([stores[each].folder for each in names] for names in (data.mix, data.without))
         try:
-            mix(parts, folder, others)
+            mix(parts, folder, others, weights=data.shares)
         except UserError as error:
             if not (folder / MANIFEST).is_file():  # else another process was faster
                 raise UserError(f"data.{name}: {error}") from None

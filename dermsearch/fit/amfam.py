@@ -42,6 +42,7 @@ class AMFAM(System):
     """The adversarial network with attention-weighted reconstruction."""
 
     name = "amfam"
+    composes = True
     answer = "f"
     own: ClassVar = {
         "optimizer": "adamw", "lr": 1e-5, "weight_decay": 1e-4, "schedule": "constant", "epochs": 150, "batch": 8,

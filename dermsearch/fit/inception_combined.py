@@ -33,6 +33,7 @@ class InceptionCombined(System):
     """Heads for all subsets of two images and metadata."""
 
     name = "inception_combined"
+    composes = True
     own: ClassVar = {
         "optimizer": "adamw", "lr": 1e-4, "weight_decay": 0.01, "schedule": "constant", "epochs": 30, "batch": 24,
     }  # fmt: skip

@@ -115,6 +115,7 @@ class Pretext(nn.Module, Generic[Given, Found, Seen]):
     tables: ClassVar[bool] = False  # does it read metadata, the columns of `data.metadata`?
     contrasts: ClassVar[bool] = False  # are the other images of a batch negatives? Then none may stand in it twice
     joint: ClassVar[bool] = False  # does it look at all branches together? See `JointTask`
+    composes: ClassVar[bool] = False  # its own batches, so that weights of a mixture's stores would not count?
     least: ClassVar[int] = 2  # modalities that a joint one needs
     waits: ClassVar[str] = ""  # why a step must know on the host what the device found, if it must
 
@@ -151,7 +152,7 @@ class Pretext(nn.Module, Generic[Given, Found, Seen]):
         Every `setting.batch` of them are what one loss sees, so batches can be composed here.
         """
         seed, again = self.setting.seed, self.replacement
-        return {name: epoch_order(seed, epoch, len(units), count, again) for name, units in pool.items()}
+        return {n: epoch_order(seed, epoch, len(p), count, again, strata=p.strata) for n, p in pool.items()}
 
     def plan_heldout(self, pool: Any, count: int) -> Any:
         """The units of a pool that `patience` looks at, `count` of them, the same every time; as in `plan_epoch`."""
@@ -216,7 +217,7 @@ class Task(Pretext[Batch, Loss, Callable[[nn.Module], Tensor]]):
         return {b: cls(encoders.backbones[b], config, told[b]) for b in encoders.branches}
 
     def plan_epoch(self, epoch: int, pool: Pool, count: int) -> np.ndarray:
-        return epoch_order(self.setting.seed, epoch, len(pool), count, self.replacement)
+        return epoch_order(self.setting.seed, epoch, len(pool), count, self.replacement, strata=pool.strata)
 
     def plan_heldout(self, pool: Pool, count: int) -> np.ndarray:
         return np.resize(np.arange(len(pool)), count)

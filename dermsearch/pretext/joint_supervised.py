@@ -93,7 +93,7 @@ class JointSupervised(Task):
     def plan_epoch(self, epoch: int, pool: Pool, count: int) -> np.ndarray:
         truth = pool.labels(self.config.label, np.arange(len(pool)))
         drawn = chances(truth) if self.config.balanced else None
-        return epoch_order(self.setting.seed, epoch, len(pool), count, self.replacement, drawn)
+        return epoch_order(self.setting.seed, epoch, len(pool), count, self.replacement, drawn, pool.strata)
 
     def loss(self, batch: Batch) -> Loss:
         # Numbered by the step, and within it: a rare case comes again and again and shall look different every time.

@@ -66,6 +66,7 @@ class Slimp(JointTask):
     least = 1
     tables = True
     supervised_by = "positive"
+    composes = True
     train_defaults: ClassVar = {
         "optimizer": "adamw",
         "lr": 3e-4,

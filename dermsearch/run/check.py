@@ -17,7 +17,8 @@ from dermsearch.evaluate.base import PROTOCOLS, check_objective, reads_tables
 from dermsearch.models.encoders import Encoders, check_encoder
 from dermsearch.nature import TARGET
 from dermsearch.run.loggers import check_loggers
-from dermsearch.run.roots import check_weights
+from dermsearch.run.roots import check_weights as check_starting_weights
+from dermsearch.run.weights import check_weights
 from dermsearch.search.propose.sampler import SAMPLERS
 from dermsearch.search.propose.tables import read_table
 from dermsearch.search.space.checks import check_pool, space_of
@@ -36,7 +37,7 @@ def check(study: Study) -> Space:
     for root in study.encoder.roots:
         check_encoder(root.encoder)
         check_size(root.encoder, study)
-        check_weights(root, study)
+        check_starting_weights(root, study)
     check_labels(study, space)
     check_loggers(study.logging)
     for entry in study.entries.values():
@@ -292,6 +293,7 @@ def check_cases(study: Study, space: Space, stores: Mapping[str, CaseStore]) -> 
         tables = {"columns": columns, "patients": len(np.unique(who[who >= 0])), "names": cases.classes}
         check_pool(study, space, smallest_pool(study, cases), classes, int(some.sum()), tables)
         check_patience(study, space, cases)
+        check_weights(study, space, cases, rows, stores)
     for name in stores.keys() & {entry.data for entry in study.entries.values()}:
         check_whole(study, name, stores[name])
 

@@ -230,7 +230,7 @@ def lines(plan: Plan) -> Iterator[str]:
     yield f"  compute    engine {compute.engine}, {workers} per stage; store {public(compute.store)}"
     for name, mixture in study.sets.items():
         if mixture.mix:
-            yield f"  mixture    {name}: {', '.join(mixture.mix)}{mixed_of(plan, name, mixture)}"
+            yield f"  mixture    {name}: {', '.join(shared(mixture))}{mixed_of(plan, name, mixture)}"
     for entry in study.entries.values():
         few = [each for each in entry.labelled if each != "all"]
         draws = f", {many(entry.repeats, 'draw')}" * (entry.repeats > 1)
@@ -255,6 +255,14 @@ def in_store(plan: Plan) -> str:
         train, judge = (1 - n / plan.stages for n in (there, judged))
         said += f"; {span(train * plan.bill.to_train + judge * plan.bill.to_judge)} are left" * (judged < plan.stages)
     return said
+
+
+def shared(mixture: Data) -> list[str]:
+    """The stores of a mixture, with their shares of an epoch where weights decide them."""
+    if mixture.shares is None:
+        return [*mixture.mix]
+    whole = sum(mixture.shares)
+    return [f"{name} {100 * part / whole:.0f} %" for name, part in zip(mixture.mix, mixture.shares, strict=True)]
 
 
 def mixed_of(plan: Plan, name: str, mixture: Data) -> str:

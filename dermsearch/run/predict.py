@@ -121,6 +121,8 @@ def of_files(
 class Gallery:
     """Pictures of which nothing is known but what they show, as a pool."""
 
+    strata = None
+
     def __init__(self, pictures: Pictures) -> None:
         self.pictures, self.device = pictures, pictures.pixels.device
 

@@ -123,8 +123,8 @@ def sets_of(study: Study, stores: Mapping[str, CaseStore]) -> dict[str, Cases]:
 def placed(data: Data, cases: CaseStore) -> Data:
     """With a path that holds in any working folder; a mixture as the store that it was made into."""
     if data.source == "mix":
-        own = {"source": "store", "path": str(cases.folder.absolute()), "mix": (), "without": ()}
-        return data.model_copy(update=own)
+        own = {"source": "store", "path": str(cases.folder.absolute()), "mix": (), "without": (), "weights": "size"}
+        return data.model_copy(update=own)  # the store knows its weights
     if not data.path or "://" in data.path:
         return data
     return data.model_copy(update={"path": str(Path(data.path).expanduser().absolute())})

@@ -20,6 +20,7 @@ class People(Section):
 
 Factor = Annotated[float, Field(gt=0, le=4)]
 Weight = Annotated[float, Field(ge=0, le=1e6)]
+StoreWeight = Annotated[float, Field(gt=0, le=1e6)]
 
 
 class Camera(Section):
@@ -61,6 +62,11 @@ class Data(Section):
     path: Path | None = None  # source: store, a folder or URI that `dermsearch data prepare` made
     mix: Annotated[tuple[Name, ...], Field(strict=False)] = ()  # source: mix, the study's data sets that are in it
     without: Annotated[tuple[Name, ...], Field(strict=False)] = ()  # and those none of whose images may be in it
+    # source: mix, the share of each store in an epoch of training: by its size, equal, or by weights (if not given, 1).
+    weights: Annotated[
+        Annotated[Literal["size", "equal"], Tag("[one]")] | Annotated[dict[Name, StoreWeight], Tag("[weights]")],
+        Discriminator(lambda value: "[weights]" if isinstance(value, Mapping) else "[one]"),
+    ] = "size"
     cases: int = Field(default=600, ge=40, le=1_000_000)  # store: the number expected, for `plan`
     drawn: People | None = None  # synthetic: patients with several lesions and tables in the place of the usual ones
     # synthetic: another of the domain's ways to draw, such as hospital b of chest; or, of skin, settings of its own
@@ -96,6 +102,10 @@ class Data(Section):
             raise ValueError("mix: goes with source 'mix', and names the data sets of this study that are in it")
         if self.without and not self.mix:
             raise ValueError("without: goes with source 'mix'")
+        if self.weights != "size" and not self.mix:
+            raise ValueError("weights: goes with source 'mix'")
+        if isinstance(self.weights, dict) and (others := [name for name in self.weights if name not in self.mix]):
+            raise ValueError(f"weights: must name stores of the mixture ({', '.join(self.mix)}), not '{others[0]}'")
         if self.source != "synthetic" and self.drawn is not None:
             raise ValueError(f"drawn: goes with source 'synthetic' only, not with '{self.source}'")
         if self.variant is not None and (self.source != "synthetic" or self.drawn is not None):
@@ -103,6 +113,14 @@ class Data(Section):
         if self.source == "synthetic" and self.size > 512:
             raise ValueError(f"size: must be at most 512 for source 'synthetic', not {self.size}")
         return self
+
+    @property
+    def shares(self) -> tuple[float, ...] | None:
+        """The weight of each store of a mixture in training; None where their sizes decide."""
+        if self.weights == "size":
+            return None
+        given = self.weights if isinstance(self.weights, dict) else {}
+        return tuple(given.get(name, 1.0) for name in self.mix)
 
 
 def _one_or_several(value: Any) -> str:

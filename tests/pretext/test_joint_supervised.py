@@ -197,6 +197,8 @@ def test_draws_are_by_its_label_and_can_be_turned_off(store):
     pool, asked = run.pools["shared"], []
 
     class Asked:
+        strata = None
+
         def __len__(self) -> int:
             return len(pool)
 

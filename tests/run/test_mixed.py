@@ -71,8 +71,12 @@ def test_a_mixture_lacks_what_is_judged_on(tmp_path: Path) -> None:
 
 
 def test_what_is_trained_and_judged_on_is_said(tmp_path: Path) -> None:
-    everything = {"source": "mix", "mix": ["ours", "theirs"], "size": 32}
-    run_study(study_of(tmp_path, pool=everything), tmp_path / "out", None, Console(quiet=True))
+    everything = {"source": "mix", "mix": ["ours", "theirs"], "size": 32, "weights": {"theirs": 3}}
+    study = study_of(tmp_path, pool=everything)
+    assert "mixture    pool: ours 25 %, theirs 75 %\n" in planned(study)
+    run_study(study, tmp_path / "out", None, Console(quiet=True))
+    (folder,) = (tmp_path / "store" / "data").glob("mix-*")
+    assert CaseStore(folder).settings["weights"] == [1, 3]
     (said,) = set(load(tmp_path / "out").scores["caveats"].to_pylist())
     assert said.startswith("80 images of pool also stand in seen: ") and "has the same pixels as" in said
     assert said.endswith(", and others")

@@ -47,6 +47,7 @@ FIELDS: dict[str, tuple[Any, set[str]]] = {
     "data.ours.path": (None, NONE),
     "data.ours.mix": ([], NONE),  # in the fingerprint of what comes of it, as `without` is
     "data.ours.without": ([], NONE),
+    "data.ours.weights": ("size", NONE),
     "data.ours.cases": (90, NONE),  # in the fingerprint too, as `seed` is
     "data.ours.drawn": ({"lesions": 4}, NONE),
     "data.ours.variant": ("b", NONE),

@@ -30,6 +30,7 @@ from dermsearch.data.store.layout import (
     INDEX,
     MANIFEST,
     MASK,
+    ORIGIN,
     QUARANTINE,
     checksum,
     of_itself,
@@ -62,7 +63,6 @@ class Ingredients:
     looks: int = LOOKS  # the version of the looks; 0: some are of what is kept of an image, not of the original
 
 
-ORIGIN = "origin"  # the label of a mixed store: where a case comes from
 AS_NAMED = (1.0, 0.0, 0.0)  # shares that leave a published split without validation cases as it is
 
 

@@ -9,6 +9,7 @@ or, nearly, their looks are.
 from __future__ import annotations
 
 import glob
+import math
 import os
 from collections.abc import Collection, Iterator, Sequence
 from itertools import combinations, islice
@@ -21,17 +22,17 @@ import pyarrow as pa
 from dermsearch.data.case import Column
 from dermsearch.data.decode.look import LOOKS
 from dermsearch.data.domain import setting_of
-from dermsearch.data.prepare.build import ORIGIN, Ingredients, finish, read_heads, shard_cases
+from dermsearch.data.prepare.build import Ingredients, finish, read_heads, shard_cases
 from dermsearch.data.prepare.divide import note
 from dermsearch.data.prepare.lookalikes import StoreImages, knows_originals, lookalikes, looks_of, name_of
 from dermsearch.data.prepare.progress import Silent, Watcher
 from dermsearch.data.prepare.shard import CasePlanes, Plane, write_shard
 from dermsearch.data.sources.base import CaseRecord
 from dermsearch.data.store.case_store import CaseStore
-from dermsearch.data.store.layout import MASK, NONE
+from dermsearch.data.store.layout import MASK, NONE, ORIGIN
 from dermsearch.data.store.splits import Split
 from dermsearch.data.store.unfinished import clear, growing
-from dermsearch.errors import UserError
+from dermsearch.errors import UserError, nearest
 from dermsearch.storage.files import Folder
 from dermsearch.words import many
 
@@ -39,9 +40,16 @@ SHARES = (0.95, 0.05, 0.0)  # pre-training needs a validation loss, and no test
 
 
 def mix(
-    stores: Sequence[str | Path], out: str | Path, without: Sequence[str | Path] = (), watcher: Watcher | None = None
+    stores: Sequence[str | Path],
+    out: str | Path,
+    without: Sequence[str | Path] = (),
+    watcher: Watcher | None = None,
+    weights: Sequence[float] | None = None,
 ) -> dict[str, Any]:
-    """Join stores in `out`, whole or not at all; returns its manifest. No image of a `without` store comes along."""
+    """Join stores in `out`, whole or not at all; returns its manifest. No image of a `without` store comes along.
+
+    `weights`, one a store, are their shares of an epoch of training; None: by how many images each has.
+    """
     if "://" in str(out):
         raise UserError(f"{out}: stores are mixed in a folder of this machine; mix there and copy it")
     watcher, out = watcher or Silent(), Path(out).expanduser()
@@ -60,9 +68,27 @@ def mix(
     clear(out.parent, f".{glob.escape(out.name)}.*")  # what a killed command left
     with growing(out) as folder:
         folder.chmod(0o755)
-        manifest = _write(Folder(folder), parts, others, dropped, watcher)
+        manifest = _write(Folder(folder), parts, others, dropped, weights, watcher)
         os.rename(folder, out)
     return manifest
+
+
+def weights_of(stores: Sequence[str], told: Sequence[str] | None) -> list[float] | None:
+    """What NAME=NUMBER, or 'equal', say of these stores, each by the name of its folder; None where nothing is told."""
+    if not told:
+        return None
+    found = {Path(store).expanduser().resolve().name: 1.0 for store in stores}
+    for each in told if list(told) != ["equal"] else ():
+        name, _, number = each.partition("=")
+        if name not in found:
+            raise UserError(f"--weight: '{name}' is none of the stores; {nearest(name, found)}")
+        try:
+            found[name] = float(number)
+        except ValueError:
+            found[name] = 0.0
+        if not 0 < found[name] < math.inf:
+            raise UserError(f"--weight: must be {name} with a number above 0, such as {name}=2, not '{each}'")
+    return list(found.values())
 
 
 def refuse(parts: list[CaseStore], others: list[CaseStore], out: Path) -> None:
@@ -114,6 +140,7 @@ def _write(
     parts: list[CaseStore],
     others: list[CaseStore],
     dropped: list[dict[tuple[str, int], str]],
+    weights: Sequence[float] | None,
     watcher: Watcher,
 ) -> dict[str, Any]:
     modalities = tuple(dict.fromkeys(m for part in parts for m in part.modalities))
@@ -140,6 +167,8 @@ def _write(
         "fit": fits[0] if fits else None,
         **setting_of(parts[0].domain),
     }
+    if weights is not None:
+        settings["weights"] = [float(weight) for weight in weights]
     if made := list(dict.fromkeys(p.settings["made"] for p in parts if p.settings.get("made"))):
         settings["made"] = "; ".join(made)
     denied = {name: why for part in parts for name, why in part.denied.items()}

@@ -21,6 +21,7 @@ from dermsearch.errors import UserError
 FORMAT = 3
 MANIFEST, INDEX, QUARANTINE, CARD = "store.json", "index.arrow", "quarantine.arrow", "README.md"
 SHARD = "images-"  # with a number, the name of a file
+ORIGIN = "origin"  # the label of a mixed store: where a case comes from
 MASK = "mask"  # kept as one more plane of a case, beside its modalities
 NONE = bytes(16)  # the hash of an image that is not there, or comes from no file
 

@@ -12,6 +12,8 @@ import torch
 from dermsearch.data.store.ahead import Ahead, carrier
 from dermsearch.data.store.case_store import CaseStore
 from dermsearch.data.store.columns import Table, of_patients
+from dermsearch.data.store.layout import ORIGIN
+from dermsearch.data.store.strata import Strata
 from dermsearch.data.views.pictures import Pictures
 from dermsearch.errors import UserError
 from dermsearch.settings import Pixels
@@ -105,6 +107,12 @@ class CasePool:
     def groups(self, units: np.ndarray) -> np.ndarray:
         """A number per unit, equal for those of one patient, or of one lesion where patients are not known."""
         return self.store.groups()[self.cases[np.asarray(units)]]
+
+    @property
+    def strata(self) -> Strata | None:
+        """The weights of a mixture's stores; None where every unit comes as often as any other."""
+        weights = self.store.settings.get("weights")
+        return None if weights is None else Strata(self.store.label(ORIGIN)[self.cases], np.array(weights, float))
 
     def there(self, units: np.ndarray) -> np.ndarray:
         """Has each unit an image of its own? In this pool units are images."""
