@@ -4,6 +4,7 @@
 
 parity      every task, two epochs of 48 images of 32 px from the same weights: the CPU's loss beside the GPU's in
             single precision, whose difference must stay below 1 %, and in bf16, below 10 %.
+numbers     behind dropout's masks: the device's must be the host's to the bit.
 stages      every task at ResNet-50, 224 px, batches of 128: images a second, and the most memory that was taken.
 throughput  SimCLR beside lightly with 16 loader processes and beside the bare network: see throughput.py.
 study       `dermsearch run curriculum.yaml` with two stages on the GPU at once: seconds, stages, failures.
@@ -32,6 +33,7 @@ from benchmarks.parity import BACKBONE, SMALL, USUAL
 from dermsearch.data.store.case_store import CaseStore
 from dermsearch.data.store.pool import Look
 from dermsearch.models.encoders import Encoders
+from dermsearch.models.heads import chance
 from dermsearch.pretext.base import TASKS, find_task
 from dermsearch.settings import Pixels
 from dermsearch.testing.small import Kept, SmallStage, make_store, nothing
@@ -79,6 +81,14 @@ def images(folder: Path) -> bool:
     return losses[0] == losses[1]
 
 
+def numbers() -> bool:
+    """Are a device's numbers behind dropout the host's, of any rows of a batch?"""
+    rows = [(0, range(8), 2048), (2**40 + 7, range(1000, 1003), 1), (-5, range(3, 600), 513)]
+    off = sum(int((chance(*each, DEVICE).cpu() != chance(*each, CPU)).sum()) for each in rows)
+    print(f"\nnumbers: {off} of {sum(len(of) * count for _, of, count in rows)} differ from the host's", flush=True)
+    return not off
+
+
 def stages(names: list[str], folder: Path, network: str, size: int, batch: int, steps: int) -> None:
     """How fast are tasks, and what do they hold?"""
     from dermsearch.data.domain import SEVEN_POINT
@@ -124,6 +134,7 @@ def parts(small: bool, folder: Path) -> Iterator[bool]:
     names = ["relative_location", "moco_v2", "ibot"] if small else list(TASKS.shipped)
     yield parity(names, folder)
     yield images(folder)
+    yield numbers()
     if GPU or small:
         stages(names[:2] if small else names, folder, *(("resnet50", 224, 128, 8) if GPU else ("resnet10t", 32, 16, 2)))
     if GPU:

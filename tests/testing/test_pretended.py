@@ -12,6 +12,7 @@ from torch import Tensor
 from dermsearch.evaluate.base import Given, configure
 from dermsearch.evaluate.handover import LinearHandover
 from dermsearch.models.encoders import Encoders
+from dermsearch.models.heads import chance
 from dermsearch.testing import evaluators
 from dermsearch.testing.pretended import pretended_gpu
 from dermsearch.testing.small import CPU, ROWS, SIZE, make_store
@@ -32,6 +33,14 @@ def test_what_lies_on_the_host_is_refused_and_numbers_can_be_read():
         there += torch.ones((), device=device)
         assert torch.equal(there.cpu(), torch.tensor([[8.0, 2, 3], [4, 5, 6]]))
         assert torch.equal((there * torch.tensor(2.0)).cpu(), 2 * there.cpu()), "a number may come from the host"
+
+
+def test_numbers_behind_dropout_are_the_hosts():
+    """By the way that a GPU takes: all rows at once."""
+    host = chance(-5, range(3, 600), 513)
+    with pretended_gpu() as device:
+        there = chance(-5, range(3, 600), 513, device)
+        assert there.is_cuda and torch.equal(there.cpu(), host)
 
 
 @pytest.mark.parametrize("network", ["test_resnet", "test_vit"])
