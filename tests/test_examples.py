@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+import os
 import re
 import subprocess
 import sys
@@ -16,8 +18,10 @@ pytestmark = pytest.mark.slow
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
 
-def run(name: str, *words: str, cwd: Path) -> str:
-    done = subprocess.run([sys.executable, EXAMPLES / name, *words], cwd=cwd, capture_output=True, text=True)
+def run(name: str, *words: str, cwd: Path, first: Path | None = None) -> str:
+    """An example, with modules of `first` before those that are installed."""
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [str(first or ""), os.environ.get("PYTHONPATH")]))}
+    done = subprocess.run([sys.executable, EXAMPLES / name, *words], cwd=cwd, capture_output=True, text=True, env=env)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -91,11 +95,35 @@ def test_photographs_are_sorted_by_what_is_alike(exported: Path) -> None:
     assert sum(1 for _ in (exported / "more").glob("*/*")) == 64
 
 
-def test_a_map_shows_every_picture_where_its_features_are(exported: Path) -> None:
-    said = run("map.py", "features.parquet", "-o", "map.html", cwd=exported)
+STAND_IN = """
+import numpy as np
+
+class UMAP:
+    def __init__(self, n_neighbors=15, n_components=2, *, random_state=None, n_jobs=-1):
+        self.given = random_state, n_jobs
+
+    def fit_transform(self, X, y=None):
+        assert self.given == (0, 1) and X.ndim == 2
+        first = np.linalg.svd(X - X.mean(0), full_matrices=False)[0][:, :2]
+        return first.astype(np.float32)
+"""
+
+
+@pytest.mark.parametrize("way", ["PCA", "UMAP"])
+def test_a_map_shows_every_picture_where_its_features_are(way: str, exported: Path, tmp_path: Path) -> None:
+    """UMAP stands in for itself where it is installed, and nothing for it where PCA is asked for."""
+    if way == "PCA":
+        (tmp_path / "umap.py").write_text("raise ImportError\n")
+    elif importlib.util.find_spec("umap") is None:
+        (tmp_path / "umap.py").write_text(STAND_IN)
+    said = run("map.py", "features.parquet", "-o", "map.html", cwd=exported, first=tmp_path)
     page = (exported / "map.html").read_text()
     places = re.findall(r'title="[^"]*?/(pale|red &amp; dark)/[^"]*" style="left:([\d.]+)%;top:([\d.]+)%"', page)
-    assert said.startswith("map.html: 64 pictures, ") and len(places) == 64 == page.count("data:image/jpeg;base64,")
+    assert (
+        said == f"map.html: 64 pictures, {way}\n"
+        and f"64 pictures by {way} " in page
+        and len(places) == 64 == page.count("data:image/jpeg;base64,")
+    )
     assert "http" not in page
     left = {word: np.array([float(x) for name, x, _ in places if name == word]) for word in ("pale", "red &amp; dark")}
     one, other = left.values()
