@@ -1,189 +1,251 @@
-"""What pages tell to type: every command of every page can be understood, and those of the learning pages are run."""
+"""Whatever a page tells to type can be understood: commands by the command line, studies by their reader, Python by
+Python, scripts by their own options. `test_pages_run.py` types it. The log is of its day, and no page."""
 
 from __future__ import annotations
 
-import csv
+import argparse
+import ast
+import importlib
 import re
+import runpy
 import shlex
-from collections.abc import Iterator
-from pathlib import Path
+import sys
+import tomllib
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import pytest
 import typer
 import yaml
-from PIL import Image
-from typer.testing import CliRunner
+from huggingface_hub import constants
+from pages import OWN, ROOT, TEXTS, Block, blocks, commands, found, parsed, shell, spans
 
 from dermsearch.cli.main import app
-from dermsearch.data.drawn.skin import synthetic
 from dermsearch.errors import UserError
+from dermsearch.evaluate.base import PROTOCOLS
+from dermsearch.pretext.base import TASKS
 from dermsearch.run.check import check
+from dermsearch.study.config import Study
 from dermsearch.study.load import load_study
 
-ROOT = Path(__file__).parents[1]
-PAGES = [*sorted((ROOT / "docs").glob("*.md")), *(ROOT / name for name in ("README.md", "clusters/README.md"))]
-LEARN = ("start.md", "own_data.md", "study.md", "results.md", "cluster.md")
-# What makes a study of a page small; nothing else of a command is changed.
-SMALL = [
-    *("data.cases=60", "data.size=32", "encoder.name=test_resnet", "train.batch=16", "train.epochs=1"),
-    *("compute.engine=inline", "curriculum.length=[1,1]", "downstream.knn.k=5", "search.seeds=[0]"),
-    "curriculum.tasks={relative_location: {}, simclr: {}}",
-]
+# Blocks that nothing reads, by how they begin, and why.
+SHOWN = {
+    "store.json": "a listing of files",
+    "cli/": "the rooms, see test_architecture.py",
+    "results/curriculum/": "a listing of files",
+    "#": "a leaderboard, held to its tables by tests/results/test_ham10000.py",
+    "photo,patient_id,dx,age": "a table, which test_pages_run.py writes",
+    "aws": "wants an account",
+    "gcloud": "wants an account",
+    "az": "wants an account",
+    "docker": "builds an image and fills a cluster; tests/clusters reads the files",
+}
+READ = {"shell", "yaml", "python", "toml"}
+OF_READERS = {"mine", "STUDY", "FILE"}  # studies that no page shows
+# What no test machine has: the case stores, weights and other lines that a part of a study goes with.
+LACKS = ("no case store", "is no file", "hub's cache", "must be one of downstream", "is not one of data")
+SECTIONS = {"data", "encoder", "curriculum", "train", "downstream", "objective", "search", "compute"}
+BASE: dict[str, Any] = {
+    "name": "page", "data": {"source": "synthetic", "modalities": ["derm"]}, "encoder": {"name": "resnet10t"},
+    "curriculum": {"tasks": ["simclr"], "length": [1, 1]}, "downstream": {"linear": {}, "finetune": {}},
+    "search": {"sampler": "grid", "trials": 4, "pruner": "halving"},
+}  # fmt: skip
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+ALL = [(page, block) for page, text in TEXTS.items() for block in blocks(text)]
+COMMANDS = [(page, words) for page, text in TEXTS.items() for words in commands(text)]
+SPANS = [(page, span) for page, text in TEXTS.items() for span in dict.fromkeys(spans(text))]
 
 
-def blocks(text: str) -> Iterator[str]:
-    """Commands that stand alone, in lines set in by four spaces; a backslash goes on in the next one."""
-    text = re.sub(r"\\\n\s*", " ", text)
-    for line in re.findall(r"^ {4}(dermsearch .*)$", text, re.MULTILINE):
-        yield re.split(r"\s+#\s|\s&&\s|\s\|\s", line)[0].strip()
+@pytest.fixture(autouse=True)
+def at_the_top(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a reader of a clone stands; without a network, as no test needs one."""
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
 
 
-def words_of(line: str) -> list[str]:
-    """The words behind `dermsearch`; what may be left out is given."""
-    return shlex.split(line.replace(" [", " ").replace("] ", " ").rstrip("]") if " [--" in line else line)[1:]
+def of(told: Iterable[tuple[str, Any]]) -> dict[str, Any]:
+    """A test's arguments, each under the name of its page."""
+    told = list(told)
+    return {"argvalues": told, "ids": [f"{page}: {' '.join(str(x).split())}"[:70] for page, x in told]}
 
 
-def inline(text: str) -> Iterator[str]:
-    """Commands within a sentence, which may lack what a command needs."""
-    outside = re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL)
-    for told in re.findall(r"`dermsearch ([^`]+)`", outside):
-        yield " ".join(told.split())
+def test_every_block_of_every_page_is_of_a_kind_that_is_read() -> None:
+    assert {block.text.split()[0] for _, block in ALL if block.kind not in READ} == SHOWN.keys()
+    assert len(COMMANDS) > 70 and len({page for page, _ in COMMANDS}) >= 16
 
 
-def found(words: list[str]) -> tuple[Any, list[str]]:
-    """The command that the words name, and what follows its name."""
-    command: Any = typer.main.get_command(app)
-    while hasattr(command, "commands") and words and words[0][:1].isalpha():
-        assert words[0] in command.commands, f"there is no command '{words[0]}'"
-        command, words = command.commands[words[0]], words[1:]
-    return command, words
+def read_study(page: str, words: list[str], given: dict[str, Any]) -> None:
+    """Where a command names a shipped study it is there, and takes the overrides."""
+    name = given.get("study") or (given.get("real") if given.get("quick") else None)
+    yamls = [block for where, block in ALL if where == page and block.kind == "yaml"]
+    shown = {block.name or yaml.safe_load(block.text).get("name", "") for block in yamls}
+    written = {parsed(each)["file"].name for where, each in COMMANDS if where == page and each[0] == "init"}
+    if name and not {name, name.removesuffix(".yaml")} & (OF_READERS | shown | written):
+        study = load_study(name, given.get("overrides") or [], given.get("quick") or False)
+        try:
+            check(study)
+        except UserError as error:
+            assert any(each in str(error) for each in LACKS), error
 
 
-BLOCKS = [(page.name, line) for page in PAGES for line in blocks(page.read_text())]
+@pytest.mark.parametrize(("page", "words"), **of(COMMANDS))
+def test_a_command_that_stands_alone_is_understood(page: str, words: list[str]) -> None:
+    read_study(page, words, parsed(words))
 
 
-@pytest.mark.parametrize(("page", "line"), BLOCKS, ids=[f"{page}: {line}"[:70] for page, line in BLOCKS])
-def test_a_command_that_stands_alone_is_understood(page: str, line: str) -> None:
-    command, rest = found(words_of(line))
-    command.make_context("dermsearch", rest)
+def ways(told: str) -> Iterator[str]:
+    """Each of what may stand in one place: `a | b`."""
+    either = re.search(r"[\w-]+(?:\s*\|\s*[\w-]+)+", told)
+    for one in re.split(r"\s*\|\s*", either[0]) if either else [""]:
+        yield told.replace(either[0], one) if either else told
 
 
-def test_there_are_commands() -> None:
-    assert len(BLOCKS) > 60 and {page for page, _ in BLOCKS} >= {*LEARN, "data.md", "search.md", "tasks.md"}
-
-
-OWN_OPTIONS = {o for p in typer.main.get_command(app).params for o in p.opts}
-
-
-@pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
-def test_commands_in_a_sentence_exist(page: Path) -> None:
-    for told in inline(page.read_text()):
-        for way in re.split(r"\s*\|\s*", told) if re.match(r"\w+ \w+\\?\|", told) else [told]:
-            if way in OWN_OPTIONS:
-                continue
-            words = re.split(r"[\s=]+", way.replace("\\", "").replace("[", "").replace("]", ""))
-            if words[0] not in typer.main.get_command(app).commands:  # type: ignore[attr-defined]
-                assert way != told, f"{page.name}: {told}"
-                continue
+@pytest.mark.parametrize(("page", "told"), **of(each for each in SPANS if each[1].startswith("dermsearch ")))
+def test_a_command_in_a_sentence_is_understood(page: str, told: str) -> None:
+    """It may lack what a command needs."""
+    for way in ways(told.removeprefix("dermsearch ")):
+        words = shlex.split(re.sub(r"section\.key=value|[\[\]]|\.\.\.", " ", way))
+        options = {option for param in typer.main.get_command(app).params for option in param.opts}
+        if not words or words[0] in options:
+            continue
+        try:
+            read_study(page, words, parsed(words))
+        except AssertionError as error:
+            if not re.search("Missing|requires an argument", str(error)):
+                raise
             command, rest = found(words)
-            known = {option for param in command.params for option in param.opts} | {"-h", "--help"}
-            assert {word for word in rest if word.startswith("-")} <= known, f"{page.name}: {told}"
+            known = {option for param in command.params for option in param.opts}
+            assert {word for word in rest if word.startswith("-")} <= known, told
 
 
-STUDIES = [
-    (page.name, text)
-    for page in PAGES
-    for text in re.findall(r"^```yaml\n(.*?)^```$", page.read_text(), re.MULTILINE | re.DOTALL)
-    if re.search("^name:", text, re.MULTILINE) and "\nsimsiam" not in text
-]
+def study_of(text: str) -> dict[str, Any]:
+    """A study of which a page shows a part; dots stand for more of a section."""
+    told = yaml.safe_load(re.sub(r",\s*\.\.\.", "", text))
+    if not set(told) <= Study.model_fields.keys():
+        tasks = all(name in TASKS for name in told)
+        told = {"curriculum": {"tasks": told, "length": [1, 1]}} if tasks else {"data": {"ours": BASE["data"], **told}}
+    if re.search(r",\s*\.\.\.[}\]]", text):
+        told = {section: {**BASE[section], **fields} for section, fields in told.items()}
+    if "downstream" in told and "objective" not in told:
+        told["objective"] = {"protocol": next(iter(told["downstream"])), "label": "mean"}
+    return {**BASE, **told}
 
 
-@pytest.mark.parametrize(("page", "text"), STUDIES, ids=[page for page, _ in STUDIES])
-def test_a_study_on_a_page_is_sound(page: str, text: str) -> None:
-    told = yaml.safe_load(text)
-    study = load_study(told)
+@pytest.mark.parametrize(("page", "block"), **of(each for each in ALL if each[1].kind == "yaml"))
+def test_a_study_or_a_part_of_one_is_sound(page: str, block: Block) -> None:
+    study = load_study(study_of(block.text))
     try:
         check(study)
-    except UserError as error:  # pages that write a package name what it brings
-        assert page in ("tasks.md", "fits.md", "protocols.md", "domains.md", "samplers.md", "sources.md"), error
+    except UserError as error:
+        assert page in OWN or any(each in str(error) for each in LACKS), error
 
 
-class Reader:
-    """Somebody who types what a page says, in a folder."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder, self.done = folder, 0
-
-    def types(self, page: str) -> str:
-        """Every command and every Python block in turn; returns all that was printed."""
-        text, said = (ROOT / "docs" / page).read_text(), ""
-        for name, block in re.findall(r"(?:^`(\w+\.yaml)`\n\n)?^```yaml\n(.*?)^```$", text, re.MULTILINE | re.DOTALL):
-            (self.folder / (name or f"{yaml.safe_load(block)['name']}.yaml")).write_text(block)
-        for line in blocks(text):
-            words = words_of(line)
-            asked = CliRunner().invoke(app, [*words, *SMALL] if words[0] == "run" else words)
-            assert asked.exit_code == 0 and asked.exception is None, f"{line}\n{asked.output}\n{asked.exception!r}"
-            said += asked.output
-            self.done += 1
-        for code in re.findall(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL):
-            exec(compile(code, page, "exec"), {})
-        return said
+def overrides(span: str) -> list[str]:
+    """What a sentence says of a field of the study, of a task or of a protocol, as an override of a study."""
+    name, mark, value = re.match(r"([\w.@]*)(: |=|$)(.*)", span).groups()  # type: ignore[union-attr]
+    section = name.split(".")[0]
+    if not mark or re.search(r"\b[A-Z]{3,}\b|^k$", value) or (name in SECTIONS and value[:1] != "{"):
+        return []  # placeholders; of a protocol, whose setting is called as a section
+    value = re.sub(r",\s*\.\.\.|\.\.\.", "", value)
+    if section.split("@")[0] in PROTOCOLS:
+        return [f"downstream.{name}={value}"]
+    return [f"{name}={value}"] if section in Study.model_fields or section in TASKS else []
 
 
-@pytest.fixture
-def reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Reader:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("dermsearch.run.bill.speed", lambda *_: 200.0)
-    return Reader(tmp_path)
+PARTS = [(page, span) for page, span in SPANS if re.match(r"[\w.@]+(: |=)", span) and overrides(span)]
 
 
-def photographs(folder: Path, count: int = 60) -> None:
-    """`cases.csv` and `photos/` as the page shows them; folders by class; HAM10000 as it is downloaded."""
-    ham = folder / "DOWNLOADED" / "HAM10000"
-    for part in (folder / "photos", ham / "HAM10000_images_part_1", ham / "HAM10000_images_part_2"):
-        part.mkdir(parents=True)
-    rows, known = [], ["lesion_id,image_id,dx,dx_type,age,sex,localization"]
-    for i, case in enumerate(synthetic(count, 40, 1)):
-        word, picture = ("naevus", "melanoma")[case.labels["diagnosis"] == 2], Image.fromarray(case.images["derm"])
-        picture.save(folder / "photos" / f"{i}.png")
-        picture.save(ham / f"HAM10000_images_part_{1 + i % 2}" / f"ISIC_{i:07d}.jpg", quality=95)
-        rows.append({"photo": f"photos/{i}.png", "patient_id": f"p{i // 2}", "dx": word, "age": 20 + i // 2})
-        known.append(f"HAM_{i},ISIC_{i:07d},{('nv', 'mel')[word == 'melanoma']},histo,50,male,back")
-    (ham / "HAM10000_metadata.csv").write_text("\n".join(known) + "\n")
-    with (folder / "cases.csv").open("w", newline="") as file:
-        table = csv.DictWriter(file, list(rows[0]))
-        table.writeheader()
-        table.writerows(rows)
+@pytest.mark.parametrize(("page", "span"), **of(PARTS))
+def test_a_setting_in_a_sentence_is_one(page: str, span: str) -> None:
+    try:
+        load_study(BASE, overrides(span))
+    except UserError as error:
+        assert any(each in str(error) for each in LACKS), error
 
 
-@pytest.mark.slow
-def test_the_first_pages_are_run_one_after_the_other(reader: Reader) -> None:
-    """Five minutes, then the results of that run."""
-    photographs(reader.folder)
-    assert "no pre-training" in reader.types("start.md")
-    assert (reader.folder / "features.parquet").is_file()
-    said = reader.types("results.md")
-    assert r"\begin{tabular}" in said and "Opening 1 of this test split" in said
-    assert reader.done > 12
+FIELDS = [(p, s) for p, s in SPANS if re.fullmatch(rf"({'|'.join(Study.model_fields)})(\.[a-z_]+)+", s)]
 
 
-@pytest.mark.slow
-def test_the_page_of_ones_own_data_is_run(reader: Reader) -> None:
-    photographs(reader.folder)
-    said = reader.types("own_data.md")
-    assert "60 cases" in said and (reader.folder / "sheet.png").is_file() and (reader.folder / "mine.yaml").is_file()
+@pytest.mark.parametrize(("page", "span"), **of(each for each in FIELDS if not each[1].endswith(("yaml", ".md"))))
+def test_a_field_that_a_sentence_names_is_one(page: str, span: str) -> None:
+    """Nothing is worse than what no field takes: then the message is of its value."""
+    try:
+        load_study(BASE, [f"{span}={{'nothing': [{{}}]}}"])
+    except UserError as error:
+        assert f"{span}.nothing" in str(error) or "unknown" not in str(error), error
 
 
-@pytest.mark.slow
-def test_the_page_of_studies_is_run(reader: Reader) -> None:
-    said = reader.types("study.md")
-    assert "no pre-training" in said and (reader.folder / "study.schema.json").stat().st_size > 10_000
+@pytest.mark.parametrize(("page", "block"), **of(each for each in ALL if each[1].kind == "python"))
+def test_python_is_python_and_what_it_imports_is_there(page: str, block: Block) -> None:
+    shown = {other.name.removesuffix(".py") for where, other in ALL if where == page}
+    for node in ast.walk(ast.parse(block.text)):
+        if isinstance(node, ast.Import):
+            assert all(importlib.import_module(name.name) for name in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module not in shown:
+            module = importlib.import_module(node.module or "")
+            assert all(hasattr(module, name.name) for name in node.names), ast.unparse(node)
 
 
-@pytest.mark.slow
-def test_the_page_of_clusters_plans(reader: Reader) -> None:
-    """What joins a cluster is understood only; what is planned is planned."""
-    lines = [line for line in blocks((ROOT / "docs" / "cluster.md").read_text()) if line.startswith("dermsearch plan")]
-    done = CliRunner().invoke(app, words_of(*lines))
-    assert done.exit_code == 0 and "on a GPU" in done.output
+@pytest.mark.parametrize(("page", "block"), **of(each for each in ALL if each[1].kind == "toml"))
+def test_a_package_names_what_its_page_shows(page: str, block: Block) -> None:
+    groups = tomllib.loads(block.text)["project"]["entry-points"]
+    shown = {other.name: other.text for where, other in ALL if where == page}
+    for group in groups.values():
+        for place in group.values():
+            module, _, name = place.partition(":")
+            assert re.search(rf"^(class |def |)({name})\b", shown[f"{module}.py"], re.MULTILINE)
+
+
+NAMES = [(p, m[0]) for p, s in SPANS if (m := re.match(r"dermsearch(\.\w+)+", s)) and m[0] != "dermsearch.generators"]
+
+
+@pytest.mark.parametrize(("page", "name"), **of(NAMES))
+def test_what_a_sentence_names_of_the_package_is_there(page: str, name: str) -> None:
+    thing: Any = importlib.import_module("dermsearch")
+    for i, part in enumerate(words := name.split(".")):
+        if i and not hasattr(thing, part):
+            importlib.import_module(".".join(words[: i + 1]))
+        thing = getattr(thing, part) if i else thing
+
+
+INSTALLS = [(p, " ".join(w)) for p, b in ALL if b.kind == "shell" for w in shell(b) if w[0] == "pip"]
+INSTALLS += [(page, span) for page, span in SPANS if span.startswith("pip install ")]
+
+
+@pytest.mark.parametrize(("page", "line"), **of(INSTALLS))
+def test_what_is_installed_can_be(page: str, line: str) -> None:
+    """Constraints and extras are there; the tests beside the pages of packages install these."""
+    words = shlex.split(line)
+    assert all((ROOT / words[i + 1]).is_file() for i, word in enumerate(words) if word == "-c")
+    for extras in re.findall(r"\.\[([\w,]+)\]", line):
+        assert set(extras.split(",")) <= PROJECT["optional-dependencies"].keys()
+
+
+class Understood(Exception):
+    """A script would begin now."""
+
+
+SCRIPTS = sorted({s for _, s in SPANS if re.match(r"(python )?(benchmarks|docs|tests|examples)/[\w/]+\.py\b", s)})
+
+
+@pytest.mark.parametrize("told", SCRIPTS)
+def test_a_script_is_there_and_knows_its_options(told: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its own parser reads what follows its name; nothing of it is done."""
+    words = shlex.split(told.removeprefix("python "))
+    text = (ROOT / words[0]).read_text()
+    if not told.startswith("python "):
+        return
+    if "ArgumentParser" not in text:
+        assert words[1:] == [] or "sys.argv" in text
+        return
+    real = argparse.ArgumentParser.parse_args
+
+    def read(parser: argparse.ArgumentParser, words: Any = None, namespace: Any = None) -> None:
+        real(parser, words, namespace)
+        raise Understood
+
+    monkeypatch.setattr(argparse.ArgumentParser, "parse_args", read)
+    monkeypatch.setattr(sys, "path", [str((ROOT / words[0]).parent), *sys.path])
+    monkeypatch.setattr(sys, "argv", words)
+    with pytest.raises(Understood):
+        runpy.run_path(words[0], run_name="__main__")
