@@ -164,8 +164,9 @@ def check_alike(study: Study, entry: Downstream, stores: Mapping[str, CaseStore]
             f"downstream.{entry.name}: must have the labels of '{source}', with the same classes, not {said}"
         )
     modalities = study.sets[source].modalities
-    if not np.all([ours.has(m)[ours.split("train")] for m in modalities], axis=0).any():
-        raise UserError(f"downstream.{entry.name}: no training case of '{source}' has images to learn from")
+    for name, cases, why in ((source, ours, "learn from"), (entry.data, theirs, "adapt to")):
+        if not np.all([cases.has(m)[cases.split("train")] for m in modalities], axis=0).any():
+            raise UserError(f"downstream.{entry.name}: no training case of '{name}' has images to {why}")
 
 
 def check_wanted(study: Study) -> None:

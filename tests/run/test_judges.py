@@ -92,6 +92,8 @@ def test_an_adaptation_whose_classes_do_not_fit() -> None:
     blind = Cases({"finding": ("healthy", "pneumonia")}, {"derm": [False, False, True, True]})
     told = refused(check_alike, adapted, entry, {"own": blind, "other": theirs})
     assert told == "downstream.dann@other: no training case of 'own' has images to learn from"
+    told = refused(check_alike, adapted, entry, {"own": theirs, "other": blind})
+    assert told == "downstream.dann@other: no training case of 'other' has images to adapt to"
 
 
 def test_a_judge_none_of_whose_cases_has_all_images() -> None:
