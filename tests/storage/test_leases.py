@@ -21,7 +21,7 @@ from dermsearch.search.tree.driver import FINISHED, WAIT, Driver
 from dermsearch.search.tree.node import DONE, Node
 from dermsearch.search.tree.roots import Start
 from dermsearch.storage import leases as module
-from dermsearch.storage.files import StoreLost
+from dermsearch.storage.files import StoreLost, sealed
 from dermsearch.storage.leases import BEAT, POLL, STALE, Claims, born, claim_of, gone, home
 from dermsearch.storage.stages import StageStore
 from dermsearch.study.config import Limits
@@ -135,6 +135,7 @@ NO_CLAIMS: dict[str, Any] = {
     "a list": lambda name, run: b"[1]",
     "deep": lambda name, run: b"[" * 100_000,
     "without a checksum": lambda name, run: json.dumps({"run": run}).encode(),
+    "without a name": lambda name, run: sealed({"run": run}),  # as it was before claims told theirs
     "of another stage": lambda name, run: claim_of(run, "claims/other.json"),
     "by a path": lambda name, run: claim_of("../../elsewhere", name),
     "by a number": lambda name, run: claim_of(7, name),  # type: ignore[arg-type]

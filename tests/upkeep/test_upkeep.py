@@ -27,7 +27,7 @@ from dermsearch.storage.leases import claim_of
 from dermsearch.storage.stages import PartialStage, StageStore
 from dermsearch.upkeep.inventory import DAMAGED, curriculum, items, manifests
 from dermsearch.upkeep.upkeep import empty, outdated, put_away, repair, unneeded, verify
-from dermsearch.upkeep.used import used_by
+from dermsearch.upkeep.used import Used, used_by
 
 HOUR = 3600.0
 DAY = 24 * HOUR
@@ -169,6 +169,13 @@ def test_with_studies_what_their_tables_name_stays(store: StageStore, tmp_path: 
     assert store.manifest(k("lost")), "whatever went can be moved back"
     empty(store, outdated(store, 7, time.time() + 8 * DAY) * 2)
     assert not store.names("trash")
+
+
+def test_what_a_stage_grew_from_stays_though_no_table_names_it(store: StageStore) -> None:
+    """As where a study began with a stage that another one had trained, whose results are gone."""
+    gone = names(unneeded(store, Used(stages={k("ab"): {"one"}}), 24, time.time() + 25 * HOUR))
+    assert {"stages/lost", "stages/r2", "weights/unused-resnet10t"} <= gone
+    assert not gone & {"stages/ab", "stages/a", "stages/r", "weights/used-resnet10t"}
 
 
 def test_what_a_living_run_works_on_stays_however_old_it_is(tmp_path: Path) -> None:

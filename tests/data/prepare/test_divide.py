@@ -48,6 +48,16 @@ def test_what_is_dealt_whole(rows: list[CaseRecord], wanted: Split, by: str) -> 
         assert all(len({s for s, g in zip(splits, groups, strict=True) if g == group}) == 1 for group in groups)
 
 
+def test_a_group_is_whatever_shares_a_patient_or_a_lesion() -> None:
+    """By groups resamples are drawn, whatever was dealt whole."""
+    for wanted in (Split(), Split("image")):
+        for rows in (records(6, lesion=2), records(6, patient=2), records(6, patient=2, lesion=1)):
+            groups = divide(rows, "dx", wanted, [])[0]
+            assert groups[0] == groups[1] != groups[2] == groups[3] != groups[4] == groups[5] != groups[0]
+    joined = records(6, patient=2, lesion=3)  # a lesion under two patients' names joins them
+    assert len(set(divide(joined, "dx", Split(), [])[0])) == 1
+
+
 @pytest.mark.parametrize(
     ("rows", "wanted", "message"),
     [
