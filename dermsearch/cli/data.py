@@ -393,12 +393,7 @@ def _open(store: str) -> CaseStore:
         return CaseStore(store)
     if "://" in store:
         return CaseStore(_fetched(store))
-    from dermsearch.data.mixed import open_sets
-    from dermsearch.data.open import open_cases
-    from dermsearch.run.run import cache_folder
-    from dermsearch.storage.stages import StageStore
     from dermsearch.study.finding import find
-    from dermsearch.study.load import load_study, located
     from dermsearch.study.wording import short
 
     try:
@@ -410,8 +405,19 @@ def _open(store: str) -> CaseStore:
             f"{short(store, 300)}: is neither a case store's folder (`dermsearch data prepare` makes one) nor a study"
         ) from None
 
-    study = load_study(store)
-    with located(store):
+    return set_of(store)
+
+
+def set_of(file: str, name: str | None = None) -> CaseStore:
+    """A data set of a study, the first unless it is named."""
+    from dermsearch.data.mixed import open_sets
+    from dermsearch.data.open import open_cases
+    from dermsearch.run.run import cache_folder
+    from dermsearch.storage.stages import StageStore
+    from dermsearch.study.load import load_study, located
+
+    study = load_study(file)
+    with located(file):
         cache = cache_folder(StageStore(study.compute.store))
-        first, *_ = open_sets(study.sets, cache, lambda data: open_cases(data, cache)).values()
-        return first
+        sets = open_sets(study.sets, cache, lambda data: open_cases(data, cache))
+        return sets[name] if name in sets else next(iter(sets.values()))

@@ -38,6 +38,28 @@ def clinical(
 
 
 @results_app.command()
+def samples(
+    folder: Annotated[Path, typer.Argument(help="The folder of a study's results.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The picture to write.")] = Path("samples.png"),
+    count: Annotated[int, typer.Option(min=1, max=100, help="How many validation cases.")] = 8,
+    seed: Annotated[int, typer.Option(min=0, help="Which cases: a draw.")] = 0,
+    protocol: Annotated[str | None, typer.Option(help="Whose answers, instead of the study's protocol's.")] = None,
+    label: Annotated[str | None, typer.Option(help="A label; default: the objective's.")] = None,
+) -> None:
+    """Draw single cases with what the best curriculum's classifier said of them, and how probable it was."""
+    from dermsearch.cli.data import set_of
+    from dermsearch.results import load
+    from dermsearch.work.samples import draw_samples
+
+    results = load(folder)
+    print(
+        draw_samples(
+            results, lambda name: set_of(str(folder / "study.yaml"), name), output, count, seed, protocol, label
+        )
+    )
+
+
+@results_app.command()
 def audit(
     table: Annotated[
         str,

@@ -28,7 +28,7 @@ class Logger(Protocol):
 
 def numbers(row: dict[str, Any]) -> dict[str, float]:
     """What of an epoch can be drawn over the epochs."""
-    flat = {**row, **row["parts"]}
+    flat = {**row, **row["parts"], **{f"val_{name}": value for name, value in row.get("val_parts", {}).items()}}
     return {n: v for n, v in flat.items() if isinstance(v, (int, float)) and n != "epoch"}
 
 

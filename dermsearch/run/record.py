@@ -26,6 +26,7 @@ from dermsearch.words import many
 from dermsearch.work.job import Cases, Judge
 from dermsearch.work.record import MADE
 
+PARTS = ("parts", "val_parts")  # of an epoch, in the table as JSON
 WHEN = ("process", "began", "ended")  # of a job, in the table of stages
 
 
@@ -80,7 +81,7 @@ class Recorder:
         with ThreadPoolExecutor(READERS) as pool:
             for node, history in zip(new, pool.map(lambda n: self.driver.store.history(n.key), new), strict=True):
                 own = {**whose(node), "task": node.task}
-                rows = [{**own, **row, "parts": json.dumps(row["parts"])} for row in history]
+                rows = [{**own, **row, **{n: json.dumps(row[n]) for n in PARTS if n in row}} for row in history]
                 self.tables.put("epochs", node.key, rows)
 
     def _add_judgements(self, node: Node) -> None:

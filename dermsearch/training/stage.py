@@ -30,7 +30,7 @@ from dermsearch.training.health import StageFailed, check_finite, collapse, peak
 from dermsearch.training.learner import Learner, Recipe, WholeImages, compile_networks, number_dropout, schedule
 from dermsearch.training.memory import keep_memory
 from dermsearch.training.precision import autocast
-from dermsearch.training.validation import over, set_modes, validation_loss
+from dermsearch.training.validation import over, set_modes, validated
 from dermsearch.words import many
 
 __all__ = ["Learner", "Partial", "Recipe", "StageFailed", "Trained", "number_dropout", "train_stage"]
@@ -179,7 +179,8 @@ def train_stage(
             )
             if train["patience"]:
                 micro, at = batch // train["accumulate"], (epoch, (epoch + 1) * steps - 1)
-                history[-1]["val_loss"] = validation_loss(learner, unseen, micro, recipe.seed, at, cast)
+                held, held_parts = validated(learner, unseen, micro, recipe.seed, at, cast)
+                history[-1] |= {"val_loss": held, "val_parts": held_parts}
             if watch is not None:
                 modes = [(m, m.training) for m in learner.modules()]
                 history[-1] |= watch(epoch + 1, learner.handed_on())

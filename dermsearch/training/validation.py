@@ -37,18 +37,22 @@ class HeldOut(Batch):
 
 
 @torch.no_grad()
-def validation_loss(
+def validated(
     learner: Learner,
     pools: Mapping[str, CasePool],
     batch: int,
     seed: int,
     at: tuple[int, int],
     cast: Callable[[], AbstractContextManager[None]],
-) -> float:
-    """The mean loss over batches of the pools, `at` an epoch and a step. The last one is filled up from the front."""
+) -> tuple[float, dict[str, float]]:
+    """The mean loss over batches of the pools, `at` an epoch and a step, and its parts, as training names them.
+
+    The last batch is filled up from the front.
+    """
     steps = math.ceil(max(map(len, pools.values())) / batch)
     orders = learner.heldout(pools, steps * batch)
     found: list[Tensor] = []
+    parts: dict[str, list[Tensor]] = {}
     seeds = {b: zlib.crc32(f"{seed}/{b}/val".encode()) for b in pools}
 
     def batches(i: int) -> dict[str, Batch]:
@@ -59,8 +63,16 @@ def validation_loss(
     with untouched(learner):
         for i in range(steps):
             with cast():
-                found.append(learner(batches(i))[0])
-    return float(world.reduce_sum(torch.stack(found).mean()) / world.size())
+                loss, losses = learner(batches(i))
+            found.append(loss)
+            for b, own in losses.items():
+                for name, value in own.parts.items():
+                    parts.setdefault(f"{b}.{name}" if len(pools) > 1 else name, []).append(value.float())
+
+    def mean(values: list[Tensor]) -> float:
+        return float(world.reduce_sum(torch.stack(values).mean()) / world.size())
+
+    return mean(found), {name: mean(values) for name, values in parts.items()}
 
 
 @contextmanager

@@ -25,6 +25,8 @@ def write(name: str, out: Path) -> None:
 
 def test_numbers():
     assert numbers(ROWS[0]) == SEEN[0][1]
+    held = {**ROWS[0], "val_loss": 2.0, "val_parts": {"accuracy": 0.3}}
+    assert numbers(held) == {**SEEN[0][1], "val_loss": 2.0, "val_accuracy": 0.3}
 
 
 def test_tensorboard(tmp_path):

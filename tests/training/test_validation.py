@@ -1,5 +1,6 @@
 """The validation loss touches nothing, means the same every time, and ends a stage that no longer gains."""
 
+import zlib
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from dermsearch.models.batchnorm import across_processes
 from dermsearch.pretext.base import find_task
 from dermsearch.training import stage
 from dermsearch.training.precision import autocast
-from dermsearch.training.validation import over, validation_loss
+from dermsearch.training.validation import HeldOut, over, untouched, validated
 
 SEEN, UNSEEN = np.arange(29), np.arange(29, 46)  # 17 validation images: no whole number of batches
 PLAIN = autocast(tiny.CPU, "fp32")
@@ -36,7 +37,7 @@ def inner(run: tiny.Steps) -> dict[str, torch.Tensor]:
 
 
 def loss_of(run: tiny.Steps, store: CaseStore, batch: int = 8, at: tuple[int, int] = (0, 0)) -> float:
-    return validation_loss(run.learner, unseen(run, store), batch, 7, at, PLAIN)
+    return validated(run.learner, unseen(run, store), batch, 7, at, PLAIN)[0]
 
 
 @pytest.mark.parametrize("name", [n for n in tiny.TASKS if not find_task(n).indexed])
@@ -55,6 +56,18 @@ def test_it_touches_nothing(name, store):
     assert tiny.same(run.learner, other.learner)
 
 
+def test_its_parts_are_those_of_training(store):
+    """The accuracy of a task with a classifier: of the images that it is asked, by hand."""
+    run = tiny.Steps("joint_supervised", store)
+    loss, parts = validated(run.learner, unseen(run, store), len(UNSEEN), 7, (0, 0), PLAIN)
+    (pool,) = unseen(run, store).values()
+    batch = HeldOut(np.arange(len(UNSEEN)), pool, pool.size, zlib.crc32(b"7/shared/val"), 0, 0)
+    with torch.no_grad(), untouched(run.learner):
+        (own,) = run.learner({"shared": batch})[1].values()
+    assert parts.keys() == own.parts.keys() and parts["accuracy"] == pytest.approx(float(own.parts["accuracy"]))
+    assert 0 < parts["accuracy"] < 1 and loss == pytest.approx(float(own.value), rel=1e-5)
+
+
 def test_the_epoch_changes_no_view(store):
     run = tiny.Steps("moco_v2", store)
     assert loss_of(run, store, at=(0, 0)) == loss_of(run, store, at=(9, 40))
@@ -65,7 +78,7 @@ def test_it_is_the_loss_of_these_images(store):
     run = tiny.Steps("relative_location", store, lr=0.05)
     start = loss_of(run, store)
     other = {b: CasePool(store, ("derm",), np.arange(13), tiny.CPU) for b in run.encoders.branches}
-    assert validation_loss(run.learner, other, 8, 7, (0, 0), PLAIN) != start
+    assert validated(run.learner, other, 8, 7, (0, 0), PLAIN)[0] != start
 
 
 def many(folder: str) -> float:
@@ -94,7 +107,7 @@ def test_over():
 def early(store: CaseStore, losses: list[float], kept: Any = None, report: Any = None, **train: Any):
     """A stage whose validation loss is as the test says."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(stage, "validation_loss", lambda learner, pools, batch, seed, at, cast: losses[at[0]])
+        patch.setattr(stage, "validated", lambda learner, pools, batch, seed, at, cast: (losses[at[0]], {}))
         recipe = tiny.recipe("moco_v2", epochs=6, **train)
         made = tiny.encoders()
         history = stage.train_stage(

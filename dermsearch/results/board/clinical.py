@@ -18,6 +18,7 @@ from dermsearch import metrics
 from dermsearch.errors import UserError, nearest
 from dermsearch.results.board.leaderboard import leaderboard, points
 from dermsearch.results.board.row import Row
+from dermsearch.results.tables.lineages import Key, differences
 from dermsearch.results.tables.measure import choose
 from dermsearch.results.tables.said import Answers, Said, said
 from dermsearch.results.tables.schema import FIT, Results
@@ -61,6 +62,11 @@ class Board:
     having: int  # cases that have the class
     groups: str
     rows: list[Clinical]
+
+    @property
+    def told(self) -> dict[Key, dict[str, str]]:
+        """By curriculum what tells it from others of the same tasks."""
+        return differences(each.row.key for each in self.rows)
 
 
 def clinical(results: Results, protocol: str | None = None, label: str | None = None, cls: str | None = None) -> Board:
@@ -175,10 +181,13 @@ def render(board: Board, title: str) -> Table:
     table.add_column("curriculum")
     for heading in NAMES.values():
         table.add_column(heading, justify="right", no_wrap=True)
+    told = board.told
     for each in board.rows:
         cells = [cell(each.numbers[name]) for name in NAMES]
         cells[0] += "*" * (each in below)
-        table.add_row(Text(each.row.name), *map(Text, cells), style="" if each.row.length else "dim")
+        apart = "; ".join(f"{task}: {text}" for task, text in told[each.row.key].items())
+        name = f"{each.row.name}\n  {apart}" if apart else each.row.name
+        table.add_row(Text(name), *map(Text, cells), style="" if each.row.length else "dim")
     return table
 
 

@@ -156,12 +156,13 @@ def limits(ax: Axes, cells: Sequence[Cell], column: TableColumn) -> None:
         ax.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
         ax.xaxis.set_minor_formatter(NullFormatter())
     else:
-        span = max(high - low, 0.02 * column.scale)
+        span = max(high - low, 0.02 * column.scale if column.part else 0.1 * abs(high))
         ends = low - 0.06 * span, high + 0.06 * span
         ax.set_xlim(*ends)
-        ticks = MaxNLocator(3 if column.scale > 1 else 5).tick_values(*ends)
+        ticks = MaxNLocator(3 if column.scale > 1 or not column.part else 5).tick_values(*ends)
         # An interval of Student's t may reach beyond all that a share can be; the scale does not.
-        ax.set_xticks([tick for tick in ticks if ends[0] <= tick <= min(ends[1], column.scale)])
+        most = min(ends[1], column.scale) if column.part else ends[1]
+        ax.set_xticks([tick for tick in ticks if ends[0] <= tick <= most])
 
 
 def levels(cells: Sequence[Cell], column: TableColumn) -> list[float]:
@@ -214,9 +215,10 @@ def legend(figure: Figure, table: Filled, y: float) -> None:
     """What the marks are; chance where it is drawn."""
     from matplotlib.lines import Line2D
 
+    spread = any(c.value and c.value.low is not None for _, entries in table.blocks for e in entries for c in e.cells)
     handles = [
         Line2D([], [], linestyle="", marker="o", label="paper (other data or split)", **HOLLOW),
-        Line2D([], [], linestyle="-", marker="o", label="here, 95 % interval", **FULL),
+        Line2D([], [], linestyle="-", marker="o", label="here, 95 % interval" if spread else "here", **FULL),
     ]
     if any(cell.corrected for _, entries in table.blocks for entry in entries for cell in entry.cells):
         handles.append(Line2D([], [], linestyle="", marker="x", color=INK, label="paper, corrected"))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dermsearch.curriculum import Curriculum
 from dermsearch.papers.corrected import corrected_cells
+from dermsearch.results.papers.aggarwal import TABLE_2 as EPOCHS
+from dermsearch.results.papers.aggarwal import TABLE_3 as FINAL
 from dermsearch.results.papers.aiseeme import TABLE_2 as BOTH
 from dermsearch.results.papers.aiseeme_uda import UDA
 from dermsearch.results.papers.groeger import TABLE_2 as GROEGER
@@ -230,4 +232,5 @@ TABLE_3 = PaperTable(
         "of 7.23 among 413 the first 1 %, which is 1.75 %.",
     ),
 )
-FORMS = {form.name: form for form in (TABLE_1, TABLE_2, TABLE_3, *UDA, GROEGER)} | {"aiseeme_table2_both": BOTH}
+FORMS = {form.name: form for form in (TABLE_1, TABLE_2, TABLE_3, *UDA, GROEGER, EPOCHS, FINAL)}
+FORMS |= {"aiseeme_table2_both": BOTH}

@@ -50,6 +50,7 @@ class TableColumn:
     cases: int = 0  # that the paper's chance level goes by, where it goes by any
     axis: str = ""  # of its picture, where the section has none for all columns
     log: bool = False
+    part: bool = True  # is it a part of a whole, which ends at all of it?
 
 
 @dataclass(frozen=True)
@@ -86,6 +87,7 @@ class PaperTable:
     telling: Mapping[str, str]  # task -> the setting that tells its variants apart
     notes: tuple[str, ...] = ()
     corrected: Callable[[], Mapping[tuple[str, str], float]] = dict  # by row and column, without what is wrong in print
+    filled: Callable[[Results, PaperTable], Filled] | None = None  # of what is no score of a curriculum: how else
     family: Callable[[str], str] | None = None  # of the root that a line's curricula begin with: "vit: ibot"
 
 
@@ -313,6 +315,8 @@ def finding(note: str) -> str:
 
 def fill(results: Results, form: PaperTable) -> Filled:
     """The table of a paper with the numbers of a study in it."""
+    if form.filled is not None:
+        return form.filled(results, form)
     printed = {(row["row"], row["column_metric"]): row for row in published_rows(form.name)}
     corrected = form.corrected()
     measured = Measured(results, form)

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from dermsearch.curriculum import Curriculum
-from dermsearch.results.drawing import BLUE, GREEN, INK, ORANGE, PALE, STYLE, VERMILION, readable, save
+from dermsearch.results.drawing import BLUE, GREEN, INK, ORANGE, PALE, PURPLE, STYLE, VERMILION, readable, save
+from dermsearch.results.tables.lineages import differences, lineages
 from dermsearch.results.tables.schema import Results
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 PLACES = ((INK, "first"), (BLUE, "second"), (VERMILION, "third"), (GREEN, "fourth"), (ORANGE, "later"))
+COLOURS = (INK, BLUE, VERMILION, GREEN, ORANGE, PURPLE)  # of settings
 ACROSS, PANEL, HIGH, LEFT, BELOW, APART, ABOVE = 4, 2.6, 1.9, 0.6, 0.75, 0.62, 0.8  # panels in a row; inches
 MEASURED = ("accuracy",)  # parts that have a panel of their own
 
@@ -28,11 +32,12 @@ class Line:
     epochs: list[int]
     values: list[float]
     held: list[float]  # on validation images, where the stage looked; else empty
+    told: str = ""  # the settings that tell it from others of its task
 
 
 def curves_figure(results: Results, path: str | Path) -> list[Path]:
     """Draw it, as PNG and SVG; nothing where no stage has two epochs."""
-    panels = panels_of(results.epochs.to_pylist())
+    panels = panels_of(results.epochs.to_pylist(), settings_of(results))
     if not panels:
         return []
     import matplotlib
@@ -42,22 +47,60 @@ def curves_figure(results: Results, path: str | Path) -> list[Path]:
     wide, high = LEFT + across * (PANEL + APART), rows * (HIGH + ABOVE) + BELOW
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(max(wide, 4.4), high))
+        names = kinds(panels)
         for i, ((task, what), lines) in enumerate(panels.items()):
             row, column = divmod(i, ACROSS)
             left, top = LEFT + column * (PANEL + APART), (row + 1) * (HIGH + ABOVE) - 0.45
             place = (left / max(wide, 4.4), 1 - top / high, PANEL / max(wide, 4.4), HIGH / high)
-            draw(figure.add_axes(place), task, what, lines)
-        legend(figure, panels, high)
+            draw(figure.add_axes(place), task, what, lines, names)
+        legend(figure, panels, names, high)
         return save(figure, path, results.origin)
 
 
-def panels_of(epochs: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str], list[Line]]:
+def settings_of(results: Results) -> dict[str, str]:
+    """By stage, what tells the settings of its task from those of others."""
+    found = lineages(results)
+    told = differences(found)
+    return {
+        stage["key"]: told[key].get(key.curriculum.tasks[-1], "")
+        for key, line in found.items()
+        for stage in line.stages
+    }
+
+
+def kinds(panels: Mapping[tuple[str, str], Sequence[Line]]) -> dict[str, tuple[str, str]]:
+    """What colours tell, each with its words: settings, where all tasks come first and some differ by theirs."""
+    lines = [(task, line) for (task, _), own in panels.items() for line in own]
+    told = sorted({line.told for _, line in lines if line.told}, key=natural)
+    if told and all(line.place == 1 for _, line in lines) and len(told) < len(COLOURS):
+        bare = dict.fromkeys(readable(task) for task, line in lines if not line.told)
+        names = {"": ", ".join(bare)} if bare else {}
+        return {t: (c, n) for c, (t, n) in zip(COLOURS, (names | {t: t for t in told}).items(), strict=False)}
+    seen = sorted({min(max(line.place, 1), len(PLACES)) for _, line in lines})
+    return {str(n): (PLACES[n - 1][0], f"as {PLACES[n - 1][1]} task") for n in seen}
+
+
+def natural(told: str) -> list[Any]:
+    """weight=0.5 before weight=10: what settings are sorted by."""
+    return [
+        (float(part), "") if i % 2 else (0.0, part) for i, part in enumerate(re.split(r"([0-9]+(?:[.][0-9]+)?)", told))
+    ]
+
+
+def kind_of(line: Line, names: Mapping[str, tuple[str, str]]) -> str:
+    """Which of these kinds a line is."""
+    return line.told if line.told in names else str(min(max(line.place, 1), len(PLACES)))
+
+
+def panels_of(
+    epochs: Sequence[Mapping[str, Any]], told: Mapping[str, str] = MappingProxyType({})
+) -> dict[tuple[str, str], list[Line]]:
     """By task and what is measured the lines of its stages, tasks in the order of the table."""
     of: dict[str, list[Mapping[str, Any]]] = {}
     for row in epochs:
         of.setdefault(row["stage"], []).append(row)
     panels: dict[tuple[str, str], list[Line]] = {}
-    for rows in of.values():
+    for key, rows in of.items():
         rows.sort(key=lambda row: row["epoch"])
         if len(rows) < 2:
             continue
@@ -65,20 +108,22 @@ def panels_of(epochs: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str], list
         order = Curriculum.parse(rows[0]["curriculum"]).tasks
         place = len(order) if order and order[-1] == task else 0
         held = [row["val_loss"] for row in rows]
-        own = Line(place, at, [row["loss"] for row in rows], held if None not in held else [])
+        own = Line(place, at, [row["loss"] for row in rows], held if None not in held else [], told.get(key, ""))
         panels.setdefault((task, "loss"), []).append(own)
-        parts = [json.loads(row["parts"] or "{}") for row in rows]
+        parts, there = ([json.loads(row.get(name) or "{}") for row in rows] for name in ("parts", "val_parts"))
         for what in MEASURED:
             if all(what in part for part in parts):
-                measured = Line(place, at, [100 * part[what] for part in parts], [])
+                held = [100 * part[what] for part in there if what in part]
+                held = held if len(held) == len(rows) else []
+                measured = Line(place, at, [100 * part[what] for part in parts], held, told.get(key, ""))
                 panels.setdefault((task, f"{what} (%)"), []).append(measured)
     return panels
 
 
-def draw(ax: Axes, task: str, what: str, lines: Sequence[Line]) -> None:
+def draw(ax: Axes, task: str, what: str, lines: Sequence[Line], names: Mapping[str, tuple[str, str]]) -> None:
     """The lines of one panel: solid for training, dashed for validation images."""
     for line in lines:
-        colour = PLACES[min(max(line.place, 1), len(PLACES)) - 1][0]
+        colour = names[kind_of(line, names)][0]
         ax.plot(line.epochs, line.values, color=colour, linewidth=0.9, alpha=0.8)
         if line.held:
             ax.plot(line.epochs, line.held, color=colour, linewidth=0.9, alpha=0.8, linestyle="--")
@@ -89,12 +134,13 @@ def draw(ax: Axes, task: str, what: str, lines: Sequence[Line]) -> None:
     ax.set_axisbelow(True)
 
 
-def legend(figure: Any, panels: Mapping[tuple[str, str], Sequence[Line]], high: float) -> None:
+def legend(
+    figure: Any, panels: Mapping[tuple[str, str], Sequence[Line]], names: Mapping[str, tuple[str, str]], high: float
+) -> None:
     """What the colours and dashes are."""
     from matplotlib.lines import Line2D
 
-    seen = {min(max(line.place, 1), len(PLACES)) for lines in panels.values() for line in lines}
-    handles = [Line2D([], [], color=PLACES[n - 1][0], label=f"as {PLACES[n - 1][1]} task") for n in sorted(seen)]
+    handles = [Line2D([], [], color=colour, label=name) for colour, name in names.values()]
     if any(line.held for lines in panels.values() for line in lines):
         handles.append(Line2D([], [], color=INK, linestyle="--", label="on validation images"))
     place = (0.5, 0.18 / high)

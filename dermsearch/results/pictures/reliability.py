@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from dermsearch.results.board.clinical import Board, Clinical
+from dermsearch.results.board.clinical import BINS, Board, Clinical
 from dermsearch.results.drawing import BLUE, GREY, PALE, STYLE, VERMILION, chain, save
 
 MARKS = ((GREY, "o"), (BLUE, "D"), (VERMILION, "s"))
@@ -15,6 +15,7 @@ def reliability_figure(board: Board, path: str | Path, origin: str = "") -> list
     import matplotlib
     from matplotlib.figure import Figure
 
+    told = board.told
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(5.2, 5.6))
         upper, lower = figure.add_axes((0.13, 0.42, 0.83, 0.5)), figure.add_axes((0.13, 0.22, 0.83, 0.13))
@@ -22,10 +23,11 @@ def reliability_figure(board: Board, path: str | Path, origin: str = "") -> list
         for i, ((colour, marker), each) in enumerate(zip(MARKS, shown(board), strict=False)):
             x, y, n = zip(*each.curve, strict=True)
             error = each.numbers["calibration"][0] or 0.0
-            name = f"{chain(each.row.tasks, {}, each.row.root)} (error {100 * error:.1f})"
+            name = f"{chain(each.row.tasks, told[each.row.key], each.row.root)} (error {100 * error:.1f})"
             at = [100 * v for v in x]
             upper.plot(at, [100 * v for v in y], color=colour, marker=marker, markersize=5, label=name)
-            lower.bar([v + (i - 1) * 2 for v in at], n, width=2, color=colour)
+            middles = [(min(int(v * BINS), BINS - 1) + 0.5) * 100 / BINS for v in x]
+            lower.bar([v + (i - 1) * 2.2 for v in middles], n, width=2, color=colour)
         upper.set_ylabel(f"cases with {board.cls} (%)")
         upper.set_title(f"{board.label} = {board.cls}, {board.judge}, validation", fontsize=9.5)
         lower.set_ylabel("cases")

@@ -108,6 +108,7 @@ SCHEMAS: dict[str, pa.Schema] = {
             ("seconds", pa.float64()),
             ("peak_memory", pa.float64()),  # MiB: of tensors on a GPU in this epoch, or of the CPU process so far
             ("val_loss", pa.float64()),  # where the stage has patience
+            ("val_parts", pa.string()),  # then too: JSON, as parts
             ("knn", pa.float64()),  # balanced accuracy on validation cases, in the epochs that train.knn_every names
             *PROVENANCE,
         ]

@@ -1,14 +1,18 @@
 """One class as a clinician asks for it, against scikit-learn and by hand."""
 
+import re
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from conftest_search import make_study as study_of
+from PIL import Image
 from rich.console import Console
 from sklearn.metrics import roc_auc_score, roc_curve
 
+from dermsearch.data.open import open_cases
+from dermsearch.data.store.case_store import CaseStore
 from dermsearch.errors import UserError
 from dermsearch.metrics import case_weights
 from dermsearch.results import load
@@ -16,6 +20,7 @@ from dermsearch.results.board.clinical import NAMES, calibration, chosen, clinic
 from dermsearch.results.pictures.reliability import reliability_figure
 from dermsearch.results.tables.said import Answers
 from dermsearch.run.run import run_study
+from dermsearch.work.samples import draw_samples, drawn
 
 RNG = np.random.default_rng(0)
 
@@ -85,7 +90,7 @@ def test_the_board_of_a_study(tmp_path: Path) -> None:
     study: Any = study_of(
         data={"cases": 80, "size": 32},
         encoder={"name": "test_resnet"},
-        curriculum={"tasks": {"rotation": {}}, "length": [1, 1]},
+        curriculum={"tasks": {"rotation": {"lr": {"choice": [0.01, 0.02]}}}, "length": [1, 1]},
         train={"epochs": 1, "batch": 16, "precision": "fp32"},
         downstream={"linear": {"c": 0.1}, "finetune": {"labelled": [3], "repeats": 2, "epochs": 1, "batch": 16}},
         objective={"protocol": "linear", "metric": "auc", "label": "diagnosis"},
@@ -107,5 +112,29 @@ def test_the_board_of_a_study(tmp_path: Path) -> None:
     console.print(render(board, "x"))
     said = console.export_text()
     assert "% have it" in said and "80 % spec." in said
+    assert "rotation: lr=0.01" in said and "rotation: lr=0.02" in said, "what has one name is told apart"
     paths = reliability_figure(board, tmp_path / "r", results.origin)
     assert [path.suffix for path in paths] == [".png", ".svg"] and "said probability of MEL" in paths[1].read_text()
+    assert {"Rotation [lr=0.01]", "Rotation [lr=0.02]"} == set(
+        re.findall(r">(Rotation .*?) \(error", paths[1].read_text())
+    )
+
+    def opened(name: str) -> CaseStore:
+        assert name == "data"
+        return open_cases(study.main, tmp_path / "store" / "data")
+
+    with Image.open(draw_samples(results, opened, tmp_path / "samples.png", 5)) as sheet:
+        assert sheet.size == (14 + 4 * 150, 28 + 14 + 2 * 182)
+    with pytest.raises(UserError, match=r"^--output: 'samples\.jpg' must end in \.png$"):
+        draw_samples(results, opened, Path("samples.jpg"))
+    other = open_cases(study.main.model_copy(update={"cases": 40}), tmp_path / "store" / "data")
+    with pytest.raises(UserError, match=r"has no case 'C000.*'; it is not the store that was judged on"):
+        draw_samples(results, lambda name: other, tmp_path / "samples.png", 12)
+
+
+def test_a_sample_says_what_is_and_what_was_said(tmp_path: Path) -> None:
+    """Green and + where that is the same, vermilion and x where not."""
+    a = Answers("d", ("NEV", "MEL"), np.array(["x", "y"]), np.arange(2), np.array([0, 1]), np.array([[0.9, 0.1]] * 2))
+    sheet = np.asarray(drawn(a, np.array([0, 1]), np.full((2, 32, 32, 3), 200, np.uint8), "title"))
+    frames = [tuple(int(v) for v in sheet[28 + 14 + 1, 14 + i * 150 + 1]) for i in range(2)]
+    assert frames == [(0x00, 0x9E, 0x73), (0xD5, 0x5E, 0x00)]

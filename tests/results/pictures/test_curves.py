@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from dermsearch.results.pictures.curves import curves_figure, panels_of
+from dermsearch.results.pictures.curves import curves_figure, kind_of, kinds, panels_of
 from dermsearch.results.tables.schema import Results, build
 
 
@@ -17,7 +17,8 @@ def epochs(
     own = {"stage": stage, "curriculum": curriculum, "task": task or curriculum.split(" > ")[-1], "seed": 0}
     return [
         {**own, "epoch": n, "loss": loss, "parts": json.dumps({"accuracy": 0.1 * n} if task != "odc" else {}),
-         "val_loss": loss + 1 if held else None}
+         "val_loss": loss + 1 if held else None,
+         "val_parts": json.dumps({"accuracy": 0.05 * n}) if held else None}
         for n, loss in reversed(list(enumerate(losses, 1)))
     ]  # fmt: skip
 
@@ -39,6 +40,20 @@ def test_a_panel_for_each_task_and_what_it_measures() -> None:
     assert (first.place, first.epochs, first.values, first.held) == (1, [1, 2, 3], [5, 4, 3], [6, 5, 4])
     assert (second.place, second.held) == (2, []) and panels["finetune", "loss"][0].place == 0
     assert panels["moco_v2", "accuracy (%)"][0].values == pytest.approx([10, 20, 30])
+    assert panels["moco_v2", "accuracy (%)"][0].held == pytest.approx([5, 10, 15])
+    assert panels["finetune", "accuracy (%)"][0].held == [], "of what had no validation images"
+
+
+def test_colours_tell_settings_where_all_tasks_come_first() -> None:
+    rows = [*epochs("a", "odc", [3, 2]), *epochs("b", "odc", [3, 2]), *epochs("c", "simclr", [3, 2])]
+    panels = panels_of(rows, {"a": "weight=10", "b": "weight=2"})
+    names = kinds(panels)
+    assert [name for _, name in names.values()] == ["SimCLR", "weight=2", "weight=10"]
+    assert len({colour for colour, _ in names.values()}) == 3
+    assert [kind_of(line, names) for line in panels["odc", "loss"]] == ["weight=10", "weight=2"]
+    assert kind_of(panels["simclr", "loss"][0], names) == ""
+    later = panels_of([*rows, *epochs("d", "simclr > odc", [2, 1])], {"a": "weight=10", "b": "weight=2"})
+    assert [name for _, name in kinds(later).values()] == ["as first task", "as second task"]
 
 
 def test_it_is_drawn_and_told(make_study: Any, tmp_path: Path) -> None:
