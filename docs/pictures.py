@@ -36,7 +36,9 @@ def report_picture(results: Results, path: Path) -> None:
     about = PngImagePlugin.PngInfo()
     about.add_text("Source", results.origin)
     with Image.open(path) as picture:
-        picture.quantize(128).save(path, pnginfo=about, optimize=True)
+        picture.convert("RGB").quantize(256, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE).save(
+            path, pnginfo=about, optimize=True
+        )
 
 
 if __name__ == "__main__":

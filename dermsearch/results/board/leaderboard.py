@@ -230,9 +230,9 @@ def footnotes(rows: list[Row], known: About | None = None) -> list[str]:
 
 
 MARKS = {
-    "C": "C: a curriculum, the scores of its tasks alone rise along it",
-    "AC": "AC: an anti-curriculum, they fall",
-    "MC": "MC: mixed, neither",
+    "C": "C: a curriculum, its tasks' own scores rise along it",
+    "AC": "AC: an anti-curriculum, its tasks' own scores fall along it",
+    "MC": "MC: mixed, neither rising nor falling",
     "?": "?: a task has no score alone",
 }
 

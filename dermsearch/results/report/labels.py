@@ -108,6 +108,8 @@ def confusions(content: Content) -> PageSection | None:
         return None
     tools = el("div", class_="tools", id="confusion-tools")
     said = f"Rows: what is true. Of each row the share, in %, that {measure.judge} said; shades follow the share."
+    if any(len(row.keys) * row.draws > 1 for row in content.shown):
+        said += " n counts a case once for every seed and draw of labels."
     body = tools + el("div", class_="wide", id="confusion-table") + el("p", said, class_="quiet")
     return PageSection("confusions", "What is taken for what", Markup(body), data={"confusions": found})
 

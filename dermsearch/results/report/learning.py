@@ -100,8 +100,11 @@ def panels(curves: Sequence[Mapping[str, Any]], what: str) -> dict[str, Any]:
         "data": {"name": "curves"},
         "facet": {"field": "task", "type": "nominal", "title": None, "header": {"labelFontWeight": 600}},
         "columns": 3,
+        "align": "all",
+        "bounds": "flush",  # or panels stand apart by how wide the numbers on their axes are
+        "spacing": {"row": 88, "column": 64},
         "spec": {
-            "width": 250,
+            "width": 275,
             "height": 150,
             "encoding": {"x": steps, "color": colour, "detail": {"field": "stage"}, "tooltip": told},
             "layer": layers,

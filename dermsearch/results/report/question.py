@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from dermsearch.results.board.about import data_of
-from dermsearch.results.board.leaderboard import footnotes, points
+from dermsearch.results.board.leaderboard import apart, footnotes, points
 from dermsearch.results.drawing import readable
 from dermsearch.results.report.content import Content, PageSection
 from dermsearch.results.report.markup import Markup, el
@@ -40,9 +40,9 @@ def asked(content: Content) -> str:
     tasks = [readable(str(name)) for name in curriculum.get("tasks") or {}]
     length = curriculum.get("length") or [1, len(tasks)]
     low, high = (length[0], length[-1]) if isinstance(length, list) and length else (length, length)
-    many = f"{low} to {high}" if low != high else f"{high}"
+    many = (f"{low} to {high} of " if low != high else f"{high} of ") * bool(tasks)
     names = ", ".join(tasks) or "its tasks"
-    which = f"Which task alone, of {names}," if high == 1 else f"Which curriculum of {many} of {names}"
+    which = f"Which task alone, of {names}," if high == 1 else f"Which curriculum of {many}{names}"
     encoder = (study.get("encoder") or {}).get("name") or "an encoder"
     objective: dict[str, Any] = study.get("objective") or {}
     metric = readable(str(objective.get("metric") or "balanced_accuracy"))
@@ -58,19 +58,24 @@ def asked(content: Content) -> str:
 
 
 def figures(content: Content) -> Markup:
-    """The few numbers that answer: the best, the best task alone, no pre-training."""
+    """The few numbers that answer: the best, the best task alone, no pre-training, and how far each is from that.
+
+    Of paired differences the intervals are narrower than those of the scores, which overlap where these do not hold 0.
+    """
     cells = []
     for row in content.shown:
         what = "without pre-training" if not row.length else "best task alone" if row.length == 1 else "best"
         what = "best, a task alone" if row.length == 1 and len(content.shown) < 3 else what
         ends = "" if row.low is None else f"[{points(row.low)}, {points(row.high)}]"
+        gap = f"Δ no pre-training {apart(row.to_none)}" if row.length and row.to_none else ""
         number = el("span", f"{points(row.score)} %", class_="big")
         cells.append(
             el(
                 "div",
                 el("div", what, class_="label"),
                 el("div", number, " ", el("span", ends, class_="quiet num")),
-                el("div", content.name(row.key), class_="quiet"),
+                el("div", content.name(row.key) if row.length else "", class_="quiet"),
+                el("div", gap, class_="num quiet") if gap else "",
                 class_="figure",
             )
         )

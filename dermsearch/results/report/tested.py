@@ -21,7 +21,8 @@ def tested(content: Content) -> PageSection | None:
         return PageSection("tested", "On the test split", el("p", said, how, " opens it, and counts.", class_="quiet"))
     lines = [line(content, each) for each in found.tested]
     heads = [heading.replace("-\n", "-").replace("\n", " ") for heading in HEADINGS]
-    below = [el("p", note, class_="quiet") for note in notes(found)]
+    sentences = "\n".join(notes(found)).replace(";\n", "; ").splitlines()
+    below = [el("p", note, class_="quiet") for note in sentences]
     return PageSection("tested", "On the test split", Markup(table(heads, lines, 2, "Test split") + "".join(below)))
 
 

@@ -98,6 +98,7 @@ def test_cases_chance_data_and_groups_are_named(make_study):
 
 def test_orders_are_spelt_out(make_study):
     said = board(make_study())
-    assert "C: a curriculum, the scores of its tasks alone rise along it" in said
-    assert "AC: an anti-curriculum, they fall" in said and "MC: mixed, neither" in said
-    assert "curriculum, the scores" not in board(make_study(longest=1))
+    for each in ("C: a curriculum, its tasks' own scores rise along it", "MC: mixed, neither rising nor falling"):
+        assert each in said
+    assert "AC: an anti-curriculum, its tasks' own scores fall along it" in said, "it may be told without the first"
+    assert "its tasks' own scores" not in board(make_study(longest=1))

@@ -124,6 +124,16 @@ def test_a_part_of_the_tree_is_looked_at_alone(look, make_filled):
     assert shown.count() == whole
 
 
+# Pairs of words in a picture of which one lies over the other, but for a hair's breadth.
+COVERED = """() => [...document.querySelectorAll(".chart svg")].flatMap((svg) => {
+  const words = [...svg.querySelectorAll("text")].filter((t) => t.textContent.trim() && +getComputedStyle(t).opacity)
+    .map((t) => [t.textContent, t.getBoundingClientRect()]);
+  const over = (a, b) => Math.min(a.right, b.right) - Math.max(a.left, b.left) > 2
+    && Math.min(a.bottom, b.bottom) - Math.max(a.top, b.top) > 4;
+  return words.flatMap(([a, x], i) => words.slice(i + 1).filter(([, y]) => over(x, y)).map(([b]) => `${a} | ${b}`));
+})"""
+
+
 @pytest.mark.parametrize("name", ["first_run", "ham10000"])
 def test_the_tables_of_this_repository(look, name, tmp_path):
     """Their pages hold what the leaderboard prints."""
@@ -135,6 +145,9 @@ def test_the_tables_of_this_repository(look, name, tmp_path):
     for row, line in zip(rows, lines, strict=True):
         assert row.name in line and f"{100 * row.score:.1f} [{100 * row.low:.1f}, {100 * row.high:.1f}]" in line
     assert page.locator(".chart svg").count() == page.locator(".chart").count() > 3
+    assert page.evaluate(COVERED) == []
+    apart = [f"{100 * r.to_none.value:+.1f} ± {100 * r.to_none.half:.1f}" for r in rows if r.length and r.rank == 1]
+    assert f"Δ no pre-training {apart[0]}" in page.locator(".figures").inner_text()
     page.locator("#board-table tbody tr").first.click()
     assert page.locator("dialog h2").is_visible() and page.locator("dialog pre").count() == 1
 
@@ -159,6 +172,10 @@ def test_print_is_on_white_with_everything_unfolded(look, make_filled):
     page.emulate_media(media="print")
     assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
     assert page.locator("#study-file").is_visible() and not page.locator("#theme").is_visible()
+    style = "([what, name]) => getComputedStyle(document.querySelector(what))[name]"
+    for drawn in (".range i", ".range b", ".range u", ".chip", ".matrix td"):  # which browsers leave out
+        assert page.evaluate(style, [drawn, "printColorAdjust"]) == "exact"
+    assert page.evaluate(style, ["#study-file", "maxHeight"]) == "none", "nothing is cut off"
     assert len(page.pdf()) > 20_000
 
 

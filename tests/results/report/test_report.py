@@ -124,6 +124,7 @@ def test_what_has_no_interval_yet_has_no_axis_of_them(make_filled):
 def test_the_question_is_asked_in_a_sentence(make_filled, length, asked):
     study = {**STUDY, "curriculum": {**STUDY["curriculum"], "length": length}}
     assert asked in question.asked(Content(make_filled(study=study)))
+    assert question.asked(Content(make_filled(study={"name": "x"}))).startswith("Which curriculum of its tasks gives")
 
 
 def test_provenance_names_the_code_and_the_data(make_filled):
