@@ -5,8 +5,9 @@ Below each what pre-training adds to it: on the same patients, seeds and draws, 
 
 from __future__ import annotations
 
+import math
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -77,7 +78,8 @@ def few_labels_figure(results: Results, path: str | Path) -> list[Path]:
                 if of is scored:
                     ax.set_title(judge, fontsize=9.5)
                 if of is rows[-1][0]:
-                    ax.set_xlabel("labelled cases of every class")
+                    logarithmic = ", log scale" * spread(judges(results)[judge])
+                    ax.set_xlabel(f"labelled cases of every class{logarithmic}")
             axes[0].set_ylabel(said)
             foot -= BETWEEN
         legend(figure, panels, shown, high)
@@ -141,10 +143,11 @@ def gained(row: Row) -> Point | None:
 def draw(
     ax: Axes, found: dict[Key, Curve], shown: list[Key], numbers: list[str], of: Callable[[Row], Point | None]
 ) -> None:
-    """A line for each curriculum with the band of its interval; the numbers of labels at even steps."""
+    """A line for each curriculum with the band of its interval."""
+    places = dict(zip(numbers, steps(numbers), strict=True))
     for (colour, marker), key in zip(MARKS, shown, strict=False):
         own = found.get(key, {})
-        points = [(x, point) for x, number in enumerate(numbers) if number in own and (point := of(own[number]))]
+        points = [(x, point) for number, x in places.items() if number in own and (point := of(own[number]))]
         if not points:
             continue
         bounds = [(x, 100 * low, 100 * high) for x, (_, low, high) in points if low is not None and high is not None]
@@ -155,10 +158,30 @@ def draw(
         ax.plot(xs, ys, color=colour, marker=marker, markersize=4.5, linewidth=1.3, markeredgecolor="white")
     if of is gained:
         ax.axhline(0, color=GREY, linewidth=0.9, linestyle=(0, (4, 2)), zorder=1)
-    ax.set_xticks(range(len(numbers)), numbers)
-    ax.set_xlim(-0.3, len(numbers) - 0.7)
+    ax.set_xticks([*places.values()], numbers)
+    first, last = min(places.values()), max(places.values())
+    ax.set_xlim(first - 0.07 * (last - first), last + 0.07 * (last - first))
     ax.grid(color=PALE, linewidth=0.6)
     ax.set_axisbelow(True)
+
+
+def steps(numbers: Sequence[str]) -> list[float]:
+    """Where rising numbers of labels stand: by their logarithm where they span a tenfold or more, else at even steps.
+
+    Shares of a class, and all, of which each data set has other numbers, follow at steps of their own.
+    """
+    counts = [int(number) for number in numbers if number.isdigit()]
+    if not spread(numbers):
+        return [float(place) for place in range(len(numbers))]
+    found = [math.log10(count) for count in counts]
+    step = (found[-1] - found[0]) / (len(found) - 1)
+    return found + [found[-1] + step * (place + 1) for place in range(len(numbers) - len(counts))]
+
+
+def spread(numbers: Sequence[str]) -> bool:
+    """Do these span a tenfold?"""
+    counts = [int(number) for number in numbers if number.isdigit()]
+    return len(counts) > 1 and counts[-1] >= 10 * counts[0]
 
 
 def legend(figure: Figure, panels: dict[str, dict[Key, Curve]], shown: list[Key], high: float) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from matplotlib.axes import Axes
 
-from dermsearch.results.pictures.few_labels import LINES, amount, curves, few_labels_figure, judges
+from dermsearch.results.pictures.few_labels import LINES, amount, curves, few_labels_figure, judges, steps
 from dermsearch.results.tables.schema import Results, build
 
 SHIFT = {"1": -0.1, "10": -0.05, "10%": -0.02, "all": 0.0}
@@ -30,7 +30,8 @@ def test_a_panel_for_each_judge_with_several_numbers(make_study: Any, tmp_path: 
     assert judges(results) == {"knn": ["1", "10", "10%", "all"]}
     paths = few_labels_figure(results, tmp_path / "few")
     text = re.findall(r"<text[^>]*>([^<]*)</text>", paths[1].read_text("utf-8"))
-    assert {"1", "10", "10%", "all", "knn", "no pre-training", "MoCo v2", "labelled cases of every class"} <= set(text)
+    assert {"1", "10", "10%", "all", "knn", "no pre-training", "MoCo v2"} <= set(text)
+    assert "labelled cases of every class, log scale" in text
     assert any(t.startswith("band: 95 % interval, bootstrap over patients and, of seeds") for t in text)
 
 
@@ -62,6 +63,25 @@ def test_below_is_what_each_is_above_no_pre_training(
 
 def test_nothing_is_drawn_where_all_learnt_from_the_same(make_study: Any, tmp_path: Path) -> None:
     assert few_labels_figure(make_study(), tmp_path / "few") == []
+
+
+def test_numbers_that_span_decades_stand_by_their_logarithm() -> None:
+    assert steps(["1", "10", "100", "1000"]) == pytest.approx([0, 1, 2, 3])
+    assert steps(["1", "3", "10", "30", "100", "300", "all"]) == pytest.approx(
+        [0, 0.4771, 1, 1.4771, 2, 2.4771, 2.4771 * 6 / 5], abs=1e-3
+    )
+    assert steps(["5", "50", "10%", "all"]) == pytest.approx([0.69897, 1.69897, 2.69897, 3.69897])
+    for few in (["5", "20", "all"], ["20", "all"], ["1%", "10%", "all"], ["all"]):
+        assert steps(few) == [*range(len(few))], "even steps"
+
+
+def test_the_axis_stands_by_them(make_study: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setitem(SHIFT, "3", -0.07)
+    results, drawn = with_few(make_study(values={"odc": 0.7, "moco_v2": 0.6})), []
+    plot = Axes.plot
+    monkeypatch.setattr(Axes, "plot", lambda ax, *a, **k: (drawn.append(list(a[0])), plot(ax, *a, **k))[1])
+    few_labels_figure(results, tmp_path / "few")
+    assert drawn and all(line == pytest.approx([0, 0.4771, 1, 1.5, 2], abs=1e-3) for line in drawn)  # 1, 3, 10; 10 %, all
 
 
 def test_numbers_shares_and_all_are_in_order() -> None:
