@@ -30,7 +30,7 @@ class Asker:
             try:
                 return read(str(typer.prompt(question, default=default)).strip())
             except UserError as error:
-                print(str(error).removeprefix("--"))
+                print(re.sub(r"^(--)?\w+: ", "", str(error)))  # what was asked stands above
 
     def sure(self, question: str) -> bool:
         """Yes or no; no where nobody can be asked."""
@@ -46,6 +46,13 @@ def present(text: str) -> str:
     return str(Path(text).expanduser())
 
 
+def lies_here(text: str) -> str:
+    """The same of an answer to a question, which has said what path it wants."""
+    if not Path(text).expanduser().exists():
+        raise UserError(f"there is no '{text}' here")
+    return str(Path(text).expanduser())
+
+
 def one(text: str, allowed: Sequence[str], what: str) -> str:
     """One of these words."""
     if text not in allowed:
@@ -54,13 +61,14 @@ def one(text: str, allowed: Sequence[str], what: str) -> str:
 
 
 def several(text: str, allowed: Sequence[str]) -> tuple[str, ...]:
-    """Some of these words, each once, in their order."""
-    named = {one(part.strip(), allowed, "--modalities") for part in text.split(",")}
+    """Some of these words, each once, in their order; commas or spaces part them."""
+    named = {one(part, allowed, "--modalities") for part in re.split(r"[\s,]+", text.strip())}
     return tuple(each for each in allowed if each in named)
 
 
 def share(text: str) -> str:
-    """All, a number or a share of labels."""
+    """All, a number or a share of labels; `20 of every class`, as it is asked for, is 20."""
+    text = re.sub(r"\s*(of every|per|a) class$", "", text)
     if not re.fullmatch(r"all|[1-9]\d{0,6}|(?:[1-9]\d?|100)(?:\.\d+)?%", text):
         raise UserError(
             f"--labelled: must be all, a number of every class such as 20, or a share such as 10%, not '{text}'"

@@ -96,7 +96,7 @@ def written(wishes: Wishes, extent: Extent, epochs: int) -> str:
 
 
 def _head(wishes: Wishes) -> list[str]:
-    size = min(wishes.collection.side, (DRAWN if wishes.collection.path is None else LARGE) if wishes.gpus else 64)
+    size = size_of(wishes)
     data: dict[str, Any] = {} if wishes.collection.domain == "skin" else {"domain": wishes.collection.domain}
     data |= {"source": "store", "path": wishes.collection.path} if wishes.collection.path else {"source": "synthetic"}
     data |= {"cases": max(FEWEST, wishes.collection.cases), "size": size, "modalities": list(wishes.modalities)}
@@ -197,6 +197,13 @@ def _judging(wishes: Wishes, extent: Extent, epochs: int) -> list[str]:
         "",
         *note("Where it runs; nothing here changes a result. On a cluster: `dermsearch run FILE --address auto`."),
         f"compute: {flow(compute)}",
+        "",
+        *note("What `--quick` lays over all this, for a look whether it goes through; its scores tell nothing."),
+        "quick:",
+        f"  data: {flow({'size': min(32, size_of(wishes))})}",
+        "  curriculum: {length: [1, 1]}",
+        "  train: {epochs: 1}",
+        "  search: {seeds: [0]}",
     ]
 
 
@@ -204,6 +211,11 @@ def note(*sentences: str, indent: str = "") -> list[str]:
     """Sentences as comments."""
     text = " ".join(filter(None, sentences))
     return textwrap.wrap(text, 118, initial_indent=f"{indent}# ", subsequent_indent=f"{indent}# ")
+
+
+def size_of(wishes: Wishes) -> int:
+    """The side of a picture in pixels."""
+    return min(wishes.collection.side, (DRAWN if wishes.collection.path is None else LARGE) if wishes.gpus else 64)
 
 
 def batch_of(wishes: Wishes) -> int:

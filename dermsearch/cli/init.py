@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dermsearch.cli.ask import Asker, hours_of, one, present, several, share, whole
+from dermsearch.cli.ask import Asker, hours_of, lies_here, one, present, several, share, whole
 from dermsearch.cli.draft import MEAN, Collection, Wishes, draft
 from dermsearch.cli.pictures import made
 from dermsearch.errors import UserError
@@ -64,6 +64,8 @@ def init(
     about = collection(store)
     usual, names = about.modalities if store else about.modalities[:1], (MEAN, *about.labels)
     pictures, labels = ", ".join(about.modalities), ", ".join(names)
+    if len(about.modalities) == 1 and modalities is None:
+        modalities = pictures  # nothing is left to ask
     chosen = ask(f"Modalities ({pictures})", ",".join(usual), modalities, lambda text: several(text, about.modalities))
     by = ask(f"Label to judge by ({labels})", names[len(names) == 2], label, lambda text: one(text, names, "--label"))
     few = ask("Labels to learn from (all, 20 of every class, 10%)", "all", labelled, share)
@@ -100,9 +102,9 @@ def which(ask: Asker) -> str:
         return BUILT_IN
     if kind == "4":
         source = ask(f"Its name ({', '.join(known)})", "ham10000", None, lambda text: one(text, known, "Its name"))
-        return f"{source}:{ask('The folder of its release', '.', None, present)}"
+        return f"{source}:{ask('The folder of its release', '.', None, lies_here)}"
     what = {"2": "The folder", "3": "The table", "5": "The store"}[kind]
-    return ask(what, ".", None, present)
+    return ask(what, ".", None, lies_here)
 
 
 def collection(store: CaseStore | None) -> Collection:
@@ -113,6 +115,11 @@ def collection(store: CaseStore | None) -> Collection:
         return Collection(None, SKIN.name, CASES, CASES * 7 // 10, SIDE, ("derm", "clinic"), tuple(SKIN.labels))
     if not store.classes:
         raise UserError(f"{store.folder}: has no labels, and encoders are judged by some; prepare it with --label")
+    if all(len(classes) < 2 for classes in store.classes.values()):
+        (label, (only, *_)), *_ = store.classes.items()
+        raise UserError(
+            f"{store.folder}: all cases are of one class, {label} {only}, so there is nothing to tell apart"
+        )
     train = len(store.split("train"))
     told = store.domain_name, len(store), train, store.side, store.modalities, tuple(store.classes)
     return Collection(str(store.folder), *told)

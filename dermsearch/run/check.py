@@ -84,6 +84,11 @@ def check_data(study: Study, name: str, data: Data) -> None:
         domain: Domain = DOMAINS.find(data.domain)
     except UserError as error:
         raise UserError(f"{field}.domain: {error}") from None
+    if data.source == "synthetic":
+        try:
+            domain_of(data)
+        except UserError as error:
+            raise UserError(f"{field}{str(error).removeprefix('data')}") from None
     for modality in data.modalities:
         if modality not in domain.modalities:
             raise UserError(
@@ -358,6 +363,10 @@ def check_label(study: Study, cases: CaseStore) -> None:
         raise UserError(
             f"objective.label: the cases have no label '{label}'; {nearest(label, [*cases.classes, 'mean'])}"
         )
+    judged = cases.classes if label == "mean" else {label: cases.classes[label]}
+    if judged and all(len(classes) < 2 for classes in judged.values()):
+        alone = ", ".join(f"{each} {' '.join(classes)}" for each, classes in judged.items())
+        raise UserError(f"objective.label: all cases are of one class, {alone}, so there is nothing to tell apart")
     named = [k for k, name in cases.domain.named.items() if name in cases.classes.get(k, ())]
     if metric.startswith("named_") and not named:
         raise UserError(

@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from dermsearch.cli.ask import hours_of, share
+from dermsearch.cli.ask import hours_of, several, share
 from dermsearch.cli.draft import EXTENTS, Collection, Extent, Wishes, draft, written
 from dermsearch.cli.main import app
 from dermsearch.data.drawn.skin import synthetic
@@ -50,6 +50,7 @@ def init(*words: str) -> str:
 def planned() -> Study:
     """The study that was written, which passes `plan`."""
     study = load_study("mine.yaml")
+    make_plan(load_study("mine.yaml", quick=True))
     make_plan(study)
     refuse(study, elsewhere=bool(study.compute.gpus))
     return study
@@ -199,21 +200,39 @@ def test_times_are_read(text: str, hours: float) -> None:
 
 @pytest.mark.parametrize("text", ["all", "20", "10%", "2.5%", "100%"])
 def test_shares_of_labels_are_read(text: str) -> None:
-    assert share(text) == text
+    assert share(text) == text and share("20 of every class") == share("20 per class") == "20"
+
+
+@pytest.mark.parametrize("text", ["clinic,derm", "derm clinic", " derm, clinic "])
+def test_modalities_are_read(text: str) -> None:
+    assert several(text, ("derm", "clinic")) == ("derm", "clinic")
+
+
+def test_cases_of_one_class_are_refused(here: Path) -> None:
+    """Every score of theirs would be 100 %; where a study names such a store, `plan` says so too."""
+    init(*CALM)
+    pictures(here / "photos")
+    for path in (here / "photos" / "cancer").iterdir():
+        path.rename(here / "photos" / "naevus" / path.name)
+    (here / "photos" / "cancer").rmdir()
+    words = ["data", "prepare", "folder", "photos", "-o", "data/photos", "--split-by", "image"]
+    assert CliRunner().invoke(app, words, catch_exceptions=False).exit_code == 0
+    with pytest.raises(UserError, match=r"^data/photos: all cases are of one class, diagnosis naevus, so there"):
+        CliRunner().invoke(app, ["init", "own.yaml", *CALM, "--data", "data/photos"], catch_exceptions=False)
+    told = ["data={source: store, path: data/photos, size: 32, modalities: [derm]}"]
+    for label in ("mean", "diagnosis"):
+        with pytest.raises(UserError, match=r"^objective.label: all cases are of one class, diagnosis naevus, so"):
+            make_plan(load_study("mine.yaml", [*told, f"objective.label={label}"]))
 
 
 @pytest.mark.slow
 def test_its_study_is_run(here: Path) -> None:
     init(*CALM, "--time", "1min", "--labelled", "20")
-    small = "data.cases=60 data.size=32 train.epochs=1 train.batch=16 compute.engine=inline downstream.knn.k=5"
-    words = [
-        *small.split(),
-        "encoder.name=test_resnet",
-        "downstream.linear.repeats=1",
-    ]
-    done = CliRunner().invoke(app, ["run", "mine.yaml", *words], catch_exceptions=False)
+    small = "data.cases=60 encoder.name=test_resnet train.batch=16 compute.engine=inline downstream.knn.k=5"
+    words = ["run", "mine.yaml", "--quick", *small.split(), "downstream.linear.repeats=1"]
+    done = CliRunner().invoke(app, words, catch_exceptions=False)
     assert done.exit_code == 0 and "no pre-training" in done.stdout, done.output
-    assert Path("results/mine/report.html").is_file()
+    assert Path("results/mine-quick/report.html").is_file()
 
 
 @pytest.mark.slow
@@ -222,15 +241,16 @@ def test_the_questions_are_walked_in_a_terminal(here: Path) -> None:
     pictures(here / "photos")
     answers = {
         "Number [1]": "9",
-        "Number: '9' is none of them": "",
+        "'9' is none of them": "",
         "Number [1]:": "3",
-        "The table": "cases.csv",
+        "The table [.]": "cases.xlsx",
+        "there is no 'cases.xlsx' here": "",
+        "The table [.]: ": "cases.csv",
         "Column of derm pictures [picture]": "",
         "Column of clinic pictures [none]": "",
         "Column of the diagnosis [dx]": "",
         "Column of patients [patient_id]": "",
         "Column of lesions [none]": "",
-        "Modalities (derm) [derm]": "",
         "Label to judge by (mean, dx) [dx]": "",
         "Labels to learn from": "10%",
         "Time to spend (10min, 2h, 3d) [10min]": "1 min",
