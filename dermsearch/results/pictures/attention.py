@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 SHARES = {"ail": "attention inside the mask (%)", "occlusion": "what hiding costs, inside the mask (%)"}
 DRAWS, FEWEST = 2000, 4
+BEHIND = {"facecolor": "white", "alpha": 0.7, "edgecolor": "none", "pad": 0.5}  # a name over intervals
 
 
 @dataclass(frozen=True)
@@ -97,8 +98,9 @@ def draw(ax: Axes, both: dict[Key, tuple[Row, Row]], area: float | None) -> None
         ax.errorbar(x[i], y[i], xerr=bars(share), yerr=bars(score), color=colour, fmt="o", markersize=4, elinewidth=0.4)
         if i in front or not len(key.curriculum):
             name = chain(key.curriculum, told[key], key.root)
-            place = (4, 4) if i in front else (4, -9)
-            ax.annotate(name, (x[i], y[i]), place, textcoords="offset points", fontsize=7)
+            left = i == front[0] and (len(front) > 1 or x[i] > (min(x) + max(x)) / 2)  # else they would collide
+            place, side = (-4 if left else 4, 4 if i in front else -9), "right" if left else "left"
+            ax.annotate(name, (x[i], y[i]), place, textcoords="offset points", fontsize=7, bbox=BEHIND, ha=side)
     ax.plot([x[i] for i in front], [y[i] for i in front], color=VERMILION, linewidth=0.9, zorder=0)
     if area is not None:
         ax.axvline(100 * area, color=GREY, linewidth=0.8, linestyle=":")

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from matplotlib.axes import Axes
 
 from dermsearch.papers.published import published_rows
 from dermsearch.results.papers.picture import heading, picture
@@ -63,6 +64,21 @@ def test_a_panel_for_each_share(make_study: Any, tmp_path: Path) -> None:
     paths = attention_figure(results, tmp_path / "attention")
     text = " ".join(re.findall(r"<text[^>]*>([^<]*)</text>", paths[1].read_text("utf-8")))
     assert "r = -1.00 [-1.00, -1.00]" in text and "r = 1.00 [1.00, 1.00]" in text and "an even map" in text
+
+
+def test_names_of_neighbours_do_not_collide(make_study: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Of two that none beats the left one is named on its left."""
+    sides: list[list[str]] = []
+    whole = Axes.set_title
+
+    def told(ax: Axes, *given: Any, **how: Any) -> Any:
+        sides.append([t.get_ha() for t in ax.texts if t.get_text() != "no pre-training" and "even" not in t.get_text()])
+        return whole(ax, *given, **how)
+
+    monkeypatch.setattr(Axes, "set_title", told)
+    attention_figure(with_attention(make_study(seeds=(0, 1))), tmp_path / "attention")
+    many, one = sides  # the shares fall with accuracy, and rise with it
+    assert len(many) > 1 and many.count("right") == 1 and one == ["right"]
 
 
 def test_a_title_that_is_too_long_goes_on_below(make_study: Any, tmp_path: Path) -> None:
