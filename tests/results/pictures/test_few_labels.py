@@ -81,7 +81,8 @@ def test_the_axis_stands_by_them(make_study: Any, monkeypatch: pytest.MonkeyPatc
     plot = Axes.plot
     monkeypatch.setattr(Axes, "plot", lambda ax, *a, **k: (drawn.append(list(a[0])), plot(ax, *a, **k))[1])
     few_labels_figure(results, tmp_path / "few")
-    assert drawn and all(line == pytest.approx([0, 0.4771, 1, 1.5, 2], abs=1e-3) for line in drawn)  # 1, 3, 10; 10 %, all
+    wanted = [0, 0.4771, 1, 1.5, 2]  # 1, 3, 10, then 10 % and all
+    assert drawn and all(line == pytest.approx(wanted, abs=1e-3) for line in drawn)
 
 
 def test_numbers_shares_and_all_are_in_order() -> None:
