@@ -224,6 +224,10 @@ def test_cases_lend_and_are_found(reader: Reader, key: str) -> None:
     prepare = ["data", "prepare", "csv", "cases.csv", "--image", "derm=photo", "--label", "diagnosis", "--patient"]
     reader.type(*prepare, "patient_id", "--metadata", "age", "-o", "lends")
     reader.type(*prepare, "patient_id", "-o", "borrows")
+    table = (reader.folder / "cases.csv").read_text().splitlines(keepends=True)
+    for name, rows in (("isic", table[1:31]), ("derm7pt", table[31:])):  # what is mixed shares no image
+        (reader.folder / f"{name}.csv").write_text("".join([table[0], *rows]))
+        reader.type(*prepare[:3], f"{name}.csv", *prepare[4:], "patient_id", "-o", f"data/{name}")
     places = {"TARGET": ["borrows"], "REFERENCE": ["lends"], "STORE": ["lends"], "KEY": [key, key]}
     reader.types("data.md", instead=places)
     assert all((reader.folder / name).is_file() for name in ("rows.arrow", "rows-random.arrow", "found.png"))

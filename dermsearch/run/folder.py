@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import uuid
+from contextlib import suppress
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ from dermsearch.study.config import Study
 from dermsearch.study.reading import read as read_yaml
 
 STUDY, JOURNAL, TABLES = "study.yaml", "optuna.journal", "tables"
+PART = f".{STUDY}.{{}}.part"
 FILES = (STUDY, JOURNAL, PAID, *(f"{TABLES}/{name}.arrow" for name in SCHEMAS))
 WHOLE = {"name", "data", "encoder", "curriculum", "train", "downstream", "search", "compute"}  # of a resolved study
 FOLDERS = (TABLES, "figures", "errors", "tensorboard")
@@ -28,6 +31,7 @@ def check_folder(out: Path, study: Study) -> None:
     """Refuse a folder in which this study's results would take the place of something else. Writes nothing."""
     try:
         there = sorted(path.name for path in out.iterdir()) if out.exists() or out.is_symlink() else []
+        there = [name for name in there if not fnmatch(name, PART.format("*"))]  # what a killed run had begun to write
         if there and not (out / STUDY).exists() and not (out / STUDY).is_symlink():
             shown = ", ".join(there[:3]) + ", ..." * (len(there) > 3)
             raise UserError(f"--out: '{out}' holds other things ({shown}) and no study; name a new or an empty folder")
@@ -108,10 +112,14 @@ def earlier(out: Path) -> dict[str, Any]:
 
 def prepare_folder(out: Path, study: Study) -> None:
     """Make the folder, with the study as it was resolved."""
-    part = out / f".{STUDY}.{uuid.uuid4().hex[:8]}.part"
+    part = out / PART.format(uuid.uuid4().hex[:8])
     try:
         out.mkdir(parents=True, exist_ok=True)
+        for left in out.glob(PART.format("*")):
+            left.unlink(missing_ok=True)
         part.write_text(dumped(study.model_dump(mode="json")), "utf-8")
         os.replace(part, out / STUDY)
     except OSError as error:
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
         raise UserError(f"--out: '{out}' cannot be written to: {first_line(error)}") from None

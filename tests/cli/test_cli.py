@@ -45,7 +45,7 @@ def test_the_commands() -> None:
         ),
         *(f"dermsearch {c}" for c in ("init", "report", "data", "results", "export", "schema")),
         *(f"dermsearch {c}" for c in ("embed", "copy", "tasks", "protocols", "sources", "samplers", "domains")),
-        *(f"dermsearch results {c}" for c in ("audit", "clinical")),
+        *(f"dermsearch results {c}" for c in ("audit", "clinical", "samples")),
         *(f"dermsearch data {c}" for c in ("prepare", "check", "describe", "show", "attention")),
         *(f"dermsearch data {c}" for c in ("mix", "borrow", "found", "make", "quality", "view")),
         "dermsearch store",

@@ -59,7 +59,8 @@ def by_hand(fit, **config):
 SOURCE = tensor([[2, 0], [0, 2], [1.5, 0.5], [0.2, 1.8]], dtype=torch.float64)
 OTHER = tensor([[1, 1], [0.5, 2], [2, 1], [1, 0.2]], dtype=torch.float64)
 TRUTH = tensor([0, 1, 0, 1])[:, None]
-BATCH = SimpleNamespace(seed=0, step=1)
+KNOWN = SimpleNamespace(labels=lambda name, units: TRUTH[units, 0].numpy())
+BATCH = SimpleNamespace(seed=0, step=1, units=np.arange(4), pool=KNOWN, on_device=torch.from_numpy)
 
 
 @pytest.mark.parametrize(

@@ -227,3 +227,11 @@ def test_a_folder_that_holds_something_else_is_refused_and_left_as_it_is(spoil: 
         check_folder(tmp_path, changed())
     assert said in str(told.value) and "\n" not in str(told.value)
     assert everything(tmp_path) == before
+
+
+def test_what_a_killed_run_had_begun_to_write_is_no_other_things(tmp_path: Path) -> None:
+    begun = tmp_path / ".study.yaml.0123abcd.part"
+    begun.write_text("name: cur")
+    check_folder(tmp_path, changed())
+    prepare_folder(tmp_path, changed())
+    assert [path.name for path in tmp_path.iterdir()] == ["study.yaml"]
