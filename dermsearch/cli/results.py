@@ -44,7 +44,7 @@ def samples(
     count: Annotated[int, typer.Option(min=1, max=100, help="How many validation cases.")] = 8,
     seed: Annotated[int, typer.Option(min=0, help="Which cases: a draw.")] = 0,
     protocol: Annotated[str | None, typer.Option(help="Whose answers, instead of the study's protocol's.")] = None,
-    label: Annotated[str | None, typer.Option(help="A label; default: the objective's.")] = None,
+    label: Annotated[str | None, typer.Option(help="A label; default: the objective's, or its first.")] = None,
 ) -> None:
     """Draw single cases with what the best curriculum's classifier said of them, and how probable it was."""
     from dermsearch.cli.data import set_of

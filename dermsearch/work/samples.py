@@ -38,9 +38,12 @@ def draw_samples(
         raise UserError(f"--output: '{output}' must end in .png")
     measure = choose(results, protocol, None, label)
     judgement, name = best(results, said(results, measure), protocol, label)
-    if measure.label not in judgement.labels:
-        raise UserError(f"--label: '{measure.label}' was not predicted; {nearest(measure.label, judgement.labels)}")
-    answers, cases = judgement.labels[measure.label], open_data(measure.data)
+    shown = measure.label
+    if label is None and shown not in judgement.labels:
+        shown = next(iter(judgement.labels))  # a mean over labels chose the best; a case has a class of each
+    if shown not in judgement.labels:
+        raise UserError(f"--label: '{shown}' was not predicted; {nearest(shown, judgement.labels)}")
+    answers, cases = judgement.labels[shown], open_data(measure.data)
     kept = np.flatnonzero(answers.truth >= 0)
     chosen = kept[by_turns(answers.truth[kept], seed)][:count]
     rows = {case: row for row, case in enumerate(cases.strings("case").tolist())}
@@ -49,7 +52,7 @@ def draw_samples(
         raise UserError(f"{cases.folder}: has no case '{lacking[0]}'; it is not the store that was judged on")
     places = np.array([rows[answers.cases[i]] for i in chosen])
     modality = next(m for m in cases.modalities if cases.has(m)[places].any())
-    sheet = drawn(answers, chosen, tiles(cases, modality, places), f"{name}, {measure.judge}, {measure.label}")
+    sheet = drawn(answers, chosen, tiles(cases, modality, places), f"{name}, {measure.judge}, {shown}")
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
         sheet.save(output)

@@ -1,6 +1,7 @@
 """One class as a clinician asks for it, against scikit-learn and by hand."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -125,6 +126,9 @@ def test_the_board_of_a_study(tmp_path: Path) -> None:
 
     with Image.open(draw_samples(results, opened, tmp_path / "samples.png", 5)) as sheet:
         assert sheet.size == (14 + 4 * 150, 28 + 14 + 2 * 182)
+    asked = {**results.study, "objective": {**results.study["objective"], "label": "mean"}}
+    with Image.open(draw_samples(replace(results, study=asked), opened, tmp_path / "mean.png", 5)) as by_mean:
+        assert by_mean.size == sheet.size, "a mean chooses; its first label is shown"
     with pytest.raises(UserError, match=r"^--output: 'samples\.jpg' must end in \.png$"):
         draw_samples(results, opened, Path("samples.jpg"))
     other = open_cases(study.main.model_copy(update={"cases": 40}), tmp_path / "store" / "data")
