@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont
 
+from dermsearch.data.inspect.sheet import check_png, save_png
 from dermsearch.data.store.case_store import CaseStore
 from dermsearch.data.store.layout import MASK
 from dermsearch.errors import UserError
@@ -32,8 +33,7 @@ def draw_attention(cases: CaseStore, eye: Eye, label: str, output: Path, count: 
 
     What is framed in green, with a +, is right, what in vermilion, with an x, is not; the number is the share inside.
     """
-    if output.suffix.lower() != ".png":
-        raise UserError(f"--output: '{output}' must end in .png")
+    check_png(output)
     truth, names = cases.label(label), cases.classes[label]
     masked = cases.has(MASK) if cases.about["masks"] else np.zeros(len(cases), bool)
     train, shown = (eye.sees(cases, cases.split(split)) for split in ("train", "val"))
@@ -64,11 +64,7 @@ def draw_attention(cases: CaseStore, eye: Eye, label: str, output: Path, count: 
             pen.rectangle((left, top, left + side - 1, top + side - 1), fill=colour)
             sheet.paste(Image.fromarray(tile).resize((TILE, TILE)), (left + FRAME, top + FRAME))
             pen.text((left, top + side + 2), said, fill=colour, font=font)
-    try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        sheet.save(output)
-    except OSError as error:
-        raise UserError(f"--output: '{output}' cannot be written: {error.strerror}") from None
+    save_png(sheet, output)
     return output
 
 

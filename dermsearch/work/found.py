@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from dermsearch.data.inspect.sheet import check_png, save_png
 from dermsearch.data.inspect.show import tiles
 from dermsearch.data.store.case_store import CaseStore
 from dermsearch.errors import UserError
@@ -23,8 +24,7 @@ def draw_found(cases: CaseStore, eye: Eye, label: str, output: Path, queries: in
 
     What is framed in green, with a +, is of its class, what in vermilion, with an x, is not.
     """
-    if output.suffix.lower() != ".png":
-        raise UserError(f"--output: '{output}' must end in .png")
+    check_png(output)
     truth, names = cases.label(label), cases.classes[label]
     gallery, asked = (eye.sees(cases, cases.split(split)) for split in ("train", "val"))
     gallery, asked = gallery[truth[gallery] >= 0], asked[truth[asked] >= 0]
@@ -51,11 +51,7 @@ def draw_found(cases: CaseStore, eye: Eye, label: str, output: Path, queries: in
             said = names[truth[case]]
             said = said if column == 0 else f"{'+' if right else 'x'} {said} {cosines[row, column - 1]:.2f}"
             pen.text((left + FRAME, top + tile + 2 * FRAME + 2), said, fill=colour, font=font)
-    try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        sheet.save(output)
-    except OSError as error:
-        raise UserError(f"--output: '{output}' cannot be written: {error.strerror}") from None
+    save_png(sheet, output)
     return output
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from dermsearch.data.inspect.sheet import check_png, save_png
 from dermsearch.data.inspect.show import tiles
 from dermsearch.data.store.case_store import CaseStore
 from dermsearch.errors import UserError, nearest
@@ -34,8 +35,7 @@ def draw_samples(
 
     Framed in green, with a +, where it is right; in vermilion, with an x, where not. `open_data` opens a data set.
     """
-    if output.suffix.lower() != ".png":
-        raise UserError(f"--output: '{output}' must end in .png")
+    check_png(output)
     measure = choose(results, protocol, None, label)
     judgement, name = best(results, said(results, measure), protocol, label)
     shown = measure.label
@@ -53,11 +53,7 @@ def draw_samples(
     places = np.array([rows[answers.cases[i]] for i in chosen])
     modality = next(m for m in cases.modalities if cases.has(m)[places].any())
     sheet = drawn(answers, chosen, tiles(cases, modality, places), f"{name}, {measure.judge}, {shown}")
-    try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        sheet.save(output)
-    except OSError as error:
-        raise UserError(f"--output: '{output}' cannot be written: {error.strerror}") from None
+    save_png(sheet, output)
     return output
 
 

@@ -51,8 +51,22 @@ def contact_sheet(
             sheet.paste(picture, (left + place * (tile + TIGHT), top))
         for number, text in enumerate(lines):
             pen.text((left, top + tile + 4 + number * line), text, fill=INK, font=font)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    sheet.save(path, "PNG")
+    save_png(sheet, path)
+
+
+def check_png(output: Path) -> None:
+    """Refuses another kind of picture, before it is drawn."""
+    if output.suffix.lower() != ".png":
+        raise UserError(f"--output: '{output}' must end in .png")
+
+
+def save_png(sheet: Image.Image, output: Path) -> None:
+    """Writes a picture, and its folder; UserError where it cannot be."""
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        sheet.save(output, "PNG")
+    except OSError as error:
+        raise UserError(f"--output: '{output}' cannot be written: {error.strerror}") from None
 
 
 def check_sheet(images: dict[str, np.ndarray], captions: list[str], columns: int) -> None:

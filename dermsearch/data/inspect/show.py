@@ -7,10 +7,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from dermsearch.data.inspect.sheet import contact_sheet
+from dermsearch.data.inspect.sheet import check_png, contact_sheet
 from dermsearch.data.store.card import made_of
 from dermsearch.data.store.case_store import CaseStore
-from dermsearch.errors import UserError
 
 # What an attribute is called below a picture; absent ones are left out.
 SHORT = {
@@ -27,15 +26,11 @@ PERSON = ("sex", "age", "site")
 
 def show_store(store: CaseStore, output: Path, count: int, seed: int) -> Path:
     """Draw a contact sheet of `count` cases, a seeded draw, in the order of the store."""
-    if output.suffix.lower() != ".png":
-        raise UserError(f"--output: '{output}' must end in .png")
+    check_png(output)
     rows = np.sort(np.random.default_rng(seed).permutation(len(store))[:count])
     images = {m: tiles(store, m, rows) for m in store.modalities}
-    try:
-        note = " ".join(made_of(store.settings))
-        contact_sheet(images, [caption(store, int(row)) for row in rows], output, note=note)
-    except OSError as error:
-        raise UserError(f"--output: '{output}' cannot be written: {error.strerror}") from None
+    note = " ".join(made_of(store.settings))
+    contact_sheet(images, [caption(store, int(row)) for row in rows], output, note=note)
     return output
 
 
