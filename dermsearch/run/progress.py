@@ -47,6 +47,7 @@ class Progress:
         self.epochs: dict[str, int] = {}  # key -> epochs already logged
         self.last: dict[str, dict[str, Any]] = {}  # key -> what the last of them came to
         self.told: dict[str, tuple[float, str]] = {}  # key -> when it was last spoken of, and what was said
+        self.spoken: float | None = None  # when anything was
         self.finished: set[str] = set()  # keys whose logs are complete
         self.cuts: set[Proposal] = set()  # that were told of
         self.waits: set[str] = set()  # what was said of other runs
@@ -118,6 +119,7 @@ class Progress:
         line = f"[{done:>3}/{total or '?'}] {clock(time.perf_counter() - self.started)}  {name:<48} {state}"
         if guess and left is not None and done < total:
             line += f"   about {clock(left)} left"
+        self.spoken = time.perf_counter()
         self.console.print(Text(line), highlight=False, soft_wrap=True)
 
     def _name(self, node: Node) -> str:
@@ -126,11 +128,15 @@ class Progress:
         return named(node, space, self.driver.study.search.seeds) + part(node, space.selections)
 
     def _tell_of(self, node: Node) -> None:
-        """A line per epoch or per minute, whichever is rarer, on a stage under way, and on long judging."""
+        """A line per epoch or per minute, whichever is rarer, on a stage under way, and on long judging.
+
+        Of many that take less, one a minute too: a run is not silent for longer.
+        """
         now, state = time.perf_counter(), self._state(node)
         when, said = self.told.setdefault(node.key, (now, ""))
+        self.spoken = now if self.spoken is None else self.spoken
         judging = self.epochs.get(node.key, 0) >= epochs_of(node)
-        if now - when >= LINE and (state != said or judging):
+        if now - min(when, self.spoken) >= LINE and (state != said or judging):
             self.told[node.key] = now, state
             self._say(self._name(node), f"judging, for {clock(now - when)}" if judging and state == said else state)
 

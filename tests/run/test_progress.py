@@ -123,6 +123,22 @@ def test_a_long_stage_says_a_line_a_minute_where_there_is_no_terminal(
     ]
 
 
+def test_of_many_short_fits_one_a_minute_is_spoken_of(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    fits: dict[str, Any] = {"labelled": [5], "repeats": 9, "epochs": 4}
+    driver = bench.driver(make_study(downstream={"finetune": fits}, objective={"protocol": "finetune"}))
+    shown, out = heard(driver)
+    clock = [1000.0]
+    monkeypatch.setattr(progress.time, "perf_counter", lambda: clock[0])
+    work, fitted = bench.work(driver), 0
+    while fitted < 9 and isinstance(job := driver.next_job(), Job):  # those of the root
+        shown._look()
+        clock[0] += 25.0 * (job.kind == "fit")
+        fitted += job.kind == "fit"
+        driver.done(work(job))
+    lines = [line for line in out.getvalue().splitlines() if ", finetune from 5, draw " in line]
+    assert len(lines) == 2 and all("epoch 0/4" in line for line in lines)
+
+
 def test_a_stage_that_is_only_to_be_judged_is_not_at_its_first_epoch(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
