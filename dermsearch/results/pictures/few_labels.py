@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 ALL = DEFAULTS["labelled"]
 LINES = 6  # that a panel can hold apart
 MARKS = ((GREY, "o"), (BLUE, "D"), (VERMILION, "s"), (GREEN, "^"), (PURPLE, "v"), (ORANGE, "P"))
-PANEL, ALONE, HIGH, LOW, LEFT, BELOW, BETWEEN = 3.1, 5.4, 2.9, 1.7, 0.65, 1.35, 0.25  # inches
+PANEL, ALONE, HIGH, LOW, LEFT, BELOW, BETWEEN, NAMED = 3.1, 5.4, 2.9, 1.7, 0.85, 1.35, 0.25, 0.42  # inches
 Curve = dict[str, Row]  # by the number of labels
 Point = tuple[float, float | None, float | None]  # a value, and the ends of its interval
 
@@ -81,6 +81,7 @@ def few_labels_figure(results: Results, path: str | Path) -> list[Path]:
                     logarithmic = ", log scale" * spread(judges(results)[judge])
                     ax.set_xlabel(f"labelled cases of every class{logarithmic}")
             axes[0].set_ylabel(said)
+            axes[0].yaxis.set_label_coords(-NAMED / panel, 0.5)
             foot -= BETWEEN
         legend(figure, panels, shown, high)
         return save(figure, path, results.origin)

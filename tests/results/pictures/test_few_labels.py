@@ -6,7 +6,10 @@ from typing import Any
 
 import pytest
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
 
+from dermsearch.results.pictures import few_labels
 from dermsearch.results.pictures.few_labels import LINES, amount, curves, few_labels_figure, judges, steps
 from dermsearch.results.tables.schema import Results, build
 
@@ -59,6 +62,18 @@ def test_below_is_what_each_is_above_no_pre_training(
     assert "above no pre-training" in re.findall(r"<text[^>]*>([^<]*)</text>", text)
     assert any((line[0], line[-1]) == pytest.approx(gains) for line in drawn)
     assert len(drawn) == 2 * LINES - 1, "no pre-training is not above itself"
+
+
+def test_no_name_of_an_axis_is_cut(make_study: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    drawn: list[Figure] = []
+    monkeypatch.setattr(few_labels, "save", lambda figure, path, origin: drawn.append(figure) or [])
+    few_labels_figure(with_few(make_study(values={"odc": 0.7, "moco_v2": 0.6}, seeds=(0, 1))), tmp_path / "few")
+    (figure,) = drawn
+    figure.axes[-1].set_ylim(-30, 30)
+    FigureCanvasAgg(figure).draw()
+    names = [ax.yaxis.label.get_window_extent() for ax in figure.axes if ax.get_ylabel()]
+    assert len(names) == 2 and all(name.x0 > 0 and name.x1 < figure.axes[0].bbox.x0 for name in names)
+    assert names[0].x1 == pytest.approx(names[1].x1, abs=1), "they stand below one another"
 
 
 def test_nothing_is_drawn_where_all_learnt_from_the_same(make_study: Any, tmp_path: Path) -> None:
