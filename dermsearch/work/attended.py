@@ -17,7 +17,7 @@ from dermsearch.data.store.layout import MASK
 from dermsearch.errors import UserError
 from dermsearch.evaluate.attention import Gaze, masks_of
 from dermsearch.evaluate.base import Images
-from dermsearch.evaluate.inside import inside
+from dermsearch.evaluate.inside import inside, none_at_all
 from dermsearch.models.encoders import Encoders
 from dermsearch.results.drawing import GREEN, INK, VERMILION
 from dermsearch.work.cases import look_of
@@ -31,7 +31,8 @@ HEAT, EDGE = np.array([255.0, 70.0, 0.0]), np.array([0.0, 160.0, 255.0])
 def draw_attention(cases: CaseStore, eye: Eye, label: str, output: Path, count: int, seed: int, config: Any) -> Path:
     """A row for each image: itself with its mask's edge, then the attention of each classifier to what it predicts.
 
-    What is framed in green, with a +, is right, what in vermilion, with an x, is not; the number is the share inside.
+    What is framed in green, with a +, is right, what in vermilion, with an x, is not; the number is the share inside,
+    where there is a map.
     """
     check_png(output)
     truth, names = cases.label(label), cases.classes[label]
@@ -56,8 +57,8 @@ def draw_attention(cases: CaseStore, eye: Eye, label: str, output: Path, count: 
         tiles = [(edged(picture, masks[row]), INK, names[truth[case]])]
         for each in columns.values():
             right = each.predicted[row] == truth[case]
-            share = inside(each.amount[row : row + 1], masks[row : row + 1])[0]
-            said = f"{'+' if right else 'x'} {names[each.predicted[row]]} {100 * share:.0f} %"
+            share = share_of(each.amount[row], masks[row])
+            said = f"{'+' if right else 'x'} {names[each.predicted[row]]} {share}"
             tiles.append((heated(picture, each.amount[row]), GREEN if right else VERMILION, said))
         for column, (tile, colour, said) in enumerate(tiles):
             left, side = GAP + across * column, TILE + 2 * FRAME
@@ -89,6 +90,13 @@ def attended(
     head = gaze.heads(classes, truth, cases.groups()[train], seed)[label]
     predicted, amount = gaze.maps(shown, head)
     return Attended(predicted, amount, gaze.pixels(shown).cpu().numpy())
+
+
+def share_of(amount: np.ndarray, mask: np.ndarray) -> str:
+    """The share of a picture's attention that lies inside its mask, in words where nothing speaks for the class."""
+    if none_at_all(amount[None])[0]:
+        return "no map"
+    return f"{100 * inside(amount[None], mask[None])[0]:.0f} %"
 
 
 def picture_of(pixels: np.ndarray) -> np.ndarray:

@@ -14,7 +14,7 @@ from dermsearch.evaluate.base import configure
 from dermsearch.models.encoders import Encoders
 from dermsearch.study.data import Data
 from dermsearch.testing.small import make_store
-from dermsearch.work.attended import draw_attention, edged, heated
+from dermsearch.work.attended import draw_attention, edged, heated, share_of
 from dermsearch.work.eye import Eye
 
 DATA = Data(domain="chest", modalities=("xray",), cases=60, size=64)
@@ -37,6 +37,14 @@ def test_heat_and_edges() -> None:
     hot = heated(picture, amount)
     assert (hot[0, 0] == 100).all() and hot[1, 1, 0] > 200 > 80 > hot[1, 1, 2]
     assert (heated(picture, 0 * amount) == 100).all() and (edged(picture, mask)[1, 1] == [0, 160, 255]).all()
+
+
+def test_a_map_that_is_nowhere_has_no_share() -> None:
+    mask = np.zeros((4, 4))
+    mask[:2] = 1
+    amount = np.ones((4, 4))
+    amount[0, 0] = 5
+    assert share_of(amount, mask) == "60 %" and share_of(0 * amount, mask) == "no map"
 
 
 def test_what_is_refused(tmp_path: Path) -> None:
