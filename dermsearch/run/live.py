@@ -36,6 +36,7 @@ class LiveReport:
         self.stop.set()
         self.thread.join()
         how = "The run is finished." if kind is None else "The run was interrupted; the same command continues it."
+        self.told = False  # what is wrong at the end is said once more: the page that stays is an old one, or none
         self._guarded(lambda: self._write({"alive": False, "said": how}, whole=True))
 
     def _watch(self) -> None:
@@ -73,7 +74,7 @@ class LiveReport:
         try:
             act()
         except Exception as error:  # a full disk, a table that is just being replaced: the study itself goes on
-            if self.stop.is_set() or not self.told:
+            if not self.told:
                 self.told = True
                 self.tell(f"{self.folder / NAME} is not written: {first_line(error)}")
 

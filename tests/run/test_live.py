@@ -72,12 +72,14 @@ def test_a_run_with_nothing_new_is_still_alive(tmp_path, monkeypatch):
         until(lambda now, text: now["written"] > first["written"], tmp_path)
 
 
-def test_what_is_wrong_with_it_is_told_once(tmp_path):
+def test_what_is_wrong_with_it_is_told_once_beside_the_run_and_once_at_its_end(tmp_path):
     (tmp_path / "study.yaml").write_text("[]")
-    told = []
-    with LiveReport(tmp_path, lambda: [], told.append, every=0.01):
-        time.sleep(0.15)
-    assert 1 <= len(told) <= 2 and "report.html is not written" in told[0] and "not a mapping" in told[0]
+    told, looks = [], []
+    with LiveReport(tmp_path, lambda: looks.append(len(told)) or [], told.append, every=0.001):
+        while len(looks) < 5:
+            time.sleep(0.001)
+    assert looks[:2] == [0, 1] and set(looks[1:]) == {1}
+    assert len(told) == 2 and all("report.html is not written" in one and "not a mapping" in one for one in told)
 
 
 @pytest.mark.parametrize("stages, said", [
