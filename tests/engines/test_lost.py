@@ -37,7 +37,10 @@ def going(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
     environment.pop("RAY_worker_niceness", None)  # of tests; a run has to see to it by itself
     command = [sys.executable, "-m", "dermsearch", "run", "curriculum_three.yaml", *STUDY]
     with (tmp_path / "log.txt").open("w") as log:
-        run = subprocess.Popen(command, stdout=log, stderr=log, text=True, cwd=tmp_path, env=environment)
+        run = subprocess.Popen(
+            command, stdout=log, stderr=log, text=True, cwd=tmp_path, env=environment,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a job in the background ignores it
+        )  # fmt: skip
     run.tag = tag  # type: ignore[attr-defined]
     until = time.monotonic() + 150
     while not list((tmp_path / "results").glob("store/partial/*/progress.json")):
