@@ -16,7 +16,7 @@ KINDS = {
     "protocols": "evaluators and fits, for downstream",
     "sources": "data sets, for `dermsearch data prepare`",
     "samplers": "samplers, for search.sampler",
-    "domains": "what images are of, for data.domain",
+    "domains": "domains, which are what images are of, for data.domain",
 }
 
 
@@ -68,6 +68,7 @@ def copy(
     target = output or Path(source.name)
     if target.is_dir():
         target = target / source.name
+    target.parent.mkdir(parents=True, exist_ok=True)
     try:
         with target.open("x", encoding="utf-8") as file:
             file.write(source.read_text("utf-8"))
@@ -90,5 +91,6 @@ def schema(
     if output is None:
         print(text, end="")
         return
+    output.parent.mkdir(parents=True, exist_ok=True)
     output.write_text(text, encoding="utf-8")
     print(f"{output}: a study whose first line is '# yaml-language-server: $schema={output}' is checked by it")

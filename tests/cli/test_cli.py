@@ -16,7 +16,9 @@ import warm
 from pace import slowness
 
 from dermsearch import __version__
+from dermsearch.cli import names
 from dermsearch.cli.main import app
+from dermsearch.errors import UserError
 from dermsearch.study.finding import shipped_folder
 
 HEAVY = ("torch", "ray", "pydantic", "pandas", "numpy", "pyarrow", "optuna", "yaml", "timm")
@@ -135,7 +137,7 @@ def test_a_far_off_name_lists_what_is_shipped(tmp_path: Path) -> None:
         ),
         (["data", "describe", "x" * 300], f"{'x' * 300}: cannot be read: File name too long"),
         (["figures", "."], ".: not the folder of a study: it has no tables/trials.arrow"),
-        (["leaderboard", "nowhere"], "nowhere: not the folder of a study: it has no tables/trials.arrow"),
+        (["leaderboard", "nowhere"], "there is no folder 'nowhere'; name that of a study's results"),
         (
             ["run", "single_tasks", "--quick"],
             f"--quick: {shipped_folder() / 'single_tasks.yaml'} has no section 'quick' with smaller settings",
@@ -155,6 +157,14 @@ def test_mistakes_are_one_sentence(words: list[str], message: str, tmp_path: Pat
     done = dermsearch(*words, cwd=tmp_path)
     assert (done.returncode, done.stdout, done.stderr) == (2, "", f"dermsearch: {message}\n")
     assert not list(tmp_path.iterdir())
+
+
+def test_what_is_written_makes_the_folder_that_it_names(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    names.copy("single_tasks", tmp_path / "a" / "mine.yaml")
+    names.schema(tmp_path / "b" / "study.json")
+    assert (tmp_path / "a/mine.yaml").is_file() and (tmp_path / "b/study.json").is_file()
+    with pytest.raises(UserError, match="is there already; choose another file with -o"):
+        names.copy("single_tasks", tmp_path / "a" / "mine.yaml")
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from dermsearch.papers.published import IMAGENET, TABLES, published, table
 from dermsearch.results.board.about import PATIENTS, about
 from dermsearch.results.board.differences import drawn
 from dermsearch.results.board.leaderboard import Row, leaderboard, ordering
-from dermsearch.results.drawing import judge_name, quantity
+from dermsearch.results.drawing import quantity
 from dermsearch.results.explain.importance import Sample, published_samples, samples
 from dermsearch.results.explain.luck import Luck
 from dermsearch.results.explain.observed import Observed, Replicate
@@ -103,7 +103,7 @@ def from_study(
     proposals = Counter(results.trials["status"].to_pylist())
     return Evidence(
         results.study.get("name") or results.folder.name,
-        quantity(measure) + f", {judge_name(measure)}",
+        quantity(measure) + f", {measure.judge}",
         sorted(curricula, key=lambda o: (len(o.tasks), o.tasks)),
         walks(results, measure),
         samples(results, measure),

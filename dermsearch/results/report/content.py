@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+from dermsearch.curriculum import ARROW, Curriculum, titled
 from dermsearch.errors import UserError
 from dermsearch.results.board.leaderboard import leaderboard
 from dermsearch.results.board.row import Row
-from dermsearch.results.drawing import chain
 from dermsearch.results.report.markup import Markup
 from dermsearch.results.tables.lineages import Key, Lineage, differences, lineages
 from dermsearch.results.tables.schema import Results
@@ -69,8 +69,8 @@ class Content:
         return {row.key: row for row in self.rows}
 
     def name(self, key: Key) -> str:
-        """A curriculum as a reader expects it, with the settings that it is told by."""
-        return chain(key.curriculum, self.told.get(key), key.root)
+        """A curriculum with the settings that it is told by."""
+        return titled(key.root, spelled(key.curriculum, self.told.get(key)))
 
     @cached_property
     def shown(self) -> Sequence[Row]:
@@ -81,6 +81,12 @@ class Content:
             for wanted in (lambda row: not row.length, lambda row: row.length > 0, lambda row: row.length == 1)
         ]
         return [*dict.fromkeys(row for row in of if row)]
+
+
+def spelled(curriculum: Curriculum, told: Mapping[str, str] | None = None) -> str:
+    """A curriculum in the study's own words, as the leaderboard has it, with settings of its tasks in brackets."""
+    known = told or {}
+    return ARROW.join(f"{t} [{known[t]}]" if t in known else t for t in curriculum) or str(curriculum)
 
 
 def percent(value: float | None, digits: int = 2) -> float | None:

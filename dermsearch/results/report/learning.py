@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dermsearch.curriculum import Curriculum
-from dermsearch.results.drawing import readable
 from dermsearch.results.pictures.curves import PLACES
 from dermsearch.results.report.charts import near, themed, tip, x
 from dermsearch.results.report.content import Content, PageSection
@@ -54,7 +53,7 @@ def curves_of(epochs: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
         place = len(order) if order and order[-1] == rows[0]["task"] else 0
         numbers = [[short(row[name]) for name in COLUMNS] for row in thinned(rows)]
         name = rows[0]["curriculum"] if place else f"{rows[0]['task']} fitted to {rows[0]['curriculum']}"
-        about = {"task": readable(rows[0]["task"]), "place": PLACES[min(max(place, 1), len(PLACES)) - 1][1]}
+        about = {"task": rows[0]["task"], "fit": not place, "place": PLACES[min(max(place, 1), len(PLACES)) - 1][1]}
         found[key] = {**about, "of": f"{name}, seed {rows[0]['seed']}", "values": numbers}
     return found
 
@@ -80,7 +79,8 @@ def there(curve: Mapping[str, Any], what: str) -> bool:
 
 
 def panels(curves: Sequence[Mapping[str, Any]], what: str) -> dict[str, Any]:
-    """A panel for each task, a line for each stage, coloured by its place in the curriculum as in the PNG."""
+    """A panel for each task, then for each fit; a line for each stage, coloured by its place as in the PNG."""
+    order = [task for _, task in sorted({(curve["fit"], curve["task"]) for curve in curves})]
     used = [(colour, name) for colour, name in PLACES if any(curve["place"] == name for curve in curves)]
     colour = {
         "field": "place",
@@ -98,8 +98,7 @@ def panels(curves: Sequence[Mapping[str, Any]], what: str) -> dict[str, Any]:
     told = tip(("of", "stage"), "epoch", (what, WHAT[what]), *([("val_loss", "on validation images")] if held else []))
     return {
         "data": {"name": "curves"},
-        "facet": {"field": "task", "type": "nominal", "title": None, "header": {"labelFontWeight": 600}},
-        "columns": 3,
+        "facet": {"field": "task", "type": "nominal", "sort": order, "title": None, "header": {"labelFontWeight": 600}},
         "align": "all",
         "bounds": "flush",  # or panels stand apart by how wide the numbers on their axes are
         "spacing": {"row": 88, "column": 64},

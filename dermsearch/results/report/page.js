@@ -42,8 +42,11 @@ const OPTIONS = { actions: false, renderer: "svg", config: CONFIG, mode: "vega-l
 function ofCurves() { // a row per epoch of every stage
   return Object.entries(DATA.curves).flatMap(([stage, rows]) => rows.map((row) => ({ stage, ...DATA.about[stage], ...Object.fromEntries(DATA.columns.map((c, i) => [c, row[i]])) })));
 }
+const APART = 75; // from panel to panel, for the numbers of an axis
 async function draw(place, chart) {
   if (chart.data?.name === "curves") chart = { ...chart, data: { values: ofCurves() } };
+  const panel = chart.spec ?? chart.concat?.[0]; // panels beside one another, as many as there is room for
+  if (panel) chart = { ...chart, columns: Math.min(3, Math.max(1, Math.floor(place.clientWidth / (panel.width + APART)))) };
   const { view } = await vegaEmbed(place, chart, OPTIONS);
   view.addEventListener("click", (event, item) => {
     const datum = item && item.datum && (item.datum.datum || item.datum);
@@ -168,7 +171,7 @@ function open(id) {
   if (!node) return;
   const scores = [];
   for (const board of DATA.boards?.all ?? []) for (const row of board.rows) if (row[0] === id && row[8]) scores.push([board.judge, board.metric, board.label, row[8], row[9]]);
-  const lines = (heads, rows, words = 1) => el("table", {}, el("thead", {}, el("tr", {}, ...heads.map((h, i) => el("th", { class: i >= words ? "num" : null }, h)))), el("tbody", {}, ...rows.map((row) => el("tr", {}, ...row.map((cell, i) => el("td", { class: i >= words ? "num" : null }, cell ?? ""))))));
+  const lines = (heads, rows, words = 1) => el("div", { class: "wide" }, el("table", {}, el("thead", {}, el("tr", {}, ...heads.map((h, i) => el("th", { class: i >= words ? "num" : null }, h)))), el("tbody", {}, ...rows.map((row) => el("tr", {}, ...row.map((cell, i) => el("td", { class: i >= words ? "num" : null }, cell ?? "")))))));
   const known = node.stages.filter((s) => s.key), done = known.find((s) => s.status === "done");
   const alone = () => { $("details").close(); zoomTo(node); };
   const parts = [el("h2", {}, node.name), node.error ? el("p", { class: "caution" }, node.error) : null,
@@ -190,9 +193,9 @@ function open(id) {
 function learning(stages) {
   const columns = DATA.columns, what = [["loss", "loss"], ["embedding_std", "spread of embeddings"], ["effective_rank", "effective rank"]];
   const values = stages.flatMap((s) => DATA.curves[s.key].map((row) => ({ seed: `seed ${s.seed}`, ...Object.fromEntries(columns.map((c, i) => [c, row[i]])) })));
-  const panel = ([field, title]) => ({ width: 220, height: 130, mark: { type: "line", point: stages.length < 4 }, encoding: { x: { field: "epoch", type: "quantitative", axis: { tickMinStep: 1 } }, y: { field, type: "quantitative", title, scale: { zero: false } },
+  const panel = ([field, title]) => ({ width: 200, height: 130, mark: { type: "line", point: stages.length < 4 }, encoding: { x: { field: "epoch", type: "quantitative", axis: { tickMinStep: 1 } }, y: { field, type: "quantitative", title, scale: { zero: false } },
     color: { field: "seed", type: "nominal", legend: stages.length > 1 ? { title: null, orient: "bottom" } : null, scale: { range: ["var(--blue)", "var(--vermilion)", "var(--green)", "var(--purple)", "var(--orange)", "var(--grey)"] } }, tooltip: [{ field: "seed" }, { field: "epoch" }, { field, title }] } });
-  return { data: { values }, hconcat: what.filter(([field]) => values.some((v) => v[field] !== null)).map(panel) };
+  return { data: { values }, concat: what.filter(([field]) => values.some((v) => v[field] !== null)).map(panel) };
 }
 $("close").addEventListener("click", () => $("details").close());
 $("details").addEventListener("click", (e) => { if (e.target === $("details")) $("details").close(); });
@@ -250,7 +253,7 @@ function drawConfusions() {
     const m = all.find((each) => each.name === state.name && each.label === state.label) ?? all[0];
     const rows = m.counts.map((counts, i) => {
       const sum = counts.reduce((a, b) => a + b, 0);
-      return el("tr", {}, el("th", { scope: "row" }, m.classes[i]), ...counts.map((n) => el("td", { title: `${n} of ${sum}`, style: { background: `color-mix(in srgb, var(--accent) ${sum ? Math.round((70 * n) / sum) : 0}%, transparent)` } }, sum ? ((100 * n) / sum).toFixed(0) : "–")), el("td", { class: "quiet" }, `n = ${sum}`));
+      return el("tr", {}, el("th", { scope: "row" }, m.classes[i]), ...counts.map((n) => el("td", { title: `${n} of ${sum}`, style: { background: `color-mix(in srgb, var(--accent) ${sum ? Math.round((70 * n) / sum) : 0}%, transparent)` } }, sum ? ((100 * n) / sum).toFixed(0) : "–")), el("td", { class: "quiet" }, `n = ${sum.toLocaleString("en")}`));
     });
     $("confusion-table").replaceChildren(el("table", { class: "matrix", style: { width: "auto" } }, el("thead", {}, el("tr", {}, el("th", {}), ...m.classes.map((c) => el("th", { scope: "col" }, c)), el("th", {}))), el("tbody", {}, ...rows)));
     kept.set("confusion", state);

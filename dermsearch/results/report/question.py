@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from dermsearch.results.board.about import data_of
@@ -37,7 +38,7 @@ def asked(content: Content) -> str:
     """From the study file alone."""
     study = content.results.study
     curriculum: dict[str, Any] = study.get("curriculum") or {}
-    tasks = [readable(str(name)) for name in curriculum.get("tasks") or {}]
+    tasks = [str(name) for name in curriculum.get("tasks") or {}]
     length = curriculum.get("length") or [1, len(tasks)]
     low, high = (length[0], length[-1]) if isinstance(length, list) and length else (length, length)
     many = (f"{low} to {high} of " if low != high else f"{high} of ") * bool(tasks)
@@ -49,12 +50,27 @@ def asked(content: Content) -> str:
     named = objective.get("label") or "mean"
     label = "as a mean over labels" if named == "mean" else f"of {readable(str(named))}"
     judges = objective.get("mean") or [objective.get("protocol") or "its protocol"]
+    number = labelled(study, objective, str(judges[0]))
     of = data_of(study, first_data(study))
     who = encoder if isinstance(encoder, str) else "its encoders"
     return (
         f"{which} gives {who} the best {metric} {label}, "
-        f"judged by {', '.join(map(str, judges))} on validation cases{of}?"
+        f"judged by {', '.join(map(str, judges))}{few(number)} on validation cases{of}?"
     )
+
+
+def labelled(study: Mapping[str, Any], objective: Mapping[str, Any], judge: str) -> str:
+    """How many labels the judge learns from where the study compares: all, 20 of every class, or 10%."""
+    of = (study.get("downstream") or {}).get(judge)
+    found = objective.get("labelled") or (of.get("labelled") if isinstance(of, dict) else None) or "all"
+    return str(found[0] if isinstance(found, list) else found)
+
+
+def few(number: str) -> str:
+    """That in words; nothing where it learns from all."""
+    if number == "all":
+        return ""
+    return f" from {number} of the labels" if number.endswith("%") else f" from {number} labelled cases of every class"
 
 
 def figures(content: Content) -> Markup:

@@ -9,9 +9,8 @@ from typing import Any
 
 from dermsearch.curriculum import ROOT_CURRICULUM, Curriculum, titled
 from dermsearch.results.board.leaderboard import apart, points
-from dermsearch.results.drawing import chain
 from dermsearch.results.pictures.tree import titles
-from dermsearch.results.report.content import Content, PageSection, percent
+from dermsearch.results.report.content import Content, PageSection, percent, spelled
 from dermsearch.results.report.markup import Markup, el
 from dermsearch.results.tables.lineages import Key, Lineage, flatten
 
@@ -50,7 +49,7 @@ def node(content: Content, key: Key) -> dict[str, Any]:
     return {
         "id": content.ids[key],
         "parent": content.ids.get(line.parent) if line else None,
-        "task": chain(Curriculum((key.curriculum.last,)), content.told.get(key)) if line else root_name(key),
+        "task": spelled(Curriculum((key.curriculum.last,)), content.told.get(key)) if line else root_name(key),
         "name": content.name(key),
         "curriculum": str(key.curriculum),
         "score": percent(score),

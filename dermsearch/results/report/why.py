@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from dermsearch.errors import UserError
-from dermsearch.results.drawing import readable
 from dermsearch.results.explain.effects import Effect
 from dermsearch.results.explain.evidence import gather
 from dermsearch.results.explain.explain import Explanation, explain
@@ -40,7 +39,7 @@ def forest(found: Explanation) -> dict[str, Any]:
     parts = {"task": "in the curriculum", "last": "as the last task", "first": "as the first task", "order": "order"}
     rows = [
         {
-            "what": f"{readable(e.name)}, {parts.get(e.part, e.part)}",
+            "what": f"{e.name}, {parts.get(e.part, e.part)}",
             "value": percent(e.value),
             "low": percent(e.low),
             "high": percent(e.high),

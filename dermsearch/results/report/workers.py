@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
-from dermsearch.results.drawing import readable
 from dermsearch.results.report.charts import COLOURS, lined, tip, values, x
 from dermsearch.results.report.content import Content, PageSection
 from dermsearch.results.report.markup import Markup, el, table
@@ -66,7 +65,7 @@ def placed(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         jobs.append(
             {
                 "name": row["curriculum"] if row["kind"] != "fit" else f"{row['task']} fitted to {row['curriculum']}",
-                "task": readable(row["task"]),
+                "task": row["task"],
                 "seed": row["seed"],
                 "status": row["status"],
                 "process": row["process"],

@@ -264,6 +264,8 @@ class Results:
 def load(folder: str | Path) -> Results:
     """The tables of a study's folder, in one line."""
     folder = Path(folder)
+    if not folder.exists():
+        raise UserError(f"there is no folder '{folder}'; name that of a study's results")
     files = {name: folder / "tables" / f"{name}.arrow" for name in SCHEMAS}
     missing = [name for name, file in files.items() if not file.is_file() and name not in LATER]
     if missing:

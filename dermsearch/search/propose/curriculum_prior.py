@@ -1,4 +1,4 @@
-"""The sampler `curriculum_prior`: each task alone first, then orders by a model of what papers found about orders.
+"""Each task alone first, then orders by a model of what papers found about orders.
 
 A curriculum's last step leads from its prefix's score towards what its last task reaches alone. The model is linear:
 before anything is known the score is half the one plus half the other. What it is worth to step from a weaker task to

@@ -4,6 +4,7 @@ import os
 import shutil
 import signal
 import time
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -64,7 +65,7 @@ def test_a_reader_walks_through(look, make_filled):
     lines.first.focus()
     for key in ("ArrowDown", "ArrowRight", "ArrowDown", "Enter"):
         page.keyboard.press(key)
-    assert page.locator("dialog h2").inner_text() == "Rel. loc. → MoCo v2"
+    assert page.locator("dialog h2").inner_text() == "relative_location > moco_v2"
     page.wait_for_selector("dialog .chart svg")
     told = page.locator("dialog pre").inner_text()
     assert "dermsearch export" in told and 'model = timm.create_model("local-dir:encoder", pretrained=True)' in told
@@ -108,8 +109,10 @@ def test_a_part_of_the_tree_is_looked_at_alone(look, make_filled):
     page.click("#zoom")
     assert not page.locator("dialog").is_visible()
     named = [text.strip() for text in page.locator("#tree-table tbody tr td:first-child").all_inner_texts()]
-    assert named[0].endswith("no pre-training") and named[1].endswith("Rel. loc.") and 3 < len(named) < whole / 2
-    assert "Only what goes through Rel. loc." in page.locator("#tree-tools").inner_text()
+    assert (
+        named[0].endswith("no pre-training") and named[1].endswith("relative_location") and 3 < len(named) < whole / 2
+    )
+    assert "Only what goes through relative_location" in page.locator("#tree-tools").inner_text()
     assert page.locator("#tree-table .scale").inner_text() != axis
     page.reload()
     page.wait_for_selector("html[data-drawn=yes]", state="attached")
@@ -150,6 +153,30 @@ def test_the_tables_of_this_repository(look, name, tmp_path):
     assert f"Δ no pre-training {apart[0]}" in page.locator(".figures").inner_text()
     page.locator("#board-table tbody tr").first.click()
     assert page.locator("dialog h2").is_visible() and page.locator("dialog pre").count() == 1
+
+
+TITLES = """() => [...document.querySelectorAll("#chart-loss svg text")]
+  .filter((t) => /_location|rotation|moco_v2|simclr|odc|finetune/.test(t.textContent))
+  .map((t) => [Math.round(t.getBoundingClientRect().top / 40), t.textContent])"""
+BROKEN = """() => [...document.querySelectorAll("#board-table tbody td:nth-child(2)")]
+  .filter((cell) => cell.clientHeight > 24 * cell.textContent.split(" > ").length + 8).map((cell) => cell.textContent)"""
+
+WIDER = (
+    """(what) => [...document.querySelectorAll(what)].filter((e) => e.scrollWidth > e.clientWidth).map((e) => e.id)"""
+)
+
+
+@pytest.mark.parametrize("width, beside", [(1400, 3), (500, 1)])
+def test_a_page_has_room_on_a_telephone_too(look, width, beside, tmp_path):
+    """As many panels stand side by side as go in, and no word of a curriculum is broken."""
+    page = look(report(RESULTS / "ham10000", tmp_path / "report.html"), viewport={"width": width, "height": 1000})
+    rows = Counter(row for row, _ in page.evaluate(TITLES))
+    assert set(rows.values()) == {beside} and [name for _, name in page.evaluate(TITLES)][-1] == "finetune"
+    assert page.evaluate(BROKEN) == [] and page.evaluate("document.documentElement.scrollWidth") == width
+    assert page.evaluate(WIDER, ".chart") == []
+    page.locator("#board-table tbody tr").nth(2).click()
+    page.wait_for_selector("dialog .chart svg")
+    assert page.evaluate(WIDER, "dialog, dialog .chart") == []
 
 
 @pytest.mark.parametrize("scheme, other", [("light", "dark"), ("dark", "light")])
