@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 logging.getLogger("matplotlib").setLevel(logging.ERROR)  # a home that cannot be written to is no news
 
 READABLE = {
-    "relative_location": "Rel. loc.",
+    "relative_location": "Relative location",
     "moco_v2": "MoCo v2",
     "odc": "ODC",
     "simclr": "SimCLR",

@@ -39,7 +39,7 @@ def test_all_figures_of_a_folder(make_study):
 def test_curriculum_figure_says_what_it_shows(make_study, tmp_path):
     _, svg = curriculum_figure(make_study(study=PUBLISHED | {"name": "skin"}), tmp_path / "c")
     text = words(svg)
-    assert "ODC → MoCo v2" in text and "Rel. loc. → ODC → MoCo v2" in text
+    assert "ODC → MoCo v2" in text and "Relative location → ODC → MoCo v2" in text
     assert [t for t in text if t in ("no pre-training", "one task", "two tasks", "three tasks")][:4] == [
         "no pre-training",
         "one task",
@@ -57,7 +57,7 @@ def test_lines_are_sorted_inside_their_group(make_study, tmp_path):
     _, svg = curriculum_figure(make_study(), tmp_path / "c")
     text = words(svg)
     pairs = [t for t in text if t.count("→") == 1]
-    assert pairs[0] == "ODC → MoCo v2" and pairs[-1] == "MoCo v2 → Rel. loc."
+    assert pairs[0] == "ODC → MoCo v2" and pairs[-1] == "MoCo v2 → Relative location"
     assert text.index("one task") < text.index("ODC") < text.index("two tasks") < text.index(pairs[0])
 
 
@@ -100,7 +100,7 @@ def test_failures_are_named(make_study, tmp_path):
 
 def test_tree_has_one_box_for_each_stage(make_study, tmp_path):
     text = words(tree_figure(make_study(seeds=(0, 1)), tmp_path / "t")[1])
-    boxes = [t for t in text if re.fullmatch(r"(Rel\. loc\.|MoCo v2|ODC|no pre-training)  \d\d\.\d", t)]
+    boxes = [t for t in text if re.fullmatch(r"(Relative location|MoCo v2|ODC|no pre-training)  \d\d\.\d", t)]
     assert len(boxes) == 16
     assert "15 stages instead of 33" in text
     assert "balanced accuracy of diagnosis, validation (%), k-NN" in text
@@ -115,7 +115,7 @@ def test_tree_counts(make_study, tmp_path):
 def test_settings_are_told_where_they_differ(make_study, tmp_path):
     results = make_study(longest=2, settings={"moco_v2": [{"lr": 0.03}, {"lr": 0.1}]})
     text = words(curriculum_figure(results, tmp_path / "c")[1])
-    assert "MoCo v2 [lr=0.1] → ODC" in text and "ODC → MoCo v2 [lr=0.03]" in text and "Rel. loc. → ODC" in text
+    assert "MoCo v2 [lr=0.1] → ODC" in text and "ODC → MoCo v2 [lr=0.03]" in text and "Relative location → ODC" in text
     text = words(tree_figure(results, tmp_path / "t")[1])
     assert "14 stages instead of 24" in text
     assert sum("MoCo v2 [lr=0.1]" in t for t in text) == 3
@@ -144,7 +144,7 @@ def test_same_tables_same_svg(make_study, tmp_path):
 
 
 def test_names():
-    assert readable("relative_location") == "Rel. loc." and readable("my_new_task") == "my new task"
+    assert readable("relative_location") == "Relative location" and readable("my_new_task") == "my new task"
     assert chain(Curriculum.parse("odc > my_task"), {"odc": "k=5"}) == "ODC [k=5] → my task"
     assert quantity(Measure("knn", "auc", "mean", "test")) == "AUC, mean over labels, test (%)"
 

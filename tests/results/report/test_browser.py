@@ -159,7 +159,7 @@ TITLES = """() => [...document.querySelectorAll("#chart-loss svg text")]
   .filter((t) => /_location|rotation|moco_v2|simclr|odc|finetune/.test(t.textContent))
   .map((t) => [Math.round(t.getBoundingClientRect().top / 40), t.textContent])"""
 BROKEN = """() => [...document.querySelectorAll("#board-table tbody td:nth-child(2)")]
-  .filter((cell) => cell.clientHeight > 24 * cell.textContent.split(" > ").length + 8).map((cell) => cell.textContent)"""
+  .filter((cell) => cell.clientHeight > 24 * cell.textContent.split(" > ").length + 8).map((c) => c.textContent)"""
 
 WIDER = (
     """(what) => [...document.querySelectorAll(what)].filter((e) => e.scrollWidth > e.clientWidth).map((e) => e.id)"""
