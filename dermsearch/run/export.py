@@ -170,7 +170,6 @@ def card(
 ) -> Iterator[str]:
     """The model card, in the hub's Markdown."""
     own, name = about["dermsearch"], study.name
-    licence = (cases.about.get("licence") if cases is not None else "") or "see the data set"
     yield from ("---", "library_name: timm", "tags: [image-feature-extraction, dermsearch]", "---", "")
     yield f"# {about['architecture']}, {own['curriculum']}"
     yield ""
@@ -187,9 +186,10 @@ def card(
     yield ""
     yield "## How it was made"
     yield ""
-    yield f"* data: {data_of(study, cases)}; licence: {licence}"
+    yield f"* data: {data_of(study, cases)}{rights(cases)}"
     for task, settings in zip(chosen.row.tasks, own["settings"], strict=True):
-        told = ", ".join(f"{key} {value}" for key, value in {**settings.get("train", {}), **settings}.items()
+        known = {**settings.get("config", {}), **settings.get("train", {}), **settings}
+        told = ", ".join(f"{key} {value}" for key, value in known.items()
                          if not isinstance(value, dict | list) and value is not None)  # fmt: skip
         yield f"* `{task}`: {title(task)}" + (f"; {told}" if told else "")
     if chosen.row.curriculum == ROOT_CURRICULUM:
@@ -213,6 +213,13 @@ def data_of(study: Study, cases: CaseStore | None, data: Data | None = None) -> 
     train = len(cases) if data.transductive else len(cases.split("train"))
     what = cases.about.get("title") or (f"built-in {data.domain} cases" if data.source == "synthetic" else data.path)
     return f"{train} training cases of {len(cases)}, {what} (fingerprint {cases.fingerprint})"
+
+
+def rights(cases: CaseStore | None) -> str:
+    """What its use is bound to: the licence of the data, and whom to cite."""
+    about: Mapping[str, Any] = {} if cases is None else cases.about
+    cited = f"; cite: {about['citation']}" if about.get("citation") else ""
+    return f"; licence: {about.get('licence') or 'see the data set'}{cited}"
 
 
 def title(task: str) -> str:

@@ -23,7 +23,7 @@ from dermsearch.results.board.leaderboard import points
 from dermsearch.results.tables.measure import judge_of
 from dermsearch.results.tables.said import Answers, parted
 from dermsearch.results.tables.schema import Results
-from dermsearch.run.export import CARD, Chosen, Exported, begin, config, data_of, scores
+from dermsearch.run.export import CARD, Chosen, Exported, begin, config, data_of, rights, scores
 from dermsearch.run.opening import regrow
 from dermsearch.run.roots import starts
 from dermsearch.run.run import cache_folder, sets_of
@@ -129,7 +129,8 @@ def card(about: Mapping[str, Any], given: Exported, judge: Judge, cases: CaseSto
     for label, names in about["classes"].items():
         yield f"* {label}: {', '.join(names)}"
     yield from ("", "## How it was made", "")
-    yield f"* data: {data_of(study, cases, study.sets[judge.taught])}; labels: {judge.labelled}, draw {judge.draw}"
+    yield f"* data: {data_of(study, cases, study.sets[judge.taught])}{rights(cases)}"
+    yield f"* labels: {judge.labelled}, draw {judge.draw}"
     yield f"* {judge.protocol}: {json.dumps(judge.config)}"
     yield f"* seed {own['seed']}; fit `{own['predictor']}` of stage `{own['stage']}`; {own['origin']}"
     yield from ("", "## What it scores", "")

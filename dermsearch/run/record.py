@@ -27,7 +27,7 @@ from dermsearch.work.job import Cases, Judge
 from dermsearch.work.record import MADE
 
 PARTS = ("parts", "val_parts")  # of an epoch, in the table as JSON
-WHEN = ("process", "began", "ended")  # of a job, in the table of stages
+WHEN = ("process", "began", "ended", "libraries")  # of a job, in the table of stages
 
 
 class Recorder:
@@ -129,7 +129,7 @@ class Recorder:
     def _when(self, node: Node) -> dict[str, Any]:
         """When and by whom a stage was trained: by this run, or by an earlier one into this folder."""
         if node.status == DONE and not node.reused and node.record.get("ended"):
-            self.when[node.key] = {name: node.record[name] for name in WHEN}
+            self.when[node.key] = {name: node.record.get(name) for name in WHEN}
         return self.when.get(node.key, {})
 
     def _segment(self, node: Node) -> dict[str, Any]:
@@ -168,8 +168,8 @@ def earlier(folder: Path) -> set[str]:
 def when(folder: Path) -> dict[str, dict[str, Any]]:
     """By key of a stage when and by whom it was trained, as an earlier run's table tells."""
     with suppress(OSError, UserError, LookupError):
-        stages = read(folder / "tables" / "stages.arrow").select(["key", *WHEN]).to_pylist()
-        return {row["key"]: {name: row[name] for name in WHEN} for row in stages if row["ended"]}
+        stages = read(folder / "tables" / "stages.arrow").to_pylist()
+        return {row["key"]: {name: row.get(name) for name in WHEN} for row in stages if row["ended"]}
     return {}
 
 

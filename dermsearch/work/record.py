@@ -40,6 +40,7 @@ class Record(Message):
     judge_seconds: float = 0.0
     notes: tuple[str, ...] = ()  # what was found damaged and set aside
     process: str = ""
+    libraries: str = ""
     began: float = 0.0
     ended: float = 0.0
 

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import gc
 import os
+import platform
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from functools import cache
+from importlib.metadata import version
 
 import torch
 
@@ -23,6 +26,7 @@ from dermsearch.work.stages import make_segment, make_stage
 from dermsearch.work.verdicts import lacked_memory, verdict
 
 Worker = Callable[[Job], Record]
+COMPUTE = ("torch", "torchvision", "timm", "numpy")
 
 
 def run_job(job: Job) -> Record:
@@ -39,8 +43,14 @@ def run_job(job: Job) -> Record:
             record = attempt(job)
             again = "so it does alone" if lacked_memory(record) else "it went on alone; compute.gpus: 1 shares none"
             notes.append(f"{job}: lacked memory on a GPU that it shared with {beside}; {again}")
-    about = {"process": f"{job.node}/{os.getpid()}", "began": began, "ended": time.time()}
+    about = {"process": f"{job.node}/{os.getpid()}", "began": began, "ended": time.time(), "libraries": libraries()}
     return record.model_copy(update={**about, "notes": (*noted(job), *notes)})
+
+
+@cache
+def libraries() -> str:
+    """The versions of what numbers are made with here."""
+    return ", ".join([f"Python {platform.python_version()}", *(f"{name} {version(name)}" for name in COMPUTE)])
 
 
 def attempt(job: Job) -> Record:

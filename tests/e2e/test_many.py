@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import signal
+import shutil
 import sys
 import time
 import uuid
@@ -36,6 +35,7 @@ OF_THE_RUN = {"seconds", "images_per_second", "peak_memory", "reused", "device",
     "process",
     "began",
     "ended",
+    "libraries",
 }
 
 
@@ -99,16 +99,20 @@ def test_killed_in_a_stage_and_in_a_fit_it_goes_on(engine: str, study: list[str]
         return {task.get(state.parent.name, "") for state in (tmp_path / "store" / "partial").glob("*/state.pt")}
 
     for kind in ("moco_v2", "finetune"):
-        mark = uuid.uuid4().hex
-        going = start("curriculum_three.yaml", long, tmp_path, mark)
-        try:
-            until = time.monotonic() + 120
-            while kind not in under_way():
-                assert time.monotonic() < until and going.poll() is None
-                time.sleep(0.002)
-            os.kill(going.pid, signal.SIGKILL)
-        finally:
-            kill_all(mark)
+        for _ in range(5):
+            mark = uuid.uuid4().hex
+            going = start("curriculum_three.yaml", long, tmp_path, mark)
+            try:
+                until = time.monotonic() + 400
+                while kind not in under_way() and going.poll() is None:
+                    assert time.monotonic() < until
+                    time.sleep(0.002)
+                going.kill()
+            finally:
+                kill_all(mark)
+            if kind in under_way():
+                break
+            shutil.rmtree(tmp_path / "store")  # the machine stood still until it was over: once more
         assert kind in under_way(), "a stage of that kind was under way"
     run(tmp_path, *long)
     assert tables(tmp_path) == tables(inline)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import resource
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -31,6 +32,7 @@ def test_the_tables_hold_every_stage_epoch_and_score(finished: Path) -> None:
     assert len(stages) == 9 and set(stages.status) == {"done"} and not stages.reused.any()
     assert set(stages.curriculum[stages.depth == 1]) == {"relative_location", "moco_v2", "odc"}
     assert set(stages.parent[stages.depth == 2]) <= set(stages.key)
+    assert stages.libraries.str.contains(f"torch {version('torch')}", regex=False).all()
     epochs = results.pandas("epochs")
     assert len(epochs) == 9 * 2 and epochs.loss.notna().all() and (epochs.embedding_std > 0).all()
     scores = results.pandas("scores")

@@ -167,7 +167,7 @@ class Bench:
         return [fault.file for fault in verify(StageStore(str(self.folder / name / "store")))]
 
 
-TIMES = ("seconds", "reused", "process", "began", "ended")
+TIMES = ("seconds", "reused", "process", "began", "ended", "libraries")
 
 
 def stand_in(patch: pytest.MonkeyPatch) -> None:

@@ -15,13 +15,14 @@ from PIL import Image
 from rich.console import Console
 
 from dermsearch.data.open import open_cases
+from dermsearch.data.store.case_store import CaseStore
 from dermsearch.errors import UserError
 from dermsearch.models.artifact import ENCODERS
 from dermsearch.models.encoders import Encoders
 from dermsearch.results import load
 from dermsearch.results.board.leaderboard import leaderboard
 from dermsearch.run.embed import embed
-from dermsearch.run.export import CARD, CONFIG, MODEL, export
+from dermsearch.run.export import CARD, CONFIG, MODEL, export, rights
 from dermsearch.run.run import run_study
 from dermsearch.storage.stages import StageStore
 from dermsearch.work.features import extract
@@ -108,6 +109,19 @@ def test_the_card_tells_what_it_is(finished: Path) -> None:
     told += ["less 5% of its short side", f"| {100 * best.score:.1f} [", "Not for diagnosis", "built-in skin cases"]
     assert [words for words in told if words not in text] == []
     assert "nan" not in text and "None" not in text
+    for task, settings in zip(best.tasks, about["dermsearch"]["settings"], strict=True):
+        (line,) = [line for line in text.splitlines() if line.startswith(f"* `{task}`: ")]
+        told = [f"{n} {v}" for n, v in settings["config"].items() if v is not None]
+        assert told and all(each in line for each in told)
+
+
+def test_it_tells_whom_to_cite(finished: Path) -> None:
+    """Those who made the data, and what they allow."""
+    (folder,) = (finished / "store" / "data").iterdir()
+    cases = CaseStore(folder)
+    assert rights(cases) == rights(None) == "; licence: see the data set"
+    cases.about |= {"licence": "CC BY 4.0", "citation": "Doe et al., 2023"}
+    assert rights(cases) == "; licence: CC BY 4.0; cite: Doe et al., 2023"
 
 
 def test_another_curriculum_and_a_stage_can_be_named(finished: Path, tmp_path: Path) -> None:

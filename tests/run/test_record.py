@@ -10,8 +10,8 @@ import pytest
 from conftest_search import Bench, make_study
 
 from dermsearch.engines.inline import run_inline
-from dermsearch.results.tables.schema import read
-from dermsearch.run.record import Recorder
+from dermsearch.results.tables.schema import build, read, write
+from dermsearch.run.record import WHEN, Recorder, when
 from dermsearch.search.tree.driver import Driver
 from dermsearch.work.job import Job
 from dermsearch.work.record import Record
@@ -71,6 +71,15 @@ def test_tables_grow_with_a_run_that_goes_beyond_the_one_before(bench: Bench) ->
 
     ended = run(bench, make_study(curriculum__length=[1, 2]), stop)
     assert not ended.over and seen[0] == 3 and len(stages(bench.folder)) == 6, "three of before and three of its own"
+
+
+def test_a_table_of_an_earlier_version_tells_when_its_stages_were_trained(tmp_path: Path) -> None:
+    """Though it does not say with which libraries."""
+    row = {"key": "a", "process": "vm/1", "began": 1.0, "ended": 2.0, "libraries": "torch 2"}
+    for known in (row, {k: v for k, v in row.items() if k != "libraries"}):
+        table = build("stages", [row]).select([*known])
+        write(table, tmp_path / "tables" / "stages.arrow")
+        assert when(tmp_path)["a"] == {n: known.get(n) for n in WHEN}
 
 
 def test_keys_of_an_earlier_version_hold_nothing_back(bench: Bench) -> None:

@@ -22,6 +22,7 @@ def origin(content: Content) -> PageSection:
     lines = [
         ["study", results.study.get("name") or results.folder.name],
         ["made by", results.origin],
+        ["libraries", "; ".join(sorted({row["libraries"] for row in stages if row["libraries"]}))],
         ["seeds", ", ".join(map(str, seeds))],
         ["trained on", "; ".join(devices)],
         ["fingerprints of its data", "; ".join(stores)],

@@ -85,6 +85,7 @@ SCHEMAS: dict[str, pa.Schema] = {
             ("process", pa.string()),  # who trained and judged it; null where that was not a run into this folder
             ("began", pa.float64()),  # seconds since 1970, of the job with its judging
             ("ended", pa.float64()),
+            ("libraries", pa.string()),  # and their versions
             ("error", pa.string()),
             *PROVENANCE,
         ]

@@ -148,10 +148,13 @@ def test_one_name_everywhere(make_filled):
 
 def test_provenance_names_the_code_and_the_data(make_filled):
     results = make_filled(study=STUDY)
-    rows = [row | {"version": "9.9", "commit": "c0ffee", "stores": "own f00d"} for row in results.stages.to_pylist()]
+    rows = [
+        row | {"version": "9.9", "commit": "c0ffee", "stores": "own f00d", "libraries": "torch 8.8"}
+        for row in results.stages.to_pylist()
+    ]
     write(build("stages", rows), results.folder / "tables" / "stages.arrow")
     text = report(results.folder).read_text("utf-8")
-    assert "own f00d" in text and "dermsearch 9.9 (c0ffee)" in text
+    assert all(told in text for told in ("own f00d", "dermsearch 9.9 (c0ffee)", "torch 8.8"))
 
 
 @pytest.mark.parametrize("made, text", [
