@@ -30,7 +30,8 @@ from dermsearch.evaluate.base import Given, Images
 from dermsearch.evaluate.linear import Regression
 from dermsearch.evaluate.tuned import LinearHead, probe, tune
 from dermsearch.metrics import MEAN_LABEL, Measurement, case_weights
-from dermsearch.models.attention import activations, attention, contrast, finer
+from dermsearch.models.attention import activations, attention, contrast, finer, map_sides
+from dermsearch.models.encoders import Encoders
 from dermsearch.nature import Nature
 
 SMALLEST = 6  # side of a map: of fewer places a share says nothing
@@ -66,6 +67,15 @@ class Attention:
         tuned = config.epochs * train if config.head == "finetune" else train / 3
         hidden = min(config.images, heldout) * config.probes**2 / 3
         return (tuned + heldout + hidden) * ((config.size or size) / size) ** 2
+
+    @staticmethod
+    def sees(config: AttentionConfig, encoder: str, size: int) -> None:
+        """Refuse, before anything is trained, a backbone whose map is too coarse."""
+        side = config.size or size
+        net: nn.Module = Encoders.empty(encoder, ("any",), "shared").backbones["shared"]
+        with torch.device("meta"):
+            net = net.to("meta") if config.stride is None else finer(net.to("meta"), encoder, config.stride)
+        check_map(encoder, side, *map_sides(net, side))
 
     def measure(self, given: Given, config: AttentionConfig, seed: int) -> Iterator[tuple[str, Measurement]]:
         """Every share of every label, by predicted class and in all, and the mean over labels."""
@@ -107,11 +117,7 @@ class Gaze:
         """Refuse a map that is too coarse for a share inside a mask to mean anything."""
         with torch.no_grad():
             h, w = activations(self.net, self.pixels(self.images.heldout[:2])).grid.shape[2:]
-        if min(h, w) < SMALLEST:
-            raise UserError(
-                f"attention: the map of {self.images.encoders.name} at {self.look.size} px is {h} x {w}, and "
-                f"{SMALLEST} x {SMALLEST} is the least; set stride: 8, or a size of {self.look.size * 8 // h} px"
-            )
+        check_map(self.images.encoders.name, self.look.size, h, w)
 
     def features(self, rows: np.ndarray) -> np.ndarray:
         """(n, d) of images."""
@@ -190,6 +196,15 @@ class Gaze:
             columns.append(self.net(pixels))
             pixels[:, :, down, across] = held
         return torch.stack(columns, 1)
+
+
+def check_map(encoder: str, side: int, h: int, w: int) -> None:
+    """A share inside a mask says nothing of a map of a few places."""
+    if min(h, w) < SMALLEST:
+        raise UserError(
+            f"attention: the map of {encoder} at {side} px is {h} x {w}, and {SMALLEST} x {SMALLEST} is the least; "
+            f"set stride: 8, or a size of {side * 8 // h} px"
+        )
 
 
 def masks_of(cases: CaseStore, rows: np.ndarray, look: Look) -> np.ndarray:

@@ -61,6 +61,16 @@ def activations(backbone: nn.Module, images: Tensor) -> Activations:
     return Activations(features, (tokens(net, source, images) if is_vit else source).detach(), source)
 
 
+def map_sides(backbone: nn.Module, size: int) -> tuple[int, int]:
+    """Height and width of the map of images of that side, by a backbone without weights (on no device)."""
+    net: Any = backbone
+    if hasattr(net, "blocks") and hasattr(net, "patch_embed"):
+        high, wide = net.patch_embed.patch_size
+        return math.ceil(size / high), math.ceil(size / wide)
+    h, w = net.forward_features(torch.empty(2, 3, size, size, device="meta")).shape[2:]
+    return int(h), int(w)
+
+
 def tokens(net: Any, last: Tensor, images: Tensor) -> Tensor:
     """A ViT's patch tokens as a map (n, k, h, w)."""
     high, wide = net.patch_embed.patch_size

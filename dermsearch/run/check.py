@@ -42,6 +42,8 @@ def check(study: Study) -> Space:
     check_loggers(study.logging)
     for entry in study.entries.values():
         check_entry(study, entry)
+        for root in study.encoder.roots:
+            check_sight(study, entry, root.encoder)
     check_wanted(study)
     count = space.count()
     if study.search.sampler == "grid" and count is not None and study.search.trials is None and count > 100_000:
@@ -246,6 +248,19 @@ def check_size(encoder: str, study: Study) -> None:
             raise UserError(
                 f"encoder.name: '{encoder}' cannot see images of {field}, {data.size} px: {first_line(error)}"
             ) from None
+
+
+def check_sight(study: Study, entry: Downstream, encoder: str) -> None:
+    """A protocol may refuse a backbone by what it would see of its images."""
+    protocol = PROTOCOLS.find(entry.protocol)
+    sees = getattr(protocol, "sees", None)
+    try:
+        if sees is not None:
+            sees(protocol.Config.model_validate(entry.config), encoder, study.sets[entry.data].size)
+    except NotImplementedError:
+        return  # it cannot be tried without weights
+    except UserError as error:
+        raise UserError(f"downstream.{entry.name}: {str(error).removeprefix(f'{entry.protocol}: ')}") from None
 
 
 def check_images(study: Study, space: Space, training: int) -> None:

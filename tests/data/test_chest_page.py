@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -31,8 +32,39 @@ def test_attention_without_masks_is_refused_before_anything_is_trained(tmp_path:
         "encoder": {"name": "test_resnet"},
         "curriculum": {"tasks": ["rotation"], "length": [1, 1]},
         "train": {"batch": 8},
-        "downstream": {"linear": {}, "attention": {"stride": 8}},
+        "downstream": {"linear": {}, "attention": {"stride": 8, "size": 64}},
     }
     study = load_study(told)
     with pytest.raises(UserError, match=r"^downstream.attention: the store at .* has no masks; prepare it"):
         check_cases(study, check(study), {"data": cases})
+
+
+@pytest.mark.parametrize(
+    ("encoder", "config", "said"),
+    [
+        ("resnet10t", {}, r"the map of resnet10t at 64 px is 2 x 2, and 6 x 6 is the least; set stride: 8, or a size"),
+        ("resnet10t", {"stride": 16}, r"the map of resnet10t at 64 px is 4 x 4, and 6 x 6 is the least"),
+        ("test_vit", {}, r"the map of test_vit at 64 px is 4 x 4, and 6 x 6 is the least"),
+        ("test_vit", {"stride": 8}, r"stride: 'test_vit' keeps no finer map"),
+        ("resnet10t", {"stride": 8}, ""),
+        ("resnet10t", {"size": 192}, ""),
+        ("test_vit", {"size": 96}, ""),
+    ],
+)
+def test_a_map_that_is_too_coarse_is_refused_before_anything_is_trained(
+    encoder: str, config: dict[str, Any], said: str
+) -> None:
+    told = {
+        "name": "x",
+        "data": {"domain": "chest", "modalities": ["xray"], "cases": 60, "size": 64},
+        "encoder": {"name": encoder},
+        "curriculum": {"tasks": ["rotation"], "length": [1, 1]},
+        "downstream": {"linear": {}, "attention": config},
+        "objective": {"protocol": "linear", "label": "finding"},
+    }
+    study = load_study(told)
+    if not said:
+        assert check(study).count() == 1
+        return
+    with pytest.raises(UserError, match=rf"^downstream\.attention: {said}"):
+        check(study)
