@@ -47,9 +47,10 @@ ROOMS = [
     "study",
     "results",
     "papers",
-    *("metrics", "nature", "settings", "curriculum", "registry", "numbers", "words", "world", "errors"),  # the ground
+    # the ground:
+    *("metrics", "nature", "settings", "curriculum", "registry", "numbers", "delimited", "words", "world", "errors"),
 ]
-GROUND = {"curriculum", "registry", "numbers", "words", "metrics", "nature", "settings", "errors"}
+GROUND = {"curriculum", "registry", "numbers", "words", "metrics", "nature", "settings", "delimited", "errors"}
 TORCHLESS = {"results", "papers", "cli", "study", *GROUND}
 FILES = sorted(PACKAGE.rglob("*.py"))
 
@@ -127,6 +128,11 @@ def test_no_file_is_long() -> None:
     lengths = sorted(len(p.read_text().splitlines()) for p in FILES)
     assert lengths[-1] <= 450
     assert lengths[len(lengths) // 2] <= 150
+
+
+def test_one_file_reads_tables_of_text() -> None:
+    readers = ("csv.reader", "DictReader", "read_csv", "loadtxt", "genfromtxt")
+    assert [name for name, path in MODULES.items() if any(r in path.read_text() for r in readers)] == ["delimited"]
 
 
 def test_what_is_imported_is_declared() -> None:

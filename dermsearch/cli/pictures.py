@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import csv
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,18 +52,15 @@ class Spreadsheet:
 
 
 def read_columns(path: str) -> Spreadsheet:
-    """The whole table; what separates it, its header shows."""
-    try:
-        with open(path, newline="", encoding="utf-8-sig") as file:
-            header = file.readline()
-            file.seek(0)
-            rows = list(csv.DictReader(file, delimiter=max(",;\t|", key=header.count), restval=""))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{path}: cannot be read as a table: {error}") from None
+    """The whole table but for its damaged rows, which `prepare` tells of."""
+    from dermsearch.data.sources.base import read_table
+    from dermsearch.storage.files import Folder
+
+    folder = Folder(os.path.dirname(path) or ".")
+    rows = [row for _, row in read_table(folder, os.path.basename(path), (), [], separator=None)]
     if not rows:
         raise UserError(f"{path}: has no rows")
-    names = [name for name in rows[0] if name]
-    return Spreadsheet(path, {name: [(row[name] or "").strip() for row in rows] for name in names})
+    return Spreadsheet(path, {name: [row[name] for row in rows] for name in rows[0] if name})
 
 
 def made(where: str, name: str, ask: Asker) -> CaseStore:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 from dermsearch.curriculum import ARROW, ROOT_CURRICULUM
 from dermsearch.errors import UserError, nearest
+from dermsearch.papers.sheet import read_sheet
 
 IMAGENET = "ImageNet supervised"
 
@@ -83,8 +83,7 @@ def named_tables(study: Mapping[str, Any], also: Iterable[str] = ()) -> list[str
 
 def published_rows(name: str) -> list[dict[str, str]]:
     """The cells of a published table as its CSV file has them, one row per cell."""
-    with (published_folder() / f"{name}.csv").open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
+    return [dict(line.cells) for line in read_sheet(published_folder() / f"{name}.csv")]
 
 
 def table(name: str) -> CurriculumTable:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from dermsearch.delimited import decoded, rows_of
 from dermsearch.errors import UserError
 from dermsearch.papers.counts import Printed
 
@@ -70,29 +69,22 @@ class SheetLine:
 def read_sheet(path: Path) -> list[SheetLine]:
     """The lines of a CSV file; columns by their names in lower case. Empty lines are passed over."""
     try:
-        text = path.read_bytes().decode("utf-8-sig")
+        text = decoded(path.read_bytes(), str(path))
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise UserError(f"{path}: is not a text file in UTF-8; save it as CSV (UTF-8)") from None
     if not text.strip():
         raise UserError(f"{path}: is empty")
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     lines: list[SheetLine] = []
     header: list[str] = []
-    try:
-        for row in reader:
-            cells = [cell.strip() for cell in row]
-            if not any(cells):
-                continue
-            if not header:
-                header = head(path, cells)
-            elif len(cells) != len(header):
-                raise UserError(f"{path}, line {reader.line_num}: has {len(cells)} cells, its header {len(header)}")
-            else:
-                lines.append(SheetLine(str(path), reader.line_num, dict(zip(header, cells, strict=True))))
-    except csv.Error as error:
-        raise UserError(f"{path}, line {reader.line_num}: is not CSV: {error}") from None
+    for number, cells in rows_of(text, str(path)):
+        if not any(cells):
+            continue
+        if not header:
+            header = head(path, cells)
+        elif len(cells) != len(header):
+            raise UserError(f"{path}, line {number}: has {len(cells)} cells, its header {len(header)}")
+        else:
+            lines.append(SheetLine(str(path), number, dict(zip(header, cells, strict=True))))
     if not lines:
         raise UserError(f"{path}: has a header but no line below it")
     return lines

@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 import pyarrow as pa
 import pyarrow.fs as pafs
 
+from dermsearch.delimited import decoded
 from dermsearch.errors import UserError, first_line, public
 
 OBJECT_STORES = ("s3", "gcs", "abfs")  # nothing can be renamed there, and what is written appears whole
@@ -130,14 +131,11 @@ class Folder:
     def text(self, name: str) -> str:
         """A text file, in UTF-8 with or without a byte order mark."""
         try:
-            return self.read(name).decode("utf-8-sig")
+            return decoded(self.read(name), f"{self.where}: {name}")
         except FileNotFoundError:
             raise UserError(f"{self.where}: has no {name}") from None
         except OSError as error:
             raise UserError(f"{self.where}: {name} cannot be read: {first_line(error)}") from None
-        except UnicodeDecodeError as error:
-            line = error.object[: error.start].count(b"\n") + 1
-            raise UserError(f"{self.where}: {name}, line {line}: is not UTF-8 text; save it as UTF-8") from None
 
     def read_json(self, name: str) -> Any:
         """A file's content, or None where there is none or it is no JSON."""

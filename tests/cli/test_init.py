@@ -144,6 +144,21 @@ def test_pictures_of_nobody_are_split_by_image_only_if_one_says_so(here: Path, m
     assert CaseStore("data/mine").split_by == "image" and planned().objective.label == "diagnosis"
 
 
+@pytest.mark.parametrize(
+    ("table", "said"),
+    [
+        (b"a,dx\nx.png,n\xe6vus\n", r"t\.csv, line 2: is not UTF-8 text; save it as UTF-8"),
+        (b'a;dx\n"x.png;cancer\n', r"t\.csv, line 2: unexpected end of data, so it is not CSV"),
+        (b"a\tdx\nx.png\n", r"t\.csv: has no rows"),
+        (b"", r"t\.csv is empty"),
+    ],
+)
+def test_a_damaged_table_is_one_sentence(here: Path, table: bytes, said: str) -> None:
+    Path("t.csv").write_bytes(table)
+    with pytest.raises(UserError, match=said):
+        init(*CALM, "--data", "t.csv")
+
+
 def test_a_release_becomes_a_store(here: Path) -> None:
     """HAM10000 as it is downloaded, with sixty of its lesions."""
     pictures(here / "photos")

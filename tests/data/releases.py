@@ -344,7 +344,7 @@ def chestxray14(root: Path) -> Path:
     table(root / "test_list.txt", names[3:])
     table(
         root / "BBox_List_2017.csv",
-        ["Image Index,Finding Label,Bbox [x,y,w,h],,,", f"{names[0]},Cardiomegaly,225.08,547.02,86.78,79.19,,,"],
+        ["Image Index,Finding Label,Bbox [x,y,w,h],,,", "", f'"{names[0]}",Cardiomegaly,225.08,547.02,86.78,79.19,,,'],
     )
     return root
 

@@ -286,7 +286,7 @@ def test_other_encodings(tmp_path: Path) -> None:
     path.write_bytes(b"\xef\xbb\xbf" + text.encode())  # what spreadsheets write
     assert audit_table(str(path))[0].consistent
     path.write_bytes(text.encode("utf-16"))
-    with pytest.raises(UserError, match="is not a text file in UTF-8"):
+    with pytest.raises(UserError, match=r"t\.csv, line 1: is not UTF-8 text; save it as UTF-8"):
         audit_table(str(path))
 
 

@@ -7,8 +7,6 @@ a release that is not what it should be is a `UserError` that names the file and
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 import unicodedata
 from array import array
@@ -16,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from dermsearch.data.case import METADATA, Column
+from dermsearch.delimited import rows_of, separator_of
 from dermsearch.errors import UserError, nearest
 from dermsearch.registry import Registry
 from dermsearch.storage.files import Folder
@@ -280,27 +279,23 @@ def locate(folder: Folder, names: Sequence[str], tops: Sequence[str] = ()) -> tu
 
 
 def read_table(
-    folder: Folder, name: str, needs: Sequence[str], problems: list[Problem], delimiter: str = ","
+    folder: Folder, name: str, needs: Sequence[str], problems: list[Problem], separator: str | None = ","
 ) -> Iterator[tuple[str, dict[str, str]]]:
     """(where, row) for each usable row of a delimited text file with a header; values are stripped.
 
-    Any line ends will do. A row with too few or too many fields becomes a problem.
+    Without a separator the header shows it. A row with too few or too many fields becomes a problem.
     """
-    lines = csv.reader(io.StringIO(folder.text(name), newline=""), delimiter=delimiter, strict=True)
-    try:
-        header = [h.strip() for h in next(lines, [])]
-        check_header(f"{folder.where}: {name}", header, needs)
-        for fields in lines:
-            where = f"{name}, line {lines.line_num}"
-            if not any(f.strip() for f in fields):
-                continue
-            if len(fields) != len(header):
-                count = f"{many(len(fields), 'field')} where the header has {len(header)}"
-                problems.append(Problem(fields[0].strip(), where, count))
-                continue
-            yield where, {h: f.strip() for h, f in zip(header, fields, strict=True)}
-    except csv.Error as error:
-        raise UserError(f"{folder.where}: {name}, line {lines.line_num}: {error}") from None
+    text, table = folder.text(name), f"{folder.where}: {name}"
+    rows = rows_of(text, table, separator or separator_of(text))
+    _, header = next(rows, (1, []))
+    check_header(table, header, needs)
+    for line, fields in rows:
+        where = f"{name}, line {line}"
+        if len(fields) == len(header) and any(fields):
+            yield where, dict(zip(header, fields, strict=True))
+        elif any(fields):
+            count = f"{many(len(fields), 'field')} where the header has {len(header)}"
+            problems.append(Problem(fields[0], where, count))
 
 
 def check_header(where: str, header: Sequence[str], needs: Sequence[str]) -> None:

@@ -31,6 +31,7 @@ from dermsearch.data.sources.base import (
     stem,
 )
 from dermsearch.data.sources.findings import ABSENT, EACH, FINDING, PRESENT, alone
+from dermsearch.delimited import rows_of
 from dermsearch.storage.files import Folder
 
 CLEAR = "No Finding"
@@ -91,11 +92,10 @@ def boxes_of(folder: Folder, top: str) -> dict[str, list[str]]:
     """The boxes of each image."""
     found: dict[str, list[str]] = defaultdict(list)
     if folder.kind(top + BOXES) == "file":
-        for line in folder.text(top + BOXES).splitlines()[1:]:
-            name, finding, *numbers = (cell.strip() for cell in line.split(","))
-            corner = [value for value in map(number, numbers) if value is not None][:4]
+        for _, cells in rows_of(folder.text(top + BOXES), f"{folder.where}: {top}{BOXES}"):  # its header has no numbers
+            corner = [value for value in map(number, cells[2:]) if value is not None][:4]
             if len(corner) == 4:
-                found[name].append(" ".join([finding.lower(), *(f"{value:.0f}" for value in corner)]))
+                found[cells[0]].append(" ".join([cells[1].lower(), *(f"{value:.0f}" for value in corner)]))
     return found
 
 

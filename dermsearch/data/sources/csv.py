@@ -35,6 +35,7 @@ from dermsearch.data.sources.base import (
     shown,
     word,
 )
+from dermsearch.delimited import rows_of, separator_of
 from dermsearch.errors import UserError, nearest
 from dermsearch.storage.files import Folder
 
@@ -46,9 +47,9 @@ def read(folder: Folder, columns: Columns) -> Release:
     levels = dict(level_of(text) for text in columns.metadata)
     named = [*columns.images.values(), *columns.labels, *levels]
     named += [c for c in (columns.case, columns.lesion, columns.patient, columns.split, columns.mask) if c]
-    delimiter = check_columns(folder, table, columns)
+    check_images(folder, table, columns)
     damaged: list[Problem] = []
-    rows = list(read_table(folder, table, named, damaged, delimiter))
+    rows = list(read_table(folder, table, named, damaged, separator=None))
     collector = Collector({label: classes([row[label] for _, row in rows]) for label in columns.labels})
     collector.problems += damaged
     collector.hint = "" if columns.tables else "; --root names the folder that all images lie in"
@@ -113,18 +114,17 @@ def only_table(folder: Folder) -> str:
     return tables[0]
 
 
-def check_columns(folder: Folder, table: str, columns: Columns) -> str:
-    """What separates the table's columns. A command that names no image is a mistake."""
-    header = next(iter(folder.text(table).splitlines()), "")
-    delimiter = max(",;\t|", key=header.count)
-    names = [name.strip().strip('"') for name in header.split(delimiter)]
-    check_header(f"{folder.where}: {table}", names, [])
-    if not columns.images:
-        raise UserError(
-            f"{folder.where}: say which column of {table} names the images, for example --image derm=COLUMN; "
-            f"its columns are {', '.join(shown(name, 100) for name in names)}"
-        )
-    return delimiter
+def check_images(folder: Folder, table: str, columns: Columns) -> None:
+    """A command that names no image is a mistake."""
+    if columns.images:
+        return
+    text, where = folder.text(table), f"{folder.where}: {table}"
+    _, names = next(rows_of(text, where, separator_of(text)), (1, []))
+    check_header(where, names, [])
+    raise UserError(
+        f"{folder.where}: say which column of {table} names the images, for example --image derm=COLUMN; "
+        f"its columns are {', '.join(shown(name, 100) for name in names)}"
+    )
 
 
 def classes(values: list[str]) -> dict[str, str]:
