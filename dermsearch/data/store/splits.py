@@ -54,22 +54,16 @@ def parse_shares(text: str) -> tuple[float, float, float]:
 
 def groups_of(*columns: Sequence[str], links: Iterable[tuple[int, int]] = ()) -> np.ndarray:
     """A number per case, equal where any column agrees (empty words agree with none) or a link joins two cases."""
-    parent = list(range(len(columns[0])))
+    from scipy.sparse import coo_array  # imported here: whoever only reads shares need not wait
+    from scipy.sparse.csgraph import connected_components
 
-    def root(row: int) -> int:
-        while parent[row] != row:
-            parent[row] = parent[parent[row]]
-            row = parent[row]
-        return row
-
+    pairs = list(links)
     for column in columns:
         first: dict[str, int] = {}
-        for row, word in enumerate(column):
-            if word:
-                parent[root(row)] = root(first.setdefault(word, row))
-    for a, b in links:
-        parent[root(a)] = root(b)
-    return np.unique([root(row) for row in range(len(parent))], return_inverse=True)[1].astype(np.int32)
+        pairs += [(row, first.setdefault(word, row)) for row, word in enumerate(column) if word]
+    ends, count = np.array(pairs, int).reshape(-1, 2).T, len(columns[0])
+    graph = coo_array((np.ones(len(pairs), bool), tuple(ends)), (count, count))
+    return connected_components(graph, directed=False)[1]
 
 
 def split_by_group(
