@@ -43,7 +43,7 @@ def values(rows: Sequence[Mapping[str, Any]]) -> Chart:
     return {"values": list(rows)}
 
 
-def x(name: str, title: str, **more: Any) -> Chart:
+def x(name: str, title: str | list[str], **more: Any) -> Chart:
     """A number along the picture."""
     return {"field": name, "type": "quantitative", "title": title, "axis": {"tickCount": 8}, **more}
 
@@ -76,7 +76,12 @@ def where_known(rows: Sequence[Mapping[str, Any]], ends: Chart) -> list[Chart]:
 
 
 def ranges(
-    rows: Sequence[Mapping[str, Any]], name: str, domain: Sequence[str], title: str, y: Chart, told: list[Chart]
+    rows: Sequence[Mapping[str, Any]],
+    name: str,
+    domain: Sequence[str],
+    title: str | list[str],
+    y: Chart,
+    told: list[Chart],
 ) -> list[Chart]:
     """Scores as points on their intervals, those of each name of the domain beside the others' in a row of y."""
     place = {"y": y, "yOffset": {"field": name, "sort": list(domain)}, "color": legend(name, domain)}

@@ -72,7 +72,7 @@ def side_by_side(contents: Sequence[Content], names: Sequence[str]) -> PageSecti
     rows = [row for row in rows if row["what"] in kept]
     y = {"field": "what", "type": "nominal", "title": None, "sort": kept, "axis": {"labelLimit": 320}}
     measures = dict.fromkeys(quantity(content.rows[0].measure) for content in contents if content.rows)
-    title = " / ".join(measures)
+    title = [*measures] if len(measures) > 1 else next(iter(measures))  # of several each on a line of its own
     told = tip("study", ("settings", "curriculum"), ("score", "%"), ("low", "from"), ("high", "to"))
     chart = {
         "width": "container",

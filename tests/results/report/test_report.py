@@ -265,3 +265,15 @@ def test_studies_side_by_side(make_filled):
     assert scores == {row.name: round(100 * row.score, 2) for row in leaderboard(one)}
     text = path.read_text("utf-8")
     assert "<td>seed</td><td>1</td><td>2</td>" in text and json.dumps(one.origin)[1:-1] in text
+
+
+def test_several_measures_stand_on_lines_of_their_own(make_filled):
+    """Or the name of their axis is wider than a narrow page."""
+    one = make_filled(study=STUDY)
+    other = make_filled(study={**STUDY, "objective": {"protocol": "knn", "metric": "macro_f1", "label": "diagnosis"}})
+    for folders, many in (([one, one], False), ([one, other], True)):
+        path = compare([each.folder for each in folders], one.folder.parent / "both.html")
+        chart = embedded_in(path)["charts"]["chart-side"]
+        titles = {json.dumps(layer["encoding"]["x"]["title"]) for layer in chart["layer"]}
+        assert len(titles) == 1 and isinstance(json.loads(titles.pop()), list) is many
+        assert vl_convert.vegalite_to_vega(chart)["marks"]
