@@ -21,8 +21,12 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Ray's workers are niced by 15: beside another test process they would get a thirtieth of a core, and time out.
 os.environ.setdefault("RAY_worker_niceness", "0")
 
+import hypothesis
 import pytest
 
+# An example may take as long as the machine has other work; what must not take long says so by processor time.
+hypothesis.settings.register_profile("patient", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("patient")
 gc.set_threshold(20_000)  # of a million objects that are imported none is garbage
 DOORS = Path(tempfile.gettempdir())
 

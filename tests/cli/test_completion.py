@@ -14,7 +14,7 @@ UNDETECTED = {"_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION": "1"}  # so the she
 
 
 def call(words: list[str], **more: str) -> str:
-    done = subprocess.run([*RUN, *words], capture_output=True, text=True, env={**os.environ, **more}, timeout=60)
+    done = subprocess.run([*RUN, *words], capture_output=True, text=True, env={**os.environ, **more}, timeout=300)
     assert done.returncode == 0, done.stderr
     return done.stdout
 

@@ -201,12 +201,16 @@ def test_sbatch_fails_where_ray_did_not_start(tmp_path: Path) -> None:
 @pytest.mark.parametrize("limit", [20, 0])
 def test_sbatch_requeues_before_its_time_is_up(tmp_path: Path, monkeypatch, limit: int) -> None:
     monkeypatch.setenv("MAX_RESTARTS", str(limit))
-    started = tmp_path / "started"
-    study = f"touch {started}; sleep 2; exit 5"
+    started, over = tmp_path / "started", tmp_path / "over"
+    study = f"touch {started}; until [ -e {over} ]; do sleep 0.05; done; exit 5"
     process, calls = slurm(tmp_path, "curriculum_three.yaml", "/store", dermsearch=study)
     while not started.exists():
         assert process.poll() is None
     process.send_signal(10)  # USR1
+    assert process.stderr is not None and b"time is nearly up" in process.stderr.readline()
+    if limit:
+        process.wait(60)
+    over.touch()
     process.communicate(timeout=60)
     requeued = "scontrol\nrequeue\n7" in calls.read_text()
     assert (requeued, process.returncode) == ((True, 0) if limit else (False, 5))

@@ -24,7 +24,8 @@ def state(folder):
 
 
 def until(true, folder):
-    for _ in range(500):
+    ends = time.monotonic() + 200
+    while time.monotonic() < ends:
         if (folder / "report.html").exists() and true(*state(folder)):
             return state(folder)
         time.sleep(0.01)

@@ -1,11 +1,13 @@
 """Jobs that share a GPU, without one: who is there, and who has it alone."""
 
+import fcntl
 import os
 import threading
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
+from typing import IO
 
 import pytest
 import torch
@@ -16,7 +18,7 @@ from dermsearch.work.job import Job
 from dermsearch.work.record import Judged, Record
 from dermsearch.work.shared_gpu import Seat, seat_of
 
-WAIT = 10.0  # seconds, long enough for what comes at once
+WAIT = 200.0  # seconds, long enough for what comes at once on any machine
 
 
 @pytest.fixture(autouse=True)
@@ -59,12 +61,21 @@ def test_a_job_that_lacked_memory_has_the_gpu_for_itself(monkeypatch: pytest.Mon
         return Record(key=given.key, status="done")
 
     monkeypatch.setattr(worker, "_run", run)
+    asked, flock = list[tuple[threading.Thread, str, int]](), fcntl.flock
+
+    def noted(file: IO[str], how: int) -> None:
+        asked.append((threading.current_thread(), Path(file.name).name, how))
+        flock(file, how)
+
+    monkeypatch.setattr(shared_gpu.fcntl, "flock", noted)
     records: dict[str, Record] = {}
     threads = []
     for task in ("simclr", "odc", "rotation"):
         threads.append(aside(lambda task=task: records.update({task: worker.run_job(job(task))})))
         assert soon(lambda: bool(order)) and (task != "odc" or tried.wait(WAIT))
-        time.sleep(0.1)  # until it stands at the door
+        if task != "simclr":  # until it stands at the door, or has come past it and waits for the room
+            stands = (threads[-1], "room" if task == "odc" else "door", fcntl.LOCK_EX)
+            assert soon(lambda stands=stands: stands in asked)
     assert order == ["simclr", "odc"], "rotation does not come in before odc"
     leaves.set()
     for thread in threads:

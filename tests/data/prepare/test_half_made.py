@@ -114,13 +114,13 @@ def test_of_two_commands_for_one_store_the_second_is_refused(copy: Copy) -> None
 
     def slow(jobs: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
         began.set()
-        assert go.wait(30)
+        assert go.wait(300)
         yield from map(make_shard, jobs)
 
     first = threading.Thread(target=prepare, args=(copy.order(), slow, Silent()))
     first.start()
     try:
-        assert began.wait(30)
+        assert began.wait(300)
         with pytest.raises(UserError, match="another command is preparing it; wait until it is done"):
             prepare(copy.order(), on_cores(1), Silent())
     finally:

@@ -41,16 +41,16 @@ def test_one_batch_is_read_ahead_and_no_more():
 
     def slowly(units: np.ndarray) -> Pictures:
         began.release()
-        assert let.acquire(timeout=30)
+        assert let.acquire(timeout=300)
         read.append(int(units[0]))
         return pictures(units)
 
     ahead = Ahead(slowly, lambda host: lambda: host)
     ahead.expect(np.array([i, i + 10]) for i in range(3))
-    assert began.acquire(timeout=30) and read == [], "it is read in a thread, while nobody has asked"
+    assert began.acquire(timeout=300) and read == [], "it is read in a thread, while nobody has asked"
     let.release(2)
     assert colours(ahead.take(np.array([0, 10]))) == [0, 10]
-    assert began.acquire(timeout=30)
+    assert began.acquire(timeout=300)
     assert ahead.take(np.array([5, 6])) is None and ahead.take(np.array([1])) is None, "others are asked for meanwhile"
     assert colours(ahead.take(np.array([1, 11]))) == [1, 11] and read == [0, 1]
     let.release()

@@ -223,4 +223,4 @@ def test_the_journal_tells_how_long_a_proposal_was_under_way(tmp_path: Path, sam
     ]
     assert len(trials) >= 4
     for trial in trials:
-        assert trial.duration is not None and trial.duration.total_seconds() >= 0.02
+        assert trial.duration is not None and trial.duration.total_seconds() > 0.015  # two clocks need not agree
