@@ -202,11 +202,21 @@ def _pair(text: str) -> tuple[str, str]:
 
 
 @data_app.command()
-def check(store: Annotated[str, typer.Argument(help="The folder or URI of a case store.")]) -> None:
+def check(
+    store: Annotated[str, typer.Argument(help="The folder or URI of a case store.")],
+    real: Annotated[
+        str | None, typer.Option(metavar="STORE", help="Of made cases: those that they were made after. Any copies?")
+    ] = None,
+) -> None:
     """Verify a store: checksums, published counts, no leak between splits. Exit code 1 where something is wrong."""
     from dermsearch.data.inspect.check import check as verify
+    from dermsearch.data.inspect.copies import copied
 
-    report = verify(_fetched(store) if "://" in store else store)
+    folder = _fetched(store) if "://" in store else store
+    report = verify(folder)
+    if not report.failed and (real or _open(str(folder)).settings.get("source") == "made"):
+        mark, said = copied(_open(str(folder)), _open(real) if real else None)
+        report.found.append((mark, "copies", said))
     for line in report.lines:
         print(line)
     if report.failed:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dermsearch.data.prepare.lookalikes import StoreImages, lookalikes
+from dermsearch.data.prepare.lookalikes import copies
 from dermsearch.data.prepare.version import Version
 from dermsearch.data.store.case_store import CaseStore
 from dermsearch.errors import UserError
@@ -105,11 +105,11 @@ def compare(made: CaseStore, real: CaseStore, judge: Critic, most: int = SOME, s
     lines.append(
         Number(f"nearer to a training case than {1 - CLOSE:.0%} of validation cases", *summary(mean(close)), len(rows))
     )
-    copies, alike = copied(made, real, modality, version), copied(real, real, modality, version)
-    lines.append(Number("near-duplicates of training cases", float(len(copies)), None, None, len(made)))
+    found, alike = copies(made, real, modality), copies(real, real, modality)
+    lines.append(Number("near-duplicates of training cases", float(len(found)), None, None, len(made)))
     lines.append(Number("the same of validation cases", float(len(alike)), None, None, len(real.split("val"))))
     names = real.strings("case")[train]
-    return Quality(lines, copies, made.strings("case")[rows], names[nearest], between.min(1))
+    return Quality(lines, found, made.strings("case")[rows], names[nearest], between.min(1))
 
 
 def _of(version: Version, cases: CaseStore, modality: str, split: str) -> np.ndarray:
@@ -145,17 +145,6 @@ def fidelity(
             if here.any():
                 each = mean(right[here], None if of is None else of[here])
                 yield Number(f"taken for {name}, {who}", *summary(each), int(here.sum()))
-
-
-def copied(some: CaseStore, real: CaseStore, modality: str, version: Version) -> list[tuple[str, str]]:
-    """Made cases (of the real store itself its validation cases) that nearly are a training case's picture."""
-    one, two = StoreImages.of(some), StoreImages.of(real)
-    train = np.isin(two.rows, real.split("train")) & (two.modality == modality)
-    two = two.take(np.flatnonzero(train))
-    mine = np.isin(one.rows, real.split("val")) if some is real else np.ones(len(one.rows), bool)
-    one = one.take(np.flatnonzero(mine & (one.modality == modality)))
-    names, theirs = some.strings("case"), real.strings("case")
-    return [(str(names[one.rows[i]]), str(theirs[two.rows[j]])) for i, j in lookalikes(one, two)]
 
 
 def noise(made: CaseStore, count: int, seed: int) -> np.ndarray:

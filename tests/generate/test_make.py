@@ -147,6 +147,18 @@ def test_copies_of_training_cases_are_found(made: Made, tmp_path: Path) -> None:
     assert len(found.copies) == 12
     assert found.copies[3] == ("M3", str(made.real.strings("case")[rows[3]]))
     assert any(line.startswith("M0 is nearly the same picture as") for line in found.told())
+    real = str(made.real.folder)
+    told = checked(str(store.folder), "--real", real)
+    assert "12 of 12 are nearly the same picture as a training case, M0 as" in told and "and 9 more" in told
+    assert "none of 28 made cases is nearly the same picture" in checked(str(made.store.folder), "--real", real)
+    assert "not looked for: --real names the store" in checked(str(store.folder)) and "copies" not in checked(real)
+
+
+def checked(*words: str) -> str:
+    """What `dermsearch data check` prints."""
+    result = CliRunner().invoke(app, ["data", "check", *words], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return " ".join(result.output.split())
 
 
 def test_a_generator_in_a_file(made: Made, tmp_path: Path) -> None:
@@ -197,6 +209,8 @@ REFUSED: list[tuple[list[str], str]] = [
     (["make", "{made}", "-o", "x"], r"holds made cases; make others after the real ones"),
     (["quality", "{real}", "--real", "{real}"], r"real: holds no made cases; `dermsearch data make` makes some"),
     (["quality", "{made}", "--real", "{other}"], r"--real: these cases were made after other ones than those in"),
+    (["check", "{real}", "--real", "{other}"], r"^--real: .*real holds no made cases; `dermsearch data make` makes"),
+    (["check", "{made}", "--real", "{other}"], r"^--real: these cases were made after other ones than those in"),
     (["view", "{real}", "-o", "x", "--class", "no", "--class", "none"], r"--class: no training case has finding 'no'"),
 ]
 
@@ -213,7 +227,7 @@ def test_what_is_refused(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     judge = ["--store", str(made.place / "stages"), "--encoder", "test_resnet", "--judge-epochs", "1"]
-    judge = [] if words[0] == "view" else judge
+    judge = [] if words[0] in ("view", "check") else judge
     result = CliRunner().invoke(app, ["data", *(word.format(**folders) for word in words), *judge])
     assert isinstance(result.exception, UserError), result.output
     with pytest.raises(UserError, match=said):

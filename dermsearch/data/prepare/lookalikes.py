@@ -65,6 +65,17 @@ def lookalikes(one: StoreImages, two: StoreImages) -> list[tuple[int, int]]:
     return known_again(one.looks, two.looks)
 
 
+def copies(some: CaseStore, real: CaseStore, modality: str) -> list[tuple[str, str]]:
+    """Cases that are nearly the picture of a training case, which stands beside; of the real store its validation."""
+    one, two = StoreImages.of(some), StoreImages.of(real)
+    train = np.isin(two.rows, real.split("train")) & (two.modality == modality)
+    two = two.take(np.flatnonzero(train))
+    mine = np.isin(one.rows, real.split("val")) if some is real else np.ones(len(one.rows), bool)
+    one = one.take(np.flatnonzero(mine & (one.modality == modality)))
+    names, theirs = some.strings("case"), real.strings("case")
+    return [(str(names[one.rows[i]]), str(theirs[two.rows[j]])) for i, j in lookalikes(one, two)]
+
+
 def name_of(store: CaseStore) -> str:
     """The name of its folder."""
     return store.folder.expanduser().resolve().name
