@@ -34,7 +34,6 @@ from dermsearch.pretext.base import Batch, Setting
 from dermsearch.pretext.batch import epoch_order
 from dermsearch.pretext.joint_supervised import chances
 
-CLINICAL, DERMOSCOPIC = 0, 1
 WIDTHS = {"whole": (128, 64, 32), "half": (64, 32, 16)}
 
 

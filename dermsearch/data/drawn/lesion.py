@@ -16,10 +16,9 @@ from PIL import Image, ImageDraw, ImageFilter
 
 EXTENT = 1.5  # half the canvas's side, in lesion radii: streaks reach beyond the border
 
-# How strongly a structure absorbs red, green and blue: melanin looks brown, blood looks red.
+# How strongly a structure of melanin absorbs red, green and blue.
 BROWN = np.array([0.62, 0.78, 0.86], np.float32)
 BLACK = np.array([0.86, 0.90, 0.90], np.float32)
-BLOOD = np.array([0.16, 0.82, 0.76], np.float32)
 
 # Mean colours of lesions, relative to the skin's: tan, brown, reddish, greyish, blue-grey.
 TINTS = np.array([[0.86, 0.70, 0.55], [0.76, 0.58, 0.46], [0.92, 0.64, 0.60], [0.72, 0.68, 0.66], [0.62, 0.68, 0.78]])

@@ -27,7 +27,6 @@ from dermsearch.errors import UserError, first_line
 
 ABOUT = b"borrowed"
 FORMAT = 1
-OWN = ("case", "reference", "similarity", "missing")
 
 
 def write(path: Path, table: pa.Table, columns: Mapping[str, Column], about: Mapping[str, Any]) -> str:

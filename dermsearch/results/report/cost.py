@@ -13,7 +13,6 @@ from dermsearch.results.report.content import Content, PageSection, percent
 from dermsearch.results.report.markup import Markup, el
 from dermsearch.results.tables.lineages import ancestry
 
-FAINT = {"type": "rule", "color": "var(--grey)", "opacity": 0.45}
 UNITS = ((2 * 3600.0, "hours", 3600.0), (120.0, "minutes", 60.0), (0.0, "seconds", 1.0))
 
 
