@@ -67,14 +67,14 @@ def run_study(study: Study, out: Path, address: str | None, console: Console) ->
         if address:  # the slowest to answer, and the likeliest to be wrong; until here nothing is written
             cluster.open()
         store = StageStore(study.compute.store)
-        prepare_folder(out, study)
         cache = cache_folder(store)
         stores = open_sets(
             study.sets, cache, lambda data: open_or_draw(data, study, cache, cluster, console), console.print
         )
         check_cases(study, space, stores)
-        told = ", ".join(f"{many(len(cases), 'case')} from {cases.folder}" for cases in stores.values())
-        console.print(f"Study '{study.name}': {told}; results go to {out}", highlight=False, soft_wrap=True)
+        prepare_folder(out, study)  # now that nothing is refused any more: a name is not taken by what never began
+        sets = dict.fromkeys(f"{many(len(cases), 'case')} from {cases.folder}" for cases in stores.values())
+        console.print(f"Study '{study.name}': {', '.join(sets)}; results go to {out}", highlight=False, soft_wrap=True)
         proposer = Proposer(space, study.search, out / "optuna.journal", prices(space))
         progress = Progress(console, make_loggers(study.logging, study.name, out), lambda: recorder.write())
         keep_weights(study, store)

@@ -245,7 +245,9 @@ def test_the_study_of_real_lesions_reads_them_in_four_ways(tmp_path: Path, capsy
              for told in ("source=synthetic", "path=null", "cases=120", "size=32")]  # fmt: skip
     small += ["encoder.name=test_resnet", "train.epochs=1", "train.batch=16", "search.seeds=[0, 1]"]
     shipped = load_study("slimp_ham10000", [*small, "objective.label=mean", f"compute.store={tmp_path / 'store'}"])
-    assert not run_study(shipped, tmp_path / "out", None, CONSOLE).failed
+    said = io.StringIO()
+    assert not run_study(shipped, tmp_path / "out", None, Console(file=said)).failed
+    assert said.getvalue().count("120 cases from ") == 1, "the four are of one store"
     results = load(tmp_path / "out")
     found = readings(results, "linear", "balanced_accuracy", "mean")
     assert {*found} == {"no pre-training", "slimp"}
