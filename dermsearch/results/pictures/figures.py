@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dermsearch.curriculum import ROOT_CURRICULUM, Curriculum
+from dermsearch.errors import UserError
 from dermsearch.papers.published import IMAGENET, named_tables, published, table
 from dermsearch.results.board.about import PATIENTS
 from dermsearch.results.board.leaderboard import MARKS, Row, kind_of_interval, leaderboard, ordering
+from dermsearch.results.board.opened import Opened, Tested, notes, opened
 from dermsearch.results.drawing import GREY, INK, ORDERS, PALE, SIZES, STYLE, chain, judge_name, quantity, save
 from dermsearch.results.papers.files import write_files
 from dermsearch.results.papers.picture import picture
@@ -33,6 +36,7 @@ GROUPS = [ROOT_CURRICULUM, "one task", "two tasks", "three tasks", "four tasks",
 ROW, HEADING = 0.2, 0.28  # inches
 BOTTOM, RIGHT, BETWEEN = 1.25, 0.2, 0.3  # with two lines of notes
 LINE, LETTERS = 0.15, 17  # inches of a further one, and what goes on an inch of it
+TEST, TEST_MARK, BELOW = "on test", "D", 0.075  # what it is called, and how far below validation it stands, in inches
 TOP = {1: 0.35, 2: 0.5}  # room for the titles, by the number of panels
 PANEL = {1: 5.0, 2: 3.5}  # width of a panel by the number of panels
 
@@ -72,13 +76,13 @@ def curriculum_figure(results: Results, path: str | Path) -> list[Path]:
     import matplotlib
     from matplotlib.figure import Figure
 
-    rows = leaderboard(results)
+    rows, seen = leaderboard(results), opening(results)
     name = next((name for name in named_tables(results.study, FORMS) if name not in FORMS), None)
     panels = 2 if name else 1
     lines, tall = layout(rows)
     left = 0.35 + 0.068 * max(len(line.text) for line in lines)
     wide = left + panels * PANEL[panels] + (panels - 1) * BETWEEN + RIGHT
-    said = wrapped(note(rows), wide)
+    said = wrapped("\n".join([note(rows), *([on_test(seen)] if seen else [])]), wide)
     below = BOTTOM + LINE * max(0, said.count("\n") - 1)
     high = TOP[panels] + tall + below
     with matplotlib.rc_context(STYLE):
@@ -95,7 +99,7 @@ def curriculum_figure(results: Results, path: str | Path) -> list[Path]:
             for i in range(panels)
         ]
         frame(axes, lines, tall)
-        draw_measured(axes[0], lines, rows)
+        draw_measured(axes[0], lines, rows, seen.tested if seen else ())
         measure = rows[0].measure
         study = results.study.get("name") or results.folder.name
         axes[0].set_title(f"measured: {study} ({judge_name(measure)})", fontsize=9.5)
@@ -103,7 +107,7 @@ def curriculum_figure(results: Results, path: str | Path) -> list[Path]:
         marks = {row.order for row in rows if row.length}
         if name:
             marks |= draw_published(axes[1], lines, name)
-        legend(figure, said, marks, high, bool(name))
+        legend(figure, said, marks, high, bool(name), bool(seen))
         return save(figure, path, results.origin)
 
 
@@ -156,9 +160,33 @@ def frame(axes: list[Axes], lines: list[FigureLine], tall: float) -> None:
             )
 
 
-def draw_measured(ax: Axes, lines: list[FigureLine], rows: list[Row]) -> None:
-    """Mean, interval and single seeds of every curriculum; a word where there is no score."""
-    limits(ax, rows)
+def opening(results: Results) -> Opened | None:
+    """What was found on the test split, where it was opened for what is drawn."""
+    try:
+        found = opened(results)
+    except UserError:  # it was opened for other protocols than the objective's
+        return None
+    return found if found and found.tested else None
+
+
+def on_test(seen: Opened) -> str:
+    """What the hollow marks are, and what luck the choice owes, in a line."""
+    return f"{TEST}: {' '.join(notes(seen))}"
+
+
+def draw_tested(ax: Axes, y: float, test: Row) -> None:
+    """A curriculum on the test split, below what it has on validation, whose choice that was."""
+    if test.low is not None and test.high is not None:
+        ax.plot([100 * test.low, 100 * test.high], [y] * 2, color=INK, linewidth=0.8, alpha=0.75)
+    if test.score is not None:
+        look = {"color": INK, "markersize": 4, "markerfacecolor": "white", "markeredgewidth": 0.9, "zorder": 3}
+        ax.plot([100 * test.score], [y], TEST_MARK, gid=f"test {test.name}", **look)
+
+
+def draw_measured(ax: Axes, lines: list[FigureLine], rows: list[Row], tested: Sequence[Tested] = ()) -> None:
+    """Mean, interval and single seeds of every curriculum; a word where there is no score; what test says below."""
+    limits(ax, [*rows, *(each.test for each in tested)])
+    of = {each.validation.keys: each.test for each in tested}
     for none in [row.score for row in rows if row.curriculum == ROOT_CURRICULUM and row.score is not None]:
         ax.axvline(100 * none, color=GREY, linewidth=1, linestyle="--", zorder=1)
     for line in lines:
@@ -195,6 +223,8 @@ def draw_measured(ax: Axes, lines: list[FigureLine], rows: list[Row]) -> None:
             markeredgewidth=0.6,
             zorder=3,
         )
+        if row.keys in of:
+            draw_tested(ax, line.y + BELOW, of[row.keys])
 
 
 def limits(ax: Axes, rows: list[Row]) -> None:
@@ -250,7 +280,7 @@ def draw_published(ax: Axes, lines: list[FigureLine], name: str) -> set[str]:
     return marks
 
 
-def legend(figure: Figure, said: str, marks: set[str], high: float, paper: bool) -> None:
+def legend(figure: Figure, said: str, marks: set[str], high: float, paper: bool, tested: bool = False) -> None:
     """The marks that occur, and under them how the intervals were made."""
     from matplotlib.lines import Line2D
 
@@ -260,6 +290,9 @@ def legend(figure: Figure, said: str, marks: set[str], high: float, paper: bool)
         for order, (colour, marker, text) in ORDERS.items()
         if order in marks
     ]
+    if tested:
+        hollow = {"markerfacecolor": "white", "linestyle": "", "markersize": 4}
+        handles.append(Line2D([], [], color=INK, marker=TEST_MARK, label=TEST, **hollow))
     handles.append(Line2D([], [], color=GREY, linestyle="--", linewidth=1, label=ROOT_CURRICULUM))
     if paper:
         handles.append(Line2D([], [], color=GREY, linestyle=":", linewidth=1, label=IMAGENET))

@@ -4,9 +4,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from matplotlib.axes import Axes
 
 import dermsearch
 from dermsearch.curriculum import Curriculum
+from dermsearch.results.board.leaderboard import leaderboard
 from dermsearch.results.drawing import chain, quantity, readable, save
 from dermsearch.results.pictures.figures import curriculum_figure, figures, tree_figure
 from dermsearch.results.tables.measure import Measure
@@ -67,6 +69,31 @@ def test_published_panel_only_where_named(make_study, tmp_path):
     inside = curriculum_figure(make_study(study={"objective": objective}), tmp_path / "inside")
     assert not any("published" in t for t in words(bare[1]))
     assert any(t.startswith("published:") for t in words(inside[1]))
+
+
+def seen_on_test(results: Results, *curricula: str) -> Results:
+    """The same study, of which these were judged on test, once: three points less than on validation."""
+    rows = [r for r in results.scores.to_pylist() if r["split"] == "val" and r["curriculum"] in curricula]
+    own = {"split": "test", "opening": 1, "when": "2026-01-01T00:00:00+00:00", "rule": "best on validation"}
+    rows = [{**row, **own, **{k: row[k] and row[k] - 0.03 for k in ("value", "ci_low", "ci_high")}} for row in rows]
+    return Results(results.folder, results.study, {**results.tables, "tests": build("tests", rows)})
+
+
+def test_what_test_says_stands_apart_from_validation(make_study, monkeypatch, tmp_path):
+    results, drawn, whole = make_study(seeds=(0, 1)), {}, Axes.plot
+
+    def plot(ax, x, *more, **how):
+        if str(how.get("gid", "")).startswith("test "):
+            drawn[how["gid"].removeprefix("test ")] = x[0]
+        return whole(ax, x, *more, **how)
+
+    monkeypatch.setattr(Axes, "plot", plot)
+    before = words(curriculum_figure(results, tmp_path / "before")[1])
+    assert not drawn and "on test" not in before
+    text = words(curriculum_figure(seen_on_test(results, "odc", "no pre-training"), tmp_path / "after")[1])
+    scores = {row.name: 100 * row.score for row in leaderboard(results)}
+    assert drawn == pytest.approx({name: scores[name] - 3 for name in ("odc", "no pre-training")})
+    assert "on test" in text and "on test: The test split of these data was opened once" in " ".join(text)
 
 
 def test_several_seeds_are_said(make_study, tmp_path):
