@@ -42,6 +42,8 @@ QUIET = {
 OWN = {
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # else 127.0.0.1 becomes the address that others reach
     "RAY_worker_niceness": "0",  # else 15: on a machine with other work, stages stand still beside the run that waits
+    "RAY_LOG_MONITOR_MAX_OPEN_FILES": "8",  # else 200: it closes those of processes that have ended only beyond that
+    "TUNE_FUNCTION_THREAD_TIMEOUT_S": "60",  # else 2: a process that stood still for so long behind a stage fails it
 }
 PATIENCE, JOINED = 3.0, 20.0  # seconds without an answer until a Ray is lost: of this machine, of a network
 LEAVING = 10.0  # seconds that Ray has to stop by itself
@@ -78,20 +80,20 @@ class Cluster:
     def open(self) -> None:
         """Be in a cluster from here on."""
         self.load()
-        here = threading.current_thread() is threading.main_thread()
-        if here and self.before is None:
+        if self.before is None and threading.current_thread() is threading.main_thread():
             self.before = signal.getsignal(signal.SIGTERM)
         import ray
 
         warnings.filterwarnings("ignore", module="ray")
         if not ray.is_initialized():
             self.say(f"Joining the Ray cluster at {self.address} ..." if self.address else "Starting Ray ...")
+            take_notice()  # from here on something would be left behind
             self.place = None if self.address else Place()
             connect(self.compute, self.address, self.place)
             self.came = True
-            self.watch = Watch(doors(), JOINED if self.address else PATIENCE)
-            if here:
-                signal.signal(signal.SIGTERM, signal.default_int_handler)  # a scheduler's notice: Ray's prints a stack
+            take_notice()  # Ray has a handler of its own, which prints a stack
+            sign = self.place.sign if self.place else None
+            self.watch = Watch(doors(), JOINED if self.address else PATIENCE, sign)
         for name in ("ray", "ray.tune", "ray.train", "ray.data"):
             logging.getLogger(name).setLevel(logging.CRITICAL)
 
@@ -113,6 +115,12 @@ class Cluster:
             atexit.unregister(ray.shutdown)
 
 
+def take_notice() -> None:
+    """A scheduler's notice, SIGTERM, is taken as Ctrl-C."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+
+
 def doors() -> list[tuple[str, Address]]:
     """Where the Ray that this process is in must answer: its head, and the part of it on this machine."""
     import ray
@@ -131,10 +139,11 @@ def run_ray(driver: Driver, cluster: Cluster) -> None:
     cluster.open()
     import ray
 
-    from dermsearch.engines.ray_tune import leave_keys_alone, run_trials
+    from dermsearch.engines.ray_tune import keep_processes, leave_keys_alone, run_trials
 
     if cluster.place:
         leave_keys_alone()
+        keep_processes()
     compute = driver.study.compute
     at_once = concurrency(compute, [n["Resources"] for n in ray.nodes() if n["Alive"]])
     storage = f"tune/{driver.study.name}-{uuid.uuid4().hex[:12]}"  # runs on several machines may share the store

@@ -1,6 +1,7 @@
 """A Ray of this run's own on this machine: behind a token and in a folder that are nobody else's, and gone at the end.
 
-The folder names its owner, so that a later run can take away what a killed one had to leave.
+The folder names its owner, so that a later run can take away what a killed one had to leave. Where it names none (the
+kill came first), or one of another container or of before a restart, what counts is how long it has given no sign.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ BEGINS, OWNER = "dermsearch-", "owner.json"
 MARK = "DERMSEARCH_RAY"  # in the environment of every process of it: the folder
 LONGEST = 38  # characters: with what Ray puts behind, the path of a socket may have 107
 GRACE = 10.0  # seconds that killed processes have to be gone
+SILENT = 24 * 3600.0  # seconds without a sign after which an owner who cannot be looked up is dead
 
 
 class Place:
@@ -41,6 +43,11 @@ class Place:
         if not {"RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & os.environ.keys():
             # Else Ray puts one into the home folder, for all to read.
             os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+
+    def sign(self) -> None:
+        """Say that its owner lives, to who cannot look that up."""
+        with suppress(OSError):
+            os.utime(self.folder / OWNER)
 
     def leave(self) -> None:
         """End what is left of its processes, and take the folder away."""
@@ -89,11 +96,18 @@ def clear(base: Path) -> None:
     """
     with suppress(OSError):
         for folder in base.glob(f"{BEGINS}*"):
-            with suppress(OSError, ValueError, KeyError, TypeError):
+            with suppress(OSError):
                 about = folder.lstat()
-                if not stat.S_ISDIR(about.st_mode) or about.st_uid != os.getuid():
-                    continue
-                owner = json.loads((folder / OWNER).read_text())
-                if owner["home"] == home() and born(int(owner["pid"])) != owner["born"]:
+                if stat.S_ISDIR(about.st_mode) and about.st_uid == os.getuid() and is_dead(folder):
                     end(processes(folder))
                     shutil.rmtree(folder, ignore_errors=True)
+
+
+def is_dead(folder: Path) -> bool:
+    """Has the run that this folder is of ended?"""
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        owner = json.loads((folder / OWNER).read_text())
+        if owner["home"] == home():
+            return born(int(owner["pid"])) != owner["born"]
+    signs = [path.lstat().st_mtime for path in (folder, folder / OWNER) if path.exists()]
+    return time.time() - max(signs) > SILENT and not any(processes(folder))

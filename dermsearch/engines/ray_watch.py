@@ -5,17 +5,22 @@ from __future__ import annotations
 import socket
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 Address = tuple[str, int]
 EVERY, ANSWER = 1.0, 5.0  # seconds between two looks, and until no answer counts as none
 
 
 class Watch:
-    """Knocks at the doors of a Ray, again and again; `lost` says which of them has been shut for too long."""
+    """Knocks at the doors of a Ray, again and again; `lost` says which of them has been shut for too long.
 
-    def __init__(self, doors: Sequence[tuple[str, Address]], patience: float) -> None:
-        self.doors, self.patience = doors, patience
+    At each look it gives its own `sign` of life.
+    """
+
+    def __init__(
+        self, doors: Sequence[tuple[str, Address]], patience: float, sign: Callable[[], None] | None = None
+    ) -> None:
+        self.doors, self.patience, self.sign = doors, patience, sign
         self.lost = ""
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._look, daemon=True)
@@ -29,6 +34,8 @@ class Watch:
     def _look(self) -> None:
         answered = {name: time.monotonic() for name, _ in self.doors}
         while not self._stop.wait(EVERY) and not self.lost:
+            if self.sign:
+                self.sign()
             for name, address in self.doors:
                 if answers(address):
                     answered[name] = time.monotonic()

@@ -18,7 +18,7 @@ from dermsearch.engines.ray_train import on_workers
 from dermsearch.work.job import Job
 from dermsearch.work.record import Record
 
-SECONDS = 20  # torch's own patience is half an hour
+SECONDS = 120  # on a busy machine; torch's own patience is half an hour
 
 
 def collective(job: Job) -> Record:

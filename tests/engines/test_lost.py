@@ -19,9 +19,13 @@ from typing import Any
 
 import pytest
 from e2e.tiny import TINY
+from pace import slowness
 
-from dermsearch.engines.ray_local import BEGINS, MARK, OWNER, Place, clear
+from dermsearch.engines import ray_cluster
+from dermsearch.engines.ray_cluster import Cluster
+from dermsearch.engines.ray_local import BEGINS, MARK, OWNER, SILENT, Place, clear
 from dermsearch.engines.ray_watch import Watch
+from dermsearch.study.config import Compute
 
 SECONDS = 30
 STUDY = [*TINY, "curriculum.tasks={rotation: {}}", "curriculum.length=[1,1]", "train.epochs=100000"]
@@ -42,7 +46,7 @@ def going(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a job in the background ignores it
         )  # fmt: skip
     run.tag = tag  # type: ignore[attr-defined]
-    until = time.monotonic() + 150
+    until = time.monotonic() + 400
     while not list((tmp_path / "results").glob("store/partial/*/progress.json")):
         assert time.monotonic() < until and run.poll() is None, (tmp_path / "log.txt").read_text()
         time.sleep(0.1)
@@ -66,6 +70,14 @@ def tagged(tag: str) -> list[int]:
     return found
 
 
+def buried(tag: str) -> bool:
+    """Are they all gone? A busy machine takes its time to bury what was killed."""
+    until = time.monotonic() + 60
+    while tagged(tag) and time.monotonic() < until:
+        time.sleep(0.1)
+    return not tagged(tag)
+
+
 def named(tag: str, name: str) -> int:
     (pid,) = (pid for pid in tagged(tag) if Path(f"/proc/{pid}/comm").read_text().strip() == name)
     return pid
@@ -81,19 +93,16 @@ def test_a_killed_ray_ends_the_run_with_a_sentence(
     tag = going.tag  # type: ignore[attr-defined]
     began = time.monotonic()
     os.kill(named(tag, victim), signal.SIGKILL)
-    going.wait(timeout=120)
+    going.wait(timeout=300)
     took, said = time.monotonic() - began, (tmp_path / "log.txt").read_text()
-    assert took < SECONDS, took
+    assert took < SECONDS * slowness(), took
     assert going.returncode == 1, said
     assert (
         said.splitlines()[-1]
         == f"dermsearch: Ray on this machine has stopped ({gone} is gone); the same command continues"
     )
     assert "Traceback" not in said and "[C]" not in said, said
-    until = time.monotonic() + 10  # a busy machine takes its time to bury what was killed
-    while tagged(tag) and time.monotonic() < until:
-        time.sleep(0.1)
-    assert tagged(tag) == [] and list((tmp_path / "r").iterdir()) == []
+    assert buried(tag) and list((tmp_path / "r").iterdir()) == []
     assert not list((tmp_path / "results" / "store" / "claims").rglob("*.json")), "no lease is left"
 
 
@@ -105,13 +114,13 @@ def test_a_ray_of_ones_own_is_private_and_ctrl_c_ends_it_at_once(going: subproce
     began = time.monotonic()
     going.send_signal(signal.SIGINT)
     try:
-        going.wait(timeout=60)
+        going.wait(timeout=200)
     except subprocess.TimeoutExpired:
-        pytest.fail(f"still there after a minute: {(tmp_path / 'log.txt').read_text()}")
-    assert going.returncode == 130 and time.monotonic() - began < SECONDS
+        pytest.fail(f"still there after minutes: {(tmp_path / 'log.txt').read_text()}")
+    assert going.returncode == 130 and time.monotonic() - began < SECONDS * slowness()
     said = (tmp_path / "log.txt").read_text()
     assert said.endswith("Interrupted. The same command continues from here.\n") and "Traceback" not in said
-    assert tagged(tag) == [] and list((tmp_path / "r").iterdir()) == []
+    assert buried(tag) and list((tmp_path / "r").iterdir()) == []
 
 
 def is_private(tag: str, place: Path) -> None:
@@ -155,7 +164,7 @@ def test_a_door_that_is_shut_is_lost_after_a_while_only() -> None:
         watch = Watch([door], patience=0.5)
         time.sleep(1.5)
         assert watch.lost == ""
-    until = time.monotonic() + 10
+    until = time.monotonic() + 60
     while not watch.lost and time.monotonic() < until:
         time.sleep(0.05)
     assert watch.lost == "it"
@@ -184,13 +193,84 @@ def test_what_a_dead_run_left_is_cleared_and_nothing_else(tmp_path: Path, monkey
         left, stays = (agent(stdout=stream) for stream in (log, other))
     try:
         clear(tmp_path)
-        assert left.wait(timeout=5) == -signal.SIGKILL and stays.poll() is None
+        assert left.wait(timeout=60) == -signal.SIGKILL and stays.poll() is None
     finally:
         stays.kill()
         stays.wait()
     assert not dead.exists() and nobody.exists() and (tmp_path / "precious").exists() and place.folder.exists()
     place.leave()
     assert not place.folder.exists()
+
+
+@pytest.mark.parametrize("owner", [None, "", "[1]", '{"home": "another", "pid": 1, "born": "1"}'])
+def test_who_cannot_be_looked_up_is_dead_when_silent_for_a_day_and_nobody_is_there(
+    owner: str | None, tmp_path: Path
+) -> None:
+    """A kill before the owner was written, half of it, a container that is gone, a machine that was started anew."""
+    silent, signs, works = (tmp_path / f"{BEGINS}{name}" for name in ("silent", "signs", "works"))
+    for folder in (silent, signs, works):
+        folder.mkdir()
+        if owner is not None:
+            (folder / OWNER).write_text(owner)
+        for path in (*folder.iterdir(), folder):
+            os.utime(path, (0, time.time() - SILENT - 60))
+    os.utime(signs / OWNER if owner is not None else signs)
+    with (works / "agent.out").open("w") as log:
+        os.utime(works, (0, 0))
+        stays = agent(stdout=log)
+    try:
+        clear(tmp_path)
+        assert sorted(tmp_path.iterdir()) == [signs, works] and stays.poll() is None
+    finally:
+        stays.kill()
+        stays.wait()
+
+
+def test_a_run_gives_signs_of_life(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    monkeypatch.setenv(MARK, "")
+    place = Place()
+    watch = Watch([], patience=1, sign=place.sign)
+    try:
+        os.utime(place.folder / OWNER, (0, 0))
+        until = time.monotonic() + 60
+        while (place.folder / OWNER).stat().st_mtime < 1 and time.monotonic() < until:
+            time.sleep(0.05)
+        assert (place.folder / OWNER).stat().st_mtime > 1
+    finally:
+        watch.end()
+        place.leave()
+
+
+@pytest.mark.parametrize("when", ["while", "behind"])
+def test_a_notice_while_ray_starts_leaves_nothing(when: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """To a program of Python's too, which calls a run and has no handler of its own."""
+    places = list[Place]()
+
+    def starts(compute: Compute, address: None, place: Place) -> None:
+        places.append(place)
+        assert place.folder.exists()
+        if when == "behind":
+            signal.signal(signal.SIGTERM, lambda *of: sys.exit(1))  # as Ray does
+        else:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    def look(*of: object) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(ray_cluster, "connect", starts)
+    monkeypatch.setattr(ray_cluster, "doors", look)
+    monkeypatch.setattr("ray.shutdown", lambda: None)
+    monkeypatch.setattr("ray.is_initialized", lambda: False)
+    before = signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    try:
+        with pytest.raises(KeyboardInterrupt), Cluster(Compute(), None) as cluster:
+            cluster.open()
+        assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert [place.folder.exists() for place in places] == [False]
 
 
 def test_a_process_that_wrote_its_title_over_its_environment_is_ended_and_no_other(
@@ -204,7 +284,7 @@ def test_a_process_that_wrote_its_title_over_its_environment_is_ended_and_no_oth
     other = agent()
     try:
         place.leave()
-        assert left.wait(timeout=5) == -signal.SIGKILL and other.poll() is None
+        assert left.wait(timeout=60) == -signal.SIGKILL and other.poll() is None
     finally:
         other.kill()
         other.wait()
@@ -216,6 +296,6 @@ def test_a_home_that_is_not_there_stops_no_run_and_leaves_no_process(tmp_path: P
     tag = uuid.uuid4().hex
     environment = {**os.environ, "RUN_TAG": tag, "HOME": "/proc/nowhere", "LC_ALL": "C"}
     command = [sys.executable, "-m", "dermsearch", "run", "curriculum_three.yaml", *STUDY, "train.epochs=1"]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment, timeout=300)
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment, timeout=600)
     assert done.returncode == 0, done.stderr
-    assert tagged(tag) == []
+    assert buried(tag)

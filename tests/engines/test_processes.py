@@ -1,0 +1,67 @@
+"""Processes of a Ray of one's own: as many as there are stages at once, and each of them stays."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from ray.air.execution._internal import RayActorManager
+from ray.tune.execution import tune_controller
+from ray.tune.utils.object_cache import _ObjectCache
+from rich.console import Console
+
+from dermsearch.engines.ray_tune import KeptProcesses, keep_processes
+from dermsearch.run.run import run_study
+from dermsearch.study.load import load_study
+
+STAGES = 16
+STUDY = {
+    "name": "many",
+    "data": {"cases": 40, "size": 32},
+    "encoder": {"name": "test_resnet"},
+    "curriculum": {
+        "tasks": {"rotation": {"lr": {"choice": [round(0.01 + n / 1000, 3) for n in range(STAGES)]}}},
+        "length": [1, 1],
+    },
+    "train": {"epochs": 1, "batch": 16, "precision": "fp32"},
+    "downstream": {"knn": {"k": 5}},
+    "objective": {"protocol": "knn"},
+}
+
+
+def test_tune_keeps_all_that_are_free_to_its_end() -> None:
+    whole, kept = _ObjectCache(may_keep_one=True), KeptProcesses(may_keep_one=True)
+    assert [whole.cache_object("share", n) for n in (1, 2)] == [True, False], "Tune itself keeps one"
+    assert all(kept.cache_object("share", n) for n in (1, 2))
+    assert list(kept.flush_cached_objects()) == [] and kept.num_cached_objects == 2
+    assert kept.pop_cached_object("share") == 1
+    assert list(kept.flush_cached_objects(force_all=True)) == [2] and kept.num_cached_objects == 0
+
+
+def test_a_trial_waits_for_its_process_that_starts_and_the_free_one_takes_the_next(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    controller, reused = tune_controller.TuneController, list[str]()
+    monkeypatch.setattr(tune_controller, "_ObjectCache", _ObjectCache)  # put back behind the test
+    monkeypatch.setattr(controller, "_maybe_reuse_cached_actor", lambda self, trial: bool(reused.append(trial)) or True)
+    for _ in range(2):
+        keep_processes()
+    assert tune_controller._ObjectCache is KeptProcesses
+    held = SimpleNamespace(_trial_to_actor={"starts": 1, "begins": 2}, _resetting_trials={"begins"})
+    said = [controller._maybe_reuse_cached_actor(held, trial) for trial in ("starts", "begins", "waits")]
+    assert said == [False, True, True] and reused == ["begins", "waits"]
+
+
+@pytest.mark.slow
+def test_no_process_is_replaced_while_short_stages_follow_each_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process takes seconds to start, a stage here a fraction of one: the second was ended before it was there."""
+    started, add = [], RayActorManager.add_actor
+    monkeypatch.setattr(RayActorManager, "add_actor", lambda self, **of: started.append(of) or add(self, **of))
+    compute = {"engine": "ray", "store": str(tmp_path / "store"), "concurrency": 2}
+    outcome = run_study(load_study({**STUDY, "compute": compute}), tmp_path / "out", None, Console(file=io.StringIO()))
+    assert outcome.summary["stages"]["trained"] == STAGES and not outcome.failed
+    assert len(started) == 2
