@@ -43,6 +43,8 @@ def embed(
     model: Path, images: Sequence[str], out: Path, batch: int, threads: int | None, console: Console
 ) -> tuple[int, list[tuple[str, str]], float]:
     """Write the features; returns how many pictures were seen, which were not and why, and pictures a second."""
+    if out.suffix != ".parquet":
+        raise UserError(f"--output: '{out}' must end in .parquet")
     about, network = exported(model)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     network.to(device).to(memory_format=torch.channels_last)

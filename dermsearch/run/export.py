@@ -186,7 +186,7 @@ def card(
     yield ""
     yield "## How it was made"
     yield ""
-    yield f"* data: {data_of(study, cases)}{rights(cases)}"
+    yield f"* data: {data_of(study, cases)}{rights(cases, study.main)}"
     for task, settings in zip(chosen.row.tasks, own["settings"], strict=True):
         known = {**settings.get("config", {}), **settings.get("train", {}), **settings}
         told = ", ".join(f"{key} {value}" for key, value in known.items()
@@ -215,11 +215,12 @@ def data_of(study: Study, cases: CaseStore | None, data: Data | None = None) -> 
     return f"{train} training cases of {len(cases)}, {what} (fingerprint {cases.fingerprint})"
 
 
-def rights(cases: CaseStore | None) -> str:
+def rights(cases: CaseStore | None, data: Data) -> str:
     """What its use is bound to: the licence of the data, and whom to cite."""
     about: Mapping[str, Any] = {} if cases is None else cases.about
     cited = f"; cite: {about['citation']}" if about.get("citation") else ""
-    return f"; licence: {about.get('licence') or 'see the data set'}{cited}"
+    drawn = data.source == "synthetic"
+    return f"; licence: {about.get('licence') or ('that of dermsearch' if drawn else 'see the data set')}{cited}"
 
 
 def title(task: str) -> str:

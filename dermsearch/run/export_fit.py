@@ -129,7 +129,7 @@ def card(about: Mapping[str, Any], given: Exported, judge: Judge, cases: CaseSto
     for label, names in about["classes"].items():
         yield f"* {label}: {', '.join(names)}"
     yield from ("", "## How it was made", "")
-    yield f"* data: {data_of(study, cases, study.sets[judge.taught])}{rights(cases)}"
+    yield f"* data: {data_of(study, cases, study.sets[judge.taught])}{rights(cases, study.sets[judge.taught])}"
     yield f"* labels: {judge.labelled}, draw {judge.draw}"
     yield f"* {judge.protocol}: {json.dumps(judge.config)}"
     yield f"* seed {own['seed']}; fit `{own['predictor']}` of stage `{own['stage']}`; {own['origin']}"

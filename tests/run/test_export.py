@@ -25,6 +25,7 @@ from dermsearch.run.embed import embed
 from dermsearch.run.export import CARD, CONFIG, MODEL, export, rights
 from dermsearch.run.run import run_study
 from dermsearch.storage.stages import StageStore
+from dermsearch.study.data import Data
 from dermsearch.work.features import extract
 
 QUIET = Console(quiet=True)
@@ -119,9 +120,11 @@ def test_it_tells_whom_to_cite(finished: Path) -> None:
     """Those who made the data, and what they allow."""
     (folder,) = (finished / "store" / "data").iterdir()
     cases = CaseStore(folder)
-    assert rights(cases) == rights(None) == "; licence: see the data set"
+    ours, theirs = Data(), Data(source="store", path="x")
+    assert rights(cases, ours) == "; licence: that of dermsearch"
+    assert rights(cases, theirs) == rights(None, theirs) == "; licence: see the data set"
     cases.about |= {"licence": "CC BY 4.0", "citation": "Doe et al., 2023"}
-    assert rights(cases) == "; licence: CC BY 4.0; cite: Doe et al., 2023"
+    assert rights(cases, theirs) == "; licence: CC BY 4.0; cite: Doe et al., 2023"
 
 
 def test_another_curriculum_and_a_stage_can_be_named(finished: Path, tmp_path: Path) -> None:
@@ -216,3 +219,5 @@ def test_embed_says_what_is_wrong(model: str, images: str, said: str, finished: 
     with pytest.raises(UserError, match=said):
         embed(finished / model, [str(tmp_path / images)], tmp_path / "x.parquet", 2, 1, QUIET)
     assert not list(tmp_path.glob("*.parquet"))
+    with pytest.raises(UserError, match=r"^--output: '.*x\.csv' must end in \.parquet$"):
+        embed(finished / "model", [str(tmp_path)], tmp_path / "x.csv", 2, 1, QUIET)
