@@ -72,4 +72,5 @@ def data_of(study: Mapping[str, Any], name: str) -> str:
         return ""
     if one.get("source") == "store" and one.get("path"):
         return f" of {PurePath(str(one['path'])).name}"
-    return f" of {one.get('cases', '')} built-in cases".replace("  ", " ")
+    count = one.get("cases")
+    return f" of {count:,} built-in cases" if isinstance(count, int) else " of built-in cases"

@@ -17,6 +17,8 @@ NAMES = {INK: "ink", BLUE: "blue", VERMILION: "vermilion", GREEN: "green", PURPL
 FORMS = {"o": "circle", "s": "square", "D": "diamond", "^": "triangle-up", "v": "triangle-down"}  # matplotlib's
 COLOURS = ["var(--grey)", "var(--blue)", "var(--vermilion)", "var(--green)", "var(--purple)", "var(--orange)"]
 SHAPES = ["circle", "diamond", "square", "triangle-up", "triangle-down", "cross"]
+# A legend as strong as the marks, whatever band or line lies behind them.
+KEY: Chart = {"orient": "bottom", "symbolOpacity": 1}
 PRINT = "import vl_convert, sys; sys.stdout.buffer.write(vl_convert.javascript_bundle().encode())"
 
 
@@ -58,16 +60,24 @@ def near() -> Chart:
     return {"zero": False, "nice": True, "padding": 8}
 
 
+def percents(rows: Sequence[Mapping[str, Any]]) -> Chart:
+    """An axis of scores and their intervals, of which none lies below 0 or above 100."""
+    known = [row[end] for row in rows for end in ("low", "high", "score") if row[end] is not None]
+    low, high = min(known), max(known)
+    room = 0.03 * (high - low) or 1.0
+    return {"zero": False, "nice": True, "domain": [min(low, max(0.0, low - room)), max(high, min(100.0, high + room))]}
+
+
 def legend(name: str, domain: Sequence[str], title: str | None = None) -> Chart:
     """Colours of the project in their order, for few names."""
     scale = {"domain": list(domain), "range": COLOURS[: len(domain)]}
-    return {"field": name, "type": "nominal", "scale": scale, "legend": {"title": title, "orient": "bottom"}}
+    return {"field": name, "type": "nominal", "scale": scale, "legend": {**KEY, "title": title}}
 
 
 def marked(name: str, domain: Sequence[str], title: str | None = None) -> Chart:
     """The same names as shapes, for who sees no colours."""
     scale = {"domain": list(domain), "range": SHAPES[: len(domain)]}
-    return {"field": name, "type": "nominal", "scale": scale, "legend": {"title": title, "orient": "bottom"}}
+    return {"field": name, "type": "nominal", "scale": scale, "legend": {**KEY, "title": title}}
 
 
 def where_known(rows: Sequence[Mapping[str, Any]], ends: Chart) -> list[Chart]:
@@ -85,8 +95,9 @@ def ranges(
 ) -> list[Chart]:
     """Scores as points on their intervals, those of each name of the domain beside the others' in a row of y."""
     place = {"y": y, "yOffset": {"field": name, "sort": list(domain)}, "color": legend(name, domain)}
-    ends = {"x": x("low", title, scale=near()), "x2": {"field": "high"}, **place}
-    score = {"x": x("score", title, scale=near()), **place, "shape": marked(name, domain), "tooltip": told}
+    axis = percents(rows)
+    ends = {"x": x("low", title, scale=axis), "x2": {"field": "high"}, **place}
+    score = {"x": x("score", title, scale=axis), **place, "shape": marked(name, domain), "tooltip": told}
     return [
         *where_known(rows, {"mark": {"type": "rule", "opacity": 0.6}, "encoding": ends}),
         {"mark": {"type": "point", "filled": True, "size": 42, "opacity": 1}, "encoding": score},

@@ -8,7 +8,7 @@ from typing import Any
 
 from dermsearch.curriculum import RANDOM_WEIGHTS, ROOT_CURRICULUM
 from dermsearch.results.drawing import GREY, ORDERS, quantity
-from dermsearch.results.report.charts import FORMS, near, themed, tip, values, x
+from dermsearch.results.report.charts import FORMS, percents, themed, tip, values, x
 from dermsearch.results.report.content import Content, PageSection, percent
 from dermsearch.results.report.markup import Markup, el
 from dermsearch.results.tables.lineages import ancestry
@@ -29,9 +29,9 @@ def cost(content: Content) -> PageSection | None:
     kinds = [ROOT_CURRICULUM] * any(row["order"] == ROOT_CURRICULUM for row in rows) + kinds
     named = ("name", "curriculum"), ("text", "score, % [95 %]"), ("time", f"training, {unit}"), ("order", "order")
     at = {"x": x("time", f"training of all its stages, {unit} (mean over seeds)")}
-    up = {"y": x("score", quantity(content.rows[0].measure), scale=near())}
+    up = {"y": x("score", quantity(content.rows[0].measure), scale=percents(rows))}
     line = {"mark": {"type": "line", "interpolate": "step-after", "color": "var(--accent)", "strokeWidth": 1.5}}
-    ends = {"y": x("low", quantity(content.rows[0].measure), scale=near()), "y2": {"field": "high"}}
+    ends = {"y": x("low", quantity(content.rows[0].measure), scale=percents(rows)), "y2": {"field": "high"}}
     chart = {
         "width": "container",
         "height": 320,

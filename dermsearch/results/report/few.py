@@ -6,7 +6,7 @@ from typing import Any
 
 from dermsearch.results.drawing import readable
 from dermsearch.results.pictures.few_labels import chosen, curves, judges
-from dermsearch.results.report.charts import legend, marked, near, tip, values, where_known, x
+from dermsearch.results.report.charts import legend, marked, percents, tip, values, where_known, x
 from dermsearch.results.report.content import Content, PageSection, percent
 from dermsearch.results.report.markup import Markup, el
 
@@ -43,11 +43,17 @@ def few(content: Content) -> PageSection | None:
 
 def lines(rows: list[dict[str, Any]], names: list[str], numbers: list[str], title: str) -> dict[str, Any]:
     """A line with its band for each curriculum."""
-    at = {"field": "labels", "type": "ordinal", "sort": numbers, "title": "labelled cases of every class"}
+    at = {
+        "field": "labels",
+        "type": "ordinal",
+        "sort": numbers,
+        "title": "labelled cases of every class",
+        "axis": {"labelAngle": 0},
+    }
     colour = legend("name", names)
     told = tip(("name", "curriculum"), "labels", ("score", "%"), ("low", "from"), ("high", "to"))
-    band = {"y": x("low", title, scale=near()), "y2": {"field": "high"}}
-    up = {"y": x("score", title, scale=near())}
+    band = {"y": x("low", title, scale=percents(rows)), "y2": {"field": "high"}}
+    up = {"y": x("score", title, scale=percents(rows))}
     mark = {"type": "line", "strokeWidth": 1.8}
     dots = {"mark": {"type": "point", "filled": True, "size": 55, "opacity": 1}}
     return {

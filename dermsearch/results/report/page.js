@@ -34,11 +34,11 @@ const words = { labelColor: "var(--quiet)", titleColor: "var(--ink)", labelFontS
 const CONFIG = {
   background: "transparent", font: "system-ui, sans-serif", view: { stroke: null },
   axis: { ...words, gridColor: "var(--line)", domainColor: "var(--grey)", tickColor: "var(--grey)", labelPadding: 4, titlePadding: 8 },
-  axisY: { domain: false, ticks: false }, legend: { ...words, symbolSize: 70, labelLimit: 420, columnPadding: 16, columns: 3 },
+  axisY: { domain: false, ticks: false }, legend: { ...words, symbolSize: 70, labelLimit: 420, columnPadding: 16 },
   header: { labelColor: "var(--ink)", labelFontSize: 12 }, mark: { tooltip: null }, rule: { color: "var(--grey)" },
 };
 const local = (date) => new Date(date - 60000 * date.getTimezoneOffset()).toISOString().slice(0, 19).replace("T", " ");
-const OPTIONS = { actions: false, renderer: "svg", config: CONFIG, mode: "vega-lite" };
+const OPTIONS = { actions: false, renderer: "svg", mode: "vega-lite" };
 function ofCurves() { // a row per epoch of every stage
   return Object.entries(DATA.curves).flatMap(([stage, rows]) => rows.map((row) => ({ stage, ...DATA.about[stage], ...Object.fromEntries(DATA.columns.map((c, i) => [c, row[i]])) })));
 }
@@ -47,7 +47,7 @@ async function draw(place, chart) {
   if (chart.data?.name === "curves") chart = { ...chart, data: { values: ofCurves() } };
   const panel = chart.spec ?? chart.concat?.[0]; // panels beside one another, as many as there is room for
   if (panel) chart = { ...chart, columns: Math.min(3, Math.max(1, Math.floor(place.clientWidth / (panel.width + APART)))) };
-  const { view } = await vegaEmbed(place, chart, OPTIONS);
+  const { view } = await vegaEmbed(place, chart, { ...OPTIONS, config: { ...CONFIG, legend: { ...CONFIG.legend, columns: place.clientWidth < 640 ? 1 : 3 } } });
   view.addEventListener("click", (event, item) => {
     const datum = item && item.datum && (item.datum.datum || item.datum);
     if (!datum) return;

@@ -17,6 +17,7 @@ from dermsearch.results import load
 from dermsearch.results.board.leaderboard import leaderboard
 from dermsearch.results.report.page import put, tail
 from dermsearch.results.report.report import report, study_page
+from dermsearch.results.tables.schema import build, write
 
 RESULTS = Path(__file__).parents[3] / "results"
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -177,6 +178,26 @@ def test_a_page_has_room_on_a_telephone_too(look, width, beside, tmp_path):
     page.locator("#board-table tbody tr").nth(2).click()
     page.wait_for_selector("dialog .chart svg")
     assert page.evaluate(WIDER, "dialog, dialog .chart") == []
+
+
+OBJECTIVE = {"protocol": "knn", "labelled": "10%", "metric": "balanced_accuracy", "label": "diagnosis"}
+
+
+def test_curves_from_few_labels_are_told_apart_by_their_legend(look, make_filled):
+    """Its signs are as strong as the marks, though a pale band lies behind these; numbers of labels stand upright."""
+    results = make_filled(study={**STUDY, "objective": OBJECTIVE})
+    rows = results.scores.to_pylist()
+    fewer = [row | {"labelled": "10%", "value": row["value"] - 0.1} for row in rows]
+    write(build("scores", [*fewer, *rows]), results.folder / "tables" / "scores.arrow")
+    page = look(report(results.folder), viewport={"width": 500, "height": 1000})
+    signs = page.locator("#chart-few-0 .role-legend-symbol path")
+    assert signs.count() > 3
+    assert all((signs.nth(i).get_attribute("opacity") or "1") == "1" for i in range(signs.count()))
+    boxes = [signs.nth(i).bounding_box() for i in range(signs.count())]
+    assert len({round((box["x"] + box["width"] / 2) / 4) for box in boxes}) == 1, "below one another on a narrow page"
+    labels = page.locator("#chart-few-0 .role-axis-label text")
+    assert not any("rotate" in (labels.nth(i).get_attribute("transform") or "") for i in range(labels.count()))
+    assert page.evaluate(WIDER, ".chart") == []
 
 
 @pytest.mark.parametrize("scheme, other", [("light", "dark"), ("dark", "light")])

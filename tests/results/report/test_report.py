@@ -267,6 +267,17 @@ def test_studies_side_by_side(make_filled):
     assert "<td>seed</td><td>1</td><td>2</td>" in text and json.dumps(one.origin)[1:-1] in text
 
 
+@pytest.mark.parametrize("low, high, axis", [
+    (0.5, 85.0, [0.0, 87.535]),  # nothing scores less than nothing
+    (60.0, 99.0, [58.83, 100.0]),
+    (70.0, 70.0, [69.0, 71.0]),
+    (None, 50.0, [49.0, 51.0]),
+    (40.0, 400.0, [29.2, 400.0]),  # a rank is no percent
+])  # fmt: skip
+def test_an_axis_of_scores_ends_where_scores_do(low, high, axis):
+    assert charts.percents([{"low": low, "high": high, "score": high}])["domain"] == pytest.approx(axis)
+
+
 def test_several_measures_stand_on_lines_of_their_own(make_filled):
     """Or the name of their axis is wider than a narrow page."""
     one = make_filled(study=STUDY)
