@@ -24,6 +24,10 @@ os.environ.setdefault("RAY_worker_niceness", "0")
 import hypothesis
 import pytest
 
+# What the terminal or the job that starts the tests has set is not theirs, nor that of the commands that they start.
+for name in ("COLUMNS", "LINES", "FORCE_COLOR", "NO_COLOR", "CLICOLOR_FORCE", "RAY_ADDRESS", "RAY_TMPDIR"):
+    os.environ.pop(name, None)
+os.umask(0o022)
 # An example may take as long as the machine has other work; what must not take long says so by processor time.
 hypothesis.settings.register_profile("patient", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
 hypothesis.settings.load_profile("patient")

@@ -34,14 +34,14 @@ class Server:
         command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(self.port)]
         with log.open("w") as said:
             self.process = subprocess.Popen(command, stdout=said, stderr=said)
-        until = time.monotonic() + 60
+        until = time.monotonic() + 300
         while not self._answers():
             assert self.process.poll() is None and time.monotonic() < until, log.read_text()
             time.sleep(0.05)
 
     def _answers(self) -> bool:
         try:
-            urllib.request.urlopen(f"http://127.0.0.1:{self.port}/moto-api/data.json", timeout=10).close()
+            urllib.request.urlopen(f"http://127.0.0.1:{self.port}/moto-api/data.json", timeout=60).close()
         except OSError:
             return False
         return True
@@ -49,7 +49,7 @@ class Server:
     def bucket(self, name: str) -> None:
         """Make a bucket."""
         put = urllib.request.Request(f"http://127.0.0.1:{self.port}/{name}", method="PUT")
-        urllib.request.urlopen(put, timeout=10).close()
+        urllib.request.urlopen(put, timeout=60).close()
 
     def uri(self, path: str) -> str:
         """What a user writes for bucket/path."""

@@ -50,7 +50,7 @@ def test_killed_it_goes_on_with_the_same_proposals(engine: str, workers: int, in
     study, mark = [*STUDY, f"compute.engine={engine}", f"compute.concurrency={workers}"], uuid.uuid4().hex
     going = start("curriculum_three.yaml", study, tmp_path, mark)
     try:
-        until = time.monotonic() + 200
+        until = time.monotonic() + 500
         while len(list((tmp_path / "store").glob("stages/*"))) < 4 and going.poll() is None:
             assert time.monotonic() < until
             time.sleep(0.005)

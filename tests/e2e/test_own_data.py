@@ -50,7 +50,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         table.writeheader()
         table.writerows(rows)
     words = ["data", "prepare", "csv", "cases.csv", "-o", "mine", *PREPARE, "--split-by", "image"]
-    done = warm.run(words, folder, timeout=120)
+    done = warm.run(words, folder, timeout=400)
     assert done.returncode == 0, done.stderr
     return folder
 

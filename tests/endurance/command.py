@@ -33,7 +33,7 @@ from dermsearch.study.config import Study
 from dermsearch.upkeep import inventory
 from dermsearch.work.cases import open_store
 
-LONGEST = 60  # seconds that a command over stand-ins may take on a machine with much else to do
+LONGEST = 300  # seconds that a command over stand-ins may take on a machine with much else to do
 PATIENCE = 3600  # seconds that it may wait for others, by a clock that jumps
 
 

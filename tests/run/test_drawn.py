@@ -31,5 +31,5 @@ sys.exit(seen != [True])
 
 @pytest.mark.slow
 def test_ray_is_there_before_anything_is_drawn_beside_it(tmp_path: Path) -> None:
-    done = subprocess.run([sys.executable, "-c", CODE], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    done = subprocess.run([sys.executable, "-c", CODE], cwd=tmp_path, capture_output=True, text=True, timeout=400)
     assert done.returncode == 0, done.stderr

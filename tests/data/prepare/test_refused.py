@@ -271,7 +271,7 @@ OPTIONS = ["--image", "derm=image", "--label=dx", "--case=id", "--lesion=lesion"
 
 
 def command(*words: str) -> subprocess.CompletedProcess[str]:
-    return warm.run(["data", "prepare", *words], Path.cwd(), timeout=120)
+    return warm.run(["data", "prepare", *words], Path.cwd(), timeout=400)
 
 
 COMMANDS: dict[str, tuple[Callable[[Copy], object], str]] = {
