@@ -1,7 +1,7 @@
 """Data sets of a study that are a mixture of others of it, without what still others are judged on.
 
 A mixture is made once, beside the built-in cases, and is a case store like any other: one reader, one fingerprint, one
-order of its cases whatever the workers. What it copies are images at the side that its parts keep.
+order of its cases whatever the workers. It copies no image: it says which case of which part has it.
 """
 
 from __future__ import annotations
@@ -48,19 +48,20 @@ def open_mixed(
     name: str, data: Data, stores: Stores, cache: Path, say: Callable[[str], object] = lambda said: None
 ) -> CaseStore:
     """The mixture called `name`, made of its parts if no process has done so before."""
-    from dermsearch.data.prepare.mix import mix
+    from dermsearch.data.prepare.mix import mix, point
 
-    folder = mixed_folder(data, stores, cache)
+    folder, open_parts = mixed_folder(data, stores, cache), [stores[each] for each in data.mix]
     if not (folder / MANIFEST).is_file():
         say(f"Mixing {', '.join(data.mix)} ...")
         folder.parent.mkdir(parents=True, exist_ok=True)
         parts, others = ([stores[each].folder for each in names] for names in (data.mix, data.without))
         try:
-            mix(parts, folder, others, weights=data.shares)
+            mix(parts, folder, others, weights=data.shares, copied=False)
         except UserError as error:
             if not (folder / MANIFEST).is_file():  # else another process was faster
                 raise UserError(f"data.{name}: {error}") from None
-    return CaseStore(folder)
+    point(folder, open_parts)
+    return CaseStore(folder, open_parts)
 
 
 def left_out(cases: CaseStore) -> int:

@@ -240,6 +240,8 @@ def contents(manifest: bytes, uri: str) -> tuple[dict[str, str], str]:
         raise UserError(f"{uri}: is not a case store (no readable {MANIFEST} in it)") from None
     if made_by != FORMAT:
         raise UserError(f"{uri}: was made by another version of dermsearch; make it again")
+    if about.get("parts"):
+        raise UserError(f"{uri}: is a mixture of a study and has no images of its own; `data mix` makes one that has")
     if not all(PLAIN.fullmatch(name) for name in (*files, fingerprint)):  # none may leave its folder
         raise UserError(f"{uri}: its {MANIFEST} is damaged; make the store again")
     return files, fingerprint

@@ -79,7 +79,8 @@ def make_plan(study: Study) -> tuple[Plan, Space]:
     for name, mixture in study.sets.items():
         if mixture.mix and {*mixture.mix, *mixture.without} <= stores.keys():
             place = mixed_folder(mixture, stores, cache)
-            stores |= {name: CaseStore(place)} if (place / MANIFEST).is_file() else {}
+            parts = [stores[each] for each in mixture.mix]
+            stores |= {name: CaseStore(place, parts)} if (place / MANIFEST).is_file() else {}
     check_cases(study, space, stores)
     first, data = next(iter(study.sets.items()))
     if first in stores:

@@ -62,6 +62,7 @@ def test_a_mixture_lacks_what_is_judged_on(tmp_path: Path) -> None:
         assert not run_study(study, tmp_path / "out", None, Console(file=log)).failed
     assert "Mixing ours, theirs" in (tmp_path / "log").read_text()
     (folder,) = (tmp_path / "store" / "data").glob("mix-*")
+    assert not list(folder.glob("images-*")), "it shows the images of its stores where they lie"
     pool, seen = CaseStore(folder), open_cases(study.sets["seen"], tmp_path / "store" / "data")
     assert left_out(pool) == 80 and len(pool) == 60 + 50 - 40 and not both_in(pool, seen)
     assert set(load(tmp_path / "out").scores["caveats"].to_pylist()) == {"pool lacks 80 images that also stand in seen"}

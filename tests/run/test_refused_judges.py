@@ -33,7 +33,7 @@ def run(folder: Path, line: str, settings: dict[str, Any], **sets: Any) -> Any:
         "logging": [],
     }
     (folder / "wrong.yaml").write_text(yaml.safe_dump(told, sort_keys=False))
-    return warm.run(["run", "wrong.yaml"], folder, timeout=120)
+    return warm.run(["run", "wrong.yaml"], folder, timeout=400)
 
 
 @pytest.mark.slow
@@ -78,4 +78,5 @@ def test_it_is_one_sentence(line: str, settings: Any, sets: Any, said: str, tmp_
     assert done.returncode == 2
     *_, last = done.stderr.splitlines()
     assert re.fullmatch(rf"dermsearch: wrong\.yaml:\d+: {re.escape(said)}.*", last), done.stderr
+    assert not (tmp_path / "results" / "wrong").exists(), "its name is not taken by what never began"
     assert not (tmp_path / "results" / "wrong" / "tables").exists()

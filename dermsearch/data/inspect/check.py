@@ -93,6 +93,8 @@ def check(folder: str | Path, progress: Callable[[int, int], None] = lambda done
         return report
     [store] = found
     sound = ask("files", partial(_files, folder, store, progress))
+    for part in store.parts:  # whose images a mixture shows
+        sound &= ask("part", partial(_part, part, progress))
     ask("manifest", partial(_manifest, store))
     ask("counts", partial(_counts, store))
     ask("split", partial(_split, store))
@@ -125,7 +127,9 @@ def _open(folder: Path, found: list[CaseStore]) -> Answer:
 
 def _files(folder: Path, store: CaseStore | None, progress: Callable[[int, int], None]) -> Answer:
     sums: dict[str, str] = _about(folder)["files"]
-    shards = {} if store is None else {shard_file(n): n for n in np.unique(store.column("shard")).tolist()}
+    shards = (
+        {} if store is None or store.parts else {shard_file(n): n for n in np.unique(store.column("shard")).tolist()}
+    )
     names = list(dict.fromkeys([*sums, INDEX, QUARANTINE, *shards]))
     bad, read = [], 0
     for done, name in enumerate(names):
@@ -141,6 +145,11 @@ def _files(folder: Path, store: CaseStore | None, progress: Callable[[int, int],
     if bad:
         return FAILED, _listed(f"{len(bad)} of {many(len(names), 'file')} not as written", bad)
     return OK, f"{many(len(names), 'file')}, {decimal(read)}, as they were written"
+
+
+def _part(part: CaseStore, progress: Callable[[int, int], None]) -> Answer:
+    mark, text = _files(part.folder, part, progress)
+    return mark, f"{part.folder}: {text}"
 
 
 def _damaged(store: CaseStore, shard: int, data: bytes) -> list[str]:

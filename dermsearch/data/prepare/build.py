@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import ArrayLike
 
 from dermsearch.data.case import METADATA, SPLITS, Case, Column
 from dermsearch.data.decode.look import LOOKS, THUMB
@@ -70,11 +71,18 @@ def read_heads(store: Folder, shards: int) -> tuple[pa.Table, list[dict[str, Any
     """What the shards tell of their cases, in the order of the records, and of themselves."""
     tables = [read_head(store, n) for n in range(shards)]
     about = [json.loads(t.schema.metadata[b"shard"]) for t in tables]
-    for number, table in enumerate(tables):
-        places = {"shard": np.full(len(table), number, np.int32), "at": np.arange(len(table), dtype=np.int32)}
-        for name, values in places.items():
-            tables[number] = tables[number].append_column(name, pa.array(values))
-    return pa.concat_tables(tables).replace_schema_metadata(None).combine_chunks(), about
+    where = [(np.full(len(table), number), np.arange(len(table))) for number, table in enumerate(tables)]
+    return joined(tables, where), about
+
+
+def joined(heads: Iterable[pa.Table], where: Iterable[tuple[ArrayLike, ArrayLike]]) -> pa.Table:
+    """Heads as one, with the shard in which each image lies and its place there."""
+    tables = []
+    for table, places in zip(heads, where, strict=True):
+        for name, values in zip(("shard", "at"), places, strict=True):
+            table = table.append_column(name, pa.array(np.asarray(values, np.int32)))
+        tables.append(table)
+    return pa.concat_tables(tables).replace_schema_metadata(None).combine_chunks()
 
 
 def read_head(store: Folder, head: int | str) -> pa.Table:

@@ -1,14 +1,16 @@
 """Several case stores become one to pre-train on, without the images that stand in a store that is judged on.
 
-Images are copied as they are kept. Ids get the name of their store before them (`ham10000:ISIC_1`); what a case
-knows no image of, stays empty. Labels stay, unknown of the cases of other stores; a label of which two stores have
-other classes gets the store's name before it (`ham10000_diagnosis`). Pictures are the same if their file, their pixels
-or, nearly, their looks are.
+Images are copied as they are kept; or they stay where they are, and the mixture shows them there: it is small and soon
+made, and is a store only as long as its parts lie where it says. Ids get the name of their store before them
+(`ham10000:ISIC_1`); what a case knows no image of, stays empty. Labels stay, unknown of the cases of other stores; a
+label of which two stores have other classes gets the store's name before it (`ham10000_diagnosis`). Pictures are the
+same if their file, their pixels or, nearly, their looks are.
 """
 
 from __future__ import annotations
 
 import glob
+import json
 import math
 import os
 from collections.abc import Collection, Iterator, Sequence
@@ -17,22 +19,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 
 from dermsearch.data.case import Column
 from dermsearch.data.decode.look import LOOKS
 from dermsearch.data.domain import setting_of
-from dermsearch.data.prepare.build import Ingredients, finish, read_heads, shard_cases
+from dermsearch.data.prepare.build import Ingredients, finish, joined, read_heads, shard_cases
 from dermsearch.data.prepare.divide import note
 from dermsearch.data.prepare.lookalikes import StoreImages, knows_originals, lookalikes, looks_of, name_of
 from dermsearch.data.prepare.progress import Silent, Watcher
-from dermsearch.data.prepare.shard import CasePlanes, Plane, write_shard
+from dermsearch.data.prepare.shard import CasePlanes, Plane, head_of, write_shard
 from dermsearch.data.sources.base import CaseRecord
 from dermsearch.data.store.case_store import CaseStore
-from dermsearch.data.store.layout import MASK, NONE, ORIGIN
+from dermsearch.data.store.layout import MANIFEST, MASK, NONE, ORIGIN, of_itself, read_manifest
 from dermsearch.data.store.splits import Split
 from dermsearch.data.store.unfinished import clear, growing
-from dermsearch.errors import UserError, nearest
+from dermsearch.errors import UserError, first_line, nearest
 from dermsearch.storage.files import Folder
 from dermsearch.words import many
 
@@ -45,10 +46,12 @@ def mix(
     without: Sequence[str | Path] = (),
     watcher: Watcher | None = None,
     weights: Sequence[float] | None = None,
+    copied: bool = True,
 ) -> dict[str, Any]:
     """Join stores in `out`, whole or not at all; returns its manifest. No image of a `without` store comes along.
 
-    `weights`, one a store, are their shares of an epoch of training; None: by how many images each has.
+    `weights`, one a store, are their shares of an epoch of training; None: by how many images each has. Not `copied`,
+    images stay in their stores: same cases, same fingerprint.
     """
     if "://" in str(out):
         raise UserError(f"{out}: stores are mixed in a folder of this machine; mix there and copy it")
@@ -68,9 +71,35 @@ def mix(
     clear(out.parent, f".{glob.escape(out.name)}.*")  # what a killed command left
     with growing(out) as folder:
         folder.chmod(0o755)
-        manifest = _write(Folder(folder), parts, others, dropped, weights, watcher)
-        os.rename(folder, out)
+        ways = None if copied else [way(out, part.folder) for part in parts]
+        manifest = _write(Folder(folder), parts, others, dropped, weights, watcher, ways)
+        try:
+            os.rename(folder, out)
+        except OSError as error:
+            raise UserError(f"{out}: cannot be put there: {first_line(error)}") from None
     return manifest
+
+
+def way(folder: Path, part: Path) -> str:
+    """From a mixture to a store that it shows: what lies beside it may move with it."""
+    folder, part = folder.absolute(), part.absolute()
+    return os.path.relpath(part, folder) if part.is_relative_to(folder.parent) else str(part)
+
+
+def point(folder: Path, parts: Sequence[CaseStore]) -> None:
+    """Let a mixture say where the stores lie whose images it shows, if they have moved since."""
+    about = read_manifest((folder / MANIFEST).read_bytes(), str(folder))
+    told = [{**old, "path": way(folder, p.folder)} for old, p in zip(about.get("parts", ()), parts, strict=False)]
+    if told == about.get("parts", []):
+        return
+    about["parts"] = told
+    about["checksum"] = of_itself(about)
+    part = folder / f".{MANIFEST}.{os.getpid()}"
+    try:
+        part.write_text(json.dumps(about, indent=1))
+        os.replace(part, folder / MANIFEST)
+    except OSError as error:
+        raise UserError(f"{folder}: its stores have moved, and it cannot be told where: {first_line(error)}") from None
 
 
 def weights_of(stores: Sequence[str], told: Sequence[str] | None) -> list[float] | None:
@@ -142,18 +171,24 @@ def _write(
     dropped: list[dict[tuple[str, int], str]],
     weights: Sequence[float] | None,
     watcher: Watcher,
+    ways: Sequence[str] | None,
 ) -> dict[str, Any]:
     modalities = tuple(dict.fromkeys(m for part in parts for m in part.modalities))
     planes = (*modalities, MASK) if any(part.about["masks"] for part in parts) else modalities
     records: list[CaseRecord] = []
     notes: list[dict[str, str]] = []
     classes, called = labels_of(parts)
-    each = zip(parts, called, dropped, strict=True)
-    cases = (found for part, names, drop in each for found in _cases(part, names, drop, notes))
-    shards = 0
+    each = enumerate(zip(parts, called, dropped, strict=True))
+    cases = ((n, *found) for n, told in each for found in _cases(*told, notes, copied=ways is None))
+    shards, heads, where = 0, [], []
     while chunk := list(islice(cases, shard_cases(parts[0].side, len(planes)))):
-        write_shard(folder, shards, [CasePlanes(len(records) + i, p) for i, (_, p) in enumerate(chunk)], planes)
-        records += [record for record, _ in chunk]
+        entries = [CasePlanes(len(records) + i, kept) for i, (_, _, _, kept) in enumerate(chunk)]
+        if ways is None:
+            write_shard(folder, shards, entries, planes)
+        else:
+            heads.append(head_of(entries, planes))
+            where.append(([n for n, *_ in chunk], [row for _, row, *_ in chunk]))
+        records += [record for _, _, record, _ in chunk]
         shards += 1
         watcher.advance(len(chunk))
     if not records:
@@ -173,6 +208,8 @@ def _write(
         settings["made"] = "; ".join(made)
     denied = {name: why for part in parts for name, why in part.denied.items()}
     about: dict[str, Any] = {"title": f"A mix of {', '.join(names)}, for pre-training", "denied": denied}
+    if ways is not None:
+        about["parts"] = [{"path": w, "fingerprint": p.fingerprint} for w, p in zip(ways, parts, strict=True)]
     if others:
         about["notes"] = [f"Images that also stand in {' or '.join(map(name_of, others))} are left out."]
     for key in ("licence", "citation"):
@@ -190,7 +227,7 @@ def _write(
         columns=agreed(parts, denied),
         looks=LOOKS if all(map(knows_originals, parts)) else 0,
     )
-    return finish(folder, *read_heads(folder, shards), given)
+    return finish(folder, *(read_heads(folder, shards) if ways is None else (joined(heads, where), [])), given)
 
 
 def agreed(parts: list[CaseStore], denied: Collection[str]) -> list[Column]:
@@ -218,20 +255,20 @@ def labels_of(parts: list[CaseStore]) -> tuple[dict[str, tuple[str, ...]], list[
 
 
 def _cases(
-    store: CaseStore, called: dict[str, str], drop: dict[tuple[str, int], str], notes: list[dict[str, str]]
-) -> Iterator[tuple[CaseRecord, dict[str, Plane]]]:
-    """A store's cases with the images that stay, shard by shard."""
+    store: CaseStore,
+    called: dict[str, str],
+    drop: dict[tuple[str, int], str],
+    notes: list[dict[str, str]],
+    copied: bool,
+) -> Iterator[tuple[int, CaseRecord, dict[str, Plane]]]:
+    """A store's cases with the images that stay: the row of each, what it is, and its images."""
     name = name_of(store)
     planes = (*store.modalities, *((MASK,) if store.about["masks"] else ()))
     sizes = {p: [store.column(f"{o}{a}_{p}") for o in ("", "original_") for a in ("height", "width")] for p in planes}
     metadata = {key: store.metadata(key) for key in store.about["metadata"]}
     ids = {key: store.strings(key) for key in ("case", "lesion", "patient")}
     labels = {k: [(*store.classes[k], None)[i] for i in store.label(k).tolist()] for k in called}  # -1 is unknown
-    shards, places = store.column("shard"), store.column("at")
-    opened, table = -1, None
     for row in range(len(store)):
-        if shards[row] != opened:
-            opened, table = int(shards[row]), store.shard(int(shards[row]))
         who = {key: f"{name}:{words[row]}" if words[row] else "" for key, words in ids.items()}
         images = {m: f"{who['case']} ({m})" for m in store.modalities if sizes[m][0][row]}
         record = CaseRecord(
@@ -248,18 +285,19 @@ def _cases(
             if reason := drop.get((plane, row)):
                 notes.append(note(record, images[plane], "left out", reason))
             elif sizes[plane][0][row]:
-                kept[plane] = _plane(store, table, plane, row, int(places[row]), [int(s[row]) for s in sizes[plane]])
+                kept[plane] = _plane(store, plane, row, [int(s[row]) for s in sizes[plane]], copied)
         if kept.keys() - {MASK}:
-            yield record, kept
+            yield row, record, kept
 
 
-def _plane(store: CaseStore, table: pa.Table, plane: str, row: int, at: int, sizes: list[int]) -> Plane:
-    """An image as it is kept."""
-    data, pixels = table[plane][at].as_py(), store.index[f"pixel_{plane}"][row].as_py()
-    size, original = (sizes[0], sizes[1]), (sizes[2], sizes[3])
+def _plane(store: CaseStore, plane: str, row: int, sizes: list[int], copied: bool) -> Plane:
+    """An image as it is kept; of one that stays where it is, what is told of it."""
+    data = store.kept(plane, row).data if copied else b""
+    pixels = store.index[f"pixel_{plane}"][row].as_py()
+    size, original, told = (sizes[0], sizes[1]), (sizes[2], sizes[3]), b"" if copied else pixels
     if plane == MASK:
-        return Plane(data, size, original)
+        return Plane(data, size, original, pixels=told)
     file = store.index[f"file_{plane}"][row].as_py()
     look = looks_of(store, plane, np.array([row])).tobytes()
     # Drawn images come from no file; their pixels stand for it, so that they too are found where they occur again.
-    return Plane(data, size, original, pixels if file == NONE else file, look)
+    return Plane(data, size, original, pixels if file == NONE else file, look, told)

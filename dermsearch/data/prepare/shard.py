@@ -12,7 +12,7 @@ import json
 import os
 import stat
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import repeat
 from typing import Any
@@ -47,6 +47,7 @@ class Plane:
     original: tuple[int, int]
     file: bytes = NONE  # hash of the file it came from
     look: bytes = NO_LOOK
+    pixels: bytes = b""  # hash of the data, told where they stay in another store
 
 
 @dataclass
@@ -194,26 +195,32 @@ def write_shard(
     store: Folder, number: int, entries: Iterable[CasePlanes], planes: Iterable[str], before: str = ""
 ) -> None:
     """The shard's images, then its head, which tells how their files were `seen` before they were read."""
-    entries = list(entries)
-    images: dict[str, pa.Array] = {}
+    entries, planes = list(entries), list(planes)
+    kept = {name: [e.planes.get(name) for e in entries] for name in planes}
+    images = {name: one_after_another([p.data if p else b"" for p in kept[name]]) for name in planes}
+    head = head_of(entries, planes)
+    data = to_bytes(pa.table(images))
+    store.write(shard_file(number), data)
+    about = {"checksum": checksum(data), "bytes": data.size, "cases": len(entries), "seen": before}
+    told = to_bytes(head.replace_schema_metadata({"shard": json.dumps(about)}))
+    store.write(head_file(number), checksum(told).encode() + told.to_pybytes())
+
+
+def head_of(entries: Sequence[CasePlanes], planes: Iterable[str]) -> pa.Table:
+    """What is told of some cases' images, in the order of their records."""
     head: dict[str, pa.Array] = {"row": pa.array([e.row for e in entries], pa.int64())}
     for name in planes:
         kept = [e.planes.get(name) for e in entries]
-        images[name] = one_after_another([p.data if p else b"" for p in kept])
         for i, axis in enumerate(("height", "width")):
             head[f"{axis}_{name}"] = pa.array([p.size[i] if p else 0 for p in kept], pa.int32())
             head[f"original_{axis}_{name}"] = pa.array([p.original[i] if p else 0 for p in kept], pa.int32())
-        hashes = [digest(p.data) if p else NONE for p in kept]
+        hashes = [(p.pixels or digest(p.data)) if p else NONE for p in kept]
         head[f"pixel_{name}"] = pa.array(hashes, pa.binary(16))
         if name != MASK:
             head[f"file_{name}"] = pa.array([p.file if p else NONE for p in kept], pa.binary(16))
             head[f"look_{name}"] = pa.array([p.look if p else NO_LOOK for p in kept], pa.binary(THUMB))
     head["notes"] = pa.array([json.dumps(e.notes) if e.notes else "" for e in entries])
-    data = to_bytes(pa.table(images))
-    store.write(shard_file(number), data)
-    about = {"checksum": checksum(data), "bytes": data.size, "cases": len(entries), "seen": before}
-    told = to_bytes(pa.table(head).replace_schema_metadata({"shard": json.dumps(about)}))
-    store.write(head_file(number), checksum(told).encode() + told.to_pybytes())
+    return pa.table(head)
 
 
 def one_after_another(parts: list[bytes | memoryview]) -> pa.Array:

@@ -1,13 +1,15 @@
 """The case store: a data set as memory-mapped Arrow, made once and read by every trial. `layout` names its files.
 
 Opening maps the index alone; shards are mapped when they are first read. Each is compared with its checksum then, once
-in a process, at two gigabytes a second. All processes of a machine share the pages.
+in a process, at two gigabytes a second. All processes of a machine share the pages. A mixture that a study makes of its
+data sets has no images of its own: its index says which case of which store shows them, and it opens these.
 """
 
 from __future__ import annotations
 
 import copy
 import io
+import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -32,9 +34,9 @@ DECODERS = 4  # threads that decode JPEGs of one batch
 
 
 class CaseStore:
-    """An opened case store."""
+    """An opened case store; of a mixture, whose images lie in its parts, these may be given where they are open."""
 
-    def __init__(self, folder: str | Path) -> None:
+    def __init__(self, folder: str | Path, parts: Sequence[CaseStore] | None = None) -> None:
         self.folder = Path(folder)
         try:
             self.about = read_manifest((self.folder / MANIFEST).read_bytes(), str(folder))
@@ -42,6 +44,9 @@ class CaseStore:
             raise UserError(f"{folder}: is not a case store (no readable {MANIFEST} in it)") from None
         try:
             self._read()
+            lent = self.about.get("parts", ())  # {path, fingerprint} of each
+            self.parts: list[CaseStore] = [self._part(**part) for part in lent] if parts is None else list(parts)
+            self.parts = self.parts if lent else []
         except UserError:
             raise
         except (LookupError, TypeError, AttributeError, ValueError):  # its checksum is right, and others made it
@@ -73,6 +78,20 @@ class CaseStore:
         self._owners: dict[str, np.ndarray] = {}
         self._shard_of, self._place = self.column("shard"), self.column("at")
         self._shards: dict[int, dict[str, tuple[np.ndarray, np.ndarray]]] = {}
+
+    def _part(self, path: str, fingerprint: str) -> CaseStore:
+        """A store whose images a mixture shows: the same cases in the same order, in whatever shards."""
+        try:
+            part = CaseStore(os.path.normpath(self.folder / path))
+            if part.fingerprint == fingerprint:
+                return part
+            why = f"{part.folder} holds other cases now"
+        except UserError as error:
+            why = str(error)
+        raise UserError(
+            f"{self.folder}: is a mixture, and a store whose images it shows is not where it was: {why}; put it back, "
+            "or run a study that mixes it where it is now"
+        )
 
     def __len__(self) -> int:
         return self.index.num_rows
@@ -222,7 +241,13 @@ class CaseStore:
                 return list(pool.map(lambda data: _decoded(data, channels), kept))
         return (_decoded(data, channels) for data in kept)
 
+    def kept(self, plane: str, row: int) -> np.ndarray:
+        """The bytes of an image (or a mask) as they are kept: raw pixels, or a JPEG."""
+        return self._bytes(plane, int(self._shard_of[row]), int(self._place[row]))
+
     def _bytes(self, plane: str, shard: int, at: int) -> np.ndarray:
+        if self.parts:  # of a mixture these say which store, and which of its cases
+            return self.parts[shard].kept(plane, at)
         offsets, data = self._shard(shard)[plane]
         return data[offsets[at] : offsets[at + 1]]
 

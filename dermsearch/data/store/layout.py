@@ -1,7 +1,8 @@
 """The files of a case store, and what tells that they are whole.
 
 store.json            what it is: settings, classes, fingerprint, checksums; written last, so a store is whole or none
-index.arrow           a row per case: ids, split, labels, metadata, and where its images are
+index.arrow           a row per case: ids, split, labels, metadata, and where its images are; in a study's mixture
+                      which of the stores that store.json names as `parts`, and which of its cases, shows them
 images-00000.arrow    shards of images, a column per modality (and for masks): raw pixels, or JPEGs if `encoded`
 quarantine.arrow      what was left out or odd, and why
 README.md             the data card
