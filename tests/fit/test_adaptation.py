@@ -20,7 +20,7 @@ from dermsearch.fit.our_alignment import OurAlignment
 from dermsearch.metrics import predicted_shares
 from dermsearch.models.artifact import PREDICTOR
 from dermsearch.models.encoders import Encoders
-from dermsearch.pretext.base import Setting, Target
+from dermsearch.pretext.base import Material, Setting, Target
 from dermsearch.training.fits import predicted_by, train_fit
 
 pytestmark = pytest.mark.slow
@@ -103,6 +103,17 @@ def test_labels_of_the_target_change_nothing(name, store, tmp_path):
     assert not np.array_equal(other.label("diagnosis"), store.label("diagnosis"))
     one, two = (small.train(name, s).parts[PREDICTOR] for s in (store, other))
     assert small.equal(one.state, two.state)
+
+
+def test_the_pool_of_the_target_knows_no_label(store):
+    found = Material(
+        small.encoders(), store, small.ROWS, CPU, small.LOOK, target=Target(store, small.HELDOUT, small.LOOK)
+    )
+    pools = OurAlignment.pools(found)
+    units = np.arange(len(small.HELDOUT))
+    assert pools.keys() == {"derm", "target_derm"} and len(pools["target_derm"]) == len(units)
+    assert (pools["target_derm"].labels("diagnosis", units) == -1).all()
+    assert (pools["derm"].labels("diagnosis", units) >= 0).any()
 
 
 @each

@@ -28,6 +28,8 @@ from dermsearch.generate.compare import compare
 from dermsearch.generate.exported import draw, export_generator, load_generator
 from dermsearch.generate.judge import Critic
 from dermsearch.generate.make import Wanted, make
+from dermsearch.generate.quality import kid
+from dermsearch.metrics import summary
 from dermsearch.models.artifact import GENERATOR
 from dermsearch.run.run import caveats
 from dermsearch.storage.stages import StageStore
@@ -126,6 +128,9 @@ def test_what_is_told_of_it(made: Made) -> None:
     made_, real, noise = (told[f"KID, {who} against real"] for who in ("made", "real", "noise"))
     assert made_.value is not None and real.value is not None and noise.value is not None
     assert made_.value > real.value and noise.low is not None and noise.low > real.value
+    whose, held, learnt = made.real.groups(), made.real.split("val"), made.real.split("train")
+    theirs = (made.judge.features(made.real, rows) for rows in (held, learnt))
+    assert (real.value, real.low, real.high) == pytest.approx(summary(kid(*theirs, whose[held], whose[learnt])))
     assert told["near-duplicates of training cases"].value == 0 and not found.copies
     assert len(found.made) == len(found.nearest) == told["KID, made against real"].n
     train = set(made.real.strings("case")[made.real.split("train")])

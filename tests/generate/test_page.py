@@ -12,11 +12,13 @@ from typer.testing import CliRunner
 
 from dermsearch.cli.main import app
 from dermsearch.data.store.case_store import CaseStore
+from dermsearch.generate.exported import draw, load_generator
 
 PAGE = (Path(__file__).parents[2] / "docs" / "made.md").read_text()
 COMMANDS = [line.strip() for line in PAGE.splitlines() if line.startswith("    dermsearch ")]
 SMALL = "--encoder test_resnet --judge-epochs 1"
-MORE = {"make": f"{SMALL} --epochs 1 --side 32 --set width=0.25 --per-class 8 --batch 16", "quality": SMALL}
+SIZES = "--epochs 1 --side 32 --set width=0.25 --per-class 8 --batch 16 --export g.safetensors"
+MORE = {"make": f"{SMALL} {SIZES}", "quality": SMALL}
 
 
 def options(text: str) -> list[str]:
@@ -44,6 +46,7 @@ def test_the_commands_of_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         assert result.exit_code == 0, result.output
         done.append(words[1])
     assert done == ["make", "show", "quality", "view", "make"]
+    assert draw(load_generator(tmp_path / "g.safetensors"), {"finding": "pneumonia"}, 2).shape == (2, 32, 32, 3)
     assert (tmp_path / "made.png").stat().st_size > 1000
     with (tmp_path / "nearest.csv").open() as file:
         table = list(csv.DictReader(file))

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageColor
 
 from dermsearch.data.open import open_cases
+from dermsearch.data.store.case_store import CaseStore
 from dermsearch.errors import UserError
 from dermsearch.evaluate.base import configure
 from dermsearch.models.encoders import Encoders
+from dermsearch.results.drawing import GREEN, VERMILION
 from dermsearch.study.data import Data
 from dermsearch.testing.small import make_store
-from dermsearch.work.attended import draw_attention, edged, heated, share_of
+from dermsearch.work.attended import attended, draw_attention, edged, heated, share_of
 from dermsearch.work.eye import Eye
+from dermsearch.work.found import by_turns
 
 DATA = Data(domain="chest", modalities=("xray",), cases=60, size=64)
 
@@ -27,8 +31,27 @@ def test_a_row_for_each_image_and_a_column_for_each_classifier(tmp_path: Path) -
     path = draw_attention(cases, eye, "finding", tmp_path / "a.png", 3, 0, config)
     sheet = np.asarray(Image.open(path))
     assert sheet.shape == (12 + 18 + 3 * (128 + 8 + 18 + 12), 12 + 3 * (128 + 8 + 12), 3)
+    top = 12 + 18
+    frames = [[tuple(sheet[top + 166 * row, 12 + 148 * column]) for column in (1, 2)] for row in range(3)]
+    shown = [s for s in np.split(sheet[top + 4 : top + 132], range(160, 600, 148), axis=1)][1:3]
+    assert not np.array_equal(shown[0], shown[1]), "the stage looks elsewhere than random weights"
+    said = {}
+    for column, encoders in enumerate((Encoders.random("test_resnet", ("xray",), "shared", 0), eye.encoders)):
+        rows = shown_rows(cases, 3)
+        train = cases.split("train")
+        found = attended(cases, replace(eye, encoders=encoders), "finding", train, rows, 0, config)
+        said[column] = (found.predicted == cases.label("finding")[rows]).tolist()
+    colours = {True: tuple(ImageColor.getrgb(GREEN)), False: tuple(ImageColor.getrgb(VERMILION))}
+    assert frames == [[colours[said[column][row]] for column in (0, 1)] for row in range(3)]
+    assert {*said[0], *said[1]} == {True, False}
     again = draw_attention(cases, eye, "finding", tmp_path / "b.png", 3, 0, config)
     assert np.array_equal(sheet, np.asarray(Image.open(again)))
+
+
+def shown_rows(cases: CaseStore, count: int) -> np.ndarray:
+    """The validation images that the picture shows."""
+    rows = cases.split("val")
+    return rows[by_turns(cases.label("finding")[rows], 0)][:count]
 
 
 def test_heat_and_edges() -> None:

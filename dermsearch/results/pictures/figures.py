@@ -179,7 +179,13 @@ def draw_tested(ax: Axes, y: float, test: Row) -> None:
     if test.low is not None and test.high is not None:
         ax.plot([100 * test.low, 100 * test.high], [y] * 2, color=INK, linewidth=0.8, alpha=0.75)
     if test.score is not None:
-        look = {"color": INK, "markersize": 4, "markerfacecolor": "white", "markeredgewidth": 0.9, "zorder": 3}
+        look: dict[str, Any] = {
+            "color": INK,
+            "markersize": 4,
+            "markerfacecolor": "white",
+            "markeredgewidth": 0.9,
+            "zorder": 3,
+        }
         ax.plot([100 * test.score], [y], TEST_MARK, gid=f"test {test.name}", **look)
 
 
@@ -291,7 +297,7 @@ def legend(figure: Figure, said: str, marks: set[str], high: float, paper: bool,
         if order in marks
     ]
     if tested:
-        hollow = {"markerfacecolor": "white", "linestyle": "", "markersize": 4}
+        hollow: dict[str, Any] = {"markerfacecolor": "white", "linestyle": "", "markersize": 4}
         handles.append(Line2D([], [], color=INK, marker=TEST_MARK, label=TEST, **hollow))
     handles.append(Line2D([], [], color=GREY, linestyle="--", linewidth=1, label=ROOT_CURRICULUM))
     if paper:

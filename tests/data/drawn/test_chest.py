@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +18,8 @@ from torch.nn.functional import cross_entropy
 
 from dermsearch.data.case import Case
 from dermsearch.data.domain import CHEST, FINDINGS
-from dermsearch.data.drawn.chest import PLACES, A, chest, draw_case, draw_labels
+from dermsearch.data.drawn.chest import PLACES, A, B, chest, draw_case, draw_labels
+from dermsearch.data.drawn.radiograph import Hospital, exposed
 from dermsearch.data.drawn.skin import walk_patients
 from dermsearch.data.open import open_cases, store_folder
 from dermsearch.errors import UserError
@@ -119,6 +121,23 @@ def test_the_letter_goes_with_the_label_only_where_it_is_a_shortcut(drawn: list[
         assert low < (lettered(cases) == (findings(cases) > 0)).mean() < high
     same = lettered(marked) == lettered(drawn[:400])
     assert np.array_equal(pixels(marked)[same], pixels(drawn[:400])[same])  # nothing but the letter is another
+
+
+@pytest.mark.parametrize(
+    ("hospital", "much", "where"), [(A.hospital, {"wires": 0}, "a"), (B.hospital, {"pacemaker": 0.0}, "b")]
+)
+def test_devices_are_drawn(hospital: Hospital, much: dict[str, Any], where: str) -> None:
+    """Wires of lying patients, pacemakers of standing ones: edges where the body has none."""
+    body = np.full((128, 128), 0.8, np.float32)
+
+    def edged(of: Hospital) -> np.ndarray:
+        told = replace(of, noise=(0, 0), blur=(0.01, 0.01), frame=(0, 0))
+        pictures = (exposed(body, told, False, np.random.default_rng(i)).astype(float) for i in range(60))
+        return np.array([abs(np.diff(x, axis=1)).max() > 15 for x in pictures])
+
+    share = edged(hospital).mean()
+    assert not edged(replace(hospital, **much)).any(), where
+    assert (0.4 < share < 0.9) if where == "a" else (0.01 < share < 0.25)
 
 
 def split(cases: list[Case]) -> tuple[np.ndarray, np.ndarray]:

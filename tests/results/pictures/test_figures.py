@@ -80,7 +80,8 @@ def seen_on_test(results: Results, *curricula: str) -> Results:
 
 
 def test_what_test_says_stands_apart_from_validation(make_study, monkeypatch, tmp_path):
-    results, drawn, whole = make_study(seeds=(0, 1)), {}, Axes.plot
+    results, whole = make_study(seeds=(0, 1)), Axes.plot
+    drawn: dict[str, float] = {}
 
     def plot(ax, x, *more, **how):
         if str(how.get("gid", "")).startswith("test "):
@@ -91,7 +92,7 @@ def test_what_test_says_stands_apart_from_validation(make_study, monkeypatch, tm
     before = words(curriculum_figure(results, tmp_path / "before")[1])
     assert not drawn and "on test" not in before
     text = words(curriculum_figure(seen_on_test(results, "odc", "no pre-training"), tmp_path / "after")[1])
-    scores = {row.name: 100 * row.score for row in leaderboard(results)}
+    scores = {row.name: 100 * (row.score or 0) for row in leaderboard(results)}
     assert drawn == pytest.approx({name: scores[name] - 3 for name in ("odc", "no pre-training")})
     assert "on test" in text and "on test: The test split of these data was opened once" in " ".join(text)
 
