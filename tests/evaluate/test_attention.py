@@ -22,6 +22,7 @@ from dermsearch.evaluate.attention import AttentionConfig, Gaze, masks_of, measu
 from dermsearch.evaluate.base import Features, Images, configure, judge
 from dermsearch.evaluate.inside import inside, none_at_all, patches, peak_inside, share_of_patches
 from dermsearch.evaluate.tuned import LinearHead, probe
+from dermsearch.metrics import summary
 from dermsearch.models.attention import activations, attention, contrast, finer
 from dermsearch.models.encoders import Encoders
 from dermsearch.study.data import Data
@@ -200,6 +201,28 @@ def features(images: Images) -> Features:
         cases.groups()[heldout],
         "val",
     )
+
+
+def test_a_judgement_tells_every_class_over_patients(tmp_path: Path) -> None:
+    """As the shares of the same eye say, image by image; patients of four images each are drawn whole."""
+    images = images_of(make_store(tmp_path / "s", masked=True))
+    seen, whose = features(images), images.cases.groups()[images.heldout]
+    config = {"size": 64, "stride": 8, "images": 4, "probes": 2, "c": 0.1}
+    told = {(r["label"], r["class"], r["metric"]): r for r in judge(seen, "attention", config, images=images).rows}
+    names = images.cases.classes["diagnosis"]
+    assert {cls for label, cls, _ in told if label == "diagnosis"} == {"", *names} and ("mean", "", "ail") in told
+    eye = Gaze(images, "derm", AttentionConfig(**config))
+    heads = eye.heads(images.cases.classes, seen.train_labels, np.arange(len(images.train)), 0)
+    own = eye.shares(images.heldout, heads)
+    for m in measures(own, images.cases.classes, whose):
+        value, low, high = summary(m.values)
+        row = told[m.label, m.cls, m.metric]
+        assert (row["value"], row["ci_low"], row["ci_high"], row["n"]) == pytest.approx(
+            (value, low, high, m.n), nan_ok=True
+        )
+    ail = told["diagnosis", "", "ail"]
+    alone = summary(next(iter(measures(own, images.cases.classes, np.arange(len(whose))))).values)
+    assert len(set(whose)) == 6 and ail["n"] == 24 and (ail["ci_low"], ail["ci_high"]) != pytest.approx(alone[1:])
 
 
 @pytest.mark.parametrize(
