@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import time
 from pathlib import Path
@@ -65,6 +66,9 @@ class Unkept:
 
     def load(self) -> None:
         return None
+
+    def left(self, within: bool = False) -> float:
+        return math.inf
 
     def save(self, state: dict[str, Any]) -> None:
         pass

@@ -3,8 +3,9 @@
     python benchmarks/interrupted.py search_spaces/curriculum_three.yaml --engine ray --kills 5 [--states]
 
 Runs the study once undisturbed, then in a second store with SIGKILL to the whole run (driver, Ray, workers) at
-moments spread over it; with --states at random moments after it has written the state of a stage under way. Prints what
-stood when each kill fell, and compares every weight and every score to the last bit.
+moments spread over it; with --states at random moments after it has written the state of a stage under way, such as it
+writes within epochs where `compute.save_every` is short. Prints what stood when each kill fell, and compares every
+weight and every score to the last bit.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from dermsearch.results import load
+from dermsearch.storage.stages import state_in
 
 MARK = "DERMSEARCH_RUN_ID"
 
@@ -33,7 +35,8 @@ MARK = "DERMSEARCH_RUN_ID"
 class Report:
     """What the kills did."""
 
-    kills: list[tuple[float, int, int, int]] = field(default_factory=list)  # seconds; nodes, epochs, states there
+    # Seconds; nodes, epochs, states that were there, and how many of these were within an epoch.
+    kills: list[tuple[float, int, int, int, int]] = field(default_factory=list)
     retrained: list[str] = field(default_factory=list)  # stages whose manifest was written again
     stages: int = 0
     equal: bool = False  # scores
@@ -94,6 +97,11 @@ def states(folder: Path) -> dict[Path, float]:
     return found
 
 
+def within(state: Path) -> bool:
+    """Was it saved within an epoch?"""
+    return "within" in state_in(state.read_bytes())
+
+
 def epochs_under_way(folder: Path) -> int:
     """Epochs that unfinished stages have behind them."""
     return sum(len(json.loads(p.read_text())) for p in (folder / "store" / "partial").glob("*/progress.json"))
@@ -136,10 +144,10 @@ def interrupted(study: str, overrides: Sequence[str], kills: int, folder: Path, 
         time.sleep(dice.uniform(0, 0.7 * report.plain_seconds / kills if in_states else 1.1))  # not right behind it
         assert run.poll() is None, "the run was over before it could be killed"
         seconds = time.perf_counter() - began
-        report.kills.append((seconds, len(manifests(broken)), epochs_under_way(broken), len(states(broken))))
         kill_all(mark)
         run.wait()
-        now = manifests(broken)
+        now, left = manifests(broken), states(broken)
+        report.kills.append((seconds, len(now), epochs_under_way(broken), len(left), sum(map(within, left))))
         report.retrained += [key for key, text in known.items() if now.get(key) != text]
         known = now
     run = start(study, overrides, broken, uuid.uuid4().hex)
@@ -164,8 +172,9 @@ def main() -> None:
         overrides = [*given.overrides, f"compute.engine={given.engine}"]
         report = interrupted(given.study, overrides, given.kills, Path(folder), given.states)
     print(f"engine {given.engine}: {report.stages} stages, undisturbed in {report.plain_seconds:.0f} s")
-    for i, (seconds, finished, epochs, under_way) in enumerate(report.kills, start=1):
+    for i, (seconds, finished, epochs, under_way, amid) in enumerate(report.kills, start=1):
         there = f"{finished} nodes in the store, {epochs} epochs and {under_way} states of others under way"
+        there += f", {amid} of them within an epoch"
         print(f"  kill {i}: after {seconds:5.1f} s, {there}")
     print(f"  finished stages trained again: {len(report.retrained)}")
     print(f"  every score equal to the undisturbed run's: {report.equal}")

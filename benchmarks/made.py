@@ -12,6 +12,7 @@ the interval of the first method on the real store is not above chance.
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 import time
 from typing import Any
@@ -37,6 +38,10 @@ class Unkept:
 
     def load(self) -> None:
         """Nothing."""
+
+    def left(self, within: bool = False) -> float:
+        """It is never time to."""
+        return math.inf
 
     def save(self, state: dict[str, Any]) -> None:
         """Nowhere."""

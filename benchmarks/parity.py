@@ -133,6 +133,8 @@ def gradients(name: str, folder: str) -> list[Tensor]:
     optimizer = optim.build(learner, TRAIN, learner.options())
     whole = WholeImages(pools, autocast(CPU, "fp32"))
     learner.tell("begin", whole)
+    for task in learner.each():
+        task.enter_epoch(0)
     learner.tell("begin_epoch", whole, 0)
     model = DistributedDataParallel(learner, forward_sync_buffers=False) if world.size() > 1 else learner
     found = []

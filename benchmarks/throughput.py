@@ -25,6 +25,7 @@ workers hold for themselves at the end of a turn; on a GPU also the most that to
 from __future__ import annotations
 
 import argparse
+import math
 import multiprocessing
 import os
 import resource
@@ -161,6 +162,9 @@ class Unkept:
 
     def load(self) -> None:
         return None
+
+    def left(self, within: bool = False) -> float:
+        return math.inf
 
     def save(self, state: dict[str, Any]) -> None:
         pass

@@ -117,14 +117,17 @@ class Adaptation(Fit):
             found |= {OTHER + m: Blind(other.cases, m, rows, *about) for m in seen}
         return found
 
-    def begin_epoch(self, epoch: int, features: Whole) -> None:
-        """The second phase begins with gates alike; with frozen statistics it leaves them."""
-        if epoch == self.config.epochs:
-            for gate in self.gates():
-                gate.begin()
+    def enter_epoch(self, epoch: int) -> None:
+        """The second phase leaves frozen statistics as they are."""
         if epoch >= self.config.epochs and self.statistics() == "frozen":
             for norm in self.norms():
                 norm.eval()
+
+    def begin_epoch(self, epoch: int, features: Whole) -> None:
+        """The second phase begins with gates alike."""
+        if epoch == self.config.epochs:
+            for gate in self.gates():
+                gate.begin()
 
     def gates(self) -> list[Gate | Doubled]:
         """Those of the network."""

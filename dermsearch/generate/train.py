@@ -30,7 +30,8 @@ from dermsearch.numbers import uniforms
 from dermsearch.pretext.batch import epoch_order
 from dermsearch.training.health import StageFailed
 from dermsearch.training.memory import keep_memory
-from dermsearch.training.stage import Partial, Report, Unfit
+from dermsearch.training.stage import Report
+from dermsearch.training.under_way import Partial, Unfit
 
 Far = Callable[[np.ndarray], float]  # uint8 images (n, side, side, 3) -> how far from the training cases they are
 TOGETHER = 256  # images that are drawn at once
@@ -110,7 +111,7 @@ def train_generator(
             if row["kid"] == min(r["kid"] for r in [*history, row] if "kid" in r):
                 best = {name: w.detach().cpu().clone() for name, w in model.drawer().state_dict().items()}
         history.append({**row, "seconds": time.perf_counter() - started})
-        if world.rank() == 0 and not last:
+        if world.rank() == 0 and not last and partial.left() <= 0:
             partial.save(
                 {
                     "model": model.state_dict(),

@@ -2,7 +2,7 @@
 
 A task is a module over one backbone and one pool of images. It knows nothing of modalities, workers or
 resuming: the trainer gives each branch of the encoders a task of its own, hands every process its rows of
-the global batch, and saves the module's state dict after each epoch. In return a task draws no random
+the global batch, and saves the module's state dict between steps. In return a task draws no random
 numbers of its own (views and dropout are numbered) and keeps whatever it remembers in buffers. A joint task
 is the exception that pairs modalities: one module over all branches, and its units are cases.
 """
@@ -165,8 +165,11 @@ class Pretext(nn.Module, Generic[Given, Found, Seen]):
     def begin(self, features: Seen) -> None:
         """Once, before the first epoch. `features(module)` is its eval-mode output on every whole image of the pool."""
 
+    def enter_epoch(self, epoch: int) -> None:
+        """Before `begin_epoch`, and where an epoch is gone on with in its midst: sets what no buffer keeps (modes)."""
+
     def begin_epoch(self, epoch: int, features: Seen) -> None:
-        """Before an epoch's first step, in a resumed stage too; `features` as in `begin`."""
+        """Before an epoch's first step, and once: what is changed here is in buffers; `features` as in `begin`."""
 
     def before_step(self, step: int) -> None:
         """Before a step's forward pass, counted from the start of the stage: momentum encoders move here."""

@@ -111,7 +111,7 @@ class SSDKD(JointTask):
         """Four copies, forward and backward through the student, and forward through the teacher."""
         return (1 - config.teaching - config.rotating) * COPIES * 4 / 3 + config.teaching + config.rotating * COPIES / 3
 
-    def begin_epoch(self, epoch: int, features: Any) -> None:
+    def enter_epoch(self, epoch: int) -> None:
         self.phase = TEACHING if epoch < self.ends[0] else ROTATING if epoch < sum(self.ends) else LEARNING
         self.train(self.training)
 

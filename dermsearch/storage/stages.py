@@ -23,6 +23,7 @@ from __future__ import annotations
 import errno
 import io
 import json
+import math
 import os
 import time
 import uuid
@@ -281,10 +282,10 @@ class StageStore(Folder):
 
 
 class PartialStage:
-    """The resumable state of one stage or segment: of its last epoch that ended `every` seconds after the one before.
+    """The resumable state of one stage or segment, due `every` so many seconds: a kill costs no more than these.
 
-    Saving writes some three times the network. So short epochs are trained again after a kill, and long ones never;
-    and training goes on meanwhile, but where what follows begins with that very state (`every` is 0).
+    Saving writes some three times the network, while training goes on. With 0 it is due after every epoch, within none,
+    and is written before training goes on.
     """
 
     def __init__(self, store: StageStore, key: str, before: Sequence[str] = (), every: float = 0) -> None:
@@ -297,7 +298,7 @@ class PartialStage:
         self.writing: Future[None] | None = None
 
     def load(self) -> dict[str, Any] | None:
-        """The state after the last finished epoch, its own or a segment's; None to start from the beginning.
+        """The last state that was saved, its own or a segment's; None to start from the beginning.
 
         What is no state is set aside.
         """
@@ -318,15 +319,19 @@ class PartialStage:
                 return state
         return None
 
+    def left(self, within: bool = False) -> float:
+        """Seconds until a state is due, after an epoch or `within` one."""
+        if within and not self.every:
+            return math.inf
+        return max(0.0, self.saved + self.every - time.monotonic())
+
     def reject(self, why: str) -> None:
         """Set the state aside that was loaded: nothing can go on from it."""
         self.store.set_aside(self.loaded, f"does not fit its stage, which begins anew: {why}")
         self.loaded, self.behind = "", []
 
     def save(self, state: dict[str, Any]) -> None:
-        """Replace the state by that of the epoch just finished, if it is time to."""
-        if time.monotonic() - self.saved < self.every:
-            return
+        """Replace the state."""
         self.settle()
         if self.every:
             self.writing = self.writer.submit(self._write, copied(state))

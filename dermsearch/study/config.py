@@ -186,7 +186,7 @@ class Compute(Section):
     gpus: float = Field(default=0, ge=0, le=1)  # of each worker: 1, or a share of one GPU
     concurrency: int | None = Field(default=None, ge=1, le=100_000)  # stages at once; default: what the cluster holds
     retries: int = Field(default=2, ge=0, le=100)  # for a stage whose worker died
-    save_every: float = Field(default=20, ge=0, le=86_400)  # seconds between states of a stage under way
+    save_every: float = Field(default=20, ge=0, le=86_400)  # seconds between states of a stage under way; 0: an epoch
     compile: bool = False  # torch.compile the backbones: changes results by rounding only, as threads and workers do
     pixels: Pixels = "auto"  # a GPU's: in its memory, sent a batch ahead; auto: as fits
     store: Path = "results/store"  # where finished stages live: a folder or a URI such as s3://bucket/stages

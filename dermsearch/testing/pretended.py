@@ -81,6 +81,8 @@ def pretended_gpu() -> Iterator[torch.device]:
             patch("torch.cuda._lazy_init", lambda: None),
             patch.object(Tensor, "backward", lambda loss: None),
             patch("torch.cuda.get_rng_state", lambda device: None),
+            patch("torch.cuda.amp.common.amp_definitely_not_available", lambda: False),
+            patch("torch.cuda.is_bf16_supported", lambda: True),
             patch("torch.cuda.set_rng_state", lambda state, device: None),
             patch("torch.nn.functional.scaled_dot_product_attention", attention),
             patch("dermsearch.data.store.pool.room", lambda device: ROOM if device.type == "cuda" else 0),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -55,10 +56,17 @@ def make_store(
 
 
 class Kept:
-    """A `Partial` in memory, as bytes: nothing can be shared with the run that goes on."""
+    """A `Partial` in memory, as bytes: nothing can be shared with the run that goes on.
 
-    def __init__(self) -> None:
+    Due after every epoch, or after every `step`; ends a run with `Interrupted` when it has saved as often as `stops`.
+    """
+
+    def __init__(self, step: bool = False, stops: int = 0) -> None:
         self.data: bytes | None = None
+        self.step, self.stops = step, stops
+
+    def left(self, within: bool = False) -> float:
+        return math.inf if within and not self.step else 0.0
 
     def load(self) -> dict[str, Any] | None:
         return None if self.data is None else torch.load(io.BytesIO(self.data), weights_only=True)
@@ -67,10 +75,13 @@ class Kept:
         buffer = io.BytesIO()
         torch.save(state, buffer)
         self.data = buffer.getvalue()
+        self.stops -= 1
+        if not self.stops:
+            raise Interrupted
 
 
 class Interrupted(Exception):
-    """A run is ended after an epoch."""
+    """A run is ended in its midst."""
 
 
 def interrupted(row: object) -> None:

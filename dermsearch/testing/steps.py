@@ -33,6 +33,8 @@ class Steps:
         self.at = 0
         if begin:
             self.learner.tell("begin", self.whole())
+            for one in self.learner.each():
+                one.enter_epoch(0)
             self.learner.tell("begin_epoch", self.whole(), 0)
 
     def whole(self) -> WholeImages:

@@ -24,7 +24,6 @@ from dermsearch.testing.small import (
     Interrupted,
     Kept,
     SmallStage,
-    interrupted,
     make_store,
     same,
     timeless,
@@ -33,6 +32,7 @@ from dermsearch.testing.steps import Steps
 from dermsearch.testing.waits import waits_of
 
 SLOW = 0.0005  # a rate at which rounding does not grow
+STEPS = CASES // BATCH  # of an epoch
 
 
 def check_task(
@@ -105,11 +105,12 @@ def repeats(small: SmallStage, store: CaseStore) -> None:
 
 
 def resumes(small: SmallStage, store: CaseStore) -> None:
-    """Killed after an epoch and resumed it comes to the same bits."""
+    """Killed after an epoch, then within the next one, and resumed it comes to the same bits."""
     whole, history = small.train(store)
-    kept = Kept()
-    with suppress(Interrupted):
-        small.train(store, kept=kept, report=interrupted)
+    kept = Kept(step=True)
+    for kept.stops in (STEPS, STEPS - 1):
+        with suppress(Interrupted):
+            small.train(store, kept=kept)
     again, rows = small.train(store, kept=kept)
     equal = same(whole, again) and timeless(history) == timeless(rows)
     claim(equal, f"{small.name}: keeps what it remembers in buffers, so a resumed stage is equal to the bit")

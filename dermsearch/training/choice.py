@@ -9,7 +9,7 @@ import numpy as np
 
 from dermsearch import world
 from dermsearch.training.health import StageFailed
-from dermsearch.training.stage import Partial
+from dermsearch.training.under_way import Partial
 
 Try = Callable[[float, Partial], Mapping[str, np.ndarray]]  # what a training at that rate says of the cases kept aside
 
@@ -24,6 +24,10 @@ class Turn:
         """The state that is left, where it is of this training."""
         state = self.partial.load()
         return state if state is not None and state.pop("tried", None) == self.before else None
+
+    def left(self, within: bool = False) -> float:
+        """Seconds until it is to be kept."""
+        return self.partial.left(within)
 
     def save(self, state: dict[str, Any]) -> None:
         """Keep it, with what was tried."""

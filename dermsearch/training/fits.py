@@ -28,7 +28,8 @@ from dermsearch.settings import Pixels
 from dermsearch.training.choice import chosen
 from dermsearch.training.learner import Recipe
 from dermsearch.training.precision import autocast
-from dermsearch.training.stage import Partial, Report, Trained, train_stage
+from dermsearch.training.stage import Report, Trained, train_stage
+from dermsearch.training.under_way import Partial
 
 BATCH = 256  # cases that are predicted at once
 

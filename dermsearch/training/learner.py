@@ -85,10 +85,7 @@ class Learner(nn.Module):
             orders = dict(self.tasks[JOINT].plan_epoch(epoch, pools, count))  # type: ignore[operator]
         else:
             orders = {b: self.tasks[b].plan_epoch(epoch, pool, count) for b, pool in pools.items()}  # type: ignore[operator]
-        for name, units in orders.items():
-            if np.shape(units) != (count,) or not 0 <= np.min(units) <= np.max(units) < len(pools[name]):
-                raise ValueError(f"plan_epoch: must name {count} units of the {len(pools[name])} of pool '{name}'")
-        return orders
+        return planned(orders, pools, count)
 
     def announce(self, pools: Mapping[str, CasePool], coming: Sequence[Mapping[str, Batch]]) -> None:
         """Tell every pool which units it will be asked for while these batches are worked on."""
@@ -181,6 +178,14 @@ def schedule(task: type[AnyTask], pools: Mapping[str, CasePool], train: dict[str
     """The batch of a step, and the steps of an epoch: a branch with fewer images sees some again."""
     batch = task.batch_of(train["batch"], min(map(len, pools.values())))
     return batch, math.ceil(max(map(len, pools.values())) / batch)
+
+
+def planned(orders: dict[str, np.ndarray], pools: Mapping[str, CasePool], count: int) -> dict[str, np.ndarray]:
+    """The units of an epoch by pool, looked at: ValueError where they are not `count` of each pool's."""
+    for name, units in orders.items():
+        if np.shape(units) != (count,) or not 0 <= np.min(units) <= np.max(units) < len(pools[name]):
+            raise ValueError(f"plan_epoch: must name {count} units of the {len(pools[name])} of pool '{name}'")
+    return orders
 
 
 def number_dropout(module: nn.Module, number: int) -> None:

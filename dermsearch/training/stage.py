@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, replace
 from types import MappingProxyType
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,7 +18,6 @@ from torch.nn.parallel import DistributedDataParallel
 from dermsearch import world
 from dermsearch.data.store.case_store import CaseStore
 from dermsearch.data.store.pool import CasePool
-from dermsearch.errors import first_line
 from dermsearch.models.artifact import ENCODERS, Artifact, Part
 from dermsearch.models.batchnorm import across_processes
 from dermsearch.models.encoders import Encoders
@@ -30,29 +28,18 @@ from dermsearch.training.health import StageFailed, check_finite, collapse, peak
 from dermsearch.training.learner import Learner, Recipe, WholeImages, compile_networks, number_dropout, schedule
 from dermsearch.training.memory import keep_memory
 from dermsearch.training.precision import autocast
+from dermsearch.training.under_way import Epoch, History, Partial, States
 from dermsearch.training.validation import over, set_modes, validated
 from dermsearch.words import many
 
 __all__ = ["Learner", "Partial", "Recipe", "StageFailed", "Trained", "number_dropout", "train_stage"]
 
 
-class Unfit(Exception):
-    """The state that was left is not one of this stage."""
-
-
-class Partial(Protocol):
-    """Where a stage under way is kept between epochs."""
-
-    def load(self) -> dict[str, Any] | None: ...
-
-    def save(self, state: dict[str, Any]) -> None: ...
-
-
 @dataclass(frozen=True)
 class Trained:
     """What training came to."""
 
-    history: list[dict[str, Any]]  # a row per epoch
+    history: History
     parts: dict[str, Part]  # what is handed on, by kind
 
 
@@ -112,12 +99,11 @@ def train_stage(
     cast = autocast(device, recipe.precision)
     optimizer = optim.build(learner, train, learner.options())
 
-    # Where to start: from the last epoch of an earlier attempt, else from the parent's encoders.
-    history: list[dict[str, Any]] = []
-    state = world.from_first(partial.load() if world.rank() == 0 else None)
-    if state is not None:
-        history = take_up(state, learner, optimizer)
-    else:
+    # Where to start: from the state of an earlier attempt, else from the parent's encoders.
+    states = States(partial, learner, optimizer)
+    found = states.take_up(pools, steps, batch * steps)
+    history, epoch = found or ([], None)
+    if found is None:
         learner.tell("begin", WholeImages(pools, cast))
 
     if compiled:
@@ -130,46 +116,45 @@ def train_stage(
     with ExitStack() as ending:
         for pool in [*pools.values(), *unseen.values()]:
             ending.callback(pool.close)
-        for epoch in range(len(history), len(history) if ended else until or train["epochs"]):
-            learner.tell("begin_epoch", WholeImages(pools, cast), epoch)
-            orders = learner.orders(epoch, pools, batch * steps)
-            shares = [{b: order[i * batch : (i + 1) * batch] for b, order in orders.items()} for i in range(steps)]
-            coming = (micro_batches(pools, each, (epoch, epoch * steps + i), recipe) for i, each in enumerate(shares))
+        for number in range(len(history), len(history) if ended else until or train["epochs"]):
+            for one in learner.each():
+                one.enter_epoch(number)
+            if epoch is None:
+                learner.tell("begin_epoch", WholeImages(pools, cast), number)
+                epoch = Epoch(number, learner.orders(number, pools, batch * steps), started)
+            states.begin()
+            ahead = range(epoch.done, steps)
+            coming = [micro_batches(pools, epoch.share(i, batch), (number, number * steps + i), recipe) for i in ahead]
             learner.announce(pools, [batches for step in coming for batches in step])
-            seen: list[Tensor] = []
-            norms: list[Tensor] = []
-            parts: dict[str, list[Tensor]] = {}
-            for i in range(steps):
-                step = epoch * steps + i
+            for i in ahead:
+                step = number * steps + i
                 lr = optim.set_step(optimizer, step, total_steps, train)
-                at = epoch, step
-                total, losses = forward_backward(model, learner, optimizer, pools, shares[i], at, recipe, cast)
-                norm = clip(learner, train["clip"])
-                seen.append(world.reduce_sum(total) / world.size())
-                norms.append(norm)
+                share, now = epoch.share(i, batch), (number, step)
+                total, losses = forward_backward(model, learner, optimizer, pools, share, now, recipe, cast)
+                epoch.losses.append(world.reduce_sum(total) / world.size())
+                epoch.norms.append(clip(learner, train["clip"]))
                 if device.type == "cpu" or i == steps - 1:  # a GPU is not made to wait at every step
                     since = i if device.type == "cpu" else 0
-                    check_finite(recipe.task, seen[since:], norms[since:], epoch * steps + since, total_steps)
+                    seen = epoch.losses[since:], epoch.norms[since:]
+                    check_finite(recipe.task, *seen, number * steps + since, total_steps)
                 optimizer.step()
                 learner.tell("after_step", {b: own for b, _, own in losses[-len(pools) :]})
-                for b, loss, _ in losses:
-                    for name, value in loss.parts.items():
-                        column = f"{b}.{name}" if len(pools) > 1 else name
-                        parts.setdefault(column, []).append(value.detach().float())
+                epoch.note(losses)
+                if i < steps - 1:
+                    states.within(history, epoch)
             learnt = [*encoders.state_dict().values(), *(p for p in learner.parameters() if p.requires_grad)]
             if not all(bool(w.isfinite().all()) for w in learnt):
-                raise StageFailed(f"{recipe.task}: the weights are not finite after epoch {epoch + 1}")
-            seconds, started = time.perf_counter() - started, time.perf_counter()
+                raise StageFailed(f"{recipe.task}: the weights are not finite after epoch {number + 1}")
+            seconds, started = epoch.seconds, time.perf_counter()
             spread = [collapse(world.gather(loss.embedding.float())) for _, loss, _ in losses[-len(pools) :]]
+            mean, parts, norm = epoch.means()
             history.append(
                 {
-                    "epoch": epoch + 1,
-                    "loss": float(torch.stack(seen).mean()),
-                    "parts": {
-                        n: float(world.reduce_sum(torch.stack(v).mean())) / world.size() for n, v in parts.items()
-                    },
+                    "epoch": number + 1,
+                    "loss": mean,
+                    "parts": parts,
                     "lr": lr,
-                    "grad_norm": float(torch.stack(norms).mean()),
+                    "grad_norm": norm,
                     "images_per_second": batch * steps * len(pools) / seconds,
                     "embedding_std": min(s for s, _ in spread),
                     "effective_rank": min(r for _, r in spread),
@@ -178,22 +163,16 @@ def train_stage(
                 }
             )
             if train["patience"]:
-                micro, at = batch // train["accumulate"], (epoch, (epoch + 1) * steps - 1)
+                micro, at = batch // train["accumulate"], (number, (number + 1) * steps - 1)
                 held, held_parts = validated(learner, unseen, micro, recipe.seed, at, cast)
                 history[-1] |= {"val_loss": held, "val_parts": held_parts}
             if watch is not None:
                 modes = [(m, m.training) for m in learner.modules()]
-                history[-1] |= watch(epoch + 1, learner.handed_on())
+                history[-1] |= watch(number + 1, learner.handed_on())
                 set_modes(modes)
-            last = epoch + 1 == train["epochs"] or over(history, train["patience"])
-            if world.rank() == 0 and (until or not last):
-                partial.save(
-                    {
-                        "learner": learner.state_dict(),
-                        "optimizer": optimizer.state_dict(),
-                        "history": json.dumps(history),
-                    }
-                )
+            last = number + 1 == train["epochs"] or over(history, train["patience"])
+            states.after(history, ends=last or number + 1 == until, needed=bool(until))
+            epoch = None
             report(history[-1])
             if last:
                 break
@@ -202,20 +181,6 @@ def train_stage(
             encoders.backbones[b].load_state_dict(kept.state_dict())
     encoders.eval()
     return Trained(history, {ENCODERS: encoders.part(), **learner.hands_on()})
-
-
-def take_up(state: dict[str, Any], learner: Learner, optimizer: torch.optim.Optimizer) -> list[dict[str, Any]]:
-    """Go on from a state: fills learner and optimiser, and returns the epochs behind it. `Unfit` spoils both."""
-    try:
-        optimizer.load_state_dict(state["optimizer"])
-        learner.load_state_dict(state["learner"])
-        return json.loads(state["history"])
-    except torch.OutOfMemoryError:
-        raise
-    except (LookupError, ValueError, TypeError, AttributeError, RuntimeError) as error:
-        if "allocate memory" in str(error) or "CUDA error" in str(error):
-            raise
-        raise Unfit(first_line(error)) from None
 
 
 def forward_backward(

@@ -17,7 +17,8 @@ from dermsearch.models.encoders import Encoders
 from dermsearch.models.weights import misfit, spread
 from dermsearch.storage.stages import PartialStage, StageStore, Unusable
 from dermsearch.training.learner import Recipe
-from dermsearch.training.stage import Trained, Unfit, Watch, train_stage
+from dermsearch.training.stage import Trained, Watch, train_stage
+from dermsearch.training.under_way import Unfit
 from dermsearch.work.cases import cases_of, look_of
 from dermsearch.work.features import look
 from dermsearch.work.job import Job
@@ -138,8 +139,7 @@ def train(job: Job, store: StageStore, device: torch.device) -> Trained:
     told = settings["config"], settings["train"], job.seed, job.precision, look_of(data)
     recipe = Recipe(job.task, *told, tuple(settings.get("metadata", ())))
     rows = np.arange(len(cases)) if data.transductive else cases.split("train")
-    # What comes after a segment goes on from its last state, which is the last one written.
-    partial = PartialStage(store, job.key, job.segments, every=0 if job.until else job.save_every)
+    partial = PartialStage(store, job.key, job.segments, every=job.save_every)
 
     def trained() -> Trained:
         encoders, artifact = start(job, store)

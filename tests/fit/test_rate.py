@@ -11,7 +11,6 @@ import pytest
 import torch
 from fit import small
 from gloo import Group
-from pretext.tiny import Kept
 
 from dermsearch.data.store.case_store import CaseStore
 from dermsearch.errors import UserError
@@ -20,6 +19,7 @@ from dermsearch.fit.rate import rates_of, trainings
 from dermsearch.models.artifact import PREDICTOR
 from dermsearch.run.check import check_entry
 from dermsearch.study.load import load_study
+from dermsearch.testing.small import Interrupted, Kept
 from dermsearch.training.choice import chosen, loss
 from dermsearch.training.health import StageFailed
 
@@ -66,33 +66,16 @@ def test_it_is_trained_at_the_chosen_rate_on_all_cases(store: CaseStore) -> None
     assert found.parts[PREDICTOR].config["config"]["lr"] == 1e-3 and len(found.history) == 6
 
 
-class Stop(Exception):
-    pass
-
-
-class Stopping(Kept):
-    """Is left behind after so many savings."""
-
-    def __init__(self, after: int) -> None:
-        super().__init__()
-        self.after = after
-
-    def save(self, state: dict[str, Any]) -> None:
-        super().save(state)
-        self.after -= 1
-        if not self.after:
-            raise Stop
-
-
+@pytest.mark.parametrize("step", [False, True])  # is a state kept of every step, or of every epoch?
 @pytest.mark.parametrize("after", [2, 3, 6, 8])  # at the end of the first, in the second, between two, in the last
-def test_stopped_anywhere_it_goes_on_and_tries_nothing_twice(after: int, store: CaseStore) -> None:
-    whole, kept = Stopping(0), Stopping(after)
+def test_stopped_anywhere_it_goes_on_and_tries_nothing_twice(after: int, step: bool, store: CaseStore) -> None:
+    whole, kept = Kept(step), Kept(step, stops=after)
     wanted = small.train("finetune", store, lr=SELECT, kept=whole)
-    with pytest.raises(Stop):
+    with pytest.raises(Interrupted):
         small.train("finetune", store, lr=SELECT, kept=kept)
     found = small.train("finetune", store, lr=SELECT, kept=kept)
     assert small.equal(found.parts[PREDICTOR].state, wanted.parts[PREDICTOR].state)
-    assert kept.after == after + whole.after, "as many epochs as of one that was not stopped"
+    assert kept.stops == after + whole.stops, "as many states as of one that was not stopped"
 
 
 def picked(folder: str) -> float:

@@ -10,7 +10,7 @@ from dermsearch.data.store.case_store import CaseStore
 from dermsearch.models.encoders import Encoders
 from dermsearch.pretext.base import TASKS, find_task, task_names
 from dermsearch.testing import check_task
-from dermsearch.training.stage import train_stage
+from dermsearch.testing.small import Interrupted
 
 pytestmark = pytest.mark.slow
 
@@ -49,32 +49,19 @@ def test_loss_falls(name, store):
     assert after < 0.95 * before
 
 
-class Interrupted(Exception):
-    pass
-
-
 @every_task
-def test_resuming_after_every_epoch_changes_nothing(name, store):
+def test_resuming_after_every_step_changes_nothing(name, store):
     """Under the optimiser that remembers most; its own is in `check_task`."""
-    whole, history = tiny.train(name, store, epochs=3, optimizer="adamw")
-    kept, attempts, seen = tiny.Kept(), 0, []
-
-    def stop(row):
-        seen.append(row)
-        raise Interrupted
-
+    whole, history = tiny.train(name, store, optimizer="adamw")
+    kept, attempts = tiny.Kept(step=True), 0
     while True:
-        made = tiny.encoders(name)
-        attempts += 1
-        report = stop if attempts <= 3 else seen.append
+        kept.stops, attempts = 1, attempts + 1
         try:
-            rows = train_stage(
-                tiny.recipe(name, epochs=3, optimizer="adamw"), made, store, tiny.ROWS, kept, report, tiny.CPU
-            ).history
+            made, rows = tiny.train(name, store, kept=kept, optimizer="adamw")
             break
         except Interrupted:
             continue
-    assert [row["epoch"] for row in seen] == [1, 2, 3, 3]  # an epoch whose state was written is not trained again
+    assert attempts == 6, "a step whose state was written is not taken again"
     assert tiny.same(whole, made)
     assert tiny.timeless(rows) == tiny.timeless(history)
 

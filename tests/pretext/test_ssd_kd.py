@@ -80,7 +80,7 @@ def test_classes_of_a_student_of_eight_labels_that_knows_nothing():
 def test_who_learns_in_an_epoch(epoch, phase, store):
     module = task()
     module.train()
-    module.begin_epoch(epoch, None)
+    module.enter_epoch(epoch)
     assert module.phase == phase
     before = {n: w.clone() for n, w in module.state_dict().items()}
     losses = module.loss(batches(module, store, np.arange(8)))
@@ -101,7 +101,7 @@ def test_who_learns_in_an_epoch(epoch, phase, store):
 def test_all_six_terms_are_there_with_their_weights(store):
     module = task(teaching=0.0, rotating=0.0)
     given = batches(module, store, np.arange(8))
-    module.begin_epoch(0, None)
+    module.enter_epoch(0)
     losses = module.loss(given)
     parts = losses["derm"].parts
     assert parts.keys() == TERMS
@@ -110,7 +110,7 @@ def test_all_six_terms_are_there_with_their_weights(store):
     for name in TERMS:
         none = task(teaching=0.0, rotating=0.0, **{name: 0.0})
         none.load_state_dict(module.state_dict())
-        none.begin_epoch(0, None)
+        none.enter_epoch(0)
         less = sum(loss.value for loss in none.loss(given).values())
         torch.testing.assert_close(value - less, parts[name], atol=1e-3, rtol=1e-3)
 
@@ -156,7 +156,7 @@ def test_a_teacher_of_another_architecture_and_from_a_file(store, tmp_path):
     module = task(teacher="resnet10t", file=str(path), sha256=told)
     for key, weight in module.teachers["clinic"].state_dict().items():
         assert torch.equal(weight, made.state_dict()[key]), key
-    module.begin_epoch(9, None)
+    module.enter_epoch(9)
     losses = module.loss(batches(module, store, np.arange(8)))
     assert all(loss.value.isfinite() for loss in losses.values())
     with pytest.raises(UserError, match=rf"^ssd_kd.sha256: '.*' has {told}, not {'0' * 64}$"):

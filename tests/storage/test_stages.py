@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-import json
+import math
 import threading
 import time
 from contextlib import nullcontext
@@ -57,16 +57,18 @@ def test_a_damaged_stage_does_not_exist(name: str, damage: str, store: StageStor
     assert store.manifest("k") is not None
 
 
-def test_states_are_written_no_more_often_than_asked(store: StageStore, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_states_are_due_as_often_as_asked(store: StageStore, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = [0.0]
     monkeypatch.setattr("dermsearch.storage.stages.time.monotonic", lambda: clock[0])
-    partial, kept = PartialStage(store, "k", every=20), []
-    for epoch, clock[0] in enumerate((5.0, 19.9, 20.0, 39.0, 41.0), 1):
-        partial.save({"history": json.dumps([{"epoch": n + 1} for n in range(epoch)])})
-        partial.settle()
-        state = PartialStage(store, "k").load()
-        kept.append(state and json.loads(state["history"])[-1]["epoch"])
-    assert kept == [None, None, 3, 3, 5]
+    partial, left = PartialStage(store, "k", every=20), []
+    for clock[0] in (5.0, 19.5, 20.0, 21.0):
+        left.append(partial.left(within=True))
+        assert partial.left() == left[-1]
+    partial.save({"history": "[]"})
+    clock[0] = 39.0
+    assert left == [15, 0.5, 0, 0] and partial.left() == 2
+    partial.settle()
+    assert PartialStage(store, "k").left(within=True) == math.inf and PartialStage(store, "k").left() == 0
 
 
 def test_training_goes_on_while_a_state_is_written(store: StageStore, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -94,6 +94,19 @@ class Forgetting(Colour):
         return apart * self.seen
 
 
+class Turning(Colour):
+    """Remembers from an epoch's begin what is due in its midst, where `enter_epoch` alone is called again."""
+
+    name = "turning"
+    turn = 0
+
+    def begin_epoch(self, epoch: int, features: Any) -> None:
+        self.turn = epoch
+
+    def changed(self, apart: Any, features: Any, batch: Any) -> Any:
+        return apart * (1 + self.turn)
+
+
 class Peeking(Colour):
     name = "peeking"
 

@@ -11,7 +11,7 @@ from pretext import tiny
 
 from dermsearch import world
 from dermsearch.data.store.case_store import CaseStore
-from dermsearch.training.stage import Unfit
+from dermsearch.training.under_way import Unfit
 
 OTHER = {"learner": {}, "optimizer": {}, "history": "[]"}
 

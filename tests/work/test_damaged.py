@@ -29,7 +29,7 @@ from dermsearch.storage import leases
 from dermsearch.storage.files import MANIFEST, StoreLost, checksum, sealed
 from dermsearch.storage.stages import PREDICTIONS, PartialStage, StageStore, columns, packed
 from dermsearch.study.config import Study
-from dermsearch.training import stage as training
+from dermsearch.training import under_way
 from dermsearch.upkeep.upkeep import verify
 
 pytestmark = pytest.mark.slow  # whole runs
@@ -378,21 +378,13 @@ def test_a_run_says_whom_it_waits_for_and_what_was_damaged(tmp_path: Path, monke
     assert said.count(f"Waiting for another run, process {os.getpid()} on node7, which is at stages of this one") == 1
 
 
-def test_what_fits_nothing_is_told_apart_from_what_the_machine_does(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Learner:
-        def __init__(self, error: Exception) -> None:
-            self.error = error
-
-        def load_state_dict(self, state: Any) -> None:
-            raise self.error
-
+def test_what_fits_nothing_is_told_apart_from_what_the_machine_does() -> None:
     for error, expected in (
-        (RuntimeError("size mismatch"), training.Unfit),
-        (KeyError("w"), training.Unfit),
+        (RuntimeError("size mismatch"), under_way.Unfit),
+        (KeyError("w"), under_way.Unfit),
         (torch.OutOfMemoryError("CUDA out of memory"), torch.OutOfMemoryError),
         (RuntimeError("[enforce fail] can't allocate memory"), RuntimeError),
         (RuntimeError("CUDA error: device-side assert"), RuntimeError),
     ):
-        state = {"learner": {}, "optimizer": {}, "history": "[]"}
-        with pytest.raises(expected):
-            training.take_up(state, Learner(error), Learner(error))  # type: ignore[arg-type]
+        with pytest.raises(expected), under_way.fitting():
+            raise error
