@@ -26,7 +26,7 @@ from torch import Tensor
 
 from dermsearch.data.case import Level
 from dermsearch.data.store.columns import Table, of_patients, onto
-from dermsearch.data.store.pool import pictures
+from dermsearch.data.store.pool import one_by_one
 from dermsearch.data.views.augment import plain
 from dermsearch.errors import UserError
 from dermsearch.evaluate.base import Features, Given, Images
@@ -80,7 +80,7 @@ def with_tokens(features: Features, images: Images | None) -> Features:
     sides, wide = [], last_of(network) * network.embed_dim
     for rows in (images.train, images.heldout):
         columns = [torch.cat([*tokens(images, modality, rows)]) for modality in features.columns]
-        sides.append(torch.cat(columns, 1).numpy())
+        sides.append(torch.cat(columns, 1).cpu().numpy())
     places = {m: slice(at * wide, (at + 1) * wide) for at, m in enumerate(features.columns)}
     return replace(features, train=sides[0], heldout=sides[1], columns=places)
 
@@ -93,8 +93,7 @@ def last_of(network: Any) -> int:
 def tokens(images: Images, modality: str, rows: np.ndarray, batch: int = 256) -> Iterator[Tensor]:
     """(b, blocks x width) for so many rows after the other, each block's token as the last norm leaves it."""
     network: Any = images.encoders.eval().backbones[images.encoders.branch_of(modality)]
-    for start in range(0, len(rows), batch):
-        x = pictures(images.cases, modality, rows[start : start + batch], images.look, images.device)
+    for x in one_by_one(images.cases, modality, rows, images.look, images.device, batch):
         with images.cast():
             found = network.forward_intermediates(
                 plain(x, images.look.size),
@@ -103,7 +102,7 @@ def tokens(images: Images, modality: str, rows: np.ndarray, batch: int = 256) ->
                 norm=True,
                 intermediates_only=True,
             )
-        yield torch.cat([prefix[:, 0] for _, prefix in found], 1).float().cpu()
+        yield torch.cat([prefix[:, 0] for _, prefix in found], 1).float()
 
 
 def block(artifact: Artifact, images: Images, level: Level, rows: np.ndarray) -> np.ndarray:

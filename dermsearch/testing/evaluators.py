@@ -20,6 +20,7 @@ from dermsearch.nature import Nature
 from dermsearch.testing.claims import claim, named, numbered, probable, strict
 from dermsearch.testing.pretended import pretended_gpu
 from dermsearch.testing.small import CASES, CPU, SIZE, SmallStage, make_store
+from dermsearch.training.precision import autocast
 
 CLASSES = {"diagnosis": ("nevus", "melanoma", "other"), "veil": ("absent", "present")}
 TRAIN, HELDOUT, WIDTH = 90, 60, 16
@@ -49,9 +50,12 @@ def _check(name: str, nature: Nature, config: Mapping[str, Any], images: Images 
     if images is not None:
         with pretended_gpu() as device:
             moved = copy.deepcopy(images.encoders).to(device)
-            there = judge(
-                features, name, settings, seed=3, images=dataclasses.replace(images, encoders=moved, device=device)
-            )
+            shown = dataclasses.replace(images, encoders=moved, device=device)
+            there = judge(features, name, settings, seed=3, images=shown)
+            coarse = dataclasses.replace(shown, cast=autocast(device, "bf16"))
+            roughly = judge(features, name, settings, seed=3, images=coarse).rows
+        kept = [r.keys() for r in roughly] == [r.keys() for r in one.rows]
+        claim(kept and all(map(finite, roughly)), f"{name}: judges on a GPU in bf16, too")
         pairs = [
             pair for a, b in zip(there.rows, one.rows, strict=True) for pair in zip(a.items(), b.items(), strict=True)
         ]
@@ -85,6 +89,11 @@ def _check(name: str, nature: Nature, config: Mapping[str, Any], images: Images 
     if nature.objective and nature.learns and images is None:
         right = (told["diagnosis"].argmax(1) == features.heldout_labels["diagnosis"]).mean()
         claim(right > 0.8, f"{name}: tells classes apart that lie far apart, not {right:.0%} of them")
+
+
+def finite(row: Mapping[str, Any]) -> bool:
+    """Are its numbers such, where it has any?"""
+    return all(np.isfinite(x) for x in row.values() if isinstance(x, float))
 
 
 def near(one: tuple[str, Any], other: tuple[str, Any]) -> bool:

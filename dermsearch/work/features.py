@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from dermsearch.data.store.case_store import CaseStore
-from dermsearch.data.store.pool import pictures
+from dermsearch.data.store.pool import one_by_one
 from dermsearch.data.views.augment import plain
 from dermsearch.errors import UserError
 from dermsearch.evaluate.base import Features, Images
@@ -84,18 +84,17 @@ def extract(
     precision: str,
     batch: int = 256,
 ) -> np.ndarray:
-    """Features of rows of a store, (n, d) in float32, modality by modality."""
+    """Features of rows of a store, (n, d) in float32, modality by modality; they leave the device all at once."""
     encoders.eval().to(memory_format=torch.channels_last)
     cast, seen = autocast(device, precision), look_of(data)
     columns = []
     for modality in data.modalities:
         parts = []
-        for start in range(0, len(rows), batch):
-            x = pictures(cases, modality, rows[start : start + batch], seen, device)
+        for x in one_by_one(cases, modality, rows, seen, device, batch):
             with cast():
-                parts.append(encoders(plain(x, seen.size), modality).float().cpu())
+                parts.append(encoders(plain(x, seen.size), modality).float())
         columns.append(torch.cat(parts))
-    return torch.cat(columns, 1).numpy()
+    return torch.cat(columns, 1).cpu().numpy()
 
 
 def whole(cases: CaseStore, modalities: Iterable[str], rows: np.ndarray) -> np.ndarray:

@@ -104,6 +104,16 @@ def test_loss_and_gradient_on_four_processes(name, store, four: Group):
     check(steps(*arguments), four(steps, *arguments))
 
 
+@pytest.mark.long
+def test_loss_and_gradient_on_more_processes_than_groups_of_keys(store):
+    """MoCo shuffles its keys in four groups: of eight processes four encode keys, and all have what one has."""
+    eight, arguments = Group(8), ("moco_v2", str(store.folder), ("derm",))
+    try:
+        check(steps(*arguments), eight(steps, *arguments))
+    finally:
+        eight.stop()
+
+
 def test_loss_and_gradient_where_images_are_missing(tmp_path, two: Group):
     store = tiny.make_store(tmp_path / "store", missing={"clinic": [1, 5, 9, 30], "derm": [2, 44]})
     for name in (n for n in tiny.TASKS if find_task(n).joint):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -200,6 +201,18 @@ class PairedPool(CasePool):
     def there(self, units: np.ndarray) -> np.ndarray:
         """Has the case this image itself?"""
         return self._own[np.asarray(units)]
+
+
+def one_by_one(
+    store: CaseStore, modality: str, rows: np.ndarray, look: Look, device: torch.device, batch: int
+) -> Iterator[Pictures]:
+    """Pictures of these rows, so many at once, all with an image; to a GPU they are sent a batch ahead."""
+    pool = CasePool(store, (modality,), rows, device, look)
+    coming = [np.arange(start, min(start + batch, len(rows))) for start in range(0, len(rows), batch)]
+    with closing(pool):
+        pool.expect(coming)
+        for units in coming:
+            yield pool.pixels(units)
 
 
 def together(parts: Iterable[Pictures], shape: tuple[int, int, int] | None = None) -> Pictures:
