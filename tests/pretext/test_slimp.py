@@ -299,6 +299,14 @@ def test_batches_are_of_patients_in_training_and_validation(store: CaseStore, mo
         who = pool.patients(plan["derm"]).reshape(-1, 4)
         assert (who == who[:, :1]).all()
     assert not np.array_equal(plans[0]["derm"], plans[1]["derm"]) and np.array_equal(plans[0]["derm"], plans[2]["derm"])
+    asked: list[bool] = []
+    monkeypatch.setattr(
+        "dermsearch.pretext.slimp.patient_order", lambda *given: asked.append(given[7]) or patient_order(*given)
+    )
+    for how in ("uniform", "by_lesions"):
+        small(monkeypatch, patients=how)
+        tiny.Steps("slimp", store).learner.tasks["joint"].plan_epoch(0, run.pools, 64)
+    assert asked == [False, True]
     small(monkeypatch, positive="diagnosis=b", lesions=1)
     order = tiny.Steps("slimp", store).learner.tasks["joint"].plan_epoch(0, run.pools, 64)["derm"]
     assert (pool.labels("diagnosis", order) == 1).all()  # everybody has one

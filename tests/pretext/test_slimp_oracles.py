@@ -11,13 +11,14 @@ import torch
 from models.test_info_nce import ALL, TWINS, A
 from models.test_info_nce import rows as given
 from pretext import tiny
-from pretext.test_slimp import WHO, G, M, People, Shown, U, bare, double, outcome, shown, small, store
+from pretext.test_slimp import WHO, G, M, People, Shown, U, bare, double, numbered, outcome, shown, small, store
 from torch import Tensor
 
 from dermsearch.data.store.case_store import CaseStore
+from dermsearch.data.store.columns import Table
 from dermsearch.models import contrast
 from dermsearch.models.contrast import info_nce
-from dermsearch.pretext.slimp import first_times
+from dermsearch.pretext.slimp import equal_rows, first_times
 
 __all__ = ["store"]
 
@@ -102,6 +103,30 @@ def test_targets_shared_over_equal_rows_change_nothing() -> None:
     ours, theirs = (x.grad for x in (plain[1], shared[1]))
     assert ours is not None and theirs is not None
     torch.testing.assert_close(ours[1] + ours[2], theirs[1] + theirs[2])
+
+
+class Twins(People):
+    """Of whom two have the same row."""
+
+    def table(self, names: Sequence[str], units: np.ndarray) -> Table:
+        return numbered(np.where(units == 2, 1, units), self.missing)
+
+
+@pytest.mark.parametrize("equal, expected, least", [("keep", 2.487614, 0.346574), ("drop", 1.924740, 0.0)])
+def test_equal_rows_are_kept_or_dropped_as_the_stage_says(equal: str, expected: float, least: float) -> None:
+    a = double(((1, 0, 1), (0, 2, 1), (1, 1, 0), (2, -1, 1)))
+    b = double(((1, 1, 0), (0, 1, 1), (9, 9, 9), (1, -1, 2)))  # the third reads the second's row
+    batch = Shown(np.arange(4), Twins(a), 32, 0, 0, 0)  # type: ignore[arg-type]
+    loss = bare(1.0, a, b, b, equal=equal)({"derm": batch})["derm"]
+    assert float(loss.value.detach()) == pytest.approx(expected, abs=1e-5)
+    assert float(loss.parts["inner_floor"]) == pytest.approx(least, abs=1e-6)
+
+
+def test_a_value_that_is_not_known_is_equal_to_none_that_is() -> None:
+    """Nor the mean of its column, which stands as 0."""
+    values, known = np.zeros((4, 2), np.float32), np.ones((4, 2), bool)
+    known[1, 0] = known[2, 0] = False
+    assert equal_rows(Table((), values, known)).tolist() == [1, 0, 0, 1]
 
 
 @pytest.mark.parametrize("weight", [0.0, 0.5, 1.0])
