@@ -139,8 +139,10 @@ def run_ray(driver: Driver, cluster: Cluster) -> None:
     cluster.open()
     import ray
 
-    from dermsearch.engines.ray_tune import keep_processes, leave_keys_alone, run_trials
+    from dermsearch.engines.ray_mended import keep_processes, try_again_for_want_of_memory
+    from dermsearch.engines.ray_tune import leave_keys_alone, run_trials
 
+    try_again_for_want_of_memory()
     if cluster.place:
         leave_keys_alone()
         keep_processes()

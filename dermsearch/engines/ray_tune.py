@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import functools
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import ray
 from ray import tune
 from ray.tune import Stopper
-from ray.tune.execution import tune_controller
 from ray.tune.search import Searcher
-from ray.tune.utils.object_cache import _ObjectCache
 
 from dermsearch.engines.ray_train import on_workers
 from dermsearch.search.tree.driver import FINISHED, WAIT, Driver
@@ -76,41 +73,6 @@ def leave_keys_alone() -> None:
     from ray.tune.execution.class_cache import ENV_VARS_TO_PROPAGATE
 
     ENV_VARS_TO_PROPAGATE.difference_update({name for name in ENV_VARS_TO_PROPAGATE if name.startswith("AWS_")})
-
-
-def keep_processes() -> None:
-    """Have as many processes stay as there are stages at once: for a Ray of one's own, where nobody waits for them.
-
-    Tune gives a trial whose process is still starting to one that has become free, and ends the other: where stages
-    take less time than a process to start, a second one never comes so far. Of those that are free it keeps one.
-    """
-    controller = tune_controller.TuneController
-    tune_controller._ObjectCache = KeptProcesses
-    if hasattr(controller._maybe_reuse_cached_actor, "whole"):
-        return
-
-    @functools.wraps(controller._maybe_reuse_cached_actor)
-    def reuse(self: Any, trial: Any) -> bool:
-        if trial in self._trial_to_actor and trial not in self._resetting_trials:
-            return False  # its own is starting, and the free one takes the next
-        return bool(reuse.whole(self, trial))  # type: ignore[attr-defined]
-
-    reuse.whole = controller._maybe_reuse_cached_actor  # type: ignore[attr-defined]
-    controller._maybe_reuse_cached_actor = reuse
-
-
-class KeptProcesses(_ObjectCache):
-    """Tune's processes that are free: all stay until it has nothing more to do."""
-
-    def cache_object(self, key: Any, obj: Any) -> bool:
-        """Keep one more."""
-        self._cached_objects[key].append(obj)
-        self._num_cached_objects += 1
-        return True
-
-    def flush_cached_objects(self, force_all: bool = False) -> Iterator[Any]:
-        """Those that are to end."""
-        return super().flush_cached_objects(True) if force_all else iter(())
 
 
 class StageSearcher(Searcher):

@@ -7,12 +7,14 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from e2e.tiny import TINY, run
 from ray.air.execution._internal import RayActorManager
+from ray.exceptions import OutOfMemoryError, RayActorError
 from ray.tune.execution import tune_controller
 from ray.tune.utils.object_cache import _ObjectCache
 from rich.console import Console
 
-from dermsearch.engines.ray_tune import KeptProcesses, keep_processes
+from dermsearch.engines.ray_mended import KeptProcesses, keep_processes, try_again_for_want_of_memory
 from dermsearch.run.run import run_study
 from dermsearch.study.load import load_study
 
@@ -52,6 +54,36 @@ def test_a_trial_waits_for_its_process_that_starts_and_the_free_one_takes_the_ne
     held = SimpleNamespace(_trial_to_actor={"starts": 1, "begins": 2}, _resetting_trials={"begins"})
     said = [controller._maybe_reuse_cached_actor(held, trial) for trial in ("starts", "begins", "waits")]
     assert said == [False, True, True] and reused == ["begins", "waits"]
+
+
+def test_a_process_that_was_ended_for_want_of_memory_has_died(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tune took it for a bug of its own, and ended the run with a traceback of a hundred lines."""
+    monkeypatch.setattr(RayActorManager, "_actor_task_failed", RayActorManager._actor_task_failed)
+    for _ in range(2):
+        try_again_for_want_of_memory()
+    told, lost = list[Exception](), OutOfMemoryError("2 workers were killed")
+    actor = SimpleNamespace(actor_id="a", _on_error=lambda actor, error: told.append(error))
+    task = SimpleNamespace(_tracked_actor=actor, _on_error=lambda actor, error: told.append(error))
+    manager = SimpleNamespace(_failed_actor_ids=set(), _cleanup_actor=lambda tracked_actor: None)
+    RayActorManager._actor_task_failed(manager, tracked_actor_task=task, exception=lost)
+    assert manager._failed_actor_ids == {"a"}
+    assert [(type(error), str(error)) for error in told] == [(RayActorError, "2 workers were killed")] * 2
+    with pytest.raises(RuntimeError, match="unexpected"):
+        RayActorManager._actor_task_failed(manager, tracked_actor_task=task, exception=ValueError("a bug"))
+
+
+@pytest.mark.slow
+@pytest.mark.long
+def test_where_ray_ends_every_process_for_want_of_memory_a_stage_fails_with_a_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_memory_usage_threshold", "0.01")
+    study = [*TINY, "curriculum.length=[1,1]", "curriculum.tasks={rotation: {}}", "compute.retries=1"]
+    summary, said = run(tmp_path, *study, "train.epochs=10000", code=3)
+    assert [failure["error"] for failure in summary["failures"]] == [
+        "its worker process died again and again; the machine may lack memory"
+    ]
+    assert "Traceback" not in said
 
 
 @pytest.mark.slow
