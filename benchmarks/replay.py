@@ -7,8 +7,9 @@ Every repeat has a seed, an order of tasks and, of the made-up tables, a table o
 seconds where the others take milliseconds, so on made-up tables it is repeated only --few times. Searches have the
 default settings of a study. The exit code is 1 if a limit was missed; each is printed with what was reached.
 `--encodings` compares ways to write an order for TPE instead. `--learn` tells what curriculum_prior needs when it has
-learnt from another table: each of the papers' from each other, and made-up ones from the same tasks measured again
-(two points of luck), from other tasks of the same kind, and from tasks of the kind that misleads most.
+learnt from another table: each of the papers' and of HAM10000's own study from each other, and made-up ones from the
+same tasks measured again (two points of luck), from other tasks of the same kind, and from tasks of the kind that
+misleads most.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ from dermsearch.study.config import Search
 
 SAMPLERS = ("grid", "random", "tpe", "curriculum_prior")
 PAPERS = ("aiseeme_table1", "aiseeme_table2")
+HAM10000 = str(Path(__file__).parents[1] / "results" / "ham10000")
 LONGEST = 3
 Draw = Callable[[int], Table]
 
@@ -172,7 +174,7 @@ def compare_learning(found_in: dict[str, Draw], repeats: int) -> None:
                         order_family(other, tasks, LONGEST, 10_000 + seed)
                     )
             else:
-                others = {other: lambda seed, other=other: other for other in PAPERS if other != name}
+                others = {Path(o).name: lambda seed, o=o: o for o in (*PAPERS, HAM10000) if Path(o).name != name}
             without = costs(draw, "curriculum_prior", repeats)
             for other, learnt in others.items():
                 with_it = costs(draw, "curriculum_prior", repeats, learnt=learnt)
@@ -202,7 +204,9 @@ def main() -> None:
         compare_encodings(found_in, given.repeats)
         held = True
     elif given.learn:
-        compare_learning(found_in, given.repeats)
+        table = read_table(HAM10000)
+        known = {"ham10000": lambda seed: table} if given.only in "ham10000" else {}
+        compare_learning({**known, **found_in}, given.repeats)
         held = True
     else:
         held = compare_samplers(found_in, given.repeats, given.few)
