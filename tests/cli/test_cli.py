@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import os
-import statistics
+import resource
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -25,7 +24,7 @@ HEAVY = ("torch", "ray", "pydantic", "pandas", "numpy", "pyarrow", "optuna", "ya
 
 
 def dermsearch(*words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    return warm.run(list(words), cwd, timeout=120)
+    return warm.run(list(words), cwd, timeout=300)
 
 
 def commands(command: object, name: str = "dermsearch") -> Iterator[tuple[str, object]]:
@@ -71,19 +70,16 @@ def test_help_is_printed(name: str, tmp_path: Path) -> None:
 
 @pytest.mark.alone
 def test_help_answers_at_once(tmp_path: Path) -> None:
-    def seconds() -> float:
-        start = time.perf_counter()
-        assert dermsearch("--help", cwd=tmp_path).returncode == 0
-        return time.perf_counter() - start
+    """By what a start takes of a processor: others may have it meanwhile."""
 
-    most = 0.4 * slowness()
-    seconds()  # the first call reads files from disk
-    rounds = []
-    for _ in range(4):  # again where other work kept the machine busy
-        rounds.append(statistics.median(seconds() for _ in range(5)))
-        if rounds[-1] < most:
-            break
-    assert min(rounds) < most, rounds
+    def seconds() -> float:
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        subprocess.run([sys.executable, "-m", "dermsearch", "--help"], cwd=tmp_path, check=True, capture_output=True)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+    took = [seconds() for _ in range(5)]  # the first reads files from disk
+    assert min(took) < 0.4 * slowness(), took
 
 
 def test_the_command_line_imports_nothing_heavy() -> None:
@@ -201,7 +197,7 @@ def test_the_program_ends_as_python_does(word: str, code: int, tmp_path: Path) -
         word,
     ]
     environment = {**os.environ, "PYTHONUNBUFFERED": ""}
-    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, timeout=60, env=environment)
+    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, timeout=300, env=environment)
     assert done.returncode == code and done.stdout.endswith("thread\nend\n"), done.stdout + done.stderr
     assert (f"dermsearch {__version__}\n" in done.stdout) == (code == 0)
 

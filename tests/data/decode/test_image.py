@@ -4,6 +4,10 @@ import io
 import resource
 import subprocess
 import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -175,11 +179,11 @@ from dermsearch.data.decode.image import Form, decode
 def most():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000
 
-data, before, start = sys.stdin.buffer.read(), most(), time.perf_counter()
+data, before, start = sys.stdin.buffer.read(), most(), time.process_time()
 try:
     decode(data, "x.png", Form(30))
 except BadImage:
-    print(time.perf_counter() - start, most() - before)
+    print(time.process_time() - start, most() - before)
 """
 
 
@@ -192,6 +196,17 @@ def test_a_bomb_takes_neither_time_nor_memory(data: bytes) -> None:
     assert seconds < slowness() and megabytes < 100
 
 
+@contextmanager
+def no_time() -> Iterator[None]:
+    """Three seconds of the processor, on a slow machine more: others may have it meanwhile."""
+    began = time.process_time()
+    try:
+        yield
+    finally:
+        assert time.process_time() - began < 3 * PACE()
+
+
+PACE = cache(slowness)
 SEEDS = {kind: encode(GOOD, kind) for kind in ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "JPEG2000", "PPM")}
 SEEDS["progressive"] = encode(GOOD, progressive=True)
 SEEDS["EXIF"] = FILES["EXIF rotation"][1]()
@@ -219,12 +234,13 @@ def damaged(draw: st.DrawFn) -> bytes:
     return bytes(data)
 
 
-@settings(max_examples=600, deadline=3000, suppress_health_check=list(HealthCheck))
+@settings(max_examples=600, deadline=None, suppress_health_check=list(HealthCheck))
 @given(data=damaged(), name=st.sampled_from(["x.jpg", "x.png", "x"]), border=st.sampled_from([0, 2]))
 def decode_damaged(data: bytes, name: str, border: int) -> None:
     form = Form(32, border=border)
     try:
-        found = decode(data, name, form)
+        with no_time():
+            found = decode(data, name, form)
     except BadImage as error:
         assert str(error) and "\n" not in str(error)
     else:
@@ -238,21 +254,22 @@ def test_bytes_damaged_at_random() -> None:
     assert most_memory() - before < 500
 
 
-@settings(max_examples=200, deadline=3000, suppress_health_check=list(HealthCheck))
+@settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
 @given(data=st.binary(max_size=400), name=st.sampled_from(["x.jpg", "x.dcm"]))
 @pytest.mark.filterwarnings("ignore")
 def test_bytes_that_never_were_an_image(data: bytes, name: str) -> None:
-    with pytest.raises(BadImage):
+    with pytest.raises(BadImage), no_time():
         decode(data, name, WHOLE)
 
 
-@settings(max_examples=200, deadline=3000, suppress_health_check=list(HealthCheck))
+@settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
 @given(at=st.integers(0, 3000), length=st.integers(0, 40), put=st.binary(max_size=20))
 @pytest.mark.filterwarnings("ignore")
 def test_damaged_radiographs(at: int, length: int, put: bytes) -> None:
     data = dicom()
     try:
-        found = decode(data[:at] + put + data[at + length :], "x.dcm", WHOLE)
+        with no_time():
+            found = decode(data[:at] + put + data[at + length :], "x.dcm", WHOLE)
     except BadImage as error:
         assert "\n" not in str(error)
     else:
