@@ -133,8 +133,9 @@ def test_columns_go_on_by_name_and_kind_and_mean_the_same() -> None:
 def test_what_cannot_go_on_begins_anew() -> None:
     number = {**AGE, "name": "site"}
     before, after = encoder(number, AGE), encoder(SITE, AGE, seed=1)
-    words = after.words.clone()
+    words, unknown = after.words.clone(), after.unknown.clone()
     assert after.take_over(before.config, before.state_dict()) and torch.equal(after.words, words)
+    assert torch.equal(after.unknown[1], unknown[1]) and not torch.equal(after.unknown[0], unknown[0])  # age goes on
     wider = encoder(AGE, width=16)
     assert not wider.take_over(before.config, before.state_dict())
     mixed = encoder(OTHER_AGE, seed=1, tokens="trace")

@@ -129,6 +129,7 @@ def test_the_question_is_asked_in_a_sentence(make_filled, length, asked):
 
 @pytest.mark.parametrize("labels, objective, asked", [
     ([5, "all"], 5, "judged by knn from 5 labelled cases of every class on validation cases"),
+    ([20], None, "judged by knn from 20 labelled cases of every class on validation cases"),
     ("10%", None, "judged by knn from 10% of the labels on validation cases"),
     (["all"], "all", "judged by knn on validation cases"),
 ])  # fmt: skip
@@ -143,6 +144,8 @@ def test_one_name_everywhere(make_filled):
     content = Content(make_filled(study=STUDY))
     page = study_page(content.results)
     assert not re.search(r"Rel\. loc|MoCo v2|→", page) and page.count("relative_location") > 20
+    effects = [row["what"] for row in forest(explain(gather(content.results.folder)))["data"]["values"]]
+    assert "relative_location, in the curriculum" in effects
     assert {content.name(row.key) for row in content.rows} == {row.name for row in content.rows}
 
 
