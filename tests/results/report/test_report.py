@@ -139,6 +139,19 @@ def test_the_question_tells_of_how_many_labels(make_filled, labels, objective, a
     assert asked in question.asked(Content(make_filled(study=study)))
 
 
+def test_a_line_of_the_tree_tells_time_interval_and_status(make_filled):
+    results = make_filled(study=STUDY, seeds=(0, 1), failed=FAILED)
+    nodes = {node["name"]: node for node in embedded_in(report(results.folder))["tree"]["nodes"]}
+    board = {row.name: row for row in leaderboard(results)}
+    stages = [row for row in results.stages.to_pylist() if row["curriculum"] == "odc > moco_v2"]
+    found, row = nodes["odc > moco_v2"], board["odc > moco_v2"]
+    assert found["seconds"] == pytest.approx(sum(each["seconds"] for each in stages) / 2) and found["status"] == "done"
+    assert found["text"] == f"{points(row.score)} [{points(row.low)}, {points(row.high)}]"
+    assert [stage["key"] for stage in found["stages"]] == [each["key"] for each in stages] and found["settings"]
+    lost = nodes["moco_v2 > odc"]
+    assert lost["status"] == "failed" and lost["error"] == board["moco_v2 > odc"].error
+
+
 def test_one_name_everywhere(make_filled):
     """Tree, leaderboard, curves, workers and reasons call a task what the study calls it."""
     content = Content(make_filled(study=STUDY))
