@@ -54,6 +54,7 @@ def test_its_tables_are_enough(command: str, said: str, copy: Path) -> None:
     assert said in " ".join(call(command, str(copy), *more).split())
 
 
+@pytest.mark.slow
 def test_what_the_readme_says_of_it() -> None:
     results = load(STUDY)
     rows = leaderboard(results)

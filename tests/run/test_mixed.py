@@ -55,6 +55,7 @@ def planned(study: Any) -> str:
     return "\n".join(lines(make_plan(study)[0]))
 
 
+@pytest.mark.slow
 def test_a_mixture_lacks_what_is_judged_on(tmp_path: Path) -> None:
     study = study_of(tmp_path)
     assert "mixture    pool: ours, theirs, without what seen shows\n" in planned(study)
@@ -71,6 +72,7 @@ def test_a_mixture_lacks_what_is_judged_on(tmp_path: Path) -> None:
     assert again.summary["stages"]["trained"] == 0, "the mixture that is there is taken"
 
 
+@pytest.mark.slow
 def test_what_is_trained_and_judged_on_is_said(tmp_path: Path) -> None:
     everything = {"source": "mix", "mix": ["ours", "theirs"], "size": 32, "weights": {"theirs": 3}}
     study = study_of(tmp_path, pool=everything)

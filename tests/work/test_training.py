@@ -106,6 +106,7 @@ def study_in(folder: Path, **changes: Any) -> Study:
     return make_study(**{**raw, **changes})
 
 
+@pytest.mark.slow
 def test_every_curriculum_starts_with_the_files_weights(tmp_path):
     """The root is the file; another file is another root; the same content elsewhere is the same."""
     state = file_of_weights(tmp_path / "w.pth")
@@ -148,6 +149,7 @@ def test_the_root_key_knows_the_content_not_the_path():
     assert key != root_key(one.main, *given)
 
 
+@pytest.mark.slow
 def test_knn_patience_and_loggers_in_a_study(tmp_path, monkeypatch):
     """kNN stands in the history as asked, a second time too where it was not asked: the stage is the same."""
     runs: list[Any] = []

@@ -17,6 +17,7 @@ from dermsearch.run.check import training_images
 from dermsearch.run.run import run_study
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("transductive", [False, True])
 def test_the_cases_that_stages_train_on(transductive: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[tuple[CaseStore, np.ndarray]] = []

@@ -87,6 +87,7 @@ def test_a_class_that_is_not_there_is_refused(asked: str | None, said: str) -> N
         chosen(given, asked)
 
 
+@pytest.mark.slow
 def test_the_board_of_a_study(tmp_path: Path) -> None:
     study: Any = study_of(
         data={"cases": 80, "size": 32},

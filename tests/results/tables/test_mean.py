@@ -44,6 +44,7 @@ def test_what_judges_are_unsure_of_is_their_own() -> None:
     assert len(Score.mean([score(0.6, draws=3), score(0.8)]).values) == 1
 
 
+@pytest.mark.slow
 def test_the_search_and_the_leaderboard_go_by_the_mean(tmp_path: Path) -> None:
     study = make_study(**RAW, compute={"engine": "inline", "store": str(tmp_path / "store")})
     run_study(study, tmp_path / "out", None, Console(quiet=True))
