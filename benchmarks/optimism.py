@@ -16,7 +16,7 @@ import sys
 
 import numpy as np
 
-from dermsearch.metrics import case_weights
+from dermsearch.metrics import REPLICATES, case_weights
 from dermsearch.results.board.optimism import optimism
 
 SETTINGS = [  # curricula, how far apart they truly are, patients, share of a case's luck that all curricula share
@@ -59,8 +59,8 @@ def main() -> None:
         luck, said, inside = [], [], []
         for _ in range(studies):
             truth = np.clip(0.6 + apart * rng.normal(size=curricula), 0.05, 0.95)
-            validation = scores(*study(rng, truth, patients, shared), 300)
-            test = scores(*study(rng, truth, patients, shared), 300)
+            validation = scores(*study(rng, truth, patients, shared), REPLICATES)
+            test = scores(*study(rng, truth, patients, shared), REPLICATES)
             best = validation[:, 0].argmax()
             found = optimism(validation, float(test[best, 1:].std()))
             luck.append(validation[best, 0] - truth[best])

@@ -46,3 +46,10 @@ def test_noise_that_all_share_makes_no_scores_alike() -> None:
 def test_one_curriculum_was_not_chosen() -> None:
     found = optimism(study(np.random.default_rng(4), np.array([0.5])))
     assert found.value == pytest.approx(0, abs=1e-9) and found.curricula == 1
+
+
+def test_what_the_test_split_adds_is_drawn_often_enough_to_have_its_ends() -> None:
+    """Of one patient's certainty on validation there is left what test has: 1.96 times its standard error."""
+    for seed in range(5):
+        found = optimism(np.full((1, 501), 0.5), 1.0, seed)
+        assert (found.low, found.high) == pytest.approx((-1.96, 1.96), abs=0.1)
