@@ -170,7 +170,8 @@ def test_provenance_names_the_code_and_the_data(make_filled):
     ]
     write(build("stages", rows), results.folder / "tables" / "stages.arrow")
     text = report(results.folder).read_text("utf-8")
-    assert all(told in text for told in ("own f00d", "dermsearch 9.9 (c0ffee)", "torch 8.8"))
+    wanted = ("own f00d", "dermsearch 9.9 (c0ffee)", "torch 8.8", "<td>seeds</td><td>0</td>")
+    assert [word for word in wanted if word not in text] == []
 
 
 @pytest.mark.parametrize("made, text", [
