@@ -105,7 +105,7 @@ def clear(base: Path) -> None:
 
 def is_dead(folder: Path) -> bool:
     """Has the run that this folder is of ended?"""
-    with suppress(OSError, ValueError, KeyError, TypeError):
+    with suppress(OSError, ValueError, KeyError, TypeError, RecursionError):
         owner = json.loads((folder / OWNER).read_text())
         if owner["home"] == home():
             return born(int(owner["pid"])) != owner["born"]

@@ -202,7 +202,10 @@ def test_what_a_dead_run_left_is_cleared_and_nothing_else(tmp_path: Path, monkey
     assert not place.folder.exists()
 
 
-@pytest.mark.parametrize("owner", [None, "", "[1]", '{"home": "another", "pid": 1, "born": "1"}'])
+@pytest.mark.parametrize(
+    "owner",
+    [None, "", "[1]", pytest.param("[" * 100_000, id="deep"), '{"home": "another", "pid": 1, "born": "1"}'],
+)
 def test_who_cannot_be_looked_up_is_dead_when_silent_for_a_day_and_nobody_is_there(
     owner: str | None, tmp_path: Path
 ) -> None:
