@@ -90,7 +90,7 @@ def test_paths_and_errors_are_printed_as_they_are(capsys: pytest.CaptureFixture[
 )
 def test_what_a_run_would_refuse_is_refused_at_once(words: list[str], message: str, tmp_path: Path) -> None:
     environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
-    done = warm.run(words, tmp_path, timeout=60, env=environment)
+    done = warm.run(words, tmp_path, timeout=300, env=environment)
     lines = done.stderr.splitlines()
     assert done.returncode == 2 and message in lines[-1] and "Traceback" not in done.stderr, done.stderr
     assert not list(tmp_path.iterdir()), "nothing was written"
@@ -99,12 +99,12 @@ def test_what_a_run_would_refuse_is_refused_at_once(words: list[str], message: s
 def test_a_schedulers_notice_ends_a_run_without_ray_with_a_word(tmp_path: Path) -> None:
     words = ["run", "curriculum_three.yaml", *SMALL, "train.epochs=10000"]
     going = subprocess.Popen([*RUN, *words], stderr=subprocess.PIPE, text=True, cwd=tmp_path)
-    until = time.monotonic() + 100
+    until = time.monotonic() + 300
     while not list((tmp_path / "results").glob("store/partial/*/progress.json")):
         assert time.monotonic() < until and going.poll() is None
         time.sleep(0.1)
     going.send_signal(signal.SIGTERM)
-    _, err = going.communicate(timeout=60)
+    _, err = going.communicate(timeout=300)
     assert going.returncode == 130
     assert err.endswith("Interrupted. The same command continues from here.\n")
 
