@@ -140,6 +140,9 @@ def test_a_study_or_a_part_of_one_is_sound(page: str, block: Block) -> None:
         assert page in OWN or any(each in str(error) for each in LACKS), error
 
 
+LISTED = {*PROTOCOLS.names()}, {*TASKS.names()}  # once: what is installed takes a while to list
+
+
 def overrides(span: str) -> list[str]:
     """What a sentence says of a field of the study, of a task or of a protocol, as an override of a study."""
     name, mark, value = re.match(r"([\w.@]*)(: |=|$)(.*)", span).groups()  # type: ignore[union-attr]
@@ -147,9 +150,9 @@ def overrides(span: str) -> list[str]:
     if not mark or re.search(r"\b[A-Z]{3,}\b|^k$", value) or (name in SECTIONS and value[:1] != "{"):
         return []  # placeholders; of a protocol, whose setting is called as a section
     value = re.sub(r",\s*\.\.\.|\.\.\.", "", value)
-    if section.split("@")[0] in PROTOCOLS:
+    if section.split("@")[0] in LISTED[0]:
         return [f"downstream.{name}={value}"]
-    return [f"{name}={value}"] if section in Study.model_fields or section in TASKS else []
+    return [f"{name}={value}"] if section in Study.model_fields or section in LISTED[1] else []
 
 
 PARTS = [(page, span) for page, span in SPANS if re.match(r"[\w.@]+(: |=)", span) and overrides(span)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -238,16 +239,22 @@ def check_labels(study: Study, space: Space) -> None:
 def check_size(encoder: str, study: Study) -> None:
     """Let the backbone look at pictures without pixels: some take one size only."""
     for name, data in study.sets.items():
-        try:
-            encoders = Encoders.empty(encoder, ("any",), "shared")
-            encoders(torch.empty(2, 3, data.size, data.size, device="meta"), "any")
-        except NotImplementedError:
-            return  # it cannot be tried without weights
-        except Exception as error:  # of many kinds: every backbone has its own
+        if (wrong := blind(encoder, data.size)) is not None:
             field = f"{place_of(study, name)}.size"
-            raise UserError(
-                f"encoder.name: '{encoder}' cannot see images of {field}, {data.size} px: {first_line(error)}"
-            ) from None
+            raise UserError(f"encoder.name: '{encoder}' cannot see images of {field}, {data.size} px: {wrong}")
+
+
+@cache
+def blind(encoder: str, size: int) -> str | None:
+    """What keeps a backbone from seeing images of that side; None where nothing does, or nobody knows."""
+    try:
+        encoders = Encoders.empty(encoder, ("any",), "shared")
+        encoders(torch.empty(2, 3, size, size, device="meta"), "any")
+    except NotImplementedError:
+        return None  # it cannot be tried without weights
+    except Exception as error:  # of many kinds: every backbone has its own
+        return first_line(error)
+    return None
 
 
 def check_sight(study: Study, entry: Downstream, encoder: str) -> None:
