@@ -5,7 +5,7 @@
 
 A study of one task with many rates on a tiny data set: every stage is trained and judged for real. What the run and all
 of its processes hold is measured after every stage; between the hundredth and the last it may grow by no more than is
-printed. Exit code 1 if it does.
+printed. Exit code 1 if it does. What there is more of is named: by the process that holds it, and by its kind.
 """
 
 from __future__ import annotations
@@ -16,9 +16,10 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -30,8 +31,9 @@ from dermsearch.search.tree.driver import Driver
 from dermsearch.study.load import load_study
 from dermsearch.work.record import Record
 
-FROM, WINDOW = 100, 21  # the stage from which nothing grows; how many looks are taken together, by their median
+FROM, WINDOW = 100, 21  # the stage from which nothing grows; how many looks are taken together
 GROWTH = 0.05  # of memory
+MEASURES = ("memory", "files", "threads", "shared", "processes")
 
 
 @dataclass(frozen=True)
@@ -43,20 +45,45 @@ class Held:
     threads: int
     shared: float  # MB in /dev/shm
     processes: int
+    names: Counter[str] = field(repr=False)  # the same by name: "thread grpc of raylet", "MB of a worker"
 
 
 def held(root: int) -> Held:
     """Of a process and all below it."""
-    memory = files = threads = 0
-    family = tree(root)
+    memory, names, family = 0, Counter[str](), tree(root)
     for pid in family:
         with suppress(OSError, ValueError, IndexError):  # it has just ended
             resident, of_files = map(int, Path(f"/proc/{pid}/statm").read_text().split()[1:3])
-            memory += (resident - of_files) * os.sysconf("SC_PAGE_SIZE")
-            files += len(os.listdir(f"/proc/{pid}/fd"))
-            threads += len(os.listdir(f"/proc/{pid}/task"))
+            own = (resident - of_files) * os.sysconf("SC_PAGE_SIZE")
+            memory += own
+            names.update(kinds(pid))
+            names[f"MB of {called(pid)}"] += round(own / 1e6)
+    files, threads = (sum(n for name, n in names.items() if name.startswith(kind)) for kind in ("file", "thread"))
     about = os.statvfs("/dev/shm")
-    return Held(memory / 1e6, files, threads, (about.f_blocks - about.f_bfree) * about.f_frsize / 1e6, len(family))
+    shared = (about.f_blocks - about.f_bfree) * about.f_frsize / 1e6
+    return Held(memory / 1e6, files, threads, shared, len(family), names)
+
+
+def kinds(pid: int) -> Counter[str]:
+    """A process's open files and threads, by what they are."""
+    of, found = called(pid), Counter[str]()
+    for each in Path(f"/proc/{pid}/fd").iterdir():
+        with suppress(OSError):  # closed meanwhile
+            path = Path(os.readlink(each).removesuffix(" (deleted)"))
+            what = f"{path.parent.name}/*{path.suffix}" if path.is_absolute() else path.name.partition(":")[0]
+            found[f"file {what} of {of}"] += 1
+    for each in Path(f"/proc/{pid}/task").iterdir():
+        with suppress(OSError):
+            found[f"thread {(each / 'comm').read_text().strip()} of {of}"] += 1
+    return found
+
+
+def called(pid: int) -> str:
+    """The name of a process: its script's or program's. Ray's workers change theirs with what they do."""
+    words = Path(f"/proc/{pid}/cmdline").read_text().split("\0")
+    if words[0].startswith("ray::") and not words[0].endswith("Agent"):
+        return "a worker"
+    return next((Path(word).name for word in words if word.endswith(".py")), Path(words[0]).name)
 
 
 def tree(root: int) -> list[int]:
@@ -107,15 +134,34 @@ def soak(stages: int, engine: str, folder: Path, look: Callable[[int, Held], Non
     return found
 
 
+def level(values: Sequence[float], counted: bool) -> float:
+    """What some looks come to: their least of what is counted, their median of memory.
+
+    What comes and goes with a stage is not held: TensorBoard's writer has a thread as long as its stage is trained.
+    """
+    return min(values) if counted else median(values)
+
+
 def grown(found: list[Held], start: int) -> list[tuple[str, float, float, bool]]:
-    """What there was around that stage and at the end, by the median of some looks, and whether that is too much."""
+    """What there was around that stage and at the end, and whether that is too much."""
     rows = []
-    for field in fields(Held):
-        values = [getattr(each, field.name) for each in found]
-        before, after = median(values[start : start + WINDOW]), median(values[-WINDOW:])
-        bound = before * (1 + GROWTH) if field.name == "memory" else before + (0.1 if field.name == "shared" else 0)
-        rows.append((field.name, before, after, after > bound))
+    for name in MEASURES:
+        values, counted = [getattr(each, name) for each in found], name not in ("memory", "shared")
+        before, after = level(values[start : start + WINDOW], counted), level(values[-WINDOW:], counted)
+        bound = before * (1 + GROWTH) if name == "memory" else before + (0.1 if name == "shared" else 0)
+        rows.append((name, before, after, after > bound))
     return rows
+
+
+def more(found: list[Held], start: int) -> list[str]:
+    """What there is more of at the end, by name."""
+    said = []
+    for name in sorted({name for each in found for name in each.names}):
+        values, counted = [each.names[name] for each in found], not name.startswith("MB")
+        before, after = level(values[start : start + WINDOW], counted), level(values[-WINDOW:], counted)
+        if after > before:
+            said.append(f"{name}: {before:g}, {after:g}")
+    return said
 
 
 def main() -> None:
@@ -139,6 +185,8 @@ def main() -> None:
             f"{name:>10}: {before:10.1f} at stage {start}, {after:10.1f} at stage {len(found)} ({bound})"
             + " GREW" * wrong
         )
+    for said in more(found, start):
+        print(f"      more: {said}")
     sys.exit(1 if any(wrong for *_, wrong in rows) else 0)
 
 
