@@ -23,6 +23,7 @@ from dermsearch.pretext.base import Material
 from dermsearch.storage.stages import PartialStage, StageStore
 from dermsearch.study.config import Train
 from dermsearch.testing import check_fit
+from dermsearch.testing.small import Interrupted, Kept, timeless
 from dermsearch.training.health import StageFailed
 
 pytestmark = pytest.mark.slow
@@ -112,6 +113,18 @@ def test_killed_within_an_epoch_and_resumed(name: str, store: CaseStore, tmp_pat
     found = torch.load(tmp_path / "end.pt", weights_only=True)
     assert found["ran"] == [3] and found["steps"][0] in (6, 7), "the last state may not have been written yet"
     assert small.equal(found["state"], small.train(name, store).parts[PREDICTOR].state)
+
+
+@every_fit
+def test_ended_twice_within_an_epoch_it_goes_on_to_the_bit(name: str, store: CaseStore):
+    """The last time in the phase in which an adaptation aligns."""
+    whole, kept, ran = small.train(name, store), Kept(step=True), list[int]()
+    for kept.stops in (4, 4):
+        with pytest.raises(Interrupted):
+            small.train(name, store, kept=kept)
+    found = small.train(name, store, kept=kept, report=lambda row: ran.append(row["epoch"]))
+    assert ran == [3] and small.equal(found.parts[PREDICTOR].state, whole.parts[PREDICTOR].state)
+    assert timeless(found.history) == timeless(whole.history)
 
 
 def near(one: dict[str, np.ndarray], many: dict[str, np.ndarray], rounding: float = 0.0) -> None:
