@@ -231,8 +231,7 @@ UNREADABLE: dict[str, Any] = {
 }
 
 
-@pytest.mark.parametrize("what", UNREADABLE)
-@pytest.mark.parametrize("linked", [False, True])
+@pytest.mark.parametrize(("what", "linked"), [*((w, False) for w in UNREADABLE), ("a list", True), ("a folder", True)])
 def test_a_study_that_cannot_say_what_it_needs_stops_it(
     store: StageStore, tmp_path: Path, what: str, linked: bool
 ) -> None:
