@@ -124,3 +124,4 @@ def test_a_pool_of_which_nothing_is_left_is_refused(tmp_path: Path) -> None:
     nothing = {"source": "mix", "mix": ["seen"], "without": ["ours"], "size": 32}
     with pytest.raises(UserError, match=r"data\.pool: nothing is left to mix"):
         run_study(study_of(tmp_path, pool=nothing), tmp_path / "out", None, Console(quiet=True))
+    assert not (tmp_path / "out").exists(), "its name is not taken by what never began"
