@@ -33,8 +33,9 @@ def test_ray_and_inline_agree_to_the_bit_and_ray_reuses(tmp_path: Path) -> None:
     verdicts = [sorted((row["key"], row["verdict"]) for row in rows) for rows in told]
     assert verdicts[0] == verdicts[1] and len(verdicts[0]) == 4
     assert not [line for line in said.splitlines() if "Warning" in line or "(raylet)" in line or "INFO" in line], said
-    again, _ = run(tmp_path / "ray", *study)
-    assert again["stages"]["reused"] == 4 and again["seconds"] < 20
+    assert "Starting Ray" in said
+    again, said = run(tmp_path / "ray", *study)
+    assert again["stages"]["reused"] == 4 and "Starting Ray" not in said
 
 
 @pytest.mark.long
@@ -73,7 +74,7 @@ def test_a_killed_worker_goes_on_from_its_last_epoch(tmp_path: Path) -> None:
 
 def wait_for_epochs(folder: Path, count: int) -> list[dict]:
     """The history of a stage under way, once it has `count` epochs."""
-    until = time.monotonic() + 200
+    until = time.monotonic() + 500
     while time.monotonic() < until:
         for path in (folder / "store" / "partial").glob("*/progress.json"):
             rows = json.loads(path.read_text())
@@ -89,7 +90,7 @@ def test_a_schedulers_notice_ends_a_run_as_ctrl_c_does(tmp_path: Path) -> None:
     try:
         wait_for_epochs(tmp_path, 1)
         os.kill(going.pid, signal.SIGTERM)
-        going.communicate(timeout=60)
+        going.communicate(timeout=300)
     finally:
         kill_all(mark)
     said = (tmp_path / "log.txt").read_text()
