@@ -320,10 +320,11 @@ class PartialStage:
         return None
 
     def left(self, within: bool = False) -> float:
-        """Seconds until a state is due, after an epoch or `within` one."""
+        """Seconds until a state is due, after an epoch or `within` one: none while the last is still being written."""
         if within and not self.every:
             return math.inf
-        return max(0.0, self.saved + self.every - time.monotonic())
+        least = min(1.0, self.every) if self.writing is not None and not self.writing.done() else 0.0
+        return max(least, self.saved + self.every - time.monotonic())
 
     def reject(self, why: str) -> None:
         """Set the state aside that was loaded: nothing can go on from it."""

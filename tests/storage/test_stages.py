@@ -83,6 +83,18 @@ def test_training_goes_on_while_a_state_is_written(store: StageStore, monkeypatc
     assert state is not None and torch.equal(state["learner"]["w"], torch.zeros(3)), "as it was when it was saved"
 
 
+def test_training_does_not_wait_for_a_slow_store(store: StageStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    gate, write = threading.Event(), store.write
+    monkeypatch.setattr(store, "write", lambda *given: (gate.wait(60), write(*given)))
+    partial = PartialStage(store, "k", every=1e-9)
+    partial.save({"history": "[]"})
+    time.sleep(0.01)
+    assert partial.left() > 0 and partial.left(within=True) > 0, "the last one is not written yet"
+    gate.set()
+    partial.writing.result()  # type: ignore[union-attr]
+    assert partial.left() == 0 and partial.left(within=True) == 0
+
+
 @pytest.mark.parametrize("then", ["save", "settle", "load"])
 def test_what_goes_wrong_while_writing_is_raised_at_the_next_turn(then: str, store: StageStore) -> None:
     partial = PartialStage(store, "k", every=1e-9)
