@@ -45,7 +45,7 @@ def test_a_store_that_cannot_be_written_to_is_refused(where: str) -> None:
 
 def test_a_case_store_that_is_not_there_is_refused_before_anything_is_trained(tmp_path: Path) -> None:
     with contextlib.chdir(tmp_path):
-        code, said = dermsearch("run", "curriculum.yaml", "data.source=store", "data.path=/dev/null")
+        code, said = dermsearch("run", "curriculum_three.yaml", "data.source=store", "data.path=/dev/null")
     assert code == 2 and said.startswith("dermsearch: command line: data.path: there is no case store at /dev/null; ")
 
 

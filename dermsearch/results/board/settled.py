@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from dermsearch.curriculum import ROOT_CURRICULUM
 from dermsearch.words import many
@@ -78,6 +78,14 @@ def go_on(ranked: Sequence[Row], results: Results, seeds: int) -> list[str]:
     said = [f"To go on, {why}: {shlex.join(command)}"]
     epochs = (results.study.get("train") or {}).get("epochs")
     if epochs and name and ranked[0].length:
-        longer = ["dermsearch", "run", str(folder / "study.yaml"), f"train.epochs={2 * epochs}", f"name={name}-longer"]
-        said.append(f"Longer training, as a study of its own: {shlex.join(longer)}")
+        longer = [f"{where}={2 * now}" for where, now in (("train.epochs", epochs), *own_epochs(results.study))]
+        command = ["dermsearch", "run", str(folder / "study.yaml"), *longer, f"name={name}-longer"]
+        said.append(f"Longer training, as a study of its own: {shlex.join(command)}")
     return said
+
+
+def own_epochs(study: Mapping[str, Any]) -> Iterator[tuple[str, int]]:
+    """Where tasks have epochs of their own, and how many."""
+    for task, given in ((study.get("curriculum") or {}).get("tasks") or {}).items():
+        if isinstance(given, dict) and isinstance(given.get("epochs"), int):
+            yield f"curriculum.tasks.{task}.epochs", given["epochs"]

@@ -36,6 +36,14 @@ def test_one_line_says_what_is_settled_and_the_next_how_to_go_on(make_study):
     assert first in board(results)
 
 
+def test_longer_training_is_that_of_tasks_with_epochs_of_their_own_too(make_study):
+    tasks = {"moco_v2": {"epochs": 6, "lr": 0.1}, "odc": None, "relative_location": {"epochs": {"choice": [1, 2]}}}
+    study = {"name": "skin", "train": {"epochs": 4}, "curriculum": {"tasks": tasks}}
+    results = make_study(longest=1, values=VALUES, study=study)
+    *_, longer = settled(leaderboard(results), results)
+    assert "study.yaml train.epochs=8 curriculum.tasks.moco_v2.epochs=12 name=skin-longer" in longer
+
+
 def test_three_seeds_need_no_advice_to_take_three(make_study):
     results = make_study(longest=2, seeds=(3, 4, 5))
     first, then = settled(leaderboard(results), results)
