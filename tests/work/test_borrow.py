@@ -157,7 +157,7 @@ def test_no_column_that_may_not_be_an_input(two, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"'patient' is no metadata of "):
         borrow(*two, Lending(columns=("patient",)), tmp_path / "rows.arrow")
     table = borrow(*two, Lending(columns=("site",)), tmp_path / "rows.arrow")["nearest"]
-    assert table.column_names == [*borrowed.OWN, "site"]
+    assert table.column_names == ["case", "reference", "similarity", "missing", "site"]
 
 
 def test_a_study_reads_them_in_the_references_columns(two, tmp_path: Path) -> None:

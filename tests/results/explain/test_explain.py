@@ -199,7 +199,7 @@ def test_tables_of_a_study(make_study):
     results = make_study(values=values, seeds=(0, 1, 2), failed={"odc > moco_v2": "failed"}, study={"name": "skin"})
     found = gather(results.folder)
     assert found.title == "skin" and len(found.curricula) == 13 and found.seeds == [("", s) for s in range(3)]
-    assert found.quantity == "balanced accuracy of diagnosis, validation (%), k-NN"
+    assert found.quantity == "balanced accuracy of diagnosis, validation (%), knn"
     assert {(d.name, d.status) for d in found.dropped} == {
         ("odc > moco_v2", "failed"),
         ("odc > moco_v2 > relative_location", "dropped"),
