@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from typing import Any
 
@@ -9,6 +10,10 @@ from dermsearch.work.job import Job
 from dermsearch.work.record import Record
 from dermsearch.work.verdicts import given_up
 from dermsearch.work.worker import Worker
+
+# Seconds that a group may take until all its processes are there. Ray Train's 60 are less than a node takes to be found
+# lost and another to come, and what does not start in time counts as an attempt.
+STARTING = {"RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "600"}
 
 
 class Leaving(Exception):
@@ -26,6 +31,8 @@ def on_workers(work: Worker, job: Job, storage: str) -> Record:
     from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
     from ray.train.torch import TorchConfig, TorchTrainer
 
+    for name, value in STARTING.items():
+        os.environ.setdefault(name, value)
     record = Record(key=job.key, status="failed")
     for _ in range(1 + job.retries):
         trainer = TorchTrainer(

@@ -69,6 +69,30 @@ def test_ray_trains_workers_leave_together(status: str, error: str, ray_here: No
     assert status == "stopped" or "in collective" in record.traceback
 
 
+def test_a_group_has_the_time_that_a_lost_node_takes_to_be_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What Ray Train's controller is told, when it is asked to start a group."""
+    from ray.train import torch
+    from ray.train.v2._internal.constants import get_env_vars_to_propagate
+
+    told: list[str] = []
+
+    class Trainer:
+        return_value = Record(key="k", status="done").model_dump_json()
+
+        def __init__(self, *given: object, **named: object) -> None:
+            told.append(get_env_vars_to_propagate()["RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"])
+
+        def fit(self) -> Trainer:
+            return self
+
+    monkeypatch.setattr(torch, "TorchTrainer", Trainer)
+    monkeypatch.delenv("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", raising=False)
+    assert on_workers(collective, some_job(workers=2), "nowhere").status == "done"
+    monkeypatch.setenv("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "7")  # what a user has said
+    on_workers(collective, some_job(workers=2), "nowhere")
+    assert float(told[0]) >= 300 and told[1] == "7"
+
+
 def train(rank: int, folder: str) -> None:
     """A stage on two processes without Ray; what became of it on each, in a file."""
     os.environ["GLOO_SOCKET_IFNAME"] = "lo"
