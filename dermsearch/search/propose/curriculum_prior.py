@@ -112,7 +112,9 @@ class CurriculumPrior(Sampler):
         for level in self._levels():
             for c in level:
                 if c.cost > 0 and len(c.proposal.curriculum) >= self.space.length[0] and self.known.open(c.proposal):
-                    worth = c.promise / c.cost * (1 + 1e-9 * self.random.random())  # equals: the seed decides
+                    # Equals: on the better prefix first, as one would go on from the best that is there; then the seed.
+                    equal = self._known(c.proposal) + 1e-3 * self.random.random()
+                    worth = c.promise / c.cost * (1 + 1e-9 * equal)
                     if worth > highest:
                         best, highest = c.proposal, worth
         return best

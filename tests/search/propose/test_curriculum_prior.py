@@ -64,6 +64,15 @@ def test_before_any_pair_is_known_the_two_best_tasks_are_paired() -> None:
     assert set(ask(prior)) == {"b", "c"}
 
 
+def test_of_two_orders_that_promise_the_same_the_one_on_the_better_task_goes_first() -> None:
+    for order in itertools.permutations(ALONE):
+        prior = prior_of(list(order))
+        first = [ask(prior) for _ in range(3)]
+        assert set(first) == {("a",), ("b",), ("c",)}
+        tell(prior, **ALONE)
+        assert ask(prior) == ("c", "b")
+
+
 def test_it_unlearns_that_good_tasks_should_come_last() -> None:
     """What is weak alone polishes best here: pairs that end with the strong tasks are worse than those that do not."""
     prior = prior_of(["a", "b", "c", "d"])
