@@ -1,12 +1,13 @@
 """Is the luck of the best on validation estimated rightly, and does test minus validation fall where it is said to?
 
-    python benchmarks/optimism.py [--studies 400]
+    python benchmarks/optimism.py [--studies 2000]
 
 Studies are simulated whose truth is known: curricula with true accuracies that lie so far apart, patients of one to
 four cases that some curricula get right together, validation and test of a size. Each study chooses its best on
 validation; `results.board.optimism` says how lucky that was and where the test score will lie. Printed is, over many
 studies, the luck that there was (validation minus truth of the best), what was estimated, and how often the test score
-lay within its interval. The exit code says whether that was 95 % of the time, +-3, in every setting.
+lay within its interval. The exit code says whether that was 95 % of the time, +-3, in every setting: of two thousand
+studies that is told to half a point, of four hundred to one and a half.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ def scores(right: np.ndarray, groups: np.ndarray, resamples: int) -> np.ndarray:
 def main() -> None:
     """Simulate, and print a line for each setting."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--studies", type=int, default=400)
+    parser.add_argument("--studies", type=int, default=2000)
     studies = parser.parse_args().studies
     rng, good = np.random.default_rng(0), True
     print(f"{'curricula':>9}{'apart':>8}{'patients':>10}{'shared':>8}{'luck':>9}{'estimated':>11}{'covered':>9}")
