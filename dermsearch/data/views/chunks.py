@@ -44,6 +44,11 @@ def on_cpu(pictures: Pictures) -> bool:
     return pictures.pixels.device.type == "cpu"
 
 
+def normalised(x: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+    """Planes less the means of the colours, over their deviations; grey is one plane until here."""
+    return (x.sub_(mean) if len(x) == 3 else x - mean).div_(std)
+
+
 def unchanged(x: Tensor, rows: np.ndarray) -> Tensor:
     """The change that is none."""
     return x
@@ -86,7 +91,7 @@ def sample_whole(
     def work(start: int) -> None:
         part = slice(start, min(start + step, len(order)))
         x = crops(pictures.pixels, jobs[part].tolist(), size).transpose(0, 1)
-        x = change(x, order[part]).sub_(mean).div_(std)
+        x = normalised(change(x, order[part]), mean, std)
         torch.index_select(x.transpose(0, 1), 0, back[part], out=out[part])
 
     each(work, range(0, len(order), step), pictures.pixels.device)
@@ -121,7 +126,7 @@ def sample(
         down, across = (triangles(a, sides[0], count) for a in ordered[boxed].split(4, 1))
         x = resample(pixels[part], source[boxed], down, across)
         x = change(x, order[part]).index_select(1, back[part].flatten())
-        out[boxed] = x.sub_(mean).div_(std).permute(1, 0, 3, 2)
+        out[boxed] = normalised(x, mean, std).permute(1, 0, 3, 2)
 
     each(work, range(0, n, step), device)
     return out.unflatten(0, (n, boxes))

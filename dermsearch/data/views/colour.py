@@ -1,6 +1,7 @@
 """Changes of colour, as torchvision v2 makes them of float pictures, in place on planes (3, b, pixels) in [0, 1].
 
-Red, green and blue are each one run of memory, so that a step is one pass; factors are one per sample, (b,).
+Red, green and blue are each one run of memory, so that a step is one pass; factors are one per sample, (b,). Grey
+pictures may be one plane: three that are equal would come out equal, and as it does, to the bit.
 """
 
 from __future__ import annotations
@@ -12,8 +13,8 @@ LUMA = (0.2989, 0.587, 0.114)
 
 
 def luma(x: Tensor) -> Tensor:
-    """(3, b, ...) -> the grey of its colours, (b, ...)."""
-    red, green, blue = x
+    """(3 or 1, b, ...) -> the grey of its colours, (b, ...)."""
+    red, green, blue = x.expand(3, *x.shape[1:])
     return (red * LUMA[0]).add_(green, alpha=LUMA[1]).add_(blue, alpha=LUMA[2])
 
 
@@ -35,7 +36,9 @@ def brightness(x: Tensor, factor: Tensor) -> None:
 
 def contrast(x: Tensor, factor: Tensor) -> None:
     """0 is the picture's mean grey, 1 as it was."""
-    mean = luma(x.flatten(2).mean(2))  # (b,)
+    flat = x.flatten(2)
+    # Sums are cut into parts by how many there are: always as many, for the same bits.
+    mean = luma((flat if len(flat) == 3 else flat.repeat(3, 1, 1)).mean(2))  # (b,)
     x.mul_(factor[:, None]).add_(((1 - factor) * mean)[:, None]).clamp_(0, 1)
 
 
@@ -52,6 +55,9 @@ def hue(x: Tensor, shift: Tensor) -> None:
     0 at 2; green is the same about 2, blue about 4. Hence 1 - red + green + blue is the distance of a hue from 0, on
     the side of green or of blue, and a shifted hue's colours are three ramps: no case by case, and no division by zero.
     """
+    if len(x) == 1:  # grey has no hue
+        x.clamp_(0, 1)
+        return
     red, green, blue = x
     least = torch.minimum(red, green)
     torch.minimum(least, blue, out=least)

@@ -15,7 +15,8 @@ from dermsearch.data.domain import IMAGENET
 class Pictures:
     """What views are made from: pictures of any sizes on canvases of one, and the statistics that normalise them."""
 
-    pixels: Tensor  # uint8 (n, 3, H, W) on the device; fastest with the colours of a pixel side by side in memory
+    # uint8 (n, 3, H, W) on the device, fastest with the colours of a pixel side by side in memory; (n, 1, H, W) if grey
+    pixels: Tensor
     frame: np.ndarray | None = None  # int64 (n, 4): top, left, height, width in the canvas; None: all of it
     mean: tuple[float, float, float] = IMAGENET[0]
     std: tuple[float, float, float] = IMAGENET[1]

@@ -54,30 +54,31 @@ def triangles(axis: Tensor, size: int, count: int) -> tuple[Tensor, Tensor]:
 def resample(pixels: Tensor, source: Tensor, down: tuple[Tensor, Tensor], across: tuple[Tensor, Tensor]) -> Tensor:
     """uint8 (m, H, W, 3) and, for each of b boxes, its picture and its triangles -> float (3, b, size, size) in [0, 1].
 
-    The result lies on its side, columns first, as the second pass leaves it; no change of colour minds.
+    The result lies on its side, columns first, as the second pass leaves it; no change of colour minds. Of one channel
+    there is one plane.
     """
-    m, height, width, _ = pixels.shape
+    m, height, width, channels = pixels.shape
     b, size, count = down[0].shape
-    rows = torch.zeros(m, height, width + GAP, 3, device=pixels.device)
+    rows = torch.zeros(m, height, width + GAP, channels, device=pixels.device)
     rows[:, :, :width] = pixels
     index = down[0] + height * source[:, None, None]
     x = mix(rows.reshape(1, m * height, -1), index.reshape(-1, count), down[1].reshape(-1, count) / 255)
-    x = x.reshape(b, size, width + GAP, 3)
-    lying = torch.empty(3, b, width, size, device=x.device)
-    for c in range(3):  # plane by plane, which is faster than at once
+    x = x.reshape(b, size, width + GAP, channels)
+    lying = torch.empty(channels, b, width, size, device=x.device)
+    for c in range(channels):  # plane by plane, which is faster than at once
         lying[c].copy_(x[:, :, :width, c].transpose(1, 2))
     index = across[0] + width * torch.arange(b, device=x.device)[:, None, None]
-    x = mix(lying.reshape(3, b * width, size), index.reshape(-1, count), across[1].reshape(-1, count))
-    return x.reshape(3, b, size, size)
+    x = mix(lying.reshape(channels, b * width, size), index.reshape(-1, count), across[1].reshape(-1, count))
+    return x.reshape(channels, b, size, size)
 
 
 def crops(pixels: Tensor, jobs: list[list[int]], size: int) -> Tensor:
-    """Boxes of whole pixels out of uint8 (m, 3, H, W) on a CPU -> float (b, 3, size, size) in [0, 1].
+    """Boxes of whole pixels out of uint8 (m, c, H, W) on a CPU -> float (b, c, size, size) in [0, 1].
 
     A job is a picture's row, the top, left, height and width in it, and whether it is mirrored down and across. The
     processor's own instructions for bytes resize a picture in a fifth of the time of `resample`, to whole levels.
     """
-    found = torch.empty(len(jobs), size, size, 3, dtype=torch.uint8).permute(0, 3, 1, 2)
+    found = torch.empty(len(jobs), size, size, pixels.shape[1], dtype=torch.uint8).permute(0, 3, 1, 2)
     for i, (row, top, left, height, width, down, across) in enumerate(jobs):
         box = pixels[row : row + 1, :, top : top + height, left : left + width]
         if down or across:
@@ -109,7 +110,8 @@ def blur(x: Tensor, sigma: Tensor, radius: int) -> Tensor:
     row = (s - 1) - ((s - 1) - row).abs()
     index = (row + s * torch.arange(b * c, device=x.device)[:, None, None]).flatten(0, 1)
     for _ in range(2):
-        x = mix(x.reshape(1, b * c * s, s), index, weight).reshape(b, c, s, s).transpose(2, 3)
+        rows = x.reshape(1, b * c * s, s).contiguous()  # of one plane it may be a view, which is summed otherwise
+        x = mix(rows, index, weight).reshape(b, c, s, s).transpose(2, 3)
     return x
 
 
