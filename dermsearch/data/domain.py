@@ -41,6 +41,7 @@ class Domain:
     named: Mapping[str, str] = field(default_factory=dict)  # the class of a label that papers report
     statistics: Mapping[str, Statistics] = field(default_factory=lambda: {"imagenet": IMAGENET})
     columns: tuple[Column, ...] = ()  # metadata of built-in cases that may be inputs
+    grey: tuple[str, ...] = ()  # modalities whose pictures have no colour: a store keeps one channel of them
     version: int = 1  # raise it when the pictures change
     tabled: Tabled | None = None  # what `data.drawn` of a study asks for
     variants: Mapping[str, str] = field(default_factory=dict)  # other drawers, which `data.variant` of a study asks for
@@ -104,6 +105,7 @@ CHEST = Domain(
     named={"finding": "pneumonia", **dict.fromkeys(tuple(FINDINGS)[1:], "present")},
     statistics={"imagenet": IMAGENET, "chest": ((0.5,) * 3, (0.25,) * 3)},
     columns=(METADATA["age"], METADATA["sex"], *columns("lesion", words=["view"])),
+    grey=("xray",),
     variants={
         "a": "dermsearch.data.drawn.chest:hospital_a",
         "b": "dermsearch.data.drawn.chest:hospital_b",

@@ -18,7 +18,7 @@ import pyarrow as pa
 from dermsearch.data.domain import DOMAINS, Domain, setting_of
 from dermsearch.data.store.borrowed import lay
 from dermsearch.data.store.case_store import CaseStore
-from dermsearch.data.store.layout import FORMAT, MANIFEST, checksum, read_manifest
+from dermsearch.data.store.layout import FORMAT, GREY, MANIFEST, checksum, read_manifest
 from dermsearch.data.store.splits import Split
 from dermsearch.data.store.unfinished import clear, growing
 from dermsearch.errors import UserError, first_line, nearest, public
@@ -115,7 +115,8 @@ def _own_cases(data: Data, cache: Path) -> CaseStore:
     settings |= setting_of(domain) | drawn_as(data)
     drawn = domain.draw(data.cases, data.size, data.seed)
     try:
-        return write_store(folder, drawn, Split(seed=data.seed), domain.labels, settings, domain.columns)
+        how = Split(seed=data.seed)
+        return write_store(folder, drawn, how, domain.labels, settings, domain.columns, grey=domain.grey)
     except (FileExistsError, NotADirectoryError, PermissionError) as error:
         raise UserError(f"{cache}: built-in cases cannot be written there: {first_line(error)}") from None
 
@@ -238,7 +239,7 @@ def contents(manifest: bytes, uri: str) -> tuple[dict[str, str], str]:
         made_by, files, fingerprint = about["format"], dict(about["files"]), str(about["fingerprint"])
     except (ValueError, KeyError, TypeError):
         raise UserError(f"{uri}: is not a case store (no readable {MANIFEST} in it)") from None
-    if made_by != FORMAT:
+    if made_by not in (FORMAT, GREY):
         raise UserError(f"{uri}: was made by another version of dermsearch; make it again")
     if about.get("parts"):
         raise UserError(f"{uri}: is a mixture of a study and has no images of its own; `data mix` makes one that has")

@@ -74,9 +74,8 @@ def make(
     named, records = plan(cases, asked, making.modality)
     classes = {asked.version.label: tuple(named)} if asked.version.own else cases.classes
     splits = {case: split for case, split, _, _ in records}
-    made = write_store(
-        out, draw(records, part, asked, classes, judge.device), splits, classes, settings, about=about(cases, asked)
-    )
+    images = draw(records, part, asked, classes, judge.device)
+    made = write_store(out, images, splits, classes, settings, about=about(cases, asked), grey=cases.grey)
     say(f"{out}: {many(len(made), 'made case')}.")
     return made, judge
 

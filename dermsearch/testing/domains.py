@@ -17,6 +17,7 @@ def check_domain(name: str) -> None:
     numbered(domain)
     for label, cls in domain.named.items():
         claim(cls in domain.labels.get(label, ()), f"{name}: {cls!r}, which papers report, is a class of {label}")
+    claim(set(domain.grey) <= set(domain.modalities), f"{name}: what is grey is one of its modalities")
     many, few, bare = (list(domain.draw(n, side, 5)) for n, side in ((MANY, SIDE), (FEW, SIDE), (MANY, None)))
     claim(len(many) == len(bare) == MANY and len(few) == FEW, f"{name}: draws as many cases as it is asked for")
     kept = not any(case.images or case.mask is not None for case in bare)
@@ -37,9 +38,11 @@ def _check(domain: Domain, case: Case) -> None:
     who = f"{domain.name}: {case.case}"
     claim(case.patient or case.lesion, f"{who} says whose it is")
     claim(set(case.images) <= set(domain.modalities), f"{who} has images of {', '.join(domain.modalities)} alone")
-    for image in case.images.values():
+    for modality, image in case.images.items():
         kept = image.shape == (SIDE, SIDE, 3) and image.dtype == np.uint8
         claim(kept, f"{who}: an image is uint8 ({SIDE}, {SIDE}, 3), not {image.dtype} {image.shape}")
+        kept = modality not in domain.grey or bool((image == image[..., :1]).all())
+        claim(kept, f"{who}: an image of a grey modality, as {modality}, has three equal channels")
     claim(set(case.labels) == set(domain.labels), f"{who} says every label, {', '.join(domain.labels)}")
     for label, cls in case.labels.items():
         claim(0 <= cls < len(domain.labels[label]), f"{who}: {label} is the number of a class, not {cls}")

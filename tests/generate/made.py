@@ -25,7 +25,7 @@ def make_store(folder: Path, cases: int = CASES, place: str = "a") -> CaseStore:
     """Drawn radiographs of 32 pixels."""
     settings = {"source": "synthetic", "cases": cases, "domain": "chest", "place": place}
     drawn = chest(cases, SIDE, 0, place)
-    return write_store(folder, drawn, Split(), CHEST.labels, settings, CHEST.columns)
+    return write_store(folder, drawn, Split(), CHEST.labels, settings, CHEST.columns, grey=CHEST.grey)
 
 
 def making(epochs: int = 3, model: str = "gan", **more: Any) -> Making:

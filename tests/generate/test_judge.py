@@ -42,7 +42,7 @@ def test_features_are_scaled_by_the_real_and_dead_ones_are_none(
     alive = ~np.isinf(judge.scale[0])
     assert alive.any() and spread[alive] == pytest.approx(1, abs=1e-6) and not judge.train[:, ~alive].any()
     assert judge.train[:, alive].mean(0) == pytest.approx(0, abs=1e-6)
-    held = cases.pictures("xray", cases.split("val"))[0]
+    held = cases.pictures("xray", cases.split("val"))[0].copy()
     noise = np.random.default_rng(0).integers(0, 256, held.shape, np.uint8)
     assert judge.far(noise) > judge.far(held)
     monkeypatch.setattr("dermsearch.generate.judge.train_fit", lambda *_: pytest.fail("it was trained again"))

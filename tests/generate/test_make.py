@@ -63,6 +63,7 @@ def test_as_many_of_every_class_as_were_asked_for(made: Made) -> None:
     for split, each in (("train", 5), ("val", 2)):
         assert np.bincount(store.label("finding")[store.split(split)]).tolist() == [each] * 4
     assert store.classes == made.real.classes and store.modalities == ("xray",) and store.side == SIDE
+    assert store.grey == made.real.grey == ("xray",)
     finding = np.array(store.classes["finding"])[store.label("finding")]
     for name in store.classes["finding"][1:]:
         assert np.array_equal(store.label(name) == 1, finding == name)

@@ -394,6 +394,8 @@ FLOATS = domain("floats", floats)
 NOBODYS = domain("nobodys", nobodys)
 ALWAYS = domain("always", always)
 NO_CLASS = domain("no_class", squares, named={"kind": "c"})
+COLOURED = domain("coloured", squares, grey=("photo",))
+NOWHERE = domain("nowhere", squares, grey=("xray",))
 
 
 class Cut(StageStore):

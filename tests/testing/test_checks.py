@@ -195,6 +195,8 @@ def test_a_sound_domain() -> None:
         ("nobodys", "says whose it is"),
         ("always", "draws no image where the size is None"),
         ("no_class", "'c', which papers report, is a class of kind"),
+        ("coloured", "an image of a grey modality, as photo, has three equal channels"),
+        ("nowhere", "what is grey is one of its modalities"),
     ],
 )
 def test_a_domain_that_breaks_a_promise(name: str, promise: str) -> None:

@@ -59,8 +59,8 @@ class Picture:
     look: bytes
 
 
-def decode(data: bytes, name: str, form: Form) -> Picture:
-    """The image in `data`; `name` tells what its extension claims."""
+def decode(data: bytes, name: str, form: Form, grey: bool = False) -> Picture:
+    """The image in `data`; `name` tells what its extension claims, `grey` that it is of a kind without colours."""
     if not data:
         raise BadImage("is empty")
     notes: list[str] = []
@@ -71,12 +71,14 @@ def decode(data: bytes, name: str, form: Form) -> Picture:
             reduce(image, form)
         reduced = image.size != stored
         image = upright(image, notes)
-        image = in_colour(image, notes)
+        image = in_colour(image, notes, grey)
         pixels = pixels_of(image, data if image.size == stored else b"")
         if reduced and min(image.size) < DETAIL:
             look = decode(data, name, replace(form, side=DETAIL)).look
         else:
             look = thumbnail(pixels)
+        if grey and (pixels != pixels[..., :1]).any():
+            notes.append("has colours: is kept in grey")
         pixels = resize(cut(pixels, form.border), form)
     except BadImage:
         raise
@@ -180,8 +182,8 @@ def upright(image: Image.Image, notes: list[str]) -> Image.Image:
     return image
 
 
-def in_colour(image: Image.Image, notes: list[str]) -> Image.Image:
-    """RGB, whatever it was."""
+def in_colour(image: Image.Image, notes: list[str], grey: bool = False) -> Image.Image:
+    """RGB, whatever it was; that it was grey is odd where it is not to be."""
     if image.mode == "RGB":
         return image
     if image.mode.startswith(("I", "F")):
@@ -192,7 +194,7 @@ def in_colour(image: Image.Image, notes: list[str]) -> Image.Image:
         if np.asarray(whole)[..., 3].min() < 255:
             notes.append("was transparent in part: laid on white")
             return Image.alpha_composite(Image.new("RGBA", whole.size, "white"), whole).convert("RGB")
-    if image.mode != "RGBA":
+    if image.mode != "RGBA" and not (grey and image.mode in ("L", "LA")):
         notes.append(f"was converted from {MODES.get(image.mode, image.mode)}")
     return image.convert("RGB")
 

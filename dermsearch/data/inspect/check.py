@@ -28,7 +28,7 @@ from dermsearch.data.prepare.lookalikes import StoreImages, lookalikes
 from dermsearch.data.store.card import LEAKS, WIDTH, plain, quarantined
 from dermsearch.data.store.case_store import CaseStore
 from dermsearch.data.store.columns import fit
-from dermsearch.data.store.layout import INDEX, MANIFEST, MASK, NONE, QUARANTINE, checksum, digest, shard_file
+from dermsearch.data.store.layout import INDEX, MANIFEST, MASK, NONE, QUARANTINE, checksum, digest, in_three, shard_file
 from dermsearch.errors import UserError
 from dermsearch.words import many
 
@@ -164,10 +164,11 @@ def _damaged(store: CaseStore, shard: int, data: bytes) -> list[str]:
     harmed = np.zeros(len(rows), bool)
     for plane in (*store.modalities, *([MASK] if store.about["masks"] else [])):
         has, at = store.has(plane)[rows], store.column("at")[rows]
+        one = plane in store.grey and not store.encoded
         hashes = store.index[f"pixel_{plane}"].take(pa.array(rows)).to_pylist()
         for i in np.flatnonzero(has):
             kept = table[plane][int(at[i])].as_py() if plane in table.column_names and at[i] < len(table) else b""
-            harmed[i] |= digest(kept) != hashes[i]
+            harmed[i] |= digest(in_three(kept) if one else kept) != hashes[i]
     return cases[harmed].tolist()
 
 

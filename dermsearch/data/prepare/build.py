@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from itertools import islice
 from pathlib import Path
@@ -28,6 +28,7 @@ from dermsearch.data.store.columns import fit
 from dermsearch.data.store.layout import (
     CARD,
     FORMAT,
+    GREY,
     INDEX,
     MANIFEST,
     MASK,
@@ -61,6 +62,7 @@ class Ingredients:
     notes: list[dict[str, str]] = field(default_factory=list)  # rows of the quarantine table so far
     keep_duplicates: bool = False
     columns: Sequence[Column] = ()  # the metadata that may be inputs
+    grey: Sequence[str] = ()  # modalities of which one channel is kept
     looks: int = LOOKS  # the version of the looks; 0: some are of what is kept of an image, not of the original
 
 
@@ -129,9 +131,10 @@ def finish(store: Folder, heads: pa.Table, shards: list[dict[str, Any]], given: 
     index = to_bytes(pa.table(columns))
     quarantine = to_bytes(pa.Table.from_pylist(notes, schema=NOTE))
     manifest: dict[str, Any] = {
-        "format": FORMAT,
+        "format": GREY if given.grey and not given.encoded else FORMAT,
         "side": given.side,
         "encoded": given.encoded,
+        **({"grey": given.grey} if given.grey else {}),
         "modalities": given.modalities,
         "classes": given.classes,
         "metadata": [c.removeprefix("meta_") for c in columns if c.startswith("meta_")],
@@ -286,11 +289,12 @@ def write_store(
     settings: dict[str, Any],
     columns: Sequence[Column] = (),
     about: Mapping[str, Any] = MappingProxyType({}),
+    grey: Collection[str] = (),
 ) -> CaseStore:
     """Write cases that are in memory, or drawn one by one, as a store: whole or not at all.
 
     `split` names the split of every case, or says how to deal them; `columns` are the metadata that may be inputs;
-    `about` is what the card says of where the cases come from.
+    `about` is what the card says of where the cases come from; of `grey` modalities one channel is kept.
     """
     how, named = (split, None) if isinstance(split, Split) else (Split("published", AS_NAMED), split)
     folder = Path(folder)
@@ -304,12 +308,13 @@ def write_store(
             modalities = modalities or tuple(dict.fromkeys(m for c in chunk for m in c.images))
             side = side or min(next(iter(chunk[0].images.values())).shape[:2])
             planes = (*modalities, MASK) if chunk[0].mask is not None else modalities
-            write_shard(store, shards, [_entry(c, len(records) + i) for i, c in enumerate(chunk)], planes)
+            write_shard(store, shards, [_entry(c, len(records) + i, grey) for i, c in enumerate(chunk)], planes)
             records += [record_of(c, classes, named[c.case] if named is not None else None) for c in chunk]
             shards += 1
         heads, told = read_heads(store, shards)
         given = Ingredients(records, dict(classes), modalities, side, settings=settings, split=how, columns=columns)
-        manifest = finish(store, heads, told, replace(given, about=dict(about)))
+        without_colour = [m for m in modalities if m in grey]
+        manifest = finish(store, heads, told, replace(given, about=dict(about), grey=without_colour))
         try:
             os.rename(part, folder)
         except OSError:  # another process was faster, with the same content
@@ -318,9 +323,9 @@ def write_store(
     return CaseStore(folder)
 
 
-def _entry(case: Case, row: int) -> CasePlanes:
+def _entry(case: Case, row: int, grey: Collection[str]) -> CasePlanes:
     pixels = case.images if case.mask is None else {**case.images, MASK: case.mask}
-    return CasePlanes(row, {name: as_plane(x, x.shape[:2]) for name, x in pixels.items()})
+    return CasePlanes(row, {name: as_plane(x, x.shape[:2], grey=name in grey) for name, x in pixels.items()})
 
 
 def record_of(case: Case, classes: Mapping[str, tuple[str, ...]], split: str | None = None) -> CaseRecord:

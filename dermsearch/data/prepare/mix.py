@@ -30,7 +30,7 @@ from dermsearch.data.prepare.progress import Silent, Watcher
 from dermsearch.data.prepare.shard import CasePlanes, Plane, head_of, write_shard
 from dermsearch.data.sources.base import CaseRecord
 from dermsearch.data.store.case_store import CaseStore
-from dermsearch.data.store.layout import MANIFEST, MASK, NONE, ORIGIN, of_itself, read_manifest
+from dermsearch.data.store.layout import MANIFEST, MASK, NONE, ORIGIN, in_three, of_itself, read_manifest
 from dermsearch.data.store.splits import Split
 from dermsearch.data.store.unfinished import clear, growing
 from dermsearch.errors import UserError, first_line, nearest
@@ -175,11 +175,14 @@ def _write(
 ) -> dict[str, Any]:
     modalities = tuple(dict.fromkeys(m for part in parts for m in part.modalities))
     planes = (*modalities, MASK) if any(part.about["masks"] for part in parts) else modalities
+    # Where one store keeps three channels, they may differ: then the copies of all others have three.
+    grey = tuple(m for m in modalities if all(m in part.grey for part in parts if m in part.modalities))
     records: list[CaseRecord] = []
     notes: list[dict[str, str]] = []
     classes, called = labels_of(parts)
     each = enumerate(zip(parts, called, dropped, strict=True))
-    cases = ((n, *found) for n, told in each for found in _cases(*told, notes, copied=ways is None))
+    copied = None if ways is not None else grey
+    cases = ((n, *found) for n, told in each for found in _cases(*told, notes, copied))
     shards, heads, where = 0, [], []
     while chunk := list(islice(cases, shard_cases(parts[0].side, len(planes)))):
         entries = [CasePlanes(len(records) + i, kept) for i, (_, _, _, kept) in enumerate(chunk)]
@@ -225,6 +228,7 @@ def _write(
         about,
         notes,
         columns=agreed(parts, denied),
+        grey=grey if ways is None else (),
         looks=LOOKS if all(map(knows_originals, parts)) else 0,
     )
     return finish(folder, *(read_heads(folder, shards) if ways is None else (joined(heads, where), [])), given)
@@ -259,9 +263,12 @@ def _cases(
     called: dict[str, str],
     drop: dict[tuple[str, int], str],
     notes: list[dict[str, str]],
-    copied: bool,
+    copied: Sequence[str] | None,
 ) -> Iterator[tuple[int, CaseRecord, dict[str, Plane]]]:
-    """A store's cases with the images that stay: the row of each, what it is, and its images."""
+    """A store's cases with the images that stay: the row of each, what it is, and its images.
+
+    `copied` are the modalities that are copied in one channel; None: no image is copied.
+    """
     name = name_of(store)
     planes = (*store.modalities, *((MASK,) if store.about["masks"] else ()))
     sizes = {p: [store.column(f"{o}{a}_{p}") for o in ("", "original_") for a in ("height", "width")] for p in planes}
@@ -290,14 +297,16 @@ def _cases(
             yield row, record, kept
 
 
-def _plane(store: CaseStore, plane: str, row: int, sizes: list[int], copied: bool) -> Plane:
-    """An image as it is kept; of one that stays where it is, what is told of it."""
-    data = store.kept(plane, row).data if copied else b""
+def _plane(store: CaseStore, plane: str, row: int, sizes: list[int], copied: Sequence[str] | None) -> Plane:
+    """An image as it is to be kept; of one that stays where it is, what is told of it."""
+    data = b"" if copied is None else store.kept(plane, row).data
     pixels = store.index[f"pixel_{plane}"][row].as_py()
-    size, original, told = (sizes[0], sizes[1]), (sizes[2], sizes[3]), b"" if copied else pixels
+    size, original = (sizes[0], sizes[1]), (sizes[2], sizes[3])
     if plane == MASK:
-        return Plane(data, size, original, pixels=told)
+        return Plane(data, size, original, pixels=pixels)
+    if copied is not None and plane not in copied and not store.encoded and store.channels(plane, row) == 1:
+        data = in_three(data)
     file = store.index[f"file_{plane}"][row].as_py()
     look = looks_of(store, plane, np.array([row])).tobytes()
     # Drawn images come from no file; their pixels stand for it, so that they too are found where they occur again.
-    return Plane(data, size, original, pixels if file == NONE else file, look, told)
+    return Plane(data, size, original, pixels if file == NONE else file, look, pixels)

@@ -79,7 +79,8 @@ def prepare(order: Order, engine: Engine, watcher: Watcher) -> dict[str, Any]:
         if modality not in domain.modalities:
             raise UserError(f"'{modality}' is no modality of {domain.name}; {nearest(modality, domain.modalities)}")
     planes = (*modalities, MASK) if any(r.mask for r in found.records) else modalities
-    jobs = plan(order, release, found, planes, masks)
+    grey = tuple(m for m in modalities if m in domain.grey)
+    jobs = plan(order, release, found, planes, masks, grey)
     settings = told(order, domain)
     if store.kind(MANIFEST) != "file":
         with alone(store):
@@ -98,6 +99,7 @@ def prepare(order: Order, engine: Engine, watcher: Watcher) -> dict[str, Any]:
                     notes,
                     keep,
                     (*source.columns, *found.columns),
+                    grey,
                 )
                 shards = len(jobs)
                 jobs.clear()  # of half a million cases they are a sixth of a gigabyte
@@ -149,7 +151,12 @@ def about(source: Source) -> dict[str, Any]:
 
 
 def plan(
-    order: Order, release: Folder, found: Release, planes: tuple[str, ...], masks: Folder | None = None
+    order: Order,
+    release: Folder,
+    found: Release,
+    planes: tuple[str, ...],
+    masks: Folder | None = None,
+    grey: tuple[str, ...] = (),
 ) -> list[dict[str, Any]]:
     """The shards to make, as plain data. `masks` is the folder of masks where they do not lie in the release."""
     size = shard_cases(order.form.side, len(planes))
@@ -160,7 +167,8 @@ def plan(
         records = [{"row": row, "images": r.images, "mask": r.mask} for row, r in chunk]
         jobs.append({"number": number, "records": records, "planes": planes, "form": asdict(order.form)})
     store = str(Folder(order.store).local or order.store)
-    beside = {} if masks is None else {"masks": masks.address}
+    beside: dict[str, Any] = {} if masks is None else {"masks": masks.address}
+    beside |= {"grey": grey} if grey else {}
     return [{**job, "release": where, "store": store, "encoded": order.encoded, **beside} for job in jobs]
 
 

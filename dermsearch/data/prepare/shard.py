@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from itertools import repeat
 from typing import Any
 
+import cv2
 import numpy as np
 import pyarrow as pa
 from PIL import Image
@@ -25,7 +26,7 @@ from dermsearch.data.decode import hdf5
 from dermsearch.data.decode.bounds import BadImage
 from dermsearch.data.decode.image import Form, decode, decode_mask
 from dermsearch.data.decode.look import THUMB, thumbnail
-from dermsearch.data.store.layout import MASK, NONE, checksum, digest, shard_file, to_bytes
+from dermsearch.data.store.layout import MASK, NONE, checksum, digest, in_three, shard_file, to_bytes
 from dermsearch.errors import UserError, first_line
 from dermsearch.storage.files import Folder
 
@@ -47,7 +48,7 @@ class Plane:
     original: tuple[int, int]
     file: bytes = NONE  # hash of the file it came from
     look: bytes = NO_LOOK
-    pixels: bytes = b""  # hash of the data, told where they stay in another store
+    pixels: bytes = b""  # hash of what they show, told where that of the data is another or these stay elsewhere
 
 
 @dataclass
@@ -67,7 +68,8 @@ def make_shard(job: dict[str, Any]) -> dict[str, Any]:
         warnings.simplefilter("ignore")  # Pillow's, of metadata that nobody reads
         before, masks = seen(job), Folder(job.get("masks", job["release"]))
         groups = in_groups(release, job["records"])
-        entries = [entry for group in groups for entry in read_entries(release, group, form, job["encoded"], masks)]
+        how = form, job["encoded"], masks, job.get("grey", ())
+        entries = [entry for group in groups for entry in read_entries(release, group, *how)]
     write_shard(store, job["number"], entries, job["planes"], before)
     bad = sum(any(done == "left out" for _, done, _ in e.notes) for e in entries)
     return {"number": job["number"], "cases": len(entries), "bad": bad}
@@ -106,7 +108,12 @@ def in_groups(release: Folder, records: Iterable[dict[str, Any]]) -> Iterator[li
 
 
 def read_entries(
-    release: Folder, group: list[Read], form: Form, encoded: bool, beside: Folder | None = None
+    release: Folder,
+    group: list[Read],
+    form: Form,
+    encoded: bool,
+    beside: Folder | None = None,
+    grey: Sequence[str] = (),
 ) -> list[CasePlanes]:
     """Records' images, each decoded or noted with the reason why not; masks lie `beside` or in the release.
 
@@ -116,13 +123,15 @@ def read_entries(
     entries = [CasePlanes(record["row"]) for record, _ in group]
     images = [(e, *image) for e, (record, _) in zip(entries, group, strict=True) for image in record["images"].items()]
     taken = [file for _, files in group for file in files]
-    pictures = each(decode, taken, [name for _, _, name in images], repeat(form))
-    for (entry, modality, name), data, picture in zip(images, taken, pictures, strict=True):
+    colourless = [modality in grey for _, modality, _ in images]
+    pictures = each(decode, taken, [name for _, _, name in images], repeat(form), colourless)
+    for (entry, modality, name), data, picture, one in zip(images, taken, pictures, colourless, strict=True):
         if isinstance(data, BadImage) or isinstance(picture, BadImage):
             entry.notes.append((name, "left out", str(picture)))
         else:
             entry.notes += [(name, "converted", note) for note in picture.notes]
-            entry.planes[modality] = as_plane(picture.pixels, picture.original, digest(data), encoded, picture.look)
+            told = picture.original, digest(data), encoded, picture.look
+            entry.planes[modality] = as_plane(picture.pixels, *told, one)
     masked = [(e, r["mask"]) for e, (r, _) in zip(entries, group, strict=True) if r.get("mask") and e.planes]
     originals = [next(iter(e.planes.values())).original for e, _ in masked]
     files = each(read_image, repeat(beside or release), [name for _, name in masked])
@@ -177,18 +186,29 @@ def check_file(status: os.stat_result) -> None:
 
 
 def as_plane(
-    pixels: np.ndarray, original: tuple[int, int], file: bytes = NONE, encoded: bool = False, look: bytes = b""
+    pixels: np.ndarray,
+    original: tuple[int, int],
+    file: bytes = NONE,
+    encoded: bool = False,
+    look: bytes = b"",
+    grey: bool = False,
 ) -> Plane:
-    """An image (h, w, 3) or mask (h, w) as a store keeps it; what is its own original has no other look."""
-    mask = pixels.ndim == 2
-    data: bytes | memoryview
+    """An image (h, w, 3) or mask (h, w) as a store keeps it; what is its own original has no other look.
+
+    Of a grey image one channel is kept, and the hash is that of three: a fingerprint tells what is seen. JPEGs keep
+    three, which take next to nothing where they are equal.
+    """
+    mask, size = pixels.ndim == 2, pixels.shape[:2]
+    look = NO_LOOK if mask else look or thumbnail(pixels)
+    if grey:
+        pixels = cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY)  # of equal channels it is each of them
     if not encoded:
         data = np.ascontiguousarray(pixels).data.cast("B")
-    else:
-        out = io.BytesIO()
-        Image.fromarray(pixels).save(out, **(PNG if mask else JPEG))
-        data = out.getvalue()
-    return Plane(data, pixels.shape[:2], original, file, NO_LOOK if mask else look or thumbnail(pixels))
+        return Plane(data, size, original, file, look, digest(in_three(data)) if grey else b"")
+    out = io.BytesIO()
+    shown = Image.fromarray(pixels).convert("RGB") if grey else Image.fromarray(pixels)
+    shown.save(out, **(PNG if mask else JPEG))
+    return Plane(out.getvalue(), size, original, file, look)
 
 
 def write_shard(

@@ -44,7 +44,7 @@ def view(cases: CaseStore, out: Path, version: Version) -> CaseStore:
     about = {key: cases.about[key] for key in ("licence", "citation", "home", "denied") if cases.about.get(key)}
     about["title"] = f"A part of {cases.about.get('title') or 'built-in drawn cases'}"
     told = _cases(cases, rows, chosen[rows], version.label)
-    return write_store(out, told, split, classes, settings, tuple(cases.columns.values()), about)
+    return write_store(out, told, split, classes, settings, tuple(cases.columns.values()), about, cases.grey)
 
 
 def _cases(cases: CaseStore, rows: np.ndarray, chosen: np.ndarray, label: str) -> Iterator[Case]:

@@ -106,6 +106,8 @@ def gather(manifest: dict[str, Any], index: pa.Table, notes: list[dict[str, str]
     told = [f"{n} {count:,} ({100 * count / len(split):.0f} %)" if count else f"{n} 0" for n, count in lacking.items()]
     cases += [("duplicates", manifest["duplicates"]), ("quarantine", _quarantine(notes))]
     form = "JPEGs" if manifest["encoded"] else "raw pixels"
+    if manifest.get("grey") and not manifest["encoded"]:
+        form += f", one channel of {' and '.join(manifest['grey'])}"
     where = f"in {many(len(lent), 'store')} that it shows" if (lent := manifest.get("parts")) else ""
     cases.append(("format", f"{form}, short side {manifest['side']} px, {where or decimal(manifest['bytes'])}"))
     cases.append(("fingerprint", manifest["fingerprint"]))

@@ -74,6 +74,7 @@ class CaseStore:
             raise TypeError("split")
         if type(self.side) is not int:
             raise TypeError("side")
+        self._grey = frozenset(self.about.get("grey", ()))
         self._encoded: dict[str, tuple[np.ndarray, np.ndarray]] = {}
         self._owners: dict[str, np.ndarray] = {}
         self._shard_of, self._place = self.column("shard"), self.column("at")
@@ -194,12 +195,32 @@ class CaseStore:
             return np.zeros(len(self), bool)
         return self.column(f"height_{plane}") > 0
 
+    @property
+    def grey(self) -> tuple[str, ...]:
+        """The modalities of whose every picture one channel is kept."""
+        if not self.parts:
+            return tuple(m for m in self.modalities if m in self._grey)
+        lent = {m: [m in part.grey for part in self.parts if m in part.modalities] for m in self.modalities}
+        return tuple(m for m, grey in lent.items() if grey and all(grey))
+
+    def channels(self, plane: str, row: int) -> int:
+        """How many channels are kept of one picture."""
+        if self.parts:
+            return self.parts[int(self._shard_of[row])].channels(plane, int(self._place[row]))
+        return 1 if plane in self._grey else 3
+
     def pictures(self, modality: str, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
         """Images as one canvas, uint8 (n, H, W, 3), and the frame of each in it, (n, 4): top, left, height, width.
 
-        The frame is None where all fill the canvas. A case without such an image has a frame of no size.
+        The frame is None where all fill the canvas. A case without such an image has a frame of no size. Grey pictures
+        are shown in three channels that are one in memory, and read-only.
         """
-        return self._canvas(modality, np.asarray(rows), (3,))
+        canvas, frame = self.planes(modality, rows)
+        return canvas if canvas.shape[3] == 3 else np.broadcast_to(canvas, (*canvas.shape[:3], 3)), frame
+
+    def planes(self, modality: str, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+        """The same, in one channel where the modality is grey: uint8 (n, H, W, 1 or 3)."""
+        return self._canvas(modality, np.asarray(rows), (1 if modality in self.grey else 3,))
 
     def sides(self, modality: str) -> np.ndarray:
         """(cases, 2): height and width of every case's image; 0 where there is none."""
@@ -232,14 +253,17 @@ class CaseStore:
         places = zip(heights.tolist(), self._shard_of[rows].tolist(), self._place[rows].tolist(), strict=True)
         # An image that was left out may still lie in its shard; the index gives it no size.
         kept = [self._bytes(plane, shard, at) if height else NOTHING for height, shard, at in places]
+        shapes = [channels] * len(rows)
+        if channels and self.parts:  # one may keep them in one channel, another in three
+            shapes = [(self.channels(plane, row),) for row in rows.tolist()]
         if not self.encoded:
-            sizes = zip(kept, heights.tolist(), widths.tolist(), strict=True)
-            return (data.reshape(h, w, *channels) for data, h, w in sizes)
+            sizes = zip(kept, heights.tolist(), widths.tolist(), shapes, strict=True)
+            return (data.reshape(h, w, *shape) for data, h, w, shape in sizes)
         if len(kept) >= 2 * DECODERS:
             # Pillow decodes without the interpreter's lock. A machine that gives no more threads raises RuntimeError.
             with suppress(RuntimeError), ThreadPoolExecutor(DECODERS) as pool:
-                return list(pool.map(lambda data: _decoded(data, channels), kept))
-        return (_decoded(data, channels) for data in kept)
+                return list(pool.map(_decoded, kept, shapes))
+        return map(_decoded, kept, shapes)
 
     def kept(self, plane: str, row: int) -> np.ndarray:
         """The bytes of an image (or a mask) as they are kept: raw pixels, or a JPEG."""
@@ -295,4 +319,8 @@ def check_columns(store: CaseStore, names: Sequence[str]) -> None:
 def _decoded(data: np.ndarray, channels: tuple[int, ...]) -> np.ndarray:
     if not len(data):
         return np.empty((0, 0, *channels), np.uint8)
-    return np.asarray(Image.open(io.BytesIO(data.data)))
+    image = Image.open(io.BytesIO(data.data))
+    if channels == (1,):
+        image.draft("L", None)  # the brightness alone, which is all of a grey picture
+        return np.asarray(image)[..., None]
+    return np.asarray(image)

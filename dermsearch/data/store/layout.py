@@ -3,7 +3,8 @@
 store.json            what it is: settings, classes, fingerprint, checksums; written last, so a store is whole or none
 index.arrow           a row per case: ids, split, labels, metadata, and where its images are; in a study's mixture
                       which of the stores that store.json names as `parts`, and which of its cases, shows them
-images-00000.arrow    shards of images, a column per modality (and for masks): raw pixels, or JPEGs if `encoded`
+images-00000.arrow    shards of images, a column per modality (and for masks): raw pixels, or JPEGs if `encoded`; of
+                      the modalities that store.json calls `grey`, raw pixels are one channel
 quarantine.arrow      what was left out or odd, and why
 README.md             the data card
 """
@@ -15,11 +16,13 @@ import json
 import zlib
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from dermsearch.errors import UserError
 
 FORMAT = 3
+GREY = 4  # the format of a store that keeps raw pixels in one channel, for earlier versions to refuse
 MANIFEST, INDEX, QUARANTINE, CARD = "store.json", "index.arrow", "quarantine.arrow", "README.md"
 SHARD = "images-"  # with a number, the name of a file
 ORIGIN = "origin"  # the label of a mixed store: where a case comes from
@@ -52,6 +55,11 @@ def digest(data: bytes | memoryview) -> bytes:
     return hashlib.sha256(data).digest()[:16]
 
 
+def in_three(data: bytes | memoryview | np.ndarray) -> memoryview:
+    """Raw pixels of one channel as they are seen, and as they are told apart: in three that are equal."""
+    return np.repeat(np.frombuffer(data, np.uint8), 3).data
+
+
 def checksum(data: pa.Buffer) -> str:
     """Tells a damaged file from a whole one, at the speed of memory."""
     return f"{zlib.crc32(data):08x}"
@@ -64,7 +72,7 @@ def read_manifest(data: bytes, where: str) -> dict[str, Any]:
         made_by = about["format"]
     except (ValueError, KeyError, TypeError):
         raise UserError(f"{where}: is not a case store (no readable {MANIFEST} in it)") from None
-    if made_by != FORMAT:
+    if made_by not in (FORMAT, GREY):
         raise UserError(f"{where}: was made by another version of dermsearch; make it again")
     if about.get("checksum") != of_itself(about):
         raise UserError(f"{where}: {MANIFEST} is damaged or was changed by hand; make the store again")

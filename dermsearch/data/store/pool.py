@@ -31,7 +31,7 @@ class Look:
 
 def pictures(store: CaseStore, modality: str, rows: np.ndarray, look: Look, device: torch.device) -> Pictures:
     """Images of a store on the device, as views are made from them."""
-    canvas, frame = store.pictures(modality, rows)
+    canvas, frame = store.planes(modality, rows)
     pixels = torch.from_numpy(canvas).to(device).permute(0, 3, 1, 2)
     mean, deviation = store.domain.statistics[look.statistics]
     found = Pictures(pixels, frame, mean, deviation)
@@ -139,14 +139,15 @@ class CasePool:
         """All of the images, on a device of its own memory that has room: then no step copies any."""
         sides = [self.store.sides(m)[self.rows] for m in self.modalities]
         height, width = np.concatenate(sides).max(0, initial=0).tolist()
-        needed, free = 3 * height * width * len(self), room(self.device)
+        channels = 3 if set(self.modalities) - set(self.store.grey) else 1
+        needed, free = channels * height * width * len(self), room(self.device)
         if self.where == "device" and free < needed:
             has = f"the images take {needed / 1e9:.2f} GB, and {free / 1e9:.2f} GB are free"
             raise UserError(f"compute.pixels: device: {has}; give auto, or pinned")
         if self.where == "pinned" or not 0 < needed <= free // (1 if self.where == "device" else 4):
             return None
         parts = (self._read(units) for units in np.array_split(np.arange(len(self)), -(-len(self) // READ)))
-        return together(parts, (len(self), height, width))
+        return together(parts, (len(self), height, width, channels))
 
     def close(self) -> None:
         """No image is on its way any more."""
@@ -215,23 +216,23 @@ def one_by_one(
             yield pool.pixels(units)
 
 
-def together(parts: Iterable[Pictures], shape: tuple[int, int, int] | None = None) -> Pictures:
-    """Pictures one after another, on a canvas that holds the largest.
+def together(parts: Iterable[Pictures], shape: tuple[int, int, int, int] | None = None) -> Pictures:
+    """Pictures one after another, on a canvas that holds the largest, and colours where any has them.
 
-    Where its shape is told (pictures, height, width), no more than one part is held beside it.
+    Where its shape is told (pictures, height, width, channels), no more than one part is held beside it.
     """
     if shape is None:
         parts = list(parts)
-        height, width = (max(p.pixels.shape[axis] for p in parts) for axis in (2, 3))
-        shape = sum(map(len, parts)), height, width
+        channels, height, width = (max(p.pixels.shape[axis] for p in parts) for axis in (1, 2, 3))
+        shape = sum(map(len, parts)), height, width, channels
     canvas, frames, alike, start = None, [], True, 0
     for part in parts:
         if canvas is None:
-            canvas = torch.zeros(*shape, 3, dtype=torch.uint8, device=part.pixels.device)
+            canvas = torch.zeros(shape, dtype=torch.uint8, device=part.pixels.device)
         h, w = part.pixels.shape[2:]
         canvas[start : start + len(part), :h, :w] = part.pixels.permute(0, 2, 3, 1)
         start += len(part)
         frames.append(part.frames)
-        alike = alike and part.frame is None and (h, w) == shape[1:]
+        alike = alike and part.frame is None and (h, w) == shape[1:3]
     assert canvas is not None and start == len(canvas)
     return Pictures(canvas.permute(0, 3, 1, 2), None if alike else np.concatenate(frames), part.mean, part.std)
