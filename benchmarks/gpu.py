@@ -4,7 +4,7 @@
 
 parity      every task, two epochs of 48 images of 32 px from the same weights: the CPU's loss beside the GPU's in
             single precision, whose difference must stay below 1 %, and in bf16, below 10 %.
-numbers     behind dropout's masks: the device's must be the host's to the bit.
+numbers     behind dropout's masks and views, and the views' crops: the device's must be the host's to the bit.
 stages      every task at ResNet-50, 224 px, batches of 128: images a second, and the most memory that was taken.
 throughput  SimCLR beside lightly with 16 loader processes and beside the bare network: see throughput.py.
 study       `dermsearch run curriculum.yaml` with two stages on the GPU at once: seconds, stages, failures.
@@ -32,6 +32,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from benchmarks.parity import BACKBONE, SMALL, USUAL
 from dermsearch.data.store.case_store import CaseStore
 from dermsearch.data.store.pool import Look
+from dermsearch.data.views.arrays import uniforms
+from dermsearch.data.views.augment import View, draw
 from dermsearch.models.encoders import Encoders
 from dermsearch.models.heads import chance
 from dermsearch.pretext.base import TASKS, find_task
@@ -82,10 +84,19 @@ def images(folder: Path) -> bool:
 
 
 def numbers() -> bool:
-    """Are a device's numbers behind dropout the host's, of any rows of a batch?"""
+    """Are a device's numbers behind dropout and views the host's, of any rows of a batch?"""
     rows = [(0, range(8), 2048), (2**40 + 7, range(1000, 1003), 1), (-5, range(3, 600), 513)]
     off = sum(int((chance(*each, DEVICE).cpu() != chance(*each, CPU)).sum()) for each in rows)
-    print(f"\nnumbers: {off} of {sum(len(of) * count for _, of, count in rows)} differ from the host's", flush=True)
+    total = sum(len(of) * count for _, of, count in rows)
+    view, units = View(224, (0.08, 1), (3 / 4, 4 / 3)), np.arange(4096)
+    for seed in (0, 2**40 + 7):
+        host = uniforms(seed, 3, units, "view", View.numbers)
+        there = uniforms(seed, 3, torch.from_numpy(units).to(DEVICE), "view", View.numbers)
+        frames = np.tile([0, 0, 256, 240], (len(units), 1))
+        box = draw(view, torch.from_numpy(frames).double().to(DEVICE), there).box
+        off += int((there.cpu().numpy() != host).sum() + (box.cpu().numpy() != draw(view, frames, host).box).sum())
+        total += there.numel() + box.numel()
+    print(f"\nnumbers: {off} of {total} differ from the host's", flush=True)
     return not off
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import groupby
+from operator import itemgetter
 from typing import Any, Protocol
 
 import numpy as np
@@ -14,10 +16,10 @@ from torch import Tensor, nn
 from dermsearch import world
 from dermsearch.data.store.columns import Table
 from dermsearch.data.store.strata import Strata
-from dermsearch.data.views.augment import PatchGrid, View, patches, plain, render
+from dermsearch.data.views.arrays import Array, uniforms
+from dermsearch.data.views.augment import PatchGrid, View, alike, patches, plain, render
 from dermsearch.data.views.blockmask import BlockMask, masks
 from dermsearch.data.views.pictures import Pictures
-from dermsearch.numbers import uniforms
 
 
 class Pool(Protocol):
@@ -94,8 +96,14 @@ class Batch:
         pictures, units = self.pictures_of(units)
         if again:
             units = self.own_times * len(self.pool) + units
-        numbers = (self.uniforms(units, f"{use}/{i}", View.numbers) for i in range(len(views)))
-        return [render(view, pictures, u) for view, u in zip(views, numbers, strict=True)]
+        there = self.beside(units)
+        numbers = (self.uniforms(there, f"{use}/{i}", View.numbers) for i in range(len(views)))
+        if there is units:
+            return [render(view, pictures, u) for view, u in zip(views, numbers, strict=True)]
+        found: list[Tensor] = []
+        for view, some in groupby(zip(views, numbers, strict=True), itemgetter(0)):
+            found += alike(view, pictures, torch.stack([u for _, u in some], 1)).unbind(1)
+        return found
 
     def whole(self) -> Tensor:
         """Whole pictures of this process's units, as encoders are judged on."""
@@ -103,7 +111,7 @@ class Batch:
 
     def patches(self, grid: PatchGrid, use: str) -> Tensor:
         """(b, 9, 3, p, p) patches of this process's units."""
-        return patches(grid, self.pictures, self.uniforms(self.own, use, PatchGrid.numbers))
+        return patches(grid, self.pictures, self.uniforms(self.beside(self.own), use, PatchGrid.numbers))
 
     def masks(self, blocks: BlockMask, use: str) -> np.ndarray:
         """Bool (b, height, width), True where a patch of this process's units is hidden.
@@ -149,8 +157,12 @@ class Batch:
         """Where the pictures are."""
         return torch.from_numpy(values).to(self.pool.device, non_blocking=True)
 
-    def uniforms(self, units: np.ndarray, use: str, count: int) -> np.ndarray:
-        """(n, count) random numbers of these units in this epoch."""
+    def beside(self, units: np.ndarray) -> Array:
+        """Units as what is drawn for pictures is to know them: on the device, unless that is the host."""
+        return units if self.pool.device.type == "cpu" else self.on_device(units)
+
+    def uniforms(self, units: Array, use: str, count: int) -> Array:
+        """(n, count) random numbers of these units in this epoch, drawn where the units lie."""
         return uniforms(self.seed, self.epoch, units, use, count)
 
     def permutation(self, use: str) -> np.ndarray:

@@ -18,8 +18,8 @@ from torch import Tensor, nn
 
 from dermsearch import world
 from dermsearch.data.store.pool import CasePool
+from dermsearch.data.views.arrays import Array, uniforms
 from dermsearch.models.heads import GlobalDropout
-from dermsearch.numbers import uniforms
 from dermsearch.pretext.base import Batch
 from dermsearch.training.learner import Learner
 
@@ -29,7 +29,7 @@ DROPOUT = (nn.modules.dropout._DropoutNd, GlobalDropout, DropPath)
 class HeldOut(Batch):
     """A batch of validation images: the views of epoch 0, whatever the epoch is that the task is told."""
 
-    def uniforms(self, units: np.ndarray, use: str, count: int) -> np.ndarray:
+    def uniforms(self, units: Array, use: str, count: int) -> Array:
         return uniforms(self.seed, 0, units, use, count)
 
     def permutation(self, use: str) -> np.ndarray:

@@ -2,15 +2,20 @@
 
 from collections.abc import Sequence
 from types import SimpleNamespace
+from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import torch
 from gloo import Group
 
-from dermsearch.data.views.augment import View
+from dermsearch.data.views.arrays import Array, uniforms
+from dermsearch.data.views.augment import PatchGrid, View
 from dermsearch.data.views.blockmask import BlockMask
 from dermsearch.data.views.pictures import Pictures
 from dermsearch.pretext.base import Batch
+from dermsearch.testing.pretended import pretended_gpu
+from dermsearch.testing.waits import Copies
 
 LARGE = View(32, scale=(0.4, 1), flip=0.5, jitter=(0.4, 0.4, 0.4, 0.1), jitter_p=0.8, blur=0.5)
 SMALL = View(16, scale=(0.1, 0.4), flip=0.5)
@@ -83,3 +88,56 @@ def table_of() -> tuple[torch.Tensor, torch.Tensor]:
     found = batch_of(np.array([4, 9, 41, 10]), pool).table(["age", "site"])
     assert pool.asked == 0, "no picture is fetched for it"
     return found
+
+
+# On a GPU
+
+
+UNITS = np.array([4, 9, 41, 10])
+
+
+def made_of(batch: Batch) -> list[torch.Tensor]:
+    """Views and patches, as a step takes them."""
+    large, other, small = batch.views([LARGE, LARGE, SMALL], "a")
+    return [large, other, small, batch.view(LARGE, "b"), batch.patches(PatchGrid(8), "c")]
+
+
+def made_there() -> dict[str, Any]:
+    """The same on a device: the units that numbers are drawn of, where, what is made, sent and waited for."""
+    told: dict[str, Any] = {"units": [], "there": []}
+
+    def noted(seed: int, epoch: int, units: Array, use: str, count: int) -> Array:
+        found = uniforms(seed, epoch, units, use, count)
+        told["units"].append(units.cpu().tolist())
+        told["there"].append(found.is_cuda)
+        return found
+
+    torch.manual_seed(0)
+    pool = FakePool()
+    with pretended_gpu() as device, patch("dermsearch.pretext.batch.uniforms", noted):
+        pool.device, resident = device, Pictures(pool.images.to(device))
+        pool.pixels = resident.take  # type: ignore[method-assign]
+        batch = batch_of(UNITS, pool)
+        assert batch.pictures.pixels.is_cuda
+        with Copies() as copies:
+            made = made_of(batch)
+        told |= {"made": [x.cpu() for x in made], "sent": copies.bytes, "waited": dict(copies.waited)}
+    return told
+
+
+def test_views_on_a_gpu_are_drawn_there(monkeypatch):
+    there = made_there()
+    assert all(there["there"]) and there["units"] == [UNITS.tolist()] * 5
+    monkeypatch.setattr("dermsearch.data.views.augment.on_cpu", lambda pictures: False)  # floats, as there
+    torch.manual_seed(0)
+    for mine, its in zip(there["made"], made_of(batch_of(UNITS, FakePool())), strict=True):
+        torch.testing.assert_close(mine, its, atol=2e-5, rtol=0)
+
+
+def test_a_process_draws_its_own_rows_and_sends_their_names_alone(two: Group):
+    whole, parts = made_there(), two(made_there)
+    for told, own in ((whole, UNITS), *zip(parts, np.split(UNITS, 2), strict=True)):
+        assert told["units"] == [own.tolist()] * 5
+        assert told["sent"] == len(own) * (3 * 8 + 32), "units at each of three calls, and frames once"
+    for mine, *its in zip(whole["made"], *(told["made"] for told in parts), strict=True):
+        torch.testing.assert_close(torch.cat(its), mine, atol=2e-5, rtol=0)

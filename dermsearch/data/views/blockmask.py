@@ -1,4 +1,9 @@
-"""Masks of blocks over a grid of patches, as BEiT and iBOT draw them."""
+"""Masks of blocks over a grid of patches, as BEiT and iBOT draw them.
+
+They are drawn on the host: each block depends on those before it, which would be many small steps of a GPU, and the
+host is to know how many patches are hidden. What is sent is a byte for each patch and the places of those hidden, and
+nobody waits for it.
+"""
 
 from __future__ import annotations
 

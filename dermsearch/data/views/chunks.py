@@ -1,8 +1,8 @@
-"""How boxes out of many pictures are made: in chunks that stay in the caches of a core or in a part of a GPU's memory.
+"""How boxes out of many pictures are made on a CPU: in chunks that stay in the caches of a core.
 
-Samples are sorted in each chunk by what is to be done to them, changed, normalised, and put back in order. On a CPU
-boxes of whole pixels are resized as bytes, to whole levels, as torchvision resizes stored pictures; all others in
-floating point by `resample`.
+Samples are sorted in each chunk by what is to be done to them, changed, normalised, and put back in order. Boxes of
+whole pixels are resized as bytes, to whole levels, as torchvision resizes stored pictures; all others in floating point
+by `resample`.
 """
 
 from __future__ import annotations
@@ -14,29 +14,30 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dermsearch.data.views.arrays import Array, space
 from dermsearch.data.views.parallel import each
 from dermsearch.data.views.pictures import Pictures
 from dermsearch.data.views.resample import crops, reach, resample, triangles
 
-CACHE, MEMORY = 9 << 17, 1 << 28  # numbers under way at once: per core, on a GPU
+CACHE = 9 << 17  # numbers under way at once, per core
 Change = Callable[[Tensor, np.ndarray], Tensor]
 
 
 def along(
-    box: np.ndarray,
-    limits: np.ndarray,
+    box: Array,
+    limits: Array,
     size: int,
     side: int | None = None,
-    down: np.ndarray | bool = False,
-    across: np.ndarray | bool = False,
-) -> np.ndarray:
+    down: Array = False,
+    across: Array = False,
+) -> Array:
     """(n, 8): both axes (see `triangles`) of boxes at `size`, and beside them as far as `side`, mirrored or not."""
     parts = []
     for i, mirrored in enumerate((down, across)):
-        step = box[:, 2 + i] / size * np.where(mirrored, -1, 1)
+        step = box[:, 2 + i] / size * (1 - 2 * mirrored)
         start = box[:, i] + box[:, 2 + i] / 2 - step * (side or size) / 2
         parts += [start, step, limits[:, i], limits[:, i] + limits[:, 2 + i]]
-    return np.stack(parts, 1)
+    return space(box).stack(parts, 1)
 
 
 def on_cpu(pictures: Pictures) -> bool:
@@ -62,8 +63,7 @@ def arrange(pictures: Pictures, numbers: int, key: np.ndarray | None) -> tuple[n
     rows = np.arange(len(pictures))
     if not len(rows):
         return rows, 1
-    most = max(1, (CACHE if on_cpu(pictures) else MEMORY) // numbers)
-    threads = torch.get_num_threads() if on_cpu(pictures) else 1
+    most, threads = max(1, CACHE // numbers), torch.get_num_threads()
     rounds = -(-len(rows) // (most * threads))  # each thread does as many chunks as the others
     step = -(-len(rows) // (rounds * threads))
     return rows if key is None else np.lexsort((key, rows // step)), step
@@ -77,7 +77,7 @@ def sample_whole(
     key: np.ndarray | None = None,
     change: Change = unchanged,
 ) -> Tensor:
-    """A box of whole pixels of each picture, on a CPU -> normalised float (n, 3, size, size).
+    """A box of whole pixels of each picture -> normalised float (n, 3, size, size).
 
     `mirrored` (n, 2) says which are down and across. `change` is given planes (3, b, size, size) and which pictures
     they are of.
@@ -110,15 +110,15 @@ def sample(
     `change` is as above; it sees all boxes of a picture side by side and lying, columns first, and may change their
     side from the first to the second.
     """
-    device, pixels = pictures.pixels.device, pictures.pixels.permute(0, 2, 3, 1)
+    pixels = pictures.pixels.permute(0, 2, 3, 1)
     n, boxes, _ = axes.shape
     order, step = arrange(pictures, 3 * max(boxes * sides[0] * sides[0], pixels[0, ..., 0].numel() if n else 1), key)
-    ordered = onto(device, axes[order].reshape(-1, 8))
+    ordered = torch.from_numpy(axes[order].reshape(-1, 8)).float()
     count = reach(axes[..., [1, 5]])
-    source = onto(device, np.repeat(order % step, boxes))
-    back = onto(device, (np.argsort(order) % step)[:, None] * boxes + np.arange(boxes))  # (n, e)
-    out = torch.empty(n * boxes, 3, sides[1], sides[1], device=device)
-    mean, std = (onto(device, np.array(s))[:, None, None, None] for s in (pictures.mean, pictures.std))
+    source = torch.from_numpy(np.repeat(order % step, boxes))
+    back = torch.from_numpy((np.argsort(order) % step)[:, None] * boxes + np.arange(boxes))  # (n, e)
+    out = torch.empty(n * boxes, 3, sides[1], sides[1])
+    mean, std = (torch.tensor(s)[:, None, None, None] for s in (pictures.mean, pictures.std))
 
     def work(start: int) -> None:
         part = slice(start, min(start + step, n))
@@ -128,14 +128,8 @@ def sample(
         x = change(x, order[part]).index_select(1, back[part].flatten())
         out[boxed] = normalised(x, mean, std).permute(1, 0, 3, 2)
 
-    each(work, range(0, n, step), device)
+    each(work, range(0, n, step), pixels.device)
     return out.unflatten(0, (n, boxes))
-
-
-def onto(device: torch.device, numbers: np.ndarray) -> Tensor:
-    """Numbers on the device, real ones in single precision; the host does not wait."""
-    numbers = numbers.astype(np.float32) if numbers.dtype == np.float64 else numbers
-    return torch.from_numpy(numbers).to(device, non_blocking=True)
 
 
 def runs(chosen: np.ndarray) -> list[slice]:

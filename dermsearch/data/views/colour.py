@@ -18,13 +18,16 @@ def luma(x: Tensor) -> Tensor:
     return (red * LUMA[0]).add_(green, alpha=LUMA[1]).add_(blue, alpha=LUMA[2])
 
 
-def gray(x: Tensor) -> None:
-    """Grayscale."""
-    x.copy_(luma(x))
+def gray(x: Tensor, share: Tensor | None = None) -> None:
+    """Grayscale; or of each sample, (b,), 1 or 0 of it."""
+    if share is None:
+        x.copy_(luma(x))
+    else:
+        x.lerp_(luma(x), share[:, None])
 
 
-def solarize(x: Tensor, threshold: float) -> None:
-    """Invert what is as bright as the threshold or brighter."""
+def solarize(x: Tensor, threshold: float | Tensor) -> None:
+    """Invert what is as bright as the threshold or brighter; it may be a sample's own, (b, 1)."""
     bright = torch.ge(x, threshold).to(x.dtype)
     x.add_(bright.mul_(torch.rsub(x, 1).sub_(x)))  # x + 1 - 2 x
 

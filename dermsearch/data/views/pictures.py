@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -30,6 +31,12 @@ class Pictures:
         if self.frame is None:
             return np.tile([0, 0, *self.pixels.shape[2:]], (len(self), 1))
         return self.frame
+
+    @cached_property
+    def frames_there(self) -> Tensor:
+        """The same beside the pixels, float64: torch multiplies whole numbers in single precision."""
+        told = torch.from_numpy(self.frames[: 1 if self.frame is None else None]).double()
+        return told.to(self.pixels.device, non_blocking=True).expand(len(self), 4)
 
     def cut(self, border: float) -> Pictures:
         """Without a border, the same on all edges, that is so large a share of the short side."""
