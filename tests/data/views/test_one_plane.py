@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from dermsearch.data.views import colour
-from dermsearch.data.views.augment import PatchGrid, View, patches, plain, render
+from dermsearch.data.views.augment import PatchGrid, View, alike, patches, plain, render
 from dermsearch.data.views.pictures import Pictures
 from dermsearch.data.views.resample import blur
 from dermsearch.numbers import uniforms
@@ -63,6 +63,17 @@ def test_views_are_the_same(shape: tuple[int, int, int, bool]) -> None:
         assert torch.equal(plain(one, 28), plain(three, 28))
         u = uniforms(0, epoch, np.arange(len(one)), "patches", PatchGrid.numbers)
         assert torch.equal(patches(PatchGrid(11), one, u), patches(PatchGrid(11), three, u))
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_views_by_the_way_of_a_gpu_are_the_same(shape: tuple[int, int, int, bool]) -> None:
+    """Its lines take tensors of the CPU too."""
+    one, three = both(*shape, 0)
+    for name, view in VIEWS.items():
+        u = torch.from_numpy(uniforms(0, 0, np.arange(2 * len(one)), name, View.numbers).reshape(len(one), 2, -1))
+        assert torch.equal(alike(view, one, u), alike(view, three, u)), name
+    u = torch.from_numpy(uniforms(0, 0, np.arange(len(one)), "patches", PatchGrid.numbers))
+    assert torch.equal(patches(PatchGrid(11), one, u), patches(PatchGrid(11), three, u))
 
 
 def test_some_of_them_and_without_a_border() -> None:
