@@ -46,6 +46,10 @@ def frames_of_all_sizes(n: int) -> np.ndarray:
     return np.concatenate([random.integers(0, 30, (n, 2)), random.integers(1, 600, (n, 2))], 1)
 
 
+def there_of(frames: np.ndarray) -> Tensor:
+    return Pictures(torch.zeros(len(frames), 3, 1, 1, dtype=torch.uint8), frames).frames_there
+
+
 # Numbers
 
 
@@ -70,7 +74,7 @@ def test_numbers_are_the_hosts_to_the_bit(seed):
 def test_parameters_are_the_hosts(name):
     """Boxes and choices exactly, others to a last digit."""
     view, frames, u = VIEWS[name], frames_of_all_sizes(3000), of_host(3, 1, np.arange(3000), name, View.numbers)
-    host, there = draw(view, frames, u), draw(view, torch.from_numpy(frames).double(), torch.from_numpy(u))
+    host, there = draw(view, frames, u), draw(view, there_of(frames), torch.from_numpy(u))
     for field in ("box", "flip", "vflip", "jitter", "gray", "blur", "solarize"):
         assert np.array_equal(getattr(there, field).numpy(), getattr(host, field)), field
     for field in ("angle", "factors", "sigma"):
@@ -80,7 +84,7 @@ def test_parameters_are_the_hosts(name):
 def test_places_of_patches_are_the_hosts():
     frames, u = frames_of_all_sizes(500), of_host(3, 1, np.arange(500), "a", PatchGrid.numbers)
     for grid in (PatchGrid(7), PatchGrid(32)):
-        there = patch_axes(grid, torch.from_numpy(frames).double(), torch.from_numpy(u))
+        there = patch_axes(grid, there_of(frames), torch.from_numpy(u))
         assert np.array_equal(there.numpy(), patch_axes(grid, frames, u))
 
 
