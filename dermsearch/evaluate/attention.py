@@ -63,7 +63,7 @@ class Attention:
 
     @staticmethod
     def passes(config: AttentionConfig, train: int, heldout: int, size: int) -> float:
-        """Images forward and backward that it takes beside its features; a look at one is a third of that."""
+        """Images forward and backward, through the map's network, that it takes; a look at one is a third of that."""
         tuned = config.epochs * train if config.head == "finetune" else train / 3
         hidden = min(config.images, heldout) * config.probes**2 / 3
         return (tuned + heldout + hidden) * ((config.size or size) / size) ** 2

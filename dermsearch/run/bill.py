@@ -22,6 +22,7 @@ from dermsearch.data.store.case_store import CaseStore
 from dermsearch.evaluate.base import PROTOCOLS, configure
 from dermsearch.fit.base import is_fit
 from dermsearch.fit.rate import trainings
+from dermsearch.models.attention import finer
 from dermsearch.models.encoders import backbone
 from dermsearch.nature import OF_PREDICTIONS
 from dermsearch.run.check import source_of
@@ -80,7 +81,8 @@ def bill(study: Study, space: Space, passes: float, stages: int, stores: Mapping
         own = getattr(PROTOCOLS.find(entry.protocol), "passes", None)
         if own is not None:
             config, side = configure(entry.protocol, entry.config), study.sets[entry.data].size
-            fits += judged * sum(drawn) * own(config, *cases_of(study, entry.data, stores), side)
+            seen = grain(name, side, getattr(config, "stride", None))
+            fits += judged * sum(drawn) * own(config, *cases_of(study, entry.data, stores), side) * seen
     at_once = max(1, (os.cpu_count() or 1) // (study.compute.workers * study.compute.threads))
     most = study.compute.concurrency or at_once
     return Bill(
@@ -128,10 +130,17 @@ def parameters(name: str) -> int:
         return sum(p.numel() for p in backbone(name).parameters())
 
 
-def operations(name: str, size: int) -> float:
+@cache
+def grain(name: str, size: int, stride: int | None) -> float:
+    """What a pass through the backbone costs against its own where it keeps a map of that stride."""
+    return 1.0 if stride is None else operations(name, size, stride) / operations(name, size)
+
+
+def operations(name: str, size: int, stride: int | None = None) -> float:
     """Of one image forward and backward, a product and a sum being two; counted, nothing is computed."""
     with torch.device("meta"):
         network, image = backbone(name), torch.randn(2, 3, size, size)
+        network = network if stride is None else finer(network, name, stride)
     with FlopCounterMode(display=False) as counter:
         network(image).sum().backward()
     return counter.get_total_flops() / 2

@@ -11,7 +11,7 @@ from torch import Tensor
 from dermsearch.data.domain import SEVEN_POINT
 from dermsearch.evaluate.predictions import predictions
 from dermsearch.run import bill as reckoning
-from dermsearch.run.bill import Bill, bill, lines, measured, operations, parameters, room, span
+from dermsearch.run.bill import Bill, bill, grain, lines, measured, operations, parameters, room, span
 from dermsearch.run.plan import make_plan
 from dermsearch.search.space.checks import space_of
 from dermsearch.storage.stages import columns
@@ -66,6 +66,21 @@ def test_hidden_patches_are_counted() -> None:
     assert told[8, 20] == pytest.approx(looks + 2 * 4 * (train / 3 + val + 20 * 64 / 3))
     assert told[4, 999] == pytest.approx(looks + 2 * 4 * (train / 3 + val + 30 * 16 / 3))
     assert told[8, 0] == pytest.approx(looks + 2 * 4 * (3 * train + val))
+
+
+def test_a_finer_map_costs_more_a_pass() -> None:
+    """The last two of a ResNet's four parts see 4 and 16 times as many places; in all that is four times as much."""
+    told = {}
+    for stride in (None, 8):
+        study = make_study(
+            data={"cases": 200, "size": 64, "domain": "chest", "modalities": ["xray"]},
+            downstream={"attention": {"stride": stride, "size": 192, "images": 0}},
+            objective={"protocol": "attention", "metric": "ail", "label": "finding"},
+        )
+        told[stride] = bill(study, space_of(study), 0.0, 1, {}).judging
+    looks = 2 * (140 + 30) / 3
+    times = (told[8] - looks) / (told[None] - looks)
+    assert times == pytest.approx(grain("resnet10t", 64, 8)) and 3.6 < times < 4.4
 
 
 def test_predictions_take_the_room_that_is_told() -> None:
