@@ -47,6 +47,7 @@ class Progress:
         self.epochs: dict[str, int] = {}  # key -> epochs already logged
         self.last: dict[str, dict[str, Any]] = {}  # key -> what the last of them came to
         self.told: dict[str, tuple[float, str]] = {}  # key -> when it was last spoken of, and what was said
+        self.judged: dict[str, float] = {}  # key -> since when it is only judged
         self.spoken: float | None = None  # when anything was
         self.finished: set[str] = set()  # keys whose logs are complete
         self.cuts: set[Proposal] = set()  # that were told of
@@ -136,9 +137,10 @@ class Progress:
         when, said = self.told.setdefault(node.key, (now, ""))
         self.spoken = now if self.spoken is None else self.spoken
         judging = self.epochs.get(node.key, 0) >= epochs_of(node)
+        since = self.judged.setdefault(node.key, now) if judging else now
         if now - min(when, self.spoken) >= LINE and (state != said or judging):
             self.told[node.key] = now, state
-            self._say(self._name(node), f"judging, for {clock(now - when)}" if judging and state == said else state)
+            self._say(self._name(node), f"judging, for {clock(now - since)}" if judging and state == said else state)
 
     def _state(self, node: Node) -> str:
         if node.status == FAILED:

@@ -110,7 +110,7 @@ def test_a_long_stage_says_a_line_a_minute_where_there_is_no_terminal(
     rows = [
         {"epoch": e, "loss": 5.0 - e / 100, "embedding_std": 0.9, "parts": {}, "seconds": 1.0} for e in range(1, 101)
     ]
-    for epochs, seconds in ((1, 10), (3, 40), (4, 71), (5, 72), (5, 300), (9, 301), (100, 400), (100, 470)):
+    for epochs, seconds in ((1, 10), (3, 40), (4, 71), (5, 72), (5, 300), (9, 301), (100, 400), (100, 470), (100, 540)):
         clock[0] = 1000.0 + seconds
         driver.store.write_progress(node.key, rows[:epochs])
         shown._look()
@@ -120,6 +120,7 @@ def test_a_long_stage_says_a_line_a_minute_where_there_is_no_terminal(
         f"{node.task} epoch 5/100, loss 4.95, spread 0.90",
         f"{node.task} epoch 100/100, loss 4, spread 0.90",
         f"{node.task} judging, for 1:10",
+        f"{node.task} judging, for 2:20",
     ]
 
 

@@ -66,7 +66,8 @@ class Durations:
         for node in tree.trained():
             if node.status not in (WAITING, RUNNING, HELD) or not node.granted:
                 continue
-            behind = max(0, epochs.get(node.key, 0) - node.begins) / node.epochs * node.expected
+            share = max(0, epochs.get(node.key, 0) - node.begins) / node.epochs
+            behind = share * node.cost * self.rate(node.task)  # what is trained is yet to be judged
             work += node.expected - behind
             longest = max(longest, node.ahead - behind)
         return max(work / tree.most, longest)

@@ -113,3 +113,5 @@ def test_what_a_process_judges_first_is_not_taken_for_the_rule() -> None:
     fit = Node("fit", 0, first, "finetune", judge=FINETUNE, cost=1.0, record={"seconds": 3.0, "judge_seconds": 0.1})
     durations.learn(fit)
     assert durations.expected(second) == 21 and durations.expected(fit) == 3.1, "fits are judged in a time of their own"
+    tree.begin(second)
+    assert durations.left(tree, {second.key: 10}) == 8 + (2 * 1 + 8), "trained, it is yet to be judged"
