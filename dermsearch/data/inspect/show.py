@@ -21,6 +21,7 @@ SHORT = {
     "dots_and_globules": "dots",
     "regression_structures": "regression",
 }
+THERE = ("absent", "present")
 PERSON = ("sex", "age", "site")
 
 
@@ -50,12 +51,18 @@ def tiles(store: CaseStore, modality: str, rows: np.ndarray) -> np.ndarray:
 
 
 def caption(store: CaseStore, row: int) -> str:
-    """The diagnosis and the attributes that a case shows; else its labels and what is known of the person."""
+    """The diagnosis and the attributes that a case shows; else its labels and what is known of the person.
+
+    Of a finding that is there or not its name stands where it is there, once.
+    """
     words = []
     for label, classes in store.classes.items():
         index = int(store.label(label)[row])
         name = classes[index] if index >= 0 else "?"
         if name in ("absent", "?") and label in SHORT:
+            continue
+        if label not in SHORT and tuple(classes) == THERE:
+            words += [label] if name == THERE[1] and label not in words else []
             continue
         words.append(f"{SHORT[label]} {name}".replace(" present", "") if label in SHORT else name)
     if not SHORT.keys() & store.classes.keys():

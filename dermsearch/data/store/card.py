@@ -24,7 +24,8 @@ from dermsearch.words import many
 
 WIDTH = 100  # of a terminal's lines
 SHOWN = 12  # classes of a label, the largest
-DRAWN = "built-in drawn lesions"
+DRAWN = "built-in drawn cases"
+NAMED = {"view": "as in the store that it is a part of", "made": "as asked for"}  # splits that nobody published
 LEAKS = (
     "It is split BY IMAGE: pictures of one lesion or patient can stand in train and in test. Scores on it are too "
     "good; prepare it with --split-by lesion or patient."
@@ -98,7 +99,7 @@ def gather(manifest: dict[str, Any], index: pa.Table, notes: list[dict[str, str]
     cases += [(f"{name}s", _known(index[name].to_pylist())) for name in ("patient", "lesion")]
     groups = len(set(index["group"].to_pylist()))
     cases += [("groups", f"{groups:,}, of cases that must stay together")] if groups < len(split) else []
-    cases += list(_split(manifest["split"]))
+    cases += list(_split(manifest["split"], manifest["settings"].get("source")))
     if manifest["masks"]:
         cases.append(("masks", f"{(index[f'height_{MASK}'].to_numpy() > 0).sum():,} of {many(len(split), 'case')}"))
     cases += list(_inputs(manifest))
@@ -139,9 +140,9 @@ def _known(words: list[str]) -> str:
     return f"{len(set(known)):,}{lacking}"
 
 
-def _split(split: dict[str, Any]) -> Iterator[tuple[str, str]]:
+def _split(split: dict[str, Any], source: str | None) -> Iterator[tuple[str, str]]:
     if split["by"] == "published":
-        yield "split", "as published"
+        yield "split", NAMED.get(source or "", "as published")
     else:
         shares = " / ".join(f"{100 * s:g}" for s in split["shares"])
         by = "BY IMAGE (it leaks)" if split["by"] == "image" else f"by {split['by']}"

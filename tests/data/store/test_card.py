@@ -113,7 +113,7 @@ def test_sizes_and_modalities(tmp_path):
 
 def test_drawn_lesions(tmp_path):
     write_store(tmp_path / "s", synthetic(40, 32, 0), Split("patient"), SEVEN_POINT, {"source": "synthetic"})
-    both(tmp_path / "s", "built-in drawn lesions", "masks 40 of 40 cases", "quarantine empty", "lesions 40")
+    both(tmp_path / "s", "built-in drawn cases", "masks 40 of 40 cases", "quarantine empty", "lesions 40")
     assert "## Origin" not in told(tmp_path / "s")[0]
 
 

@@ -11,7 +11,7 @@ from data.inspect.test_check import flip, found
 from dermsearch.data.domain import CHEST
 from dermsearch.data.drawn.chest import hospital_a
 from dermsearch.data.inspect.check import FAILED, OK
-from dermsearch.data.inspect.show import tiles
+from dermsearch.data.inspect.show import caption, tiles
 from dermsearch.data.mixed import open_mixed
 from dermsearch.data.open import open_cases
 from dermsearch.data.prepare.build import write_store
@@ -178,3 +178,16 @@ def test_damage_to_one_channel_is_told_by_its_cases(tmp_path: Path) -> None:
     flip(store.folder / shard_file(0), data.index(store.kept("xray", 5).tobytes()) + 40)
     mark, text = found(store.folder)["files"]
     assert mark == FAILED and "1 damaged case: X00005" in text
+
+
+def test_what_a_card_and_a_sheet_say_of_radiographs(new: CaseStore, tmp_path: Path) -> None:
+    """A finding that is there is named once; the splits of a part are nobody's publication."""
+    words = [caption(new, row).split(", ")[:-2] for row in range(CASES)]
+    finding = new.label("finding")
+    assert words == [[new.classes["finding"][f]] for f in finding] and len(np.unique(finding)) == 4
+    part = view(new, tmp_path / "part", version(new, "pneumonia", ["absent", "present"]))
+    there = [caption(part, row).split(", ")[:-2] for row in range(CASES)]
+    assert there == [["pneumonia"] * f for f in part.label("pneumonia")]
+    whole, told = ("\n".join(describe(store)) for store in (new, part))
+    assert "built-in drawn cases" in whole and "by patient, 70 / 15 / 15 %" in whole
+    assert "as in the store that it is a part of" in told and "as published" not in told
