@@ -16,6 +16,7 @@ from dermsearch.results.board.settled import settled
 
 ROOT = Path(__file__).parents[2]
 STUDY = ROOT / "results" / "ham10000"
+AGAIN = ROOT / "results" / "rotation_ham10000"
 WITHOUT = """
 import sys
 for name in ("torch", "ray", "timm", "torchvision"):
@@ -76,9 +77,23 @@ def test_what_the_readme_says_of_it() -> None:
         assert said.format(f"{100 * gain.value:.1f} ± {100 * gain.half:.1f}") in " ".join(told.split())
 
 
-def test_it_is_the_study_that_ships() -> None:
+@pytest.mark.slow
+def test_what_the_readme_says_of_the_five_new_seeds() -> None:
+    results, told = load(AGAIN), " ".join((ROOT / "README.md").read_text().split())
+    assert set(results.pandas("tests").opening) == {1} and len(set(results.pandas("stages").seed)) == 5
+    for metric in ("auc", "balanced_accuracy"):
+        found = opened(results, metric=metric)
+        assert found is not None
+        (gain,) = [each.test.to_none for each in found.tested if each.test.name == "rotation"]
+        assert gain is not None and gain.half is not None and (gain.value > gain.half) == (metric == "auc")
+        said = f"{100 * gain.value:.1f} ± {100 * gain.half:.1f} of {metric.replace('_', ' ').replace('auc', 'AUC')}"
+        assert said in told
+
+
+@pytest.mark.parametrize(("name", "tables"), [("curriculum_ham10000", STUDY), ("rotation_ham10000", AGAIN)])
+def test_it_is_the_study_that_ships(name: str, tables: Path) -> None:
     from dermsearch.study.load import load_study
 
-    shipped, ran = load_study("curriculum_ham10000"), load_study(str(STUDY / "study.yaml"))
+    shipped, ran = load_study(name), load_study(str(tables / "study.yaml"))
     assert shipped == ran
     assert not Path(ran.main.path).is_absolute() and not Path(ran.compute.store).is_absolute()
