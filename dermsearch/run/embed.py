@@ -30,6 +30,7 @@ from dermsearch.errors import UserError, first_line
 from dermsearch.models.encoders import backbone
 from dermsearch.models.hub import CONFIG, MODEL
 from dermsearch.training.precision import autocast, resolve
+from dermsearch.words import many
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -71,7 +72,7 @@ def embed(
             status.update(f"{done:,} of {len(names):,} pictures, {rate:,.0f} a second, about {left:.0f} s left")
     if len(bad) == len(names):
         part.unlink()
-        raise UserError(f"{names[0]}: {bad[0][1]}; none of {len(names)} pictures could be read")
+        raise UserError(f"{names[0]}: {bad[0][1]}; none of {many(len(names), 'picture')} could be read")
     part.replace(out)
     return len(names) - len(bad), bad, len(names) / (time.perf_counter() - started)
 

@@ -211,7 +211,7 @@ def test_several_threads_make_the_same_features(finished: Path, tmp_path: Path) 
     [
         ("model", "nothing-*.jpg", "nothing matches it"),
         ("out", ".", "is no folder that `dermsearch export` wrote"),
-        ("model", "bad.jpg", "none of 1 pictures could be read"),
+        ("model", "bad.jpg", "none of 1 picture could be read"),
     ],
 )
 def test_embed_says_what_is_wrong(model: str, images: str, said: str, finished: Path, tmp_path: Path) -> None:
