@@ -332,7 +332,7 @@ def found(
     stage: StageOption,
     output: Annotated[Path, typer.Option("--output", "-o", help="The picture to write.")] = Path("found.png"),
     store: StagesOption = "results/store",
-    label: Annotated[str, typer.Option(help="The label that tells right from wrong.")] = "diagnosis",
+    label: Annotated[str, typer.Option(help="The label that tells right from wrong, else the store's first.")] = "",
     count: Annotated[int, typer.Option(min=1, max=100, help="How many validation cases ask.")] = 8,
     k: Annotated[int, typer.Option("-k", min=1, max=20, help="How many training cases are shown for each.")] = 5,
     seed: Annotated[int, typer.Option(min=0, help="Which cases ask: a draw.")] = 0,
@@ -344,7 +344,7 @@ def found(
     from dermsearch.work.eye import open_eye
     from dermsearch.work.found import draw_found
 
-    opened = _open_with(label, cases)
+    opened, label = _open_with(label, cases)
     eye = open_eye(store, stage, (opened,), modality, size, normalise)
     print(draw_found(opened, eye, label, output, count, k, seed))
 
@@ -355,7 +355,7 @@ def attention(
     stage: StageOption,
     output: Annotated[Path, typer.Option("--output", "-o", help="The picture to write.")] = Path("attention.png"),
     store: StagesOption = "results/store",
-    label: Annotated[str, typer.Option(help="The label that is predicted.")] = "diagnosis",
+    label: Annotated[str, typer.Option(help="The label that is predicted, else the store's first.")] = "",
     count: Annotated[int, typer.Option(min=1, max=100, help="How many validation images are shown.")] = 8,
     seed: Annotated[int, typer.Option(min=0, help="Which images: a draw; and of the tuned head.")] = 0,
     head: Annotated[Literal["linear", "finetune"], typer.Option(help="A probe, or all is tuned.")] = "linear",
@@ -370,7 +370,7 @@ def attention(
     from dermsearch.work.attended import draw_attention
     from dermsearch.work.eye import open_eye
 
-    opened = _open_with(label, cases)
+    opened, label = _open_with(label, cases)
     if stride not in (None, 8, 16):
         raise UserError(f"--stride: must be 8 or 16, not {stride}")
     eye = open_eye(store, stage, (opened,), modality, size, normalise)
@@ -385,14 +385,15 @@ def _fetched(uri: str) -> Path:
     return fetch(uri, Path("~/.cache/dermsearch/data").expanduser())
 
 
-def _open_with(label: str, store: str) -> CaseStore:
-    """A case store that has the label."""
+def _open_with(label: str, store: str) -> tuple[CaseStore, str]:
+    """A case store that has the label, and which that is: its first, if none is said."""
     from dermsearch.errors import nearest
 
     opened = _open(store)
+    label = label or next(iter(opened.classes), "")
     if label not in opened.classes:
         raise UserError(f"--label: the cases have no label '{label}'; {nearest(label, opened.classes)}")
-    return opened
+    return opened, label
 
 
 def _open(store: str) -> CaseStore:

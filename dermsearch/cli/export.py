@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from dermsearch.cli.console import aside
+from dermsearch.words import many
 
 BatchOption = Annotated[int, typer.Option(min=1, help="Images that go through the network at once.")]
 ThreadsOption = Annotated[int | None, typer.Option(min=1, help="Threads that decode. Default: one per core.")]
@@ -65,7 +66,7 @@ def embed(
     console = aside()
     count, bad, rate = write(model, images, output, batch, threads, console)
     tell(bad)
-    print(f"{output}: {count} pictures, {rate:,.0f} a second")
+    print(f"{output}: {many(count, 'picture')}, {rate:,.0f} a second")
 
 
 def predict(

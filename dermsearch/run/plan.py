@@ -177,7 +177,8 @@ def lines(plan: Plan) -> Iterator[str]:
     encoder = f"{' and '.join(study.encoder.names)} at {data.size} px"
     shortest, longest = study.curriculum.length
     yield f"Study '{study.name}': {encoder}, {' + '.join(data.modalities)}, {many(plan.images, 'training case')}"
-    told = f"{', '.join(study.curriculum.tasks)}; curricula of {shortest} to {longest}"
+    lengths = f"{shortest} to {longest}" if longest > shortest else f"{longest}"
+    told = f"{', '.join(study.curriculum.tasks)}; curricula of {lengths}"
     yield f"  tasks      {told if longest else 'none: what the study begins with is judged, and nothing is trained'}"
     for root, origin in origins(study).items():
         yield f"  weights    {root}: {origin}"

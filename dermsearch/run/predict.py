@@ -71,9 +71,13 @@ def exported(model: Path) -> tuple[dict[str, Any], Part]:
     """The configuration and the predictor in a folder that `dermsearch export --fit` wrote."""
     try:
         about = json.loads((model / CONFIG).read_text("utf-8"))
+        if "architecture" in about and "predictor" not in about:
+            raise UserError(f"{model}: is an encoder, which names no classes: `dermsearch embed` asks it for features")
         part = Part(about["predictor"], load_file(model / WEIGHTS))
         predictor(part)
         about["classes"], about["dermsearch"]["modalities"], about["pretrained_cfg"]["input_size"]
+    except UserError:
+        raise
     except (FileNotFoundError, KeyError):
         raise UserError(f"{model}: is no folder that `dermsearch export --fit` wrote") from None
     except (ValueError, LookupError, TypeError, RuntimeError, OSError) as error:

@@ -58,7 +58,7 @@ def draw_attention(cases: CaseStore, eye: Eye, label: str, output: Path, count: 
         for each in columns.values():
             right = each.predicted[row] == truth[case]
             share = share_of(each.amount[row], masks[row])
-            said = f"{'+' if right else 'x'} {names[each.predicted[row]]} {share}"
+            said = f"{'+' if right else 'x'} {names[each.predicted[row]]}, {share}"
             tiles.append((heated(picture, each.amount[row]), GREEN if right else VERMILION, said))
         for column, (tile, colour, said) in enumerate(tiles):
             left, side = GAP + across * column, TILE + 2 * FRAME
@@ -96,7 +96,7 @@ def share_of(amount: np.ndarray, mask: np.ndarray) -> str:
     """The share of a picture's attention that lies inside its mask, in words where nothing speaks for the class."""
     if none_at_all(amount[None])[0]:
         return "no map"
-    return f"{100 * inside(amount[None], mask[None])[0]:.0f} %"
+    return f"{100 * inside(amount[None], mask[None])[0]:.0f} % inside"
 
 
 def picture_of(pixels: np.ndarray) -> np.ndarray:

@@ -145,10 +145,13 @@ def test_a_cut_leaves_so_many_others_out() -> None:
         ("model", "bad.jpg", "x.csv", "nothing of"),
         ("model", "bad.jpg", "x.txt", "must end in .csv or .parquet"),
         ("out", "bad.jpg", "x.csv", "is no folder that `dermsearch export --fit` wrote"),
+        ("encoder", "bad.jpg", "x.csv", "is an encoder, which names no classes"),
     ],
 )
 def test_what_is_wrong_is_said(model: str, images: str, out: str, told: str, finished: Path, tmp_path: Path) -> None:
     (tmp_path / "bad.jpg").write_bytes(b"")
+    (finished / "encoder").mkdir(exist_ok=True)
+    (finished / "encoder" / CONFIG).write_text('{"architecture": "resnet10t"}')
     with pytest.raises(UserError, match=told):
         predict(finished / model, [str(tmp_path / images)], tmp_path / out, 2, 1, QUIET)
     assert [path.name for path in tmp_path.iterdir()] == ["bad.jpg"]

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageColor
 
+from dermsearch.cli import data as commands
 from dermsearch.data.open import open_cases
 from dermsearch.data.store.case_store import CaseStore
 from dermsearch.errors import UserError
@@ -67,7 +68,7 @@ def test_a_map_that_is_nowhere_has_no_share() -> None:
     mask[:2] = 1
     amount = np.ones((4, 4))
     amount[0, 0] = 5
-    assert share_of(amount, mask) == "60 %" and share_of(0 * amount, mask) == "no map"
+    assert share_of(amount, mask) == "60 % inside" and share_of(0 * amount, mask) == "no map"
 
 
 def test_what_is_refused(tmp_path: Path) -> None:
@@ -76,3 +77,14 @@ def test_what_is_refused(tmp_path: Path) -> None:
     for name, message in (("a.jpg", "must end in .png"), ("a.png", "no training or no validation image of derm has")):
         with pytest.raises(UserError, match=message):
             draw_attention(make_store(tmp_path / name / "s"), eye, "diagnosis", tmp_path / name, 2, 0, config)
+
+
+def test_the_first_label_is_asked_where_none_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, asked = open_cases(DATA, tmp_path).folder, []
+    monkeypatch.setattr("dermsearch.work.attended.draw_attention", lambda cases, eye, label, *more: asked.append(label))
+    monkeypatch.setattr("dermsearch.work.eye.open_eye", lambda *given: None)
+    for label in ("", "cardiomegaly"):
+        commands.attention(str(folder), "01", label=label, store="x")
+    assert asked == ["finding", "cardiomegaly"]
+    with pytest.raises(UserError, match="--label: the cases have no label 'diagnosis'"):
+        commands.attention(str(folder), "01", label="diagnosis", store="x")

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 SHARES = {"ail": "attention inside the mask (%)", "occlusion": "what hiding costs, inside the mask (%)"}
 DRAWS, FEWEST = 2000, 4
+SIGNS = ((VERMILION, "o", "no other is better in both"), (BLUE, "o", "another is"), (INK, "s", "no pre-training"))
 BEHIND = {"facecolor": "white", "alpha": 0.7, "edgecolor": "none", "pad": 0.5}  # a name over intervals
 
 
@@ -45,6 +46,7 @@ def attention_figure(results: Results, path: str | Path) -> list[Path]:
         return []
     import matplotlib
     from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
 
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(4.4 * len(panels) + 0.4, 4.3), layout="constrained")
@@ -54,6 +56,8 @@ def attention_figure(results: Results, path: str | Path) -> list[Path]:
             ax.set_xlabel(SHARES[metric])
         first = next(iter(next(iter(panels.values())).values()))[0]
         axes[0].set_ylabel(quantity(first.measure))
+        signs = [Line2D([], [], color=c, marker=m, markersize=4, linewidth=0, label=words) for c, m, words in SIGNS]
+        figure.legend(handles=signs, loc="outside lower center", ncols=len(signs), fontsize=7)
         return save(figure, path, results.origin)
 
 
@@ -95,7 +99,10 @@ def draw(ax: Axes, both: dict[Key, tuple[Row, Row]], area: float | None) -> None
     told = differences(both)
     for i, (key, (score, share)) in enumerate(both.items()):
         colour = VERMILION if i in front else BLUE if len(key.curriculum) else INK
-        ax.errorbar(x[i], y[i], xerr=bars(share), yerr=bars(score), color=colour, fmt="o", markersize=4, elinewidth=0.4)
+        sign = "o" if len(key.curriculum) else "s"
+        ax.errorbar(
+            x[i], y[i], xerr=bars(share), yerr=bars(score), color=colour, fmt=sign, markersize=4, elinewidth=0.4
+        )
         if i in front or not len(key.curriculum):
             name = chain(key.curriculum, told[key], key.root)
             left = i == front[0] and (len(front) > 1 or x[i] > (min(x) + max(x)) / 2)  # else they would collide
