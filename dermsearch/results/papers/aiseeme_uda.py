@@ -19,8 +19,8 @@ DATA = {
     ("ChestX-ray8", "ChestXpert"): "chestxray14_from_chexpert",
 }
 COLUMNS = (
-    TableColumn("balanced accuracy", "Balanced Acc percent", "balanced_accuracy", "finding"),
-    TableColumn("collapsed", "", "collapsed", "finding"),
+    TableColumn("balanced accuracy", "Balanced Acc percent", "balanced_accuracy", "finding", axis="%"),
+    TableColumn("collapsed", "", "collapsed", "finding", axis="%"),
 )
 
 
@@ -30,14 +30,14 @@ def section(target: str, source: str) -> TableSection:
     at = f"target={target}|source={source}|"
     lines = [TableLine(name.lower(), at + name, EITHER, fit, data) for name, fit in METHODS.items()]
     lines += [TableLine(name, "", EITHER, fit, data) for name, fit in ALSO.items()]
-    return TableSection(f"{source} to {target}", "balanced accuracy (%)", tuple(lines), COLUMNS, takes=())
+    return TableSection(f"{source} to {target}", "", tuple(lines), COLUMNS, takes=())
 
 
 def itself(target: str) -> TableSection:
     """A target learnt from its own labels."""
     printed, data = f"target={target}|source={target}|No Alignment", DATA[target, "Synthetic"]
     line = TableLine("no alignment", printed, EITHER, TUNED, data)
-    return TableSection(f"{target} itself", "balanced accuracy (%)", (line,), COLUMNS[:1], takes=())
+    return TableSection(f"{target} itself", "", (line,), COLUMNS[:1], takes=())
 
 
 def form(number: int, what: str, sections: tuple[TableSection, ...]) -> PaperTable:
