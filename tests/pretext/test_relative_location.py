@@ -42,6 +42,8 @@ class Colours(nn.Module):
 class Ramp:
     """Images whose red runs from left to right and whose green runs from top to bottom."""
 
+    device = torch.device("cpu")
+
     def pixels(self, units):
         side = torch.arange(96) / 95 * 255
         x = torch.stack([side.expand(96, 96), side[:, None].expand(96, 96), torch.zeros(96, 96)])

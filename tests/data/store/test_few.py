@@ -132,6 +132,9 @@ def test_many_cases_of_many_labels_take_no_time():
     labels = {f"label{i}": rng.choice(3, 25_000, p=[0.7, 0.25, 0.05]) for i in range(8)}
     groups = rng.integers(0, 19_000, 25_000)
     for part in ("20", "10%"):
-        started = time.process_time()
-        low_label(part, labels, groups)
-        assert time.process_time() - started < slowness()
+        took = []
+        for _ in range(3):  # the best of three, by this thread alone: others of the process may be at work
+            started = time.thread_time()
+            low_label(part, labels, groups)
+            took.append(time.thread_time() - started)
+        assert min(took) < slowness()
