@@ -173,7 +173,11 @@ def test_a_door_that_is_shut_is_lost_after_a_while_only() -> None:
 
 def agent(**streams: Any) -> subprocess.Popen[bytes]:
     """A process called as Ray's agents are, whose title stands where its environment was."""
-    return subprocess.Popen(["ray::DashboardAgent", "60"], executable="/bin/sleep", env={}, **streams)
+    found = subprocess.Popen(["ray::DashboardAgent", "600"], executable="/bin/sleep", env={}, **streams)
+    title, until = Path(f"/proc/{found.pid}/cmdline"), time.monotonic() + 60
+    while not title.read_bytes().startswith(b"ray::") and time.monotonic() < until:
+        time.sleep(0.01)  # a program that has begun has no title yet for a moment
+    return found
 
 
 def test_what_a_dead_run_left_is_cleared_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
