@@ -12,6 +12,7 @@ from ray import tune
 from ray.tune import Stopper
 from ray.tune.search import Searcher
 
+from dermsearch.engines.ray_left import release_until
 from dermsearch.engines.ray_train import on_workers
 from dermsearch.search.tree.driver import FINISHED, WAIT, Driver
 from dermsearch.work.job import Job
@@ -49,8 +50,9 @@ def run_trials(driver: Driver, storage: str, share: dict[str, float], at_once: i
         except BaseException as error:
             raised.append(error)
 
-    tuning = threading.Thread(target=fit, daemon=True)
+    tuning, ended = threading.Thread(target=fit, daemon=True), threading.Event()
     tuning.start()
+    threading.Thread(target=release_until, args=(ended,), daemon=True).start()
     try:
         while tuning.is_alive():
             tuning.join(LOOK)
@@ -60,6 +62,7 @@ def run_trials(driver: Driver, storage: str, share: dict[str, float], at_once: i
         tuning.join(LEAVING)
         raise
     finally:
+        ended.set()
         searcher.end()
     if searcher.error is not None:
         raise searcher.error

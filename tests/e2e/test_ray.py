@@ -49,18 +49,20 @@ def test_a_run_killed_again_and_again_ends_as_if_nothing_had_been(engine: str, k
     assert report.equal
 
 
-def test_a_killed_worker_goes_on_from_its_last_epoch(tmp_path: Path) -> None:
-    study = [*ONE_TASK, "train.epochs=30", "compute.concurrency=1"]  # one worker process: the one to kill
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_killed_trial_goes_on_from_its_last_epoch(workers: int, tmp_path: Path) -> None:
+    """With two, its workers' share is held by a controller that dies with it, and has to be given back."""
+    study = [*ONE_TASK, "train.epochs=30", f"compute.workers={workers}", "compute.concurrency=1"]
     (tmp_path / "plain").mkdir()
-    run(tmp_path / "plain", *study, "compute.engine=inline")
+    run(tmp_path / "plain", *study, *(["compute.engine=inline"] if workers == 1 else []))
     broken, mark = tmp_path / "broken", uuid.uuid4().hex
     broken.mkdir()
     going = start("curriculum_three.yaml", study, broken, mark)
     try:
         before = wait_for_epochs(broken, 5)
-        workers = [p for p in marked(mark) if b"ImplicitFunc" in Path(f"/proc/{p}/cmdline").read_bytes()]
-        assert len(workers) == 1
-        os.kill(workers[0], signal.SIGKILL)
+        trials = [p for p in marked(mark) if b"ImplicitFunc" in Path(f"/proc/{p}/cmdline").read_bytes()]
+        assert len(trials) == 1
+        os.kill(trials[0], signal.SIGKILL)
         going.communicate(timeout=300)
         assert going.returncode == 0
     finally:
