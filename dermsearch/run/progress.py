@@ -117,9 +117,10 @@ class Progress:
         What comes from the store says nothing of that: more may lie there.
         """
         (done, total), left = self._counts(), self._left()
-        line = f"[{done:>3}/{total or '?'}] {clock(time.perf_counter() - self.started)}  {name:<48} {state}"
+        count = f"{total}{'+' if self._more() else ''}" if total else "?"
+        line = f"[{done:>3}/{count}] {clock(time.perf_counter() - self.started)}  {name:<48} {state}"
         if guess and left is not None and done < total:
-            line += f"   about {clock(left)} left"
+            line += f"   about {self._rest(left)}"
         self.spoken = time.perf_counter()
         self.console.print(Text(line), highlight=False, soft_wrap=True)
 
@@ -174,7 +175,16 @@ class Progress:
         done, total = self._counts()
         if not total:
             return "no stage is asked for yet"
-        return f"{done} of {total} stages and fits" if self.driver.judges.fits else f"{done} of {many(total, 'stage')}"
+        whole = f"{total} stages and fits" if self.driver.judges.fits else many(total, "stage")
+        return f"{done} of {whole}{' so far' if self._more() else ''}"
+
+    def _more(self) -> bool:
+        """May other stages follow those that are asked for?"""
+        return self.driver is not None and self.driver.more
+
+    def _rest(self, left: float) -> str:
+        """The seconds that are left, in words: of what is asked for, to which a choice or a search may add."""
+        return f"{clock(left)} left for these" if self._more() else f"{clock(left)} left"
 
     def under_way(self) -> list[str]:
         """What is being trained or judged, with how far it is, behind how much is finished."""
@@ -248,7 +258,7 @@ class Progress:
         head = Text(f"{self.driver.study.name}  ", style="bold")
         head.append(f"{self._done()}, {clock(time.perf_counter() - self.started)}", style="")
         if left is not None and done < total:
-            head.append(f", about {clock(left)} left", style="dim")
+            head.append(f", about {self._rest(left)}", style="dim")
         roots = [n for n in nodes if n.parent is None]
         room = min(MOST, max(5, self.console.height - 2 - len(roots)))
         shown: set[str] = set()

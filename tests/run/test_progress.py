@@ -194,3 +194,44 @@ def test_before_a_stage_is_asked_for_none_is_counted(bench: Bench) -> None:
     shown, _ = heard(alone)
     run_inline(alone, bench.work(alone))
     assert shown.under_way()[0] == "1 of 1 stage"
+
+
+TWO = {"odc": {"clusters": 4}, "moco_v2": {"queue": 64}}
+RATES = {"odc": {"clusters": 4, "lr": {"select": [0.01, 0.1], "epochs": 1}}}
+BOTH = {**RATES, "moco_v2": {"queue": 64}}
+PRIOR = {"search__sampler": "curriculum_prior", "search__lag": 1}
+
+
+@pytest.mark.parametrize(
+    ("study", "open_", "closed"),
+    [
+        ({"curriculum__tasks": TWO, "curriculum__length": [1, 2], "search__sampler": "grid"}, [], [4]),
+        ({"curriculum__tasks": RATES, "curriculum__length": [1, 1], "search__sampler": "grid"}, [2], [3]),
+        ({"curriculum__tasks": BOTH, "curriculum__length": [1, 2], "search__sampler": "grid"}, [2, 4, 6], [8]),
+        ({**PRIOR, "curriculum__tasks": TWO, "curriculum__length": [1, 2], "search__trials": 3}, [2], [3]),
+        (
+            {
+                "curriculum__tasks": TWO,
+                "curriculum__length": [1, 1],
+                "search__seeds": [0, 1],
+                "search__replicates": "leaders",
+                "search__sampler": "grid",
+            },
+            [2, 4],
+            [],
+        ),
+    ],
+)
+def test_what_may_still_be_added_to_is_said_to_be(
+    bench: Bench, study: dict[str, Any], open_: list[int], closed: list[int]
+) -> None:
+    """By a choice of rates, a search, or further seeds; a grid is asked for as a whole."""
+    driver = bench.driver(make_study(**study))
+    shown, out = heard(driver)
+    shown._left = lambda: 60.0  # type: ignore[method-assign]
+    run_inline(driver, bench.work(driver))
+    told = re.findall(r"^\[ *\d+/(\d+)(\+?)\] .*  (?:odc|moco_v2)", out.getvalue(), re.MULTILINE)
+    assert sorted({int(n) for n, more in told if more}) == open_
+    assert sorted({int(n) for n, more in told if not more}) == closed
+    estimates = [line for line in out.getvalue().splitlines() if "about" in line]
+    assert estimates and all(line.endswith(" for these") == ("+]" in line) for line in estimates)

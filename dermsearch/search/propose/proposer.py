@@ -54,6 +54,7 @@ class Proposer:
         self.reported: dict[Proposal, dict[int, float]] = {}  # by step: what a pruner was told of each prefix
         self.sampler: Sampler = sampler(space, self.known, search, self.journal)
         self.asked = self.told = 0
+        self.more = True  # may there be others to ask for
         self.journal.write(at_once=True)
 
     @property
@@ -72,11 +73,12 @@ class Proposer:
         It must be called after every `tell`, so that a proposal knows the same scores whoever is faster.
         """
         found: list[Asked] = []
-        while self.asked - self.told < self._lag() and (proposal := self._next()) is not None:
+        while (room := self.asked - self.told < self._lag()) and (proposal := self._next()) is not None:
             self.known.ask(proposal)
             self.journal.begin(proposal)
             found.append(Asked(self.asked, proposal))
             self.asked += 1
+        self.more = not room and self.asked != self.search.trials
         self.journal.write()
         return found
 

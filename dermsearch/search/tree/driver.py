@@ -76,6 +76,11 @@ class Driver:
         return self.window.trials
 
     @property
+    def more(self) -> bool:
+        """May other stages follow those that were let in?"""
+        return self.window.more
+
+    @property
     def cut(self) -> dict[int, Cut]:
         """By number, the proposals that a pruner ended."""
         return self.window.cut

@@ -49,14 +49,17 @@ class Rungs:
         self.study, self.proposer, self.branches, self.store = study.name, proposer, branches, store
         self.search, self.proposals, self.seeds = study.search, proposals, seeds
         self.cut = cut  # by number, the proposals that were pruned; more are added
+        self.more = True  # may there be rungs after this one
 
     def climb(self) -> Iterator[Rung]:
         """Rung by rung; each must be finished before the next is asked for."""
-        for depth in range(1, max((len(a.proposal.curriculum) for a, _ in self.proposals), default=0) + 1):
+        longest = max((len(a.proposal.curriculum) for a, _ in self.proposals), default=0)
+        for depth in range(1, longest + 1):
             yield from self._choose_rates(depth)
             for rung, until in enumerate(self.search.rungs):
                 yield self._nodes(depth, until)
                 self._look(depth, rung)
+            self.more = depth < longest
             yield self._nodes(depth)
             if self.search.pruner != "none":
                 self._look(depth)

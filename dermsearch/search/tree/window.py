@@ -41,9 +41,10 @@ class Window:
     ) -> None:
         self.study, self.space, self.proposer, self.store = study, space, proposer, store
         self.branches, self.admission, self.tree = branches, admission, branches.tree
-        leaders = study.search.replicates == "leaders" and len(study.search.seeds) > 1
         self.climbs = bool(space.selections) or study.search.pruner != "none"
-        self.together = self.climbs or leaders
+        self.climb: Rungs | None = None
+        self.leaders = study.search.replicates == "leaders" and len(study.search.seeds) > 1
+        self.together = self.climbs or self.leaders
         self.begun = False
         self.now: deque[tuple[Asked, Paths]] = deque()  # of each proposal a path of nodes per seed
         self.rungs: Iterator[Rung] = iter(())  # of those that go together: what may be let in once all else is finished
@@ -71,6 +72,11 @@ class Window:
         if self.admission.pending:
             return self.admission.admit()
         return self.together and (self._next_rung() or self._more_seeds() or self._others())
+
+    @property
+    def more(self) -> bool:
+        """May other stages follow those that were let in?"""
+        return self.proposer.more or self.leaders or (self.climb is not None and self.climb.more)
 
     def end(self) -> None:
         """Tell what is complete, and give back what was booked for stages that nobody began."""
@@ -120,7 +126,8 @@ class Window:
     def _rungs(self, asked_now: list[tuple[Asked, Paths]], seeds: Sequence[int]) -> Iterator[Rung]:
         """Proposals in parts, each of which must be finished before the next is known: mostly just one."""
         if self.climbs:
-            return Rungs(self.study, self.proposer, self.branches, self.store, asked_now, seeds, self.cut).climb()
+            self.climb = Rungs(self.study, self.proposer, self.branches, self.store, asked_now, seeds, self.cut)
+            return self.climb.climb()
         return iter([by_depth(asked_now)])
 
     def _next_rung(self) -> bool:
@@ -137,7 +144,7 @@ class Window:
         A shorter curriculum that came out on a proposal's way may be the best as well.
         """
         seeds = self.study.search.seeds
-        if self.study.search.replicates == "all" or len(seeds) == 1:
+        if not self.leaders:
             return False
         standing: dict[str, tuple[Asked, Paths, Proposal]] = {}
         for asked, paths in self.now:
