@@ -27,6 +27,7 @@ from dermsearch.results.board.leaderboard import leaderboard, points
 from dermsearch.results.board.opened import opened
 from dermsearch.results.board.row import Row
 from dermsearch.results.tables.schema import DEFAULTS, Results
+from dermsearch.run.folder import stages_of
 from dermsearch.run.formats import FORMATS, loading
 from dermsearch.run.run import cache_folder
 from dermsearch.storage.stages import StageStore
@@ -63,7 +64,7 @@ def begin(folder: Path, out: Path, curriculum: str | None, stage: str | None, wh
         raise UserError(f"{out}: is there already; choose another folder with -o or delete it")
     results = load(folder)
     study = load_study(str(folder / "study.yaml"))
-    store = StageStore(where or study.compute.store, create=False)
+    store = stages_of(study, where)
     chosen = choose(results, curriculum, stage)
     if store.manifest(chosen.key) is None:
         raise UserError(

@@ -17,6 +17,7 @@ from dermsearch.errors import UserError, first_line, public
 from dermsearch.results.tables.schema import SCHEMAS, read
 from dermsearch.run.extends import differences
 from dermsearch.search.tree.budget import PAID
+from dermsearch.storage.stages import StageStore
 from dermsearch.study.config import Study
 from dermsearch.study.reading import read as read_yaml
 
@@ -25,6 +26,15 @@ PART = f".{STUDY}.{{}}.part"
 FILES = (STUDY, JOURNAL, PAID, *(f"{TABLES}/{name}.arrow" for name in SCHEMAS))
 WHOLE = {"name", "data", "encoder", "curriculum", "train", "downstream", "search", "compute"}  # of a resolved study
 FOLDERS = (TABLES, "figures", "errors", "tensorboard")
+
+
+def stages_of(study: Study, where: str | None) -> StageStore:
+    """The stage store of a finished study, or the one that is named; it is not made where it is not."""
+    try:
+        return StageStore(where or study.compute.store, create=False)
+    except UserError as error:
+        hint = "`dermsearch run` trains what the study needs, and --store names another store"
+        raise UserError(f"{error}; {hint}") from None
 
 
 def check_folder(out: Path, study: Study) -> None:

@@ -19,6 +19,7 @@ from dermsearch.results.board.leaderboard import Row, leaderboard
 from dermsearch.results.board.row import contenders
 from dermsearch.results.tables.schema import OPENED, PRETEXT, SCHEMAS, Results, build, load, write
 from dermsearch.results.tables.writer import joined
+from dermsearch.run.folder import stages_of
 from dermsearch.run.record import provenance, told
 from dermsearch.run.roots import starts
 from dermsearch.run.run import cache_folder, sets_of
@@ -50,7 +51,7 @@ def open_test(folder: Path, curricula: Sequence[str], where: str | None, say: Sa
     """Judge what validation chose, or the curricula that are named, on the test split; `where` is the stage store."""
     results = load(folder)
     study = load_study(str(folder / "study.yaml"))
-    store = StageStore(where or study.compute.store, create=False)
+    store = stages_of(study, where)
     chosen = choose(leaderboard(results), curricula)
     cache = cache_folder(store)
     cases = open_sets(study.sets, cache, lambda data: open_cases(data, cache))

@@ -139,7 +139,7 @@ def test_another_curriculum_and_a_stage_can_be_named(finished: Path, tmp_path: P
 @pytest.mark.parametrize(
     ("asked", "said"),
     [
-        ((None, None, "nowhere"), "is not a stage store"),
+        ((None, None, "nowhere"), "is not a stage store: .*; `dermsearch run` trains what .*, and --store"),
         (("rotatoin", None, None), "did you mean 'rotation'"),
         ((None, "zz", None), "no finished stage"),
     ],
