@@ -95,10 +95,12 @@ def from_study(
     found: dict[tuple[Curriculum, str], list[dict[Replicate, float]]] = defaultdict(list)
     for (curriculum, _, mark), values in zip(joined, level_seeds([*joined.values()]), strict=True):
         found[curriculum, mark].append(values)
-    resampled, of = on_patients(results, rows), {c: [row for row in rows if row.tasks == c] for c, _ in found}
+    resampled, of = on_patients(results, rows), defaultdict[tuple[Curriculum, str], list[Row]](list)
+    for row in rows:
+        of[row.tasks, row.order].append(row)
     curricula = [
-        Observed(c.tasks, together(values), mark, resampled.get(c), fmean(row.error_of_patients for row in of[c]))
-        for (c, mark), values in found.items()
+        Observed(c[0].tasks, together(values), c[1], resampled.get(c), fmean(row.error_of_patients for row in of[c]))
+        for c, values in found.items()
     ]
     proposals = Counter(results.trials["status"].to_pylist())
     return Evidence(
@@ -115,16 +117,16 @@ def from_study(
     )
 
 
-def on_patients(results: Results, rows: Sequence[Row]) -> dict[Curriculum, np.ndarray[Any, Any]]:
+def on_patients(results: Results, rows: Sequence[Row]) -> dict[tuple[Curriculum, str], np.ndarray[Any, Any]]:
     """The scores of curricula on resampled patients, the mean over seeds and settings, where predictions are kept."""
     import numpy as np
 
     of_stage = drawn(results, rows[0].measure)
-    found: dict[Curriculum, list[np.ndarray[Any, Any]]] = defaultdict(list)
+    found: dict[tuple[Curriculum, str], list[np.ndarray[Any, Any]]] = defaultdict(list)
     for row in rows:
         if of_stage and all(key in of_stage for key in row.keys):
             each = [np.mean(list(of_stage[key].values()), axis=0)[1:] for key in row.keys]
-            found[row.tasks].append(np.mean(each, axis=0))
+            found[row.tasks, row.order].append(np.mean(each, axis=0))
     return {curriculum: np.mean(values, axis=0) for curriculum, values in found.items()}
 
 

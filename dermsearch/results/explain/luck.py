@@ -24,7 +24,7 @@ SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)  # of a stage's luck that may be handed on
 class Luck:
     """Covariances of the curricula's mean scores by luck, one for each share that may be handed on."""
 
-    place: dict[tuple[str, ...], int]  # of a curriculum in the matrices
+    place: dict[tuple[tuple[str, ...], str], int]  # of a curriculum, by its mark of several roots, in the matrices
     covariances: tuple[np.ndarray[Any, Any], ...]
     freedom: int  # degrees of freedom of all of them
 
@@ -41,7 +41,10 @@ class Luck:
         scores = np.array([[o.values[seed] for seed in seeds] for o in whole])
         apart = scores - scores.mean(axis=1, keepdims=True)
         everyone = [o.tasks for o in curricula]
-        counts = np.sqrt([len(o.values) for o in curricula])
+        # A stage's luck is its seed's own, so what two means share of it is in the seeds that both have.
+        had = np.array([[seed in o.values for seed in seeds] for o in curricula], float)
+        had /= had.sum(axis=1, keepdims=True)
+        shared = had @ had.T
         patients = patients_of(curricula)
         found = []
         for share in SHARES:
@@ -49,12 +52,12 @@ class Luck:
             # What a seed does to all curricula alike is no luck of a stage.
             left = apart - (within.sum(axis=0) @ apart) / within.sum()
             variance = float(np.einsum("is,ij,js->", left, within, left)) / freedom
-            found.append(variance * inherited(everyone, share) / np.outer(counts, counts) + patients)
-        return cls({o.tasks: i for i, o in enumerate(curricula)}, tuple(found), freedom)
+            found.append(variance * inherited(everyone, share) * shared + patients)
+        return cls({(o.tasks, o.mark): i for i, o in enumerate(curricula)}, tuple(found), freedom)
 
     def among(self, rows: Sequence[Observed]) -> list[np.ndarray[Any, Any]]:
         """The covariances of some of the curricula."""
-        at = [self.place[o.tasks] for o in rows]
+        at = [self.place[o.tasks, o.mark] for o in rows]
         return [covariance[at][:, at] for covariance in self.covariances]
 
     def error(self, rows: Sequence[Observed], loads: np.ndarray[Any, Any]) -> float:
@@ -96,5 +99,8 @@ def patients_of(curricula: Sequence[Observed]) -> np.ndarray[Any, Any]:
 
     drawn = [o.resampled for o in curricula if o.resampled is not None]
     if len(drawn) == len(curricula) and len({len(values) for values in drawn}) == 1:
-        return np.atleast_2d(np.cov(np.stack(drawn)))
+        every = np.stack(drawn)
+        known = every[:, np.isfinite(every).all(axis=0)]  # a resample may lack a class: no AUC has a value there
+        if known.shape[1] > 1:
+            return np.atleast_2d(np.cov(known))
     return np.diag([o.error**2 for o in curricula])
