@@ -12,6 +12,7 @@ from dermsearch.results.board.differences import drawn
 from dermsearch.results.board.leaderboard import apart, leaderboard, points
 from dermsearch.results.board.optimism import Optimism, optimism
 from dermsearch.results.board.row import Row, contenders
+from dermsearch.results.tables.lineages import Key, mean_difference
 from dermsearch.results.tables.schema import Results
 
 if TYPE_CHECKING:
@@ -24,7 +25,13 @@ class Tested:
 
     rule: str  # why it was chosen
     validation: Row
-    test: Row
+    test: Row  # of the seeds that there were when it was opened
+
+    @property
+    def change(self) -> float | None:
+        """What it has on test above validation, over the same seeds."""
+        ours, theirs = (dict(zip(row.seeds, row.values, strict=True)) for row in (self.test, self.validation))
+        return mean_difference(ours, theirs)
 
 
 @dataclass(frozen=True)
@@ -46,8 +53,12 @@ def opened(
     rows = leaderboard(results, protocol, metric, label)
     on = {"scores": latest(results), "predictions": results.test_predictions}
     there = replace(results, tables={**results.tables, **on})
-    on_test = {row.keys: row for row in leaderboard(there, protocol, metric, label, "test") if row.score is not None}
-    found = [Tested(rules[row.keys[0]], row, on_test[row.keys]) for row in rows if row.keys in on_test]
+    on_test = {row.key: row for row in leaderboard(there, protocol, metric, label, "test") if row.score is not None}
+    found = [
+        Tested(rules[test.keys[0]], row, test)
+        for row in rows
+        if row.score is not None and (test := on_test.get(row.key))
+    ]
     openings = max(results.tests["opening"].to_pylist())
     return Opened(openings, found, luck_of_the_best(results, rows, on_test))
 
@@ -60,15 +71,20 @@ def latest(results: Results) -> pa.Table:
     return results.tests.filter(np.array(keep)).select(results.scores.column_names)
 
 
-def luck_of_the_best(results: Results, rows: list[Row], on_test: dict[tuple[str, ...], Row]) -> Optimism | None:
+def luck_of_the_best(results: Results, rows: list[Row], on_test: dict[Key, Row]) -> Optimism | None:
     """By how much the best of these rows is better on validation than it is, from the whole tree's predictions."""
-    scored = contenders(rows)
+    if not (scored := contenders(rows)):
+        return None
     resampled = {stage: np.mean([*of.values()], 0) for stage, of in drawn(results, scored[0].measure).items()}
     if any(key not in resampled for row in scored for key in row.keys):
         return None  # no predictions were kept
-    test = on_test.get(scored[0].keys)
+    scores = np.stack([np.mean([resampled[key] for key in row.keys], 0) for row in scored])
+    scores = scores[:, np.isfinite(scores).all(0)]  # a resample may lack a class: no AUC has a value there
+    if scores.shape[1] < 2:
+        return None  # of one patient
+    test = on_test.get(scored[0].key)
     error = test.error_of_patients if test else 0.0  # the encoders are the same on both splits, and so is their luck
-    return optimism(np.stack([np.mean([resampled[key] for key in row.keys], 0) for row in scored]), error)
+    return optimism(scores, error)
 
 
 HEADINGS = [
@@ -93,9 +109,8 @@ def render(found: Opened) -> Table:
         table.add_column(heading, justify="left" if i < 2 else "right", no_wrap=i > 1)
     for each in found.tested:
         low, high = points(each.test.low), points(each.test.high)
-        change = (each.test.score or 0) - (each.validation.score or 0)
         cells = [each.test.name, each.rule, points(each.validation.score), f"{points(each.test.score)} [{low}, {high}]"]
-        cells += [apart(each.test.to_none), points(change, "+")]
+        cells += [apart(each.test.to_none), points(each.change, "+")]
         table.add_row(*map(Text, cells))
     return table
 
@@ -106,6 +121,8 @@ def notes(found: Opened) -> list[str]:
     said = [f"The test split of these data was opened {times}, as far as this stage store knows."]
     if found.openings > 1:
         said.append("What was chosen after an earlier look is no longer blind.")
+    if fewer := [each.test.name for each in found.tested if len(each.test.seeds) < len(each.validation.seeds)]:
+        said.append(f"Validation has further seeds, which were not tested: of {', '.join(fewer)}.")
     if found.luck:
         luck = found.luck
         said += [

@@ -28,7 +28,7 @@ def tested(content: Content) -> PageSection | None:
 
 def line(content: Content, each: Tested) -> list[str]:
     """One curriculum on both splits."""
-    test, before = each.test, each.validation.score
+    test = each.test
     score = f"{points(test.score)} [{points(test.low)}, {points(test.high)}]"
-    change = points((test.score or 0) - (before or 0), "+")
-    return [content.name(test.key), each.rule, points(before), score, apart(test.to_none), change]
+    before, change = points(each.validation.score), points(each.change, "+")
+    return [content.name(test.key), each.rule, before, score, apart(test.to_none), change]
