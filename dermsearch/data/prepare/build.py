@@ -290,11 +290,13 @@ def write_store(
     columns: Sequence[Column] = (),
     about: Mapping[str, Any] = MappingProxyType({}),
     grey: Collection[str] = (),
+    planes: Sequence[str] = (),
 ) -> CaseStore:
     """Write cases that are in memory, or drawn one by one, as a store: whole or not at all.
 
     `split` names the split of every case, or says how to deal them; `columns` are the metadata that may be inputs;
-    `about` is what the card says of where the cases come from; of `grey` modalities one channel is kept.
+    `about` is what the card says of where the cases come from; of `grey` modalities one channel is kept. `planes` are
+    the modalities, and the mask, where the first cases may lack one that others have.
     """
     how, named = (split, None) if isinstance(split, Split) else (Split("published", AS_NAMED), split)
     folder = Path(folder)
@@ -302,16 +304,15 @@ def write_store(
         part.chmod(0o755)
         store, shards, side = Folder(part), 0, 0
         records: list[CaseRecord] = []
-        modalities: tuple[str, ...] = ()
         rest = iter(cases)
         while chunk := list(islice(rest, SHARD_CASES)):
-            modalities = modalities or tuple(dict.fromkeys(m for c in chunk for m in c.images))
+            planes = planes or planes_of(chunk)
             side = side or min(next(iter(chunk[0].images.values())).shape[:2])
-            planes = (*modalities, MASK) if chunk[0].mask is not None else modalities
             write_shard(store, shards, [_entry(c, len(records) + i, grey) for i, c in enumerate(chunk)], planes)
             records += [record_of(c, classes, named[c.case] if named is not None else None) for c in chunk]
             shards += 1
         heads, told = read_heads(store, shards)
+        modalities = tuple(plane for plane in planes if plane != MASK)
         given = Ingredients(records, dict(classes), modalities, side, settings=settings, split=how, columns=columns)
         without_colour = [m for m in modalities if m in grey]
         manifest = finish(store, heads, told, replace(given, about=dict(about), grey=without_colour))
@@ -321,6 +322,12 @@ def write_store(
             if CaseStore(folder).fingerprint != manifest["fingerprint"]:
                 raise UserError(f"{folder}: holds other cases already") from None
     return CaseStore(folder)
+
+
+def planes_of(cases: Sequence[Case]) -> tuple[str, ...]:
+    """The modalities of which some of the cases have an image, and the mask where one has it."""
+    masked = any(case.mask is not None for case in cases)
+    return (*dict.fromkeys(m for case in cases for m in case.images), *[MASK] * masked)
 
 
 def _entry(case: Case, row: int, grey: Collection[str]) -> CasePlanes:

@@ -43,16 +43,17 @@ def view(cases: CaseStore, out: Path, version: Version) -> CaseStore:
     }
     about = {key: cases.about[key] for key in ("licence", "citation", "home", "denied") if cases.about.get(key)}
     about["title"] = f"A part of {cases.about.get('title') or 'built-in drawn cases'}"
+    planes = [plane for plane in (*cases.modalities, MASK) if cases.has(plane)[rows].any()]
     told = _cases(cases, rows, chosen[rows], version.label)
-    return write_store(out, told, split, classes, settings, tuple(cases.columns.values()), about, cases.grey)
+    return write_store(out, told, split, classes, settings, tuple(cases.columns.values()), about, cases.grey, planes)
 
 
 def _cases(cases: CaseStore, rows: np.ndarray, chosen: np.ndarray, label: str) -> Iterator[Case]:
     ids = {name: cases.strings(name) for name in ("case", "lesion", "patient")}
     metadata = {name: cases.metadata(name) for name in cases.about["metadata"]}
-    masked = cases.has(MASK) if cases.about["masks"] else np.zeros(len(cases), bool)
+    has, masked = {m: cases.has(m) for m in cases.modalities}, cases.has(MASK)
     for row, cls in zip(rows.tolist(), chosen.tolist(), strict=True):
-        images = {m: cases.pictures(m, np.array([row]))[0][0] for m in cases.modalities if cases.has(m)[row]}
+        images = {m: cases.pictures(m, np.array([row]))[0][0] for m, there in has.items() if there[row]}
         mask = cases.masks(np.array([row]))[0][0] if masked[row] else None
         who = {name: str(words[row]) for name, words in ids.items()}
         told = {name: column[row] for name, column in metadata.items()}

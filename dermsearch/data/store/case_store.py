@@ -191,7 +191,7 @@ class CaseStore:
 
     def has(self, plane: str) -> np.ndarray:
         """Which cases have an image of that modality (or a mask)."""
-        if plane not in (*self.modalities, MASK):
+        if plane not in self.modalities and not (plane == MASK and self.about["masks"]):
             return np.zeros(len(self), bool)
         return self.column(f"height_{plane}") > 0
 
