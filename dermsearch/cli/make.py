@@ -32,7 +32,7 @@ STEPS = 2000
 
 def make(
     real: Annotated[str, typer.Argument(metavar="STORE", help="A case store's folder or URI, or a study's cases.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="The folder of the store of made cases.")],
+    output: Annotated[str, typer.Option("--output", "-o", help="The folder of the store of made cases.")],
     per_class: Annotated[int, typer.Option(min=1, help="Training cases to make of every class.")] = 1000,
     validation: Annotated[
         int | None, typer.Option(min=0, help="Validation cases of every class. Default: a quarter of those.")
@@ -83,6 +83,7 @@ def make(
 
     _writable(nearest, ".csv", "--nearest")
     _writable(export, ".safetensors", "--export")
+    out = _here(output)
     cases = _first(real, quick)
     modality = modality or cases.modalities[0]
     if modality not in cases.modalities:
@@ -103,7 +104,7 @@ def make(
     stages, console = StageStore(store), aside()
     try:
         made, judge = write(
-            cases, output, asked, making, judging, stages, lambda said: console.print(said, soft_wrap=True)
+            cases, out, asked, making, judging, stages, lambda said: console.print(said, soft_wrap=True)
         )
     except KeyboardInterrupt:
         console.print("Interrupted. The same command continues from here.")
@@ -142,7 +143,7 @@ def quality(
 
 def view(
     cases: Annotated[str, typer.Argument(metavar="STORE", help="A case store's folder or URI, or a study's cases.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="The folder of the part.")],
+    output: Annotated[str, typer.Option("--output", "-o", help="The folder of the part.")],
     label: LabelOption = None,
     cls: ClassOption = None,
     others: OthersOption = "any",
@@ -152,8 +153,8 @@ def view(
     from dermsearch.data.prepare.view import view as write
     from dermsearch.words import many
 
-    whole = _first(cases)
-    part = write(whole, output, version(whole, label, cls or (), others))
+    out, whole = _here(output), _first(cases)
+    part = write(whole, out, version(whole, label, cls or (), others))
     print(f"{output}: {many(len(part), 'case')} of {many(len(whole), 'case')}")
 
 
@@ -219,6 +220,13 @@ def _configured(kind: Any, pairs: list[str] | tuple[()]) -> dict[str, Any]:
     except ValidationError as error:
         first = error.errors()[0]
         raise UserError(f"--set: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+
+
+def _here(output: str) -> Path:
+    """A folder to write a store in."""
+    if "://" in output:
+        raise UserError(f"{output}: is written in a folder of this machine; write it there and copy it")
+    return Path(output)
 
 
 def _writable(path: Path | None, suffix: str, option: str) -> None:

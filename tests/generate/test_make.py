@@ -218,6 +218,8 @@ REFUSED: list[tuple[list[str], str]] = [
     (["check", "{real}", "--real", "{other}"], r"^--real: .*real holds no made cases; `dermsearch data make` makes"),
     (["check", "{made}", "--real", "{other}"], r"^--real: these cases were made after other ones than those in"),
     (["view", "{real}", "-o", "x", "--class", "no", "--class", "none"], r"--class: no training case has finding 'no'"),
+    (["view", "{real}", "-o", "s3://bucket/x"], r"^s3://bucket/x: is written in a folder of this machine"),
+    (["make", "{real}", "-o", "s3://bucket/x"], r"^s3://bucket/x: is written in a folder of this machine"),
 ]
 
 
@@ -238,4 +240,4 @@ def test_what_is_refused(
     assert isinstance(result.exception, UserError), result.output
     with pytest.raises(UserError, match=said):
         raise result.exception
-    assert not (tmp_path / "x").exists()
+    assert not any(tmp_path.iterdir())
