@@ -22,7 +22,8 @@ def lay_masks(records: Sequence[CaseRecord], where: str) -> Folder:
     if folder.kind() != "folder":
         raise UserError(f"--masks: there is no folder '{folder.where}'")
     files = [name for name in folder.names() if name.lower().endswith(IMAGES) and not hidden(name)]
-    by_path, by_stem = ({plain(of(name)): name for name in reversed(files)} for of in (str, stem))
+    by_path = {plain(name): name for name in reversed(files)}
+    by_stem = {plain(name).rpartition("/")[2]: name for name in reversed(files)}
     bare = Counter(stem(first(record)).lower() for record in records)
     for record in records:
         image = first(record)

@@ -75,6 +75,16 @@ def test_a_bare_name_that_several_images_have_is_no_name(tmp_path: Path) -> None
     assert [r.mask for r in records] == ["p1/view.png", None, "other.png", "CASE4.png"]
 
 
+def test_a_name_with_dots_in_it_is_whole(tmp_path: Path) -> None:
+    """As those of DICOM files are, which would all be called 1.2.840."""
+    for name in ("p1_mask.png", "p1.v2_mask.png", "1.2.840.7.png", "1.2.840.8_mask.png"):
+        (tmp_path / name).write_bytes(b"")
+    images = ("x/p1.png", "x/p1.v2.png", "x/1.2.840.7.dcm", "x/1.2.840.8.dcm", "x/1.2.840.dcm")
+    records = [record(f"c{i}", image) for i, image in enumerate(images)]
+    lay_masks(records, str(tmp_path))
+    assert [r.mask for r in records] == ["p1_mask.png", "p1.v2_mask.png", "1.2.840.7.png", "1.2.840.8_mask.png", None]
+
+
 @pytest.mark.parametrize(
     ("folder", "message"),
     [
