@@ -50,8 +50,8 @@ OLDEST = 120
 def read(folder: Folder, columns: Columns) -> Release:
     """Every image of the table."""
     top, table = locate(folder, TABLES, ["ChestX-ray14", "CXR8", "NIH"])
-    folders = [name for name in folder.entries(top.rstrip("/")) if name.startswith(f"{top}images")]
-    images = ImageFiles(folder, *sorted(folders))
+    there = sorted(name for name in folder.entries(top.rstrip("/")) if name.startswith(f"{top}images"))
+    images = ImageFiles(folder, *(name for name in there if folder.kind(name) == "folder"))  # archives may lie beside
     collector = Collector({"finding": FINDING, **dict.fromkeys(LABELS.values(), EACH)})
     splits, boxes = split_of(folder, top), boxes_of(folder, top)
     for where, row in read_table(folder, table, NEEDS, collector.problems):

@@ -75,6 +75,12 @@ def test_chestxray14(tmp_path: Path) -> None:
     assert [p.reason for p in again.problems] == ["'Hernias' is none of the 14 findings"]
 
 
+def test_chestxray14_archives_may_lie_beside_what_they_unpacked_to(tmp_path: Path) -> None:
+    folder = releases.chestxray14(tmp_path)
+    (folder / "images_001.tar.gz").write_bytes(b"")
+    assert all(r.images["xray"] for r in read("chestxray14", folder).records)
+
+
 def test_siim_covid_study_table_is_checked(tmp_path: Path) -> None:
     folder = releases.siim_covid(tmp_path)
     edit(folder / "train_study_level.csv", "000c9c05fd14_study,1,0,0,0", "00086460a852_study,1,0,0,0")
