@@ -117,10 +117,8 @@ def finish(store: Folder, heads: pa.Table, shards: list[dict[str, Any]], given: 
     if not len(kept):
         first = f"; the first reason: {notes[0]['image']} {notes[0]['reason']}" if notes else ""
         raise UserError(f"no image could be used{first}")
-    place = {row: i for i, row in enumerate(kept.tolist())}
-    chosen = [records[row] for row in place]
-    links = [(place[a], place[b]) for a, b in links if a in place and b in place]
-    groups, splits, split = divide(chosen, next(iter(given.classes), None), given.split, links)
+    chosen = [records[row] for row in kept]
+    groups, splits, split = divide(records, next(iter(given.classes), None), given.split, links, kept)
     if split["by"] == "published":
         notes += torn(chosen, groups, splits)
     heads = heads if len(kept) == len(heads) else heads.take(kept)

@@ -22,11 +22,20 @@ def note(record: CaseRecord, image: str, done: str, reason: str) -> dict[str, st
 
 
 def divide(
-    records: Sequence[CaseRecord], label: str | None, wanted: Split, links: list[tuple[int, int]]
+    records: Sequence[CaseRecord],
+    label: str | None,
+    wanted: Split,
+    links: list[tuple[int, int]],
+    kept: np.ndarray | None = None,
 ) -> tuple[np.ndarray, list[str], dict[str, Any]]:
-    """The group and split of every case, stratified by a label, and how they came about."""
+    """The group and split of every case that is kept, stratified by a label, and how they came about.
+
+    A case that is left out, as a copy of another, still joins what it shares a patient, a lesion or a picture with.
+    """
+    kept = np.arange(len(records)) if kept is None else kept
     patients, lesions = [r.patient for r in records], [r.lesion for r in records]
-    groups = groups_of(patients, lesions, links=links)
+    groups = _of_kept(kept, groups_of(patients, lesions, links=links))
+    records = [records[row] for row in kept]
     published = [r.split for r in records]
     by, shares = unit_of(wanted, records), wanted.shares or SHARES
     words = [r.labels.get(label) or "" if label else "" for r in records]
@@ -34,7 +43,8 @@ def divide(
     about: dict[str, Any] = {"by": by, "seed": wanted.seed}
     if by != "published":
         about["shares"] = shares
-        units = {"patient": groups, "lesion": groups_of(lesions, links=links), "image": np.arange(len(records))}[by]
+        lesion = _of_kept(kept, groups_of(lesions, links=links))
+        units = {"patient": groups, "lesion": lesion, "image": np.arange(len(records))}[by]
         return groups, split_by_group(units, strata, wanted.seed, shares), about
     splits = [s or "train" for s in published]
     share = shares[1] / (shares[0] + shares[1])
@@ -46,6 +56,12 @@ def divide(
             splits[row] = split
         about["validation"] = "made from the published training cases"
     return groups, splits, about
+
+
+def _of_kept(rows: np.ndarray, groups: np.ndarray) -> np.ndarray:
+    """The groups of these rows, numbered as they come, whoever was left out before them."""
+    _, first, own = np.unique(groups[rows], return_index=True, return_inverse=True)
+    return np.argsort(np.argsort(first))[own].astype(groups.dtype)
 
 
 def unit_of(wanted: Split, records: Sequence[CaseRecord]) -> By:

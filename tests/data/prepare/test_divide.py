@@ -1,5 +1,7 @@
 """Which split a case goes to: as published, by who belongs together, or by image if that is asked for."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -91,6 +93,24 @@ def test_cases_with_the_same_image_stay_together_and_torn_groups_are_told() -> N
     told = torn(rows, groups, splits)
     assert [t["reason"] for t in told] == [f"patient p{i} is in train and val of the published split" for i in range(3)]
     assert np.unique(groups).size == 3
+
+
+def test_who_is_left_out_still_joins_the_others() -> None:
+    """A picture of patient p, left out as a copy of one of patient q: p and q are one person, as are their pictures."""
+    rows = records(120, patient=2)
+    links = [(i, i + 60) for i in range(0, 60, 2)]
+    kept = np.setdiff1d(np.arange(120), [i + 60 for i in range(0, 60, 2)])
+    for wanted in (Split(), Split("lesion")):
+        if wanted.by == "lesion":
+            rows = [replace(r, lesion=r.patient, patient="") for r in rows]
+        groups, splits, _ = divide(rows, "dx", wanted, links, kept)
+        of = {rows[row].case: (group, split) for row, group, split in zip(kept, groups, splits, strict=True)}
+        assert len(of) == 90 and all(of[f"c{i}"] == of[f"c{i + 1}"] == of[f"c{i + 61}"] for i in range(0, 60, 2))
+    alone = [r for i, r in enumerate(rows) if i < 110]
+    one, two = divide(alone, "dx", Split(), []), divide(rows, "dx", Split(), [], np.arange(110))
+    assert one[0].tolist() == two[0].tolist() and one[1:] == two[1:]  # who joins nobody changes nothing
+    turns = [replace(r, patient=f"p{i % 3}", lesion="") for i, r in enumerate(rows[:6])]
+    assert divide(turns, "dx", Split(), [], np.arange(1, 6))[0].tolist() == [0, 1, 2, 0, 1]  # numbered as they come
 
 
 def test_the_seed_decides() -> None:
