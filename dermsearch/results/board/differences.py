@@ -65,13 +65,15 @@ def differences(
 
 def replicate_differences(ours: Iterable[Score], theirs: Iterable[Score]) -> dict[Replicate, float]:
     """Of two curricula, by seed and draw; where one has other draws than the other, of their means."""
-    by_seed = {score.seed: score.values for score in theirs}
+    by_seed = {score.seed: score for score in theirs}
     found: dict[Replicate, float] = {}
     for score in ours:
-        a, b = score.values, by_seed.get(score.seed, ())
-        if b and len(a) != len(b):
-            a, b = (fmean(a),), (fmean(b),)
-        found |= {(score.seed, draw): x - y for draw, (x, y) in enumerate(zip(a, b, strict=False))}
+        if (other := by_seed.get(score.seed)) is None:
+            continue
+        a, b = score.values, other.values
+        if (len(a), score.draws) != (len(b), other.draws):
+            a, b = (score.value,), (other.value,)
+        found |= {(score.seed, draw): x - y for draw, (x, y) in enumerate(zip(a, b, strict=True))}
     return found
 
 

@@ -29,7 +29,7 @@ from dermsearch.results.drawing import (
     save,
 )
 from dermsearch.results.tables.lineages import Key, differences
-from dermsearch.results.tables.measure import choose
+from dermsearch.results.tables.measure import choose, spelt
 from dermsearch.results.tables.schema import DEFAULTS, Results
 
 if TYPE_CHECKING:
@@ -91,8 +91,7 @@ def judges(results: Results) -> dict[str, list[str]]:
     """The judges that learnt from several numbers of labels, as linear@ham, and these numbers, rising."""
     found: dict[str, set[str]] = {}
     for row in results.scores.group_by(["protocol", "data", "labelled"]).aggregate([]).to_pylist():
-        data = "" if row["data"] == DEFAULTS["data"] else f"@{row['data']}"
-        found.setdefault(f"{row['protocol']}{data}", set()).add(row["labelled"])
+        found.setdefault(spelt(row["protocol"], row["data"]), set()).add(row["labelled"])
     return {judge: sorted(numbers, key=amount) for judge, numbers in sorted(found.items()) if len(numbers) > 1}
 
 

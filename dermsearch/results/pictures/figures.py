@@ -76,7 +76,9 @@ def curriculum_figure(results: Results, path: str | Path) -> list[Path]:
     import matplotlib
     from matplotlib.figure import Figure
 
-    rows, seen = leaderboard(results), opening(results)
+    if not (rows := leaderboard(results)):
+        raise UserError(f"{results.folder}: no encoder has a score by its objective")
+    seen = opening(results)
     name = next((name for name in named_tables(results.study, FORMS) if name not in FORMS), None)
     panels = 2 if name else 1
     lines, tall = layout(rows)

@@ -14,8 +14,7 @@ from dermsearch.results.board.row import Row
 from dermsearch.results.drawing import readable
 from dermsearch.results.report.content import Content, PageSection, percent
 from dermsearch.results.report.markup import Markup, el
-from dermsearch.results.tables.measure import MEAN
-from dermsearch.results.tables.schema import DEFAULTS
+from dermsearch.results.tables.measure import MEAN, spelt
 
 LINES = 9000  # of all boards together: a large study has those that matter most
 
@@ -38,7 +37,8 @@ def boards(content: Content) -> PageSection:
             rows = leaderboard(content.results, *asked)
         except UserError:
             continue
-        found.append(board(content, rows, asked))
+        if rows:  # of roots alone, a measure may have no number: an AUC where the cases show one class
+            found.append(board(content, rows, asked))
     left = len(every) - len(found) + 1
     note = f"{left} more measures: dermsearch leaderboard {content.results.folder} --protocol ... --metric ..."
     body = el("div", class_="tools", id="board-tools") + el("div", class_="wide", id="board-table")
@@ -57,7 +57,7 @@ def others(content: Content) -> Iterator[MeasureAsked]:
     rows = content.results.scores.filter(wanted).group_by(columns).aggregate([]).to_pylist()
 
     def far(row: dict[str, Any]) -> tuple[Any, ...]:
-        judge = judge_of_row(row)
+        judge = spelt(row["protocol"], row["data"], row["labelled"])
         return (
             (row["label"] != own.label) + 2 * (row["metric"] != own.metric) * (row["label"] != own.label),
             row["metric"] != own.metric,
@@ -66,15 +66,9 @@ def others(content: Content) -> Iterator[MeasureAsked]:
         )
 
     for row in sorted(rows, key=far):
-        judge = judge_of_row(row)
+        judge = spelt(row["protocol"], row["data"], row["labelled"])
         if (judge, row["metric"], row["label"]) != (own.judge, own.metric, own.label):
             yield MeasureAsked(judge, row["metric"], row["label"])
-
-
-def judge_of_row(row: dict[str, Any]) -> str:
-    """As a user writes it; all three parts, so that nothing is guessed."""
-    data = f"@{row['data']}" if row["data"] != DEFAULTS["data"] else ""
-    return row["protocol"] + data + (f":{row['labelled']}" if row["labelled"] != DEFAULTS["labelled"] else "")
 
 
 def board(content: Content, rows: list[Row], asked: MeasureAsked | None) -> dict[str, Any]:

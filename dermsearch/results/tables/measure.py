@@ -42,8 +42,7 @@ class Measure:
         """Who judges, as a user writes it: linear, linear@ham, finetune@pad:20; of a mean all of them."""
         if self.parts:
             return f"{self.protocol} of {', '.join(self.parts)}"
-        data = f"@{self.data}" if self.data != DEFAULTS["data"] else ""
-        return self.protocol + data + (f":{self.labelled}" if self.labelled != DEFAULTS["labelled"] else "")
+        return spelt(self.protocol, self.data, self.labelled)
 
     @property
     def each(self) -> list[Measure]:
@@ -68,6 +67,7 @@ class Score:
     below: float | None  # how far its interval over patients goes below it, on the mean over the draws
     above: float | None
     groups: str = ""  # what that interval is over: patients, lesions, images; of earlier versions it is not said
+    draws: tuple[int, ...] = ()  # which draw each value is of; of a mean over judges with other draws it is not said
 
     @property
     def value(self) -> float:
@@ -83,13 +83,15 @@ class Score:
         first, values = rows[0], tuple(row["value"] for row in rows)
         n = max(row["n"] or 0 for row in rows)
         who = first["curriculum"], first["root"] or "", first["seed"]
-        return cls(stage, *who, n, values, below, above, first.get("groups") or "")
+        draws = tuple(row["draw"] or 0 for row in rows)
+        return cls(stage, *who, n, values, below, above, first.get("groups") or "", draws)
 
     @classmethod
     def mean(cls, scores: Sequence[Score]) -> Score:
         """Over several judges. Their cases are others, so what each is unsure of is not the others'."""
-        draws = {len(score.values) for score in scores}
-        values = zip(*(s.values for s in scores), strict=True) if len(draws) == 1 else [[s.value for s in scores]]
+        alike = len({(len(score.values), score.draws) for score in scores}) == 1
+        values = zip(*(s.values for s in scores), strict=True) if alike else [[s.value for s in scores]]
+        draws = scores[0].draws if alike else ()
         below, above = (
             math.hypot(*known) / len(known) if len(known) == len(ends) else None
             for ends in ([s.below for s in scores], [s.above for s in scores])
@@ -97,12 +99,19 @@ class Score:
         )
         groups, n = {score.groups for score in scores}, sum(score.n for score in scores)
         said = groups.pop() if len(groups) == 1 else ""
-        return replace(scores[0], values=tuple(map(fmean, values)), below=below, above=above, n=n, groups=said)
+        ends = {"below": below, "above": above}
+        return replace(scores[0], values=tuple(map(fmean, values)), **ends, n=n, groups=said, draws=draws)
 
 
 def bounded(row: Mapping[str, Any]) -> bool:
     """Whether a row of the table has an interval."""
     return all(row[end] is not None and not math.isnan(row[end]) for end in ("ci_low", "ci_high"))
+
+
+def spelt(protocol: str, data: str = DEFAULTS["data"], labelled: str = DEFAULTS["labelled"]) -> str:
+    """A judge as a user writes it, what goes without saying left out: the reverse of `judge_of`."""
+    of = f"@{data}" if data != DEFAULTS["data"] else ""
+    return protocol + of + (f":{labelled}" if labelled != DEFAULTS["labelled"] else "")
 
 
 def judge_of(text: object) -> dict[str, str | None]:
@@ -154,8 +163,7 @@ def choose(
         present = sorted(rows[name].unique().to_pylist())
         value = asked[name] or likely(name, planned.get(name), present)
         if value is None:
-            how = f"; as --protocol {rows['protocol'][0]}{'@' if name == 'data' else ':'}{present[0]}"
-            how = how if name in JUDGE[1:] else ""
+            how = f"; as --protocol {spelt(**chosen, **{name: present[0]})}" if name in JUDGE[1:] else ""
             raise UserError(f"{name}: must be named, for there are several: {', '.join(present)}{how}")
         if value not in present:
             raise UserError(f"no scores with {name} {value!r}: {nearest(value, present)}")

@@ -14,7 +14,7 @@ from dermsearch.curriculum import Curriculum
 from dermsearch.evaluate import compare
 from dermsearch.evaluate.predictions import predictions
 from dermsearch.metrics import Measurement, case_weights, mean_over_labels, whole
-from dermsearch.results.board.differences import differences, drawn, weights_of
+from dermsearch.results.board.differences import differences, drawn, replicate_differences, weights_of
 from dermsearch.results.board.intervals import Spread
 from dermsearch.results.board.paired import Difference, by_replicate, patients, together
 from dermsearch.results.tables.lineages import Key
@@ -185,3 +185,16 @@ def test_patients_are_drawn_once_for_all_stages(monkeypatch: pytest.MonkeyPatch)
     given = {f"s{i}": {(0, draw): {"x": predicted(i + draw)} for draw in range(3)} for i in range(4)}
     found = drawn(Results(Path(), {}, {"predictions": kept(given)}), Measure("knn", "auc", "x", "val"))
     assert found.keys() == given.keys() and calls == [80]
+
+
+def test_a_draw_that_one_of_two_lacks_moves_no_other_into_its_place() -> None:
+    """Of each another draw has failed: what is left are as many, and not the same."""
+
+    def drawn_in(*draws: int, above: float = 0.0) -> list[Score]:
+        rows = [{"curriculum": "a", "root": "", "seed": 0, "draw": d, "n": 9} for d in draws]
+        return [Score.of([row | {"value": above + row["draw"], "ci_low": None, "ci_high": None} for row in rows], "s")]
+
+    ours = drawn_in(0, 1, 3, above=0.5)
+    assert replicate_differences(ours, drawn_in(0, 1, 3)) == {(0, 0): 0.5, (0, 1): 0.5, (0, 2): 0.5}
+    apart = replicate_differences(ours, drawn_in(0, 1, 2))
+    assert apart == {(0, 0): pytest.approx(0.5 + 4 / 3 - 1)}, "their means, as where one has more draws"

@@ -8,11 +8,12 @@ from matplotlib.axes import Axes
 
 import dermsearch
 from dermsearch.curriculum import Curriculum
+from dermsearch.errors import UserError
 from dermsearch.results.board.leaderboard import leaderboard
 from dermsearch.results.drawing import chain, quantity, readable, save
 from dermsearch.results.pictures.figures import curriculum_figure, figures, tree_figure
 from dermsearch.results.tables.measure import Measure
-from dermsearch.results.tables.schema import Results, build
+from dermsearch.results.tables.schema import Results, build, write
 
 FIVE = ("relative_location", "moco_v2", "odc", "swav", "rotation")
 PUBLISHED = {"published": "aiseeme_table1"}
@@ -196,3 +197,12 @@ def test_a_study_that_has_only_its_root_can_be_drawn(make_study, tmp_path):
     results = make_study(tasks=())
     assert "no pre-training" in words(curriculum_figure(results, tmp_path / "c")[1])
     assert "0 stages" in words(tree_figure(results, tmp_path / "t")[1])
+
+
+def test_without_any_score_by_its_objective_it_says_so(make_study):
+    """Of roots alone, where the cases show one class, AUC has no value."""
+    results = make_study(tasks=())
+    scores = [row | {"value": None} for row in results.scores.to_pylist()]
+    write(build("scores", scores), results.folder / "tables" / "scores.arrow")
+    with pytest.raises(UserError, match="no encoder has a score by its objective"):
+        figures(results.folder)

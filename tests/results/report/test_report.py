@@ -18,6 +18,7 @@ from dermsearch.results.explain.evidence import gather
 from dermsearch.results.explain.explain import explain
 from dermsearch.results.pictures.curves import panels_of
 from dermsearch.results.report import charts, question
+from dermsearch.results.report.boards import boards
 from dermsearch.results.report.charts import library
 from dermsearch.results.report.compare import compare
 from dermsearch.results.report.content import Content
@@ -305,3 +306,12 @@ def test_several_measures_stand_on_lines_of_their_own(make_filled):
         titles = {json.dumps(layer["encoding"]["x"]["title"]) for layer in chart["layer"]}
         assert len(titles) == 1 and isinstance(json.loads(titles.pop()), list) is many
         assert vl_convert.vegalite_to_vega(chart)["marks"]
+
+
+def test_a_measure_without_any_number_has_no_board(make_filled):
+    """Of roots alone, where the cases show one class, AUC has no value."""
+    results = make_filled(tasks=())
+    scores = [row | {"class": "", "value": None} for row in results.scores.to_pylist() if row["metric"] == "auc"]
+    tables = results.tables | {"scores": build("scores", [*results.scores.to_pylist(), *scores])}
+    found = boards(Content(replace(results, tables=tables))).data["boards"]["all"]
+    assert "AUC" not in {board["metric"] for board in found} and len(found) > 1

@@ -105,8 +105,8 @@ def test_what_is_not_there_or_not_told_is_said(tmp_path: Path) -> None:
     bare = Results(results.folder, {}, results.tables)
     with pytest.raises(UserError, match=r"data: must be named, .*: derm7pt, ham; as --protocol linear@derm7pt"):
         choose(bare, "linear")
-    with pytest.raises(UserError, match=r"labelled: must be named, .*: 20, 5; as --protocol finetune:20"):
-        choose(bare, "finetune")
+    with pytest.raises(UserError, match=r"labelled: must be named, .*: 20, 5; as --protocol finetune@pad:20$"):
+        choose(bare, "finetune@pad")
 
 
 def test_a_fit_scores_the_stage_that_it_was_fitted_to_on_the_mean_over_draws(tmp_path: Path) -> None:
