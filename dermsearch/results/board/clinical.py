@@ -73,6 +73,8 @@ def clinical(results: Results, protocol: str | None = None, label: str | None = 
     """The board of one class of one label; what is not named is the objective's, or what can be told."""
     label = label or _label(results)
     measure = choose(results, protocol, "auc", label)
+    if measure.parts:
+        raise UserError(f"--protocol: must be named, one of {', '.join(measure.parts)}")
     of = {(each.stage, each.draw): each for each in said(results, measure)}
     if not of:
         raise UserError(f"{results.folder}: keeps no predictions by {measure.judge}; run the study again")

@@ -49,7 +49,8 @@ def best_of(ranked: Sequence[Row]) -> str:
         return ""
     ties = sum(row.ties for row in others)
     if not ties:
-        return f"{ranked[0].name} is the best"
+        some = " of those that it can be held against" * (len(others) < len(ranked) - 1)  # others share no seed with it
+        return f"{ranked[0].name} is the best{some}"
     if ties == len(ranked) - 1:
         return "which is best cannot be told"
     return f"{ties + 1} cannot be told apart as the best"

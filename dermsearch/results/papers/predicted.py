@@ -55,8 +55,11 @@ class Predictions:
             found: dict[str, dict[Replicate, np.ndarray]] = {}
             for each in self.said(protocol, data, split):
                 weights = metrics.case_weights(each.groups)
-                values = [number(each.labels[k], cls, quantity.metric, weights) for k, cls in quantity.classes.items()]
-                found.setdefault(each.stage, {})[each.seed, each.draw] = mean(np.stack(values))
+                there = [(each.labels[k], cls) for k, cls in quantity.classes.items() if k in each.labels]
+                there = [(of, cls) for of, cls in there if quantity.metric == ACCURACY or cls in of.classes]
+                values = [number(of, cls, quantity.metric, weights) for of, cls in there]
+                if values:  # the study's labels may be others than the paper's
+                    found.setdefault(each.stage, {})[each.seed, each.draw] = mean(np.stack(values))
             self._drawn[key] = found
         return self._drawn[key]
 

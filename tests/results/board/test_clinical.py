@@ -20,6 +20,7 @@ from dermsearch.results import load
 from dermsearch.results.board.clinical import NAMES, calibration, chosen, clinical, curve, numbers, render, sensitivity
 from dermsearch.results.pictures.reliability import reliability_figure
 from dermsearch.results.tables.said import Answers
+from dermsearch.results.tables.schema import build
 from dermsearch.run.run import run_study
 from dermsearch.work.samples import draw_samples, drawn
 
@@ -143,3 +144,11 @@ def test_a_sample_says_what_is_and_what_was_said(tmp_path: Path) -> None:
     sheet = np.asarray(drawn(a, np.array([0, 1]), np.full((2, 32, 32, 3), 200, np.uint8), "title"))
     frames = [tuple(int(v) for v in sheet[28 + 14 + 1, 14 + i * 150 + 1]) for i in range(2)]
     assert frames == [(0x00, 0x9E, 0x73), (0xD5, 0x5E, 0x00)]
+
+
+def test_of_a_mean_over_judges_one_must_be_named(make_study: Any) -> None:
+    objective = {"mean": ["knn", "linear"], "metric": "balanced_accuracy", "label": "diagnosis"}
+    results = make_study(longest=1, study={"objective": objective})
+    areas = [row | {"metric": "auc", "class": ""} for row in results.scores.to_pylist()]
+    with pytest.raises(UserError, match=r"^--protocol: must be named, one of knn, linear$"):
+        clinical(replace(results, tables=results.tables | {"scores": build("scores", areas)}))

@@ -110,3 +110,11 @@ def test_orders_are_spelt_out(make_study):
         assert each in said
     assert "AC: an anti-curriculum, its tasks' own scores fall along it" in said, "it may be told without the first"
     assert "its tasks' own scores" not in board(make_study(longest=1))
+
+
+def test_the_best_is_held_against_those_with_its_seeds_alone(make_study):
+    results = make_study(longest=1, seeds=(0, 1), values=VALUES | {"odc": 0.69})
+    lost = {"moco_v2": 1, "odc": 0}  # of each another seed failed: they share none
+    kept = [s for s in results.scores.to_pylist() if s["seed"] != lost.get(s["curriculum"])]
+    results = with_table(results, "scores", kept)
+    assert "moco_v2 is the best of those that it can be held against." in settled(leaderboard(results), results)[0]

@@ -116,3 +116,13 @@ def test_the_table_is_written_and_drawn(table, tmp_path):
     assert "**AUC above the baseline**" in text and "HcCNN (D)" in text
     for path in picture(table, tmp_path / "table"):
         assert path.stat().st_size > 10_000
+
+
+def test_a_study_of_other_labels_and_classes_has_no_number_there(results):
+    """A paper's table may be named in a study of one of its labels, whose classes are spelt in another way."""
+    said, known = Predictions(results, "all"), {"diagnosis": "MEL"}
+    for metric in ("accuracy", "auc_gain"):
+        found = said.scores("baseline", "own", "val", Quantity(metric, {"melanoma": "MEL"} | known))
+        assert found == said.scores("baseline", "own", "val", Quantity(metric, known)) != {}
+        assert Predictions(results, "all").scores("baseline", "own", "val", Quantity(metric, {"melanoma": "MEL"})) == {}
+    assert said.scores("baseline", "own", "val", Quantity("auc_gain", {"streaks": "melanoma"})) == {}
