@@ -7,14 +7,14 @@ import io
 import json
 from collections.abc import Callable, Mapping, Sequence
 
+from dermsearch.curriculum import ARROW
 from dermsearch.results.board.leaderboard import cells, footnotes, summary
 from dermsearch.results.board.row import Row
+from dermsearch.results.latex import escape
 
 COLUMNS = ("rank", "curriculum", "order", "score", "low", "high", "to_none", "to_none_half", "to_single",
            "to_single_half", "seeds", "draws", "status")  # fmt: skip
 HEADINGS = ("#", "curriculum", "order", "score, % [95 %]", "Δ no pre-training", "Δ best task alone", "seeds")
-ESCAPED = {"%": r"\%", "_": r"\_", "&": r"\&", "#": r"\#", ">": r"$\rightarrow$", "Δ": r"$\Delta$", "±": r"$\pm$"}
-TEX = str.maketrans(ESCAPED)
 
 
 def as_csv(rows: Sequence[Row]) -> str:
@@ -42,10 +42,10 @@ def as_markdown(rows: Sequence[Row]) -> str:
 def as_latex(rows: Sequence[Row]) -> str:
     """A table for booktabs, with the footnotes as comments."""
     notes = [f"% {note}" for note in footnotes(list(rows))]
-    body = [" & ".join(cell.replace("\n", "; ").translate(TEX) for cell in row) + r" \\" for row in cells(list(rows))]
-    head = " & ".join(heading.translate(TEX) for heading in HEADINGS) + r" \\"
+    texts = [[cell.replace(ARROW, " → ").replace("\n  ", "; ") for cell in row] for row in cells(list(rows))]
+    body, head = ([" & ".join(map(escape, row)) + r" \\" for row in part] for part in (texts, [HEADINGS]))
     start, end = [r"\begin{tabular}{rllrrrr}", r"\toprule"], [r"\bottomrule", r"\end{tabular}", ""]
-    return "\n".join([*notes, *start, head, r"\midrule", *body, *end])
+    return "\n".join([*notes, *start, *head, r"\midrule", *body, *end])
 
 
 def as_json(rows: Sequence[Row]) -> str:

@@ -7,33 +7,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from dermsearch.results.latex import escape
 from dermsearch.results.papers.table import Cell, Entry, Filled, TableColumn
 
 CSV = [
     *("section", "row", "column", "paper", "paper_note", "here", "low", "high", "seeds", "n"),
     *("protocol", "split", "metric", "label", "class", "status", "paper_corrected", "known", "data"),
 ]
-SPECIAL = {
-    **{character: f"\\{character}" for character in "&%$#_{}"},
-    "\\": r"\textbackslash{}",
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    "<": "$<$",
-    ">": "$>$",
-    "|": "$|$",
-    "→": r"$\to$",
-    "×": r"$\times$",
-    "≥": r"$\geq$",
-    "≤": r"$\leq$",
-    "±": r"$\pm$",
-    "–": "--",
-    "†": r"\dag{}",
-    "‡": r"\ddag{}",
-    "§": r"\S{}",
-    "¶": r"\P{}",
-    "‖": r"$\|$",
-    "Δ": r"$\Delta$",
-}
 
 
 @dataclass(frozen=True)
@@ -187,8 +167,3 @@ def latex(table: Filled) -> str:
             "",
         ]
     )
-
-
-def escape(text: str) -> str:
-    """Plain text for LaTeX, in any font encoding."""
-    return "".join(SPECIAL.get(character, character) for character in text)

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -39,5 +40,11 @@ def test_latex_escapes_what_it_must(rows: list[Any]) -> None:
     lines = FORMATS["latex"](rows).splitlines()
     body = lines[lines.index(r"\midrule") + 1 : lines.index(r"\bottomrule")]
     assert len(body) == len(rows) and all(line.count("&") == 6 and line.endswith(r"\\") for line in body)
-    assert any(r"relative\_location $\rightarrow$ moco\_v2" in line for line in body)
+    assert any(r"relative\_location $\to$ moco\_v2" in line for line in body)
     assert not any("_" in line.replace(r"\_", "") for line in body)
+
+
+def test_latex_takes_any_reason_why_something_failed(rows: list[Any]) -> None:
+    error = r"KeyError: {'a': 1} ^ ~ \x $5"
+    text = FORMATS["latex"]([replace(row, error=error) if row.score is None else row for row in rows])
+    assert r"KeyError: \{'a': 1\} \textasciicircum{} \textasciitilde{} \textbackslash{}x \$5" in text
