@@ -18,7 +18,11 @@ from dermsearch.results.tables.schema import Results
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-PLACES = ((INK, "first"), (BLUE, "second"), (VERMILION, "third"), (GREEN, "fourth"), (ORANGE, "later"))
+# Of a task in its curriculum, from 1; before them what is no task of it.
+PLACES = (
+    (PURPLE, "fitted to labels"),
+    *((INK, "first"), (BLUE, "second"), (VERMILION, "third"), (GREEN, "fourth"), (ORANGE, "later")),
+)
 COLOURS = (INK, BLUE, VERMILION, GREEN, ORANGE, PURPLE)  # of settings
 ACROSS, PANEL, HIGH, LEFT, BELOW, APART, ABOVE = 4, 2.6, 1.9, 0.6, 0.75, 0.62, 0.8  # panels in a row; inches
 MEASURED = ("accuracy",)  # parts that have a panel of their own
@@ -76,8 +80,13 @@ def kinds(panels: Mapping[tuple[str, str], Sequence[Line]]) -> dict[str, tuple[s
         bare = dict.fromkeys(readable(task) for task, line in lines if not line.told)
         names = {"": ", ".join(bare)} if bare else {}
         return {t: (c, n) for c, (t, n) in zip(COLOURS, (names | {t: t for t in told}).items(), strict=False)}
-    seen = sorted({min(max(line.place, 1), len(PLACES)) for _, line in lines})
-    return {str(n): (PLACES[n - 1][0], f"as {PLACES[n - 1][1]} task") for n in seen}
+    seen = sorted({shown(line.place) for _, line in lines}, key=lambda n: (not n, n))
+    return {str(n): (PLACES[n][0], f"as {PLACES[n][1]} task" if n else PLACES[n][1]) for n in seen}
+
+
+def shown(place: int) -> int:
+    """The place as it is told: those behind the fourth together."""
+    return min(place, len(PLACES) - 1)
 
 
 def natural(told: str) -> list[Any]:
@@ -89,7 +98,7 @@ def natural(told: str) -> list[Any]:
 
 def kind_of(line: Line, names: Mapping[str, tuple[str, str]]) -> str:
     """Which of these kinds a line is."""
-    return line.told if line.told in names else str(min(max(line.place, 1), len(PLACES)))
+    return line.told if line.told in names else str(shown(line.place))
 
 
 def panels_of(

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dermsearch.curriculum import Curriculum
-from dermsearch.results.pictures.curves import PLACES
+from dermsearch.results.pictures.curves import PLACES, shown
 from dermsearch.results.report.charts import near, themed, tip, x
 from dermsearch.results.report.content import Content, PageSection
 from dermsearch.results.report.markup import Markup, el
@@ -53,7 +53,7 @@ def curves_of(epochs: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
         place = len(order) if order and order[-1] == rows[0]["task"] else 0
         numbers = [[short(row[name]) for name in COLUMNS] for row in thinned(rows)]
         name = rows[0]["curriculum"] if place else f"{rows[0]['task']} fitted to {rows[0]['curriculum']}"
-        about = {"task": rows[0]["task"], "fit": not place, "place": PLACES[min(max(place, 1), len(PLACES)) - 1][1]}
+        about = {"task": rows[0]["task"], "fit": not place, "place": PLACES[shown(place)][1]}
         found[key] = {**about, "of": f"{name}, seed {rows[0]['seed']}", "values": numbers}
     return found
 

@@ -54,6 +54,8 @@ def test_colours_tell_settings_where_all_tasks_come_first() -> None:
     assert kind_of(panels["simclr", "loss"][0], names) == ""
     later = panels_of([*rows, *epochs("d", "simclr > odc", [2, 1])], {"a": "weight=10", "b": "weight=2"})
     assert [name for _, name in kinds(later).values()] == ["as first task", "as second task"]
+    fitted = panels_of([*epochs("d", "simclr > odc", [2, 1]), *epochs("e", "odc", [2, 1], task="finetune")])
+    assert [name for _, name in kinds(fitted).values()] == ["as second task", "fitted to labels"], "it is no first task"
 
 
 def test_it_is_drawn_and_told(make_study: Any, tmp_path: Path) -> None:
