@@ -46,7 +46,10 @@ def divide(
         lesion = _of_kept(kept, groups_of(lesions, links=links))
         units = {"patient": groups, "lesion": lesion, "image": np.arange(len(records))}[by]
         return groups, split_by_group(units, strata, wanted.seed, shares), about
-    splits = [s or "train" for s in published]
+    # A case that no split was published of goes where its patient's others are, and of several sides farthest from
+    # training.
+    side = {group: s for s in SPLITS for group, own in zip(groups.tolist(), published, strict=True) if own == s}
+    splits = [own or side.get(group, "train") for group, own in zip(groups.tolist(), published, strict=True)]
     share = shares[1] / (shares[0] + shares[1])
     if "val" not in splits and share:  # selection needs one: a part of the training cases
         rows = np.array([i for i, s in enumerate(splits) if s == "train"])

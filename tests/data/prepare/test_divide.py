@@ -84,6 +84,15 @@ def test_a_published_split_without_validation_gets_one_from_its_training_cases()
     assert 0.1 < splits.count("val") / (splits.count("val") + splits.count("train")) < 0.25
 
 
+def test_a_case_without_a_published_split_goes_where_its_patient_is() -> None:
+    rows = records(15, patient=3)
+    for row, split in zip((0, 3, 4, 6, 10), ("test", "train", "test", "train", "val"), strict=True):
+        rows[row].split = split
+    _, splits, _ = divide(rows, "dx", Split(), [])
+    assert splits[:6] == ["test"] * 3 + ["train", "test", "test"]
+    assert splits[6:] == ["train"] * 3 + ["val"] * 3 + ["train"] * 3
+
+
 def test_cases_with_the_same_image_stay_together_and_torn_groups_are_told() -> None:
     rows = records(40, lesion=1)
     groups, splits, _ = divide(rows, "dx", Split(), [(0, 39), (39, 20)])
