@@ -8,7 +8,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 STALE = 24 * 3600  # seconds, after which nobody works at a folder whose disk knows no locks
@@ -39,12 +39,20 @@ def held(folder: Path) -> Iterator[bool]:
 def growing(folder: Path) -> Iterator[Path]:
     """A folder to write in, beside the one that it is renamed to when it is whole; else it is deleted at the end."""
     folder.parent.mkdir(parents=True, exist_ok=True)
-    part = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-    try:
-        with held(part):
-            yield part
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
+    with ExitStack() as stack:
+        part = _begun(folder, stack)
+        stack.callback(shutil.rmtree, part, ignore_errors=True)
+        yield part
+
+
+def _begun(folder: Path, stack: ExitStack) -> Path:
+    """A new folder that is held; another one where a process that clears up took it before it was."""
+    while True:
+        part = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+        with suppress(Busy, FileNotFoundError):
+            stack.enter_context(held(part))
+            if part.is_dir():
+                return part
 
 
 def clear(parent: Path, pattern: str) -> None:

@@ -1,0 +1,43 @@
+"""A folder that grows is its process's own from the start, whoever clears up beside it."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dermsearch.data.store.unfinished import clear, growing, held
+
+
+@pytest.mark.parametrize("done", [True, False])
+def test_who_clears_up_may_come_before_a_new_folder_is_held(
+    done: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make, taken = tempfile.mkdtemp, list[Any]()
+
+    def cleared(*args: Any, **more: Any) -> str:
+        part = make(*args, **more)
+        if not taken:  # of the first folder
+            taken.append(held(Path(part)))
+            clear(tmp_path, ".z.*") if done else taken[0].__enter__()
+        return part
+
+    monkeypatch.setattr(tempfile, "mkdtemp", cleared)
+    with growing(tmp_path / "z") as part:
+        (part / "a").write_bytes(b"")
+        clear(tmp_path, ".z.*")
+        assert (part / "a").is_file() and len(list(tmp_path.iterdir())) == (1 if done else 2)
+    assert taken and not part.exists()
+    if not done:
+        taken[0].__exit__(None, None, None)
+
+
+def test_what_grew_is_deleted_unless_it_was_put_in_its_place(tmp_path: Path) -> None:
+    with pytest.raises(KeyError), growing(tmp_path / "z"):
+        raise KeyError
+    assert not list(tmp_path.iterdir())
+    with growing(tmp_path / "z") as part:
+        part.rename(tmp_path / "z")
+    assert [p.name for p in tmp_path.iterdir()] == ["z"]
