@@ -69,12 +69,6 @@ def check_machine(study: Study) -> None:
         )
 
 
-def here(study: Study) -> dict[str, Data]:
-    """The data sets that should lie on this machine before a run."""
-    sets = study.sets.items()
-    return {name: data for name, data in sets if data.source == "store" and "://" not in str(data.path)}
-
-
 def place_of(study: Study, name: str) -> str:
     """The field of a data set."""
     return f"data.{name}" if isinstance(study.data, dict) else "data"

@@ -9,13 +9,14 @@ from pathlib import Path
 
 from dermsearch.curriculum import Curriculum
 from dermsearch.data.mixed import left_out, mixed_folder
-from dermsearch.data.open import drawn_for_training, is_made, open_cases
+from dermsearch.data.open import drawn_for_training, is_made
 from dermsearch.data.store.case_store import CaseStore
 from dermsearch.data.store.layout import MANIFEST
 from dermsearch.errors import UserError, public
 from dermsearch.run.bill import Bill, bill, room, span
 from dermsearch.run.bill import lines as bill_lines
-from dermsearch.run.check import check, check_cases, check_images, check_machine, here, training_images
+from dermsearch.run.check import check, check_cases, check_images, check_machine, training_images
+from dermsearch.run.here import here, is_there, opened
 from dermsearch.run.memory import Need, need
 from dermsearch.run.roots import origins, starts
 from dermsearch.run.run import sets_of
@@ -75,7 +76,7 @@ def make_plan(study: Study) -> tuple[Plan, Space]:
     known = "://" not in study.compute.store and (folder / "stages").is_dir()
     cache = folder.absolute() / "data"
     may = {name: d for name, d in study.sets.items() if d.source != "mix" and (known or d.source == "store")}
-    stores = {name: open_cases(data, cache) for name, data in may.items() if is_made(data, cache)}
+    stores = {name: opened(study, name, cache) for name, d in may.items() if is_made(d, cache) or is_there(d)}
     for name, mixture in study.sets.items():
         if mixture.mix and {*mixture.mix, *mixture.without} <= stores.keys():
             place = mixed_folder(mixture, stores, cache)
@@ -166,8 +167,8 @@ def refuse(study: Study, elsewhere: bool = False) -> None:
     """Raise what a run on this machine (or elsewhere) would be refused for though it can be planned."""
     if not elsewhere:
         check_machine(study)
-    for data in here(study).values():
-        open_cases(data, Path())
+    for name in here(study):
+        opened(study, name, Path())
 
 
 def lines(plan: Plan) -> Iterator[str]:

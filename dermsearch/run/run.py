@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, TypeVar
 
 from rich.console import Console
 
@@ -17,9 +18,10 @@ from dermsearch.data.mixed import both_in, left_out, open_sets
 from dermsearch.data.open import drop_damaged, is_made, open_cases
 from dermsearch.data.store.case_store import CaseStore
 from dermsearch.engines.ray_cluster import Cluster, run_ray
-from dermsearch.run.check import check, check_cases, check_machine, class_counts, here
+from dermsearch.run.check import check, check_cases, check_machine, class_counts
 from dermsearch.run.credentials import keys_aside
 from dermsearch.run.folder import check_folder, prepare_folder
+from dermsearch.run.here import here, opened
 from dermsearch.run.live import LiveReport
 from dermsearch.run.loggers import make_loggers
 from dermsearch.run.naming import named
@@ -40,6 +42,8 @@ from dermsearch.study.data import Data
 from dermsearch.training.precision import resolve
 from dermsearch.words import many
 from dermsearch.work.job import Cases
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -62,7 +66,7 @@ def run_study(study: Study, out: Path, address: str | None, console: Console) ->
     check_folder(out, study)
     if not address:
         check_machine(study)
-    check_cases(study, space, {name: open_cases(data, Path()) for name, data in here(study).items()})
+    check_cases(study, space, {name: opened(study, name, Path()) for name in here(study)})
     with keys_aside(study, address) as study, Cluster(study.compute, address, console.print) as cluster:
         if address:  # the slowest to answer, and the likeliest to be wrong; until here nothing is written
             cluster.open()
@@ -136,13 +140,26 @@ def open_or_draw(data: Data, study: Study, cache: Path, cluster: Cluster, consol
     if data.source != "synthetic" or is_made(data, cache):
         return open_cases(data, cache)
     console.print(f"Drawing {many(data.cases, 'case')} of {data.size} px ...", highlight=False)
-    if study.compute.engine == "ray":
-        cluster.load()
-    with ThreadPoolExecutor(1) as aside:
-        cases = aside.submit(open_cases, data, cache)
-        if study.compute.engine == "ray":
-            cluster.open()
-        return cases.result()
+    if study.compute.engine != "ray":
+        return open_cases(data, cache)
+    cluster.load()
+    cases = beside(lambda: open_cases(data, cache))
+    cluster.open()
+    return cases.result()
+
+
+def beside(work: Callable[[], T]) -> Future[T]:
+    """Do it in a thread that nobody waits for who is interrupted: to draw many cases takes long."""
+    found = Future[T]()
+
+    def do() -> None:
+        try:
+            found.set_result(work())
+        except BaseException as error:
+            found.set_exception(error)
+
+    threading.Thread(target=do, daemon=True).start()
+    return found
 
 
 def caveats(study: Study, stores: Mapping[str, CaseStore]) -> str:
