@@ -101,8 +101,9 @@ class Progress:
         driver = self.driver
         if driver is None:
             return
-        while driver.store.notes:
-            self._tell(driver.store.notes.pop(0))
+        with suppress(IndexError):  # no more, or the other thread that tells of them was faster
+            while True:
+                self._tell(driver.store.notes.pop(0))
         for said in driver.claims.waiting().values() if driver.claims else ():
             if said not in self.waits:
                 self.waits.add(said)
@@ -218,9 +219,7 @@ class Progress:
         nodes = list(self.driver.tree.nodes.values())
         for node in nodes:
             if node.task and node.status in (RUNNING, HELD):
-                store = self.driver.store
-                there = not node.until and self.driver.look_up.has(node)  # then it is only to be judged
-                self._log(node, store.history(node.key) if there else store.progress(node.key))
+                self._log(node, self._behind(node))
                 if not self.console.is_terminal:
                     self._tell_of(node)
             elif not self.loggers:
@@ -230,6 +229,15 @@ class Progress:
                 self._log(node, self.driver.store.history(node.key))
         if self.console.is_terminal:
             self.live.update(self._picture(nodes), refresh=True)
+
+    def _behind(self, node: Node) -> list[dict[str, Any]]:
+        """The epochs of a node under way that are over: all of them where it is only to be judged."""
+        assert self.driver is not None
+        store = self.driver.store
+        if not node.until and self.driver.look_up.has(node):
+            with suppress(StoreLost):  # a kill may have left half of it, and it is trained again
+                return store.history(node.key)
+        return store.progress(node.key)
 
     def _log(self, node: Node, history: list[dict[str, Any]]) -> None:
         written = self.epochs.get(node.key, 0)

@@ -160,6 +160,39 @@ def test_a_stage_that_is_only_to_be_judged_is_not_at_its_first_epoch(
     assert f"epoch {node.epochs}/{node.epochs}" in lines[0] and "judging, for" in lines[1]
 
 
+def test_what_a_kill_left_of_a_stage_hides_no_epoch_of_any(bench: Bench) -> None:
+    driver = bench.driver(make_study(curriculum__length=[1, 1]))
+    for name in ("odc", "moco_v2"):  # the first is there, and its manifest is not
+        driver.window.move()
+        (node,) = (n for n in driver.tree.stages() if n.task == name)
+        driver.store.write_progress(node.key, [{"epoch": 1, "loss": 1.0}])
+        driver.tree.begin(node)
+    killed = next(n for n in driver.tree.stages() if n.task == "odc")
+    driver.store.write(f"stages/{killed.key}/encoders.safetensors", b"half")
+    driver.look_up.there.add(killed.key)  # as it was when another run's commit was under way
+    shown, _ = heard(driver)
+    shown._look()
+    assert sorted(shown.epochs.values()) == [1, 1]
+
+
+def test_two_that_tell_of_the_store_tell_each_thing_once(bench: Bench) -> None:
+    driver = bench.driver(make_study(curriculum__length=[1, 1]))
+    shown, out = heard(driver)
+
+    class Shared(list[str]):
+        """Of which another thread takes the last one between a look and a grasp."""
+
+        def __bool__(self) -> bool:
+            there = len(self) > 0
+            self.clear()
+            return there
+
+    driver.store.notes = Shared(["a thing"])
+    shown._tell_of_store()
+    shown._tell_of_store()
+    assert out.getvalue().count("a thing") == 1
+
+
 def test_every_traceback_of_a_node_is_kept(bench: Bench) -> None:
     driver = bench.driver(make_study(curriculum__length=[1, 1]))
     run_inline(driver, bench.work(driver))

@@ -26,7 +26,7 @@ class LookUp:
 
     def __init__(self, store: StageStore, judges: Judges) -> None:
         self.store, self.judges = store, judges
-        self.there: set[str] = set()  # keys of what the store had when it was last asked, whole or not
+        self.there: set[str] = set()  # keys of what the store had when it was last asked
         self.stored: dict[str, Stored] = {}  # by key, those that were whole, until somebody takes them
 
     def look(self, nodes: Collection[Node]) -> None:
@@ -39,9 +39,13 @@ class LookUp:
             for node, stored in zip(some, pool.map(self._read, some), strict=True):
                 if stored is not None:
                     self.stored[node.key] = stored
+            unjudged = [n for n in some if n.key not in self.stored and not n.until]
+            found = pool.map(lambda n: self.store.manifest(n.key), unjudged)
+            # What a kill has left of a stage is none.
+            self.there -= {n.key for n, made in zip(unjudged, found, strict=True) if made is None}
 
     def has(self, node: Node) -> bool:
-        """Was it there? A segment that lacks a judgement is trained again, so that does not count."""
+        """Was it there, judged or not? A segment that lacks a judgement is trained again, so that does not count."""
         return node.key in (self.stored if node.until else self.there)
 
     def take(self, node: Node) -> Stored | None:

@@ -130,6 +130,21 @@ def test_stages_that_others_put_into_the_store_are_free(limited: Make, bench: Be
     assert sum(n.reused for n in driver.tree.stages()) == 3 and driver.budget.spent["stages"] == 4
 
 
+def test_what_a_kill_left_of_a_stage_is_paid_for_and_what_lacks_a_judgement_is_not(limited: Make, bench: Bench) -> None:
+    other = bench.driver(make_study(curriculum__length=[1, 1]))
+    run_inline(other, bench.work(other))
+    killed, unjudged, _ = other.tree.stages()
+    other.store.remove(f"stages/{killed.key}/manifest.json")
+    (verdict,) = other.verdicts[unjudged.key]
+    other.store.remove(f"scores/{other.judges.key(unjudged, verdict.judge)}.json")
+    trained(bench)
+    driver = limited({"stages": 4})
+    run_inline(driver, bench.work(driver))
+    assert driver.budget.spent["stages"] == 4 and len(driver.budget.paid) == 4
+    assert killed.key in driver.budget.paid and unjudged.key not in driver.budget.paid
+    assert len(trained(bench)) == 5, "one of them was only judged"
+
+
 def test_when_the_time_is_up_nothing_begins_and_what_runs_finishes(limited: Make, bench: Bench) -> None:
     now = [0.0]
     driver = limited({"hours": 2}, clock=lambda: now[0])

@@ -115,3 +115,17 @@ def test_what_a_process_judges_first_is_not_taken_for_the_rule() -> None:
     assert durations.expected(second) == 21 and durations.expected(fit) == 3.1, "fits are judged in a time of their own"
     tree.begin(second)
     assert durations.left(tree, {second.key: 10}) == 8 + (2 * 1 + 8), "trained, it is yet to be judged"
+
+
+def test_who_shows_what_is_left_may_ask_while_another_task_is_measured() -> None:
+    durations = measured(1.0)
+
+    class Meanwhile(float):
+        """Seconds that are summed up as a stage of another task comes out."""
+
+        def __radd__(self, other: float) -> float:
+            durations.own.setdefault("new", (1.0, 1.0))
+            return other + float(self)
+
+    durations.own = {"a": (1.0, Meanwhile(2.0)), "b": (1.0, 4.0)}
+    assert durations.rate("unknown") == 3.0 and "new" in durations.own
