@@ -71,7 +71,7 @@ QuickArg = Annotated[
 UNSAID, FAILED, INTERRUPTED = 1, 3, 130
 NO_THREADS = "this machine gives no more threads; end other programs, or lower compute.threads and compute.concurrency"
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # a disk, a quota or a limit that is used up, wherever in a run
-TAKEN = (errno.EISDIR, errno.ENOTDIR, errno.ELOOP, errno.EMFILE, errno.ENFILE)
+TAKEN = (errno.EISDIR, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.EMFILE, errno.ENFILE)
 DENIED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO, errno.ESTALE, *TAKEN)
 
 

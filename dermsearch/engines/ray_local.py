@@ -18,6 +18,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
+from dermsearch.errors import UserError, first_line
 from dermsearch.storage.leases import born, home
 
 BEGINS, OWNER = "dermsearch-", "owner.json"
@@ -31,11 +32,16 @@ class Place:
     """The folder of one Ray, and the processes that work in it."""
 
     def __init__(self) -> None:
-        base = Path(os.environ.get("RAY_TMPDIR") or tempfile.gettempdir())
-        if len(str(base / BEGINS)) + 8 > LONGEST:
-            base = Path("/tmp")
-        clear(base)
-        self.folder = Path(tempfile.mkdtemp(prefix=BEGINS, dir=base))  # for its owner alone
+        try:
+            base = Path(os.environ.get("RAY_TMPDIR") or tempfile.gettempdir())
+            if len(str(base / BEGINS)) + 8 > LONGEST:
+                base = Path("/tmp")
+            clear(base)
+            self.folder = Path(tempfile.mkdtemp(prefix=BEGINS, dir=base))  # for its owner alone
+        except OSError as error:
+            raise UserError(
+                f"Ray has no place for its files: {first_line(error)}; name another as RAY_TMPDIR"
+            ) from None
         self.sessions = self.folder / "r"  # Ray opens to all what it is given; nobody comes that far
         about = {"home": home(), "pid": os.getpid(), "born": born(os.getpid())}
         (self.folder / OWNER).write_text(json.dumps(about))

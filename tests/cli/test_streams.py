@@ -131,6 +131,15 @@ def test_no_more_threads_are_a_sentence(monkeypatch: pytest.MonkeyPatch, capsys:
         main._answer()
 
 
+def test_a_name_that_is_too_long_is_a_sentence(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = "a" * 300
+    monkeypatch.setattr("sys.argv", ["dermsearch", "replay", name])
+    assert main._answer() == 2
+    assert capsys.readouterr().err == f"dermsearch: {name}: File name too long\n"
+
+
 def test_a_notice_is_what_it_was_before_when_a_command_has_ended() -> None:
     before = signal.getsignal(signal.SIGTERM)
     with pytest.raises(ValueError), main.noticed():

@@ -25,6 +25,7 @@ from dermsearch.engines import ray_cluster
 from dermsearch.engines.ray_cluster import Cluster
 from dermsearch.engines.ray_local import BEGINS, MARK, OWNER, SILENT, Place, clear
 from dermsearch.engines.ray_watch import Watch
+from dermsearch.errors import UserError
 from dermsearch.study.config import Compute
 
 SECONDS = 30
@@ -248,6 +249,12 @@ def test_a_run_gives_signs_of_life(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     finally:
         watch.end()
         place.leave()
+
+
+def test_no_place_for_rays_files_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_TMPDIR", "/proc/nowhere")
+    with pytest.raises(UserError, match=r"^Ray has no place for its files: .*/proc/nowhere/.*; name another as RAY_T"):
+        Place()
 
 
 @pytest.mark.parametrize("when", ["while", "behind"])

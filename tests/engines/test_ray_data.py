@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +17,8 @@ from dermsearch.data.prepare.engines import on_cores
 from dermsearch.data.prepare.prepare import Order, prepare
 from dermsearch.data.prepare.progress import Silent
 from dermsearch.data.store.splits import Split
+from dermsearch.engines.ray_data import guarded
+from dermsearch.errors import EngineLost
 
 pytestmark = pytest.mark.slow
 
@@ -141,3 +144,28 @@ def test_an_address_where_nothing_answers_is_a_message(release: Path, tmp_path: 
     done = command(release, tmp_path / "store", "127.0.0.1:1")
     assert done.returncode == 2 and "Traceback" not in done.stderr
     assert "--address: no Ray cluster answers at '127.0.0.1:1'" in done.stderr
+
+
+def test_a_ray_that_is_lost_ends_it_with_a_sentence_whatever_ray_waits_for_or_says() -> None:
+    """Ray itself goes on waiting for a raylet that was killed, then ends the process with its logs."""
+    first, waits, lost = {"number": 1}, threading.Event(), list[str]()
+
+    def rows(end: Exception | None) -> Iterator[dict[str, int]]:
+        yield first
+        if end is not None:
+            raise end
+        waits.wait(100)
+
+    def check() -> None:
+        if lost:
+            raise EngineLost(lost[0])
+
+    for end in (None, RuntimeError("node died"), ValueError("a bug")):
+        lost.clear()
+        coming = guarded(lambda end=end: rows(end), check)
+        assert next(coming) == first
+        lost += ["Ray is gone"] * (not isinstance(end, ValueError))
+        with pytest.raises(EngineLost if lost else ValueError, match="Ray is gone" if lost else "a bug"):
+            next(coming)
+    waits.set()
+    assert list(guarded(lambda: [first, first], lambda: None)) == [first, first]
