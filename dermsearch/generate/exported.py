@@ -16,13 +16,14 @@ from dermsearch.models.artifact import GENERATOR, Part
 
 def export_generator(part: Part, path: Path) -> None:
     """Write a .safetensors file."""
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         save_file(part.state, path, {GENERATOR: json.dumps(part.config)})
-    except OSError as error:
-        raise UserError(f"--export: '{path}' cannot be written: {error.strerror}") from None
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"--export: '{path}' cannot be written: {first_line(error)}") from None
 
 
 def load_generator(path: Path) -> Model:

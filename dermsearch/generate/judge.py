@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from dermsearch.data.store.case_store import CaseStore
-from dermsearch.data.store.pool import pictures
+from dermsearch.data.store.pool import Look, pictures
 from dermsearch.data.views.augment import plain
 from dermsearch.data.views.pictures import Pictures
 from dermsearch.errors import UserError
@@ -23,9 +23,7 @@ from dermsearch.models.artifact import ENCODERS, PREDICTOR, Artifact, Part
 from dermsearch.models.encoders import Encoders
 from dermsearch.storage.keys import digest
 from dermsearch.storage.stages import PartialStage, StageStore
-from dermsearch.study.data import Data
 from dermsearch.training.fits import predict_fit, train_fit
-from dermsearch.work.cases import look_of
 from dermsearch.work.stages import from_what_is_left
 
 FIT, VERSION, BATCH = "finetune", 1, 256
@@ -53,7 +51,7 @@ class Critic:
     def __init__(self, key: str, part: Part, cases: CaseStore, judging: Judging, device: torch.device) -> None:
         self.key, self.part, self.device, self.modality = key, part, device, judging.modality
         self.encoders = predictor(part).to(device).encoders.to(memory_format=torch.channels_last)
-        self.data = Data(domain=cases.domain_name, size=judging.size, modalities=(judging.modality,))
+        self.domain, self.look = cases.domain, Look(judging.size)
         self.rows = seen(cases, judging.modality, "train")
         self.scale = np.ones(1), np.zeros(1)
         raw = self.features(cases, self.rows)
@@ -64,26 +62,19 @@ class Critic:
 
     def features(self, cases: CaseStore, rows: np.ndarray) -> np.ndarray:
         """(n, d) of a store's images."""
-        look = look_of(self.data)
-        return self._features(lambda at: pictures(cases, self.modality, rows[at], look, self.device), len(rows))
+        return self._features(lambda at: pictures(cases, self.modality, rows[at], self.look, self.device), len(rows))
 
     def features_of(self, images: np.ndarray) -> np.ndarray:
         """(n, d) of uint8 images (n, side, side, 3)."""
-        mean, deviation = self._statistics
+        mean, deviation = self.domain.statistics[self.look.statistics]
         pixels = torch.from_numpy(images).to(self.device).permute(0, 3, 1, 2)
         return self._features(lambda at: Pictures(pixels[at], None, mean, deviation), len(images))
-
-    @property
-    def _statistics(self) -> Any:
-        from dermsearch.data.domain import DOMAINS
-
-        return DOMAINS.find(self.data.domain).statistics[self.data.normalise]
 
     @torch.no_grad()
     def _features(self, images: Callable[[slice], Pictures], count: int) -> np.ndarray:
         found = []
         for start in range(0, count, BATCH):
-            x = plain(images(slice(start, min(start + BATCH, count))), self.data.size)
+            x = plain(images(slice(start, min(start + BATCH, count))), self.look.size)
             found.append(self.encoders(x, self.modality).double().cpu().numpy())
         spread, mean = self.scale
         return (np.concatenate(found) - mean) / spread
@@ -95,7 +86,7 @@ class Critic:
 
     def predict(self, cases: CaseStore, rows: np.ndarray) -> dict[str, np.ndarray]:
         """Probabilities of every label's real classes."""
-        return predict_fit(self.part, cases, rows, look_of(self.data), self.device, "fp32")
+        return predict_fit(self.part, cases, rows, self.look, self.device, "fp32")
 
 
 def make_judge(cases: CaseStore, judging: Judging, store: StageStore, report: Callable[[Any], None]) -> Critic:
@@ -108,7 +99,7 @@ def make_judge(cases: CaseStore, judging: Judging, store: StageStore, report: Ca
     if store.manifest(key) is None:
         artifact, encoders = start(judging, store)
         partial = PartialStage(store, key, every=30)
-        look = look_of(Data(domain=cases.domain_name, size=judging.size, modalities=(judging.modality,)))
+        look = Look(judging.size)
         given = (FIT, config, judging.seed, artifact, encoders, cases, rows, partial, report, device, "fp32", look)
         trained = from_what_is_left(partial, lambda: train_fit(*given))
         about = {"kind": "fit", "task": FIT, "parent": judging.stage, "settings": config, "seed": judging.seed}

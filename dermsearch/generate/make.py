@@ -55,6 +55,8 @@ def make(
     """The store of made cases, and who judged them on the way."""
     if len(seen(cases, making.modality, "train")) < 2:
         raise UserError(f"{cases.folder}: has no training cases with an image of {making.modality} to learn from")
+    if not (out / MANIFEST).is_file() and out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UserError(f"{out}: is not empty and holds no case store; choose another folder with -o")
     kind = MODELS.find(making.model)
     kind.check(kind.Config.model_validate(making.config), making.size)
     try:
@@ -69,8 +71,6 @@ def make(
             raise UserError(f"{out}: holds other cases already; choose another folder with -o or delete it")
         say(f"{out}: is there already, made in the same way: {many(len(there), 'case')}.")
         return there, judge
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UserError(f"{out}: is not empty and holds no case store; choose another folder with -o")
     named, records = plan(cases, asked, making.modality)
     classes = {asked.version.label: tuple(named)} if asked.version.own else cases.classes
     splits = {case: split for case, split, _, _ in records}

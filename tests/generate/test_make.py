@@ -26,7 +26,7 @@ from dermsearch.errors import UserError
 from dermsearch.generate import make as making_module
 from dermsearch.generate.compare import compare
 from dermsearch.generate.exported import draw, export_generator, load_generator
-from dermsearch.generate.judge import Critic
+from dermsearch.generate.judge import Critic, make_judge
 from dermsearch.generate.make import Wanted, make
 from dermsearch.generate.quality import kid
 from dermsearch.metrics import summary
@@ -103,8 +103,10 @@ def test_the_same_again_and_others_of_the_same_generator(made: Made, monkeypatch
         made.make(made.store.folder, seed=2)
     (made.place / "full").mkdir(exist_ok=True)
     (made.place / "full" / "a.txt").write_text("mine")
-    with pytest.raises(UserError, match=r"full: is not empty and holds no case store"):
-        made.make(made.place / "full")
+    with monkeypatch.context() as at_once:  # before anything is trained
+        at_once.setattr(making_module, "make_judge", lambda *_: pytest.fail("a judge was asked for"))
+        with pytest.raises(UserError, match=r"full: is not empty and holds no case store"):
+            made.make(made.place / "full")
     again = made.make(made.place / "again")[0]
     assert again.fingerprint == made.store.fingerprint  # it follows from the generator and the seed
 
@@ -137,6 +139,16 @@ def test_what_is_told_of_it(made: Made) -> None:
     train = set(made.real.strings("case")[made.real.split("train")])
     assert set(found.nearest) <= train and set(found.made) <= set(made.store.strings("case"))
     assert sum(line.what.startswith("taken for") for line in found.lines) == 8
+
+
+def test_images_of_16_pixels_are_judged(made: Made) -> None:
+    """The smallest that a generator draws, and smaller than any that a study looks at."""
+    judge = make_judge(made.real, replace(JUDGING, size=16), made.stages, lambda row: None)
+    rows = made.real.split("val")[:3]
+    assert np.isfinite(judge.features(made.real, rows)).all() and judge.look.size == 16
+    assert {label: len(said) for label, said in judge.predict(made.real, rows).items()} == dict.fromkeys(
+        made.real.classes, 3
+    )
 
 
 def test_copies_of_training_cases_are_found(made: Made, tmp_path: Path) -> None:
@@ -175,6 +187,9 @@ def test_a_generator_in_a_file(made: Made, tmp_path: Path) -> None:
     assert images.shape == (3, SIDE, SIDE, 3) and not np.array_equal(images, draw(model, {"finding": "none"}, 3))
     with pytest.raises(UserError, match=r"^finding: the generator knows no 'cold' of it"):
         draw(model, {"finding": "cold"}, 3)
+    (tmp_path / "folder.safetensors").mkdir()
+    with pytest.raises(UserError, match=r"^--export: '.*folder.safetensors' cannot be written: .*directory"):
+        export_generator(part, tmp_path / "folder.safetensors")
     (tmp_path / "bad.safetensors").write_bytes(b"none")
     with pytest.raises(UserError, match=r"is no generator that `dermsearch data make --export` wrote"):
         load_generator(tmp_path / "bad.safetensors")

@@ -74,3 +74,9 @@ def test_what_is_unknown_stays_so() -> None:
 def test_what_cannot_be_asked_for(label: str | None, classes: list[str], said: str) -> None:
     with pytest.raises(UserError, match=said):
         version(store(), label, classes)
+
+
+def test_a_label_that_no_training_case_knows() -> None:
+    unknown = np.full_like(TRUTH, -1)
+    with pytest.raises(UserError, match=r"^s: no training case has a known finding; name another --label"):
+        version(store(unknown), None, [])

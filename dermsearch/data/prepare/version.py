@@ -61,6 +61,8 @@ def version(
         raise UserError(f"--label: the cases have no label '{label}'; {nearest(label, cases.classes)}")
     there = np.unique(cases.label(label)[cases.split("train")])
     known = [name for i, name in enumerate(cases.classes[label]) if i in there]
+    if not known:
+        raise UserError(f"{cases.folder}: no training case has a known {label}; name another --label")
     if not classes:
         return Version(label, {name: (name,) for name in known}, others, False)
     found: dict[str, tuple[str, ...]] = {}
