@@ -12,8 +12,11 @@ import numpy as np
 from dermsearch.results.board.leaderboard import leaderboard
 from dermsearch.results.board.row import Row
 from dermsearch.results.drawing import BLUE, GREY, INK, PALE, STYLE, VERMILION, chain, quantity, save
+from dermsearch.results.pictures.names import name_points
 from dermsearch.results.tables.lineages import Key, differences
-from dermsearch.results.tables.schema import DEFAULTS, Results
+from dermsearch.results.tables.measure import spelt
+from dermsearch.results.tables.schema import Results
+from dermsearch.words import many
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -21,7 +24,8 @@ if TYPE_CHECKING:
 SHARES = {"ail": "attention inside the mask (%)", "occlusion": "what hiding costs, inside the mask (%)"}
 DRAWS, FEWEST = 2000, 4
 SIGNS = ((VERMILION, "o", "no other is better in both"), (BLUE, "o", "another is"), (INK, "s", "no pre-training"))
-BEHIND = {"facecolor": "white", "alpha": 0.7, "edgecolor": "none", "pad": 0.5}  # a name over intervals
+FEW = 8  # curricula that are all named; of more those that no other beats, no pre-training and the best task alone
+Pairs = dict[Key, tuple[Row, Row]]  # of each curriculum its row by the objective, and by a share
 
 
 @dataclass(frozen=True)
@@ -35,7 +39,7 @@ class Related:
 
     def __str__(self) -> str:
         if self.value is None:
-            return f"no correlation of {self.curricula}"
+            return f"{many(self.curricula, 'curriculum', 'curricula')}: no correlation"
         return f"r = {self.value:.2f} [{self.low:.2f}, {self.high:.2f}] over {self.curricula} curricula"
 
 
@@ -51,24 +55,29 @@ def attention_figure(results: Results, path: str | Path) -> list[Path]:
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(4.4 * len(panels) + 0.4, 4.3), layout="constrained")
         axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+        measure = next(iter(next(iter(panels.values())).values()))[0].measure
+        area = even(results, measure.label)
         for ax, (metric, both) in zip(axes, panels.items(), strict=True):
-            draw(ax, both, even(results, metric))
+            draw(ax, both, area)
             ax.set_xlabel(SHARES[metric])
-        first = next(iter(next(iter(panels.values())).values()))[0]
-        axes[0].set_ylabel(quantity(first.measure))
+        axes[0].set_ylabel(quantity(measure))
         signs = [Line2D([], [], color=c, marker=m, markersize=4, linewidth=0, label=words) for c, m, words in SIGNS]
         figure.legend(handles=signs, loc="outside lower center", ncols=len(signs), fontsize=7)
+        figure.draw_without_rendering()  # it lays out the axes, by which names find their places
+        for ax, both in zip(axes, panels.values(), strict=True):
+            ax.autoscale(False)
+            name_points(ax, places(both), named(both))
         return save(figure, path, results.origin)
 
 
-def pairs(results: Results) -> dict[str, dict[Key, tuple[Row, Row]]]:
+def pairs(results: Results) -> dict[str, Pairs]:
     """By share, each curriculum's row by the study's objective and by that share."""
     rows = results.scores.select(["protocol", "data", "metric"]).to_pylist()
     judges = {(r["protocol"], r["data"]) for r in rows if r["metric"] == "ail"}
     board = leaderboard(results)
     if not judges or not board or (board[0].measure.protocol, board[0].measure.data) in judges:
         return {}
-    found: dict[str, dict[Key, tuple[Row, Row]]] = {}
+    found: dict[str, Pairs] = {}
     for metric in SHARES:
         shares = {row.key: row for row in leaderboard(results, judge(results), metric, board[0].measure.label)}
         both = {row.key: (row, shares[row.key]) for row in board if row.score is not None and row.key in shares}
@@ -81,40 +90,50 @@ def pairs(results: Results) -> dict[str, dict[Key, tuple[Row, Row]]]:
 def judge(results: Results) -> str:
     """The line of downstream that judged attention, as attention@ham; the first of several."""
     rows = results.scores.select(["protocol", "data", "metric"]).to_pylist()
-    protocol, data = min((r["protocol"], r["data"]) for r in rows if r["metric"] == "ail")
-    return protocol if data == DEFAULTS["data"] else f"{protocol}@{data}"
+    return spelt(*min((r["protocol"], r["data"]) for r in rows if r["metric"] == "ail"))
 
 
-def even(results: Results, metric: str) -> float | None:
+def even(results: Results, label: str) -> float | None:
     """What an even map scores: the mask's mean area."""
-    rows = leaderboard(results, judge(results), "area", leaderboard(results)[0].measure.label)
+    rows = leaderboard(results, judge(results), "area", label)
     areas = [row.score for row in rows if row.score is not None]
     return float(np.mean(areas)) if areas else None
 
 
-def draw(ax: Axes, both: dict[Key, tuple[Row, Row]], area: float | None) -> None:
-    """Points with both intervals; the front is joined, and its members are named."""
-    x, y = ([100 * (pair[i].score or 0) for pair in both.values()] for i in (1, 0))
-    front = unbeaten(x, y)
-    told = differences(both)
+def places(both: Pairs) -> list[tuple[float, float]]:
+    """Where the points stand: the share, and the objective's score, in percent."""
+    return [(100 * (share.score or 0), 100 * (score.score or 0)) for score, share in both.values()]
+
+
+def named(both: Pairs) -> dict[int, str]:
+    """Of the points that have a name, by their places in the table, what it is."""
+    told, keys, points = differences(both), list(both), places(both)
+    singles = [i for i, key in enumerate(keys) if len(key.curriculum) == 1]
+    alone = max(singles, key=lambda i: points[i][1], default=None)
+    front = unbeaten(points)
+    of = [i for i, key in enumerate(keys) if len(keys) <= FEW or i in front or i == alone or not len(key.curriculum)]
+    return {i: chain(keys[i].curriculum, told[keys[i]], keys[i].root) for i in of}
+
+
+def draw(ax: Axes, both: Pairs, area: float | None) -> None:
+    """Points with both intervals; the front is joined."""
+    points = places(both)
+    front = unbeaten(points)
     for i, (key, (score, share)) in enumerate(both.items()):
         colour = VERMILION if i in front else BLUE if len(key.curriculum) else INK
         sign = "o" if len(key.curriculum) else "s"
-        ax.errorbar(
-            x[i], y[i], xerr=bars(share), yerr=bars(score), color=colour, fmt=sign, markersize=4, elinewidth=0.4
-        )
-        if i in front or not len(key.curriculum):
-            name = chain(key.curriculum, told[key], key.root)
-            left = i == front[0] and (len(front) > 1 or x[i] > (min(x) + max(x)) / 2)  # else they would collide
-            place, side = (-4 if left else 4, 4 if i in front else -9), "right" if left else "left"
-            ax.annotate(name, (x[i], y[i]), place, textcoords="offset points", fontsize=7, bbox=BEHIND, ha=side)
-    ax.plot([x[i] for i in front], [y[i] for i in front], color=VERMILION, linewidth=0.9, zorder=0)
+        ends = {"xerr": bars(share), "yerr": bars(score)}
+        ax.errorbar(*points[i], **ends, color=colour, fmt=sign, markersize=4, elinewidth=0.4)
+    x, y = zip(*(points[i] for i in front), strict=True)
+    ax.plot(x, y, color=VERMILION, linewidth=0.9, zorder=0)
     if area is not None:
         ax.axvline(100 * area, color=GREY, linewidth=0.8, linestyle=":")
         ax.text(100 * area, ax.get_ylim()[0], " an even map", rotation=90, va="bottom", fontsize=6.5, color=GREY)
     ax.grid(color=PALE, linewidth=0.6)
     ax.set_axisbelow(True)
-    ax.set_title(str(related(x, y)), fontsize=8.5)
+    ax.set_title(
+        str(related([point for point, key in zip(points, both, strict=True) if len(key.curriculum)])), fontsize=8.5
+    )
 
 
 def bars(row: Row) -> list[list[float]] | None:
@@ -124,9 +143,8 @@ def bars(row: Row) -> list[list[float]] | None:
     return [[max(0.0, 100 * (row.score - row.low))], [max(0.0, 100 * (row.high - row.score))]]
 
 
-def unbeaten(x: Sequence[float], y: Sequence[float]) -> list[int]:
+def unbeaten(points: Sequence[tuple[float, float]]) -> list[int]:
     """The places of those that no other is better than in one and as good in the other, by rising x."""
-    points = list(zip(x, y, strict=True))
 
     def beaten(a: float, b: float) -> bool:
         return any(c >= a and d >= b and (c, d) != (a, b) for c, d in points)
@@ -134,9 +152,9 @@ def unbeaten(x: Sequence[float], y: Sequence[float]) -> list[int]:
     return sorted((i for i, (a, b) in enumerate(points) if not beaten(a, b)), key=lambda i: points[i])
 
 
-def related(x: Sequence[float], y: Sequence[float]) -> Related:
+def related(points: Sequence[tuple[float, float]]) -> Related:
     """How two scores go together over curricula, by Pearson."""
-    values = np.array([x, y], float)
+    values = np.array(points, float).reshape(-1, 2).T
     if values.shape[1] < FEWEST or (np.ptp(values, axis=1) == 0).any():
         return Related(None, None, None, values.shape[1])
     rng, drawn = np.random.default_rng(0), []

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import re
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 from dermsearch.papers.published import published_rows
 from dermsearch.results.papers.picture import heading, picture
 from dermsearch.results.papers.sm3 import FORMS
 from dermsearch.results.papers.table import fill
-from dermsearch.results.pictures.attention import attention_figure, judge, pairs, related, unbeaten
+from dermsearch.results.pictures.attention import attention_figure, judge, named, pairs, places, related, unbeaten
 from dermsearch.results.tables.schema import Results, build
 
 
@@ -28,7 +30,7 @@ from dermsearch.results.tables.schema import Results, build
     ],
 )
 def test_those_that_none_beats(x: list[float], y: list[float], front: list[int]) -> None:
-    assert unbeaten(x, y) == front
+    assert unbeaten([*zip(x, y, strict=True)]) == front
 
 
 def test_how_two_scores_go_together() -> None:
@@ -38,12 +40,13 @@ def test_how_two_scores_go_together() -> None:
         if row["row"] not in ("ImageNet", "Scratch") and row["column_metric"].endswith("percent"):
             told.setdefault(row["row"], {})[row["column_metric"]] = float(row["value"])
     both = [(v["AIL percent"], v["Validation Acc percent"]) for v in told.values() if len(v) >= 2]
-    found = related(*map(list, zip(*both, strict=True)))
+    found = related(both)
     assert found.value == pytest.approx(0.485, abs=5e-4) and found.curricula == 22
     assert found.low is not None and found.high is not None and found.low < 0.485 < found.high
     assert str(found).startswith("r = 0.48 [") or str(found).startswith("r = 0.49 [")
-    assert related([1, 2, 3], [1, 2, 3]).value is None and related([1] * 5, [1, 2, 3, 4, 5]).value is None
-    assert related([0, 1, 2, 3, 4], [0, 2, 4, 6, 8]).low == pytest.approx(1)
+    assert related([(i, i) for i in range(3)]).value is None and related([(1, i) for i in range(5)]).value is None
+    assert str(related([])) == "0 curricula: no correlation"
+    assert related([(i, 2 * i) for i in range(5)]).low == pytest.approx(1)
 
 
 def with_attention(results: Results) -> Results:
@@ -63,22 +66,47 @@ def test_a_panel_for_each_share(make_study: Any, tmp_path: Path) -> None:
     assert judge(results) == "attention" and set(pairs(results)) == {"ail", "occlusion"}
     paths = attention_figure(results, tmp_path / "attention")
     text = " ".join(re.findall(r"<text[^>]*>([^<]*)</text>", paths[1].read_text("utf-8")))
-    assert "r = -1.00 [-1.00, -1.00]" in text and "r = 1.00 [1.00, 1.00]" in text and "an even map" in text
+    assert (
+        "r = -1.00 [-1.00, -1.00] over 15 curricula" in text
+        and "r = 1.00 [1.00, 1.00]" in text
+        and "an even map" in text
+    )
 
 
-def test_names_of_neighbours_do_not_collide(make_study: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Of two that none beats the left one is named on its left."""
-    sides: list[list[str]] = []
-    whole = Axes.set_title
+def drawn_of(results: Results, monkeypatch: pytest.MonkeyPatch) -> Figure:
+    """The figure itself, as it is before it is written."""
+    kept: list[Figure] = []
+    monkeypatch.setattr("dermsearch.results.pictures.attention.save", lambda figure, *_: kept.append(figure) or [])
+    attention_figure(results, "attention")
+    return kept[0]
 
-    def told(ax: Axes, *given: Any, **how: Any) -> Any:
-        sides.append([t.get_ha() for t in ax.texts if t.get_text() != "no pre-training" and "even" not in t.get_text()])
-        return whole(ax, *given, **how)
 
-    monkeypatch.setattr(Axes, "set_title", told)
-    attention_figure(with_attention(make_study(seeds=(0, 1))), tmp_path / "attention")
-    many, one = sides  # the shares fall with accuracy, and rise with it
-    assert len(many) > 1 and many.count("right") == 1 and one == ["right"]
+@pytest.mark.parametrize(("longest", "named_all"), [(2, False), (1, True)])
+def test_a_reader_finds_the_curricula_by_their_names(make_study: Any, longest: int, named_all: bool) -> None:
+    """Of few all; of many those that none beats, no pre-training and the best task alone."""
+    both = pairs(with_attention(make_study(longest=longest)))["occlusion"]
+    front = {str(key.curriculum) for i, key in enumerate(both) if i in unbeaten(places(both))}
+    best = {"moco_v2", "no pre-training"}
+    every = {str(key.curriculum) for key in both}
+    assert len(both) == (4 if named_all else 10)
+    found = {str(list(both)[i].curriculum) for i in named(both)}
+    assert found == (every if named_all else front | best) and (named_all or found < every)
+
+
+def test_names_stand_over_no_point_and_no_other_name(make_study: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of eight curricula whose points lie close together, and all of which have one."""
+    names = ("relative_location", "moco_v2", "odc", "simclr", "rotation", "ibot", "colorme")
+    values = {name: 0.6 + 0.005 * (3 * i % 7) for i, name in enumerate(names)} | {"no pre-training": 0.612}
+    figure = drawn_of(with_attention(make_study(tasks=names, longest=1, values=values)), monkeypatch)
+    figure.draw_without_rendering()
+    for ax in figure.axes:
+        texts = [text for text in ax.texts if "even" not in text.get_text()]
+        boxes = [Text.get_window_extent(text) for text in texts]  # without the line to its point
+        points = [line.get_xydata()[0] for line in ax.lines if line.get_marker() in ("o", "s")]
+        assert len(boxes) == len(points) == 8
+        assert not any(a.overlaps(b) for a, b in combinations(boxes, 2))
+        assert not any(box.contains(*ax.transData.transform(point)) for box in boxes for point in points)
+        assert all(ax.bbox.containsx(x) and ax.bbox.containsy(y) for box in boxes for x, y in box.corners())
 
 
 def test_a_title_that_is_too_long_goes_on_below(make_study: Any, tmp_path: Path) -> None:
