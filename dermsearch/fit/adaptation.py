@@ -117,6 +117,11 @@ class Adaptation(Fit):
             found |= {OTHER + m: Blind(other.cases, m, rows, *about) for m in seen}
         return found
 
+    @classmethod
+    def paced(cls, pools: Mapping[str, CasePool]) -> Mapping[str, CasePool]:
+        """The source's: who looks at a large target has no more steps than who does not."""
+        return {name: pool for name, pool in pools.items() if not name.startswith(OTHER)}
+
     def enter_epoch(self, epoch: int) -> None:
         """The second phase leaves frozen statistics as they are."""
         if epoch >= self.config.epochs and self.statistics() == "frozen":
@@ -164,7 +169,8 @@ class Adaptation(Fit):
             value, accuracy = mean_loss(self.heads(joined), truth, self.weights)
         if of_target and batch.epoch >= self.config.epochs:
             with self.seeing(target=True):
-                other = self.joined(of_target, lambda b: b.view(self.view, "view"))
+                # A target of few images fills a batch by some again, which are to look different.
+                other = self.joined(of_target, lambda b: b.views([self.view], "view", again=True)[0])
             with torch.autocast(joined.device.type, enabled=False):
                 more, parts = self.align(joined, other, truth, batch)
                 value = value + more

@@ -23,6 +23,7 @@ class DANN(Adaptation):
     """An adversary that tells domains apart."""
 
     name = "dann"
+    version = 2
     aligns = True
 
     class Config(AdaptationSettings):

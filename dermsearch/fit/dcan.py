@@ -26,6 +26,7 @@ class DCAN(OurAlignment):
     """With the regulariser that `our_alignment` leaves out."""
 
     name = "dcan"
+    version = 2
 
     class Config(AlignmentSettings):
         """Whether and how classes are set against the mixture."""

@@ -45,6 +45,7 @@ class OurAlignment(Adaptation):
     """Discrepancies of features and probabilities."""
 
     name = "our_alignment"
+    version = 2
     aligns = True
 
     class Config(AlignmentSettings):

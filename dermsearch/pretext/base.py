@@ -142,6 +142,11 @@ class Pretext(nn.Module, Generic[Given, Found, Seen]):
         raise NotImplementedError(cls.__name__)
 
     @classmethod
+    def paced(cls, pools: Mapping[str, CasePool]) -> Mapping[str, CasePool]:
+        """The pools whose images all come in an epoch; of the others as many do."""
+        return pools
+
+    @classmethod
     def batch_of(cls, asked: int, units: int) -> int:
         """The batch of a step, where so large a one is asked for and the smallest pool has so many units."""
         return min(asked, units)

@@ -176,8 +176,9 @@ def told_of_tables(pool: CasePool, metadata: Sequence[str]) -> dict[str, Any]:
 
 def schedule(task: type[AnyTask], pools: Mapping[str, CasePool], train: dict[str, Any]) -> tuple[int, int]:
     """The batch of a step, and the steps of an epoch: a branch with fewer images sees some again."""
-    batch = task.batch_of(train["batch"], min(map(len, pools.values())))
-    return batch, math.ceil(max(map(len, pools.values())) / batch)
+    sizes = [len(pool) for pool in task.paced(pools).values()]
+    batch = task.batch_of(train["batch"], min(sizes))
+    return batch, math.ceil(max(sizes) / batch)
 
 
 def planned(orders: dict[str, np.ndarray], pools: Mapping[str, CasePool], count: int) -> dict[str, np.ndarray]:

@@ -126,6 +126,34 @@ def test_images_of_the_target_are_looked_at_by_all_but_one(name, store):
     assert small.equal(whole.state, few.state) == (name == "source_only")
 
 
+@pytest.mark.parametrize("name", ["our_alignment", "dcan", "dann"])
+@pytest.mark.parametrize("images", [4, 24])
+def test_all_learn_the_source_alike_however_many_images_the_target_has(name, images, store):
+    """Fewer than a batch has, or more than the source: an epoch is a pass over the source."""
+    target = Target(store, small.HELDOUT[:images], small.LOOK)
+
+    def learnt(name: str) -> tuple[dict, list]:
+        ungated = {"gates": False} if name in ("our_alignment", "dcan") else {}
+        config = {**small.FITS[name], "adapt_epochs": 0, **ungated}
+        given = name, config, 7, {}, small.encoders(), store, small.ROWS[:16], small.Kept(), lambda row: None
+        found = train_fit(*given, CPU, "fp32", small.LOOK, target=target)
+        weights = {n for n, _ in small.encoders().named_parameters()}
+        state = found.parts[PREDICTOR].state
+        return {n: state[f"encoders.{n}"] for n in weights}, [row["loss"] for row in found.history]
+
+    (ours, losses), (plain, others) = learnt(name), learnt("source_only")
+    assert losses == others and small.equal(ours, plain)
+
+
+def test_images_that_fill_a_small_targets_batch_look_different(store, monkeypatch):
+    seen = []
+    monkeypatch.setattr(OurAlignment, "align", lambda self, s, t, *_: (seen.append(t.detach()), (s.sum() * 0, {}))[1])
+    target = Target(store, small.HELDOUT[:4], small.LOOK)
+    given = small.FITS["our_alignment"], 7, {}, small.encoders(), store, small.ROWS, small.Kept(), lambda row: None
+    train_fit("our_alignment", *given, CPU, "fp32", small.LOOK, target=target)
+    assert seen and all(len(rows.unique(dim=0)) == len(rows) == 16 for rows in seen)
+
+
 @pytest.mark.parametrize("name", ["our_alignment", "dcan"])
 def test_every_setting_counts(name, store):
     plain = small.train(name, store).parts[PREDICTOR].state
