@@ -36,6 +36,7 @@ from dermsearch.models.encoders import backbone
 from dermsearch.models.heads import mlp
 from dermsearch.models.weights import read_weights
 from dermsearch.pretext.base import Batch, JointTask, Loss, Setting, Settings
+from dermsearch.words import many
 
 COPIES = 4
 TEACHING, ROTATING, LEARNING = range(3)  # what learns in an epoch: the teacher, its rotation head, the student
@@ -81,7 +82,7 @@ class SSDKD(JointTask):
         sizes = [len(each) for each in setting.counts.values()]
         self.view = View(setting.size, scale=(0.7, 1.0), flip=0.5, jitter=(0.2, 0.2, 0.2, 0.05), jitter_p=0.5)
         self.student = ClassHeads(len(backbones) * setting.dim, sizes)
-        self.teachers = nn.ModuleDict(teachers(backbones, config))
+        self.teachers = nn.ModuleDict(teachers(backbones, config, setting.encoder))
         first: Any = next(iter(self.teachers.values()))
         width = getattr(first, "head_hidden_size", first.num_features)
         own: Any = next(iter(backbones.values()))
@@ -90,7 +91,7 @@ class SSDKD(JointTask):
         self.own_rotation = nn.ModuleDict({b: mlp(setting.dim, setting.dim, setting.dim) for b in backbones})
         self.widen = nn.ModuleDict({b: widened(own.num_features, first.num_features) for b in backbones})
         self.weights = [torch.tensor([sum(each) / max(1, n) for n in each]) for each in setting.counts.values()]
-        self.ends = round(config.teaching * setting.epochs), round(config.rotating * setting.epochs)
+        self.ends = before_student(config, setting.epochs)
         self.phase = LEARNING
         for never, module in ((not self.ends[0], (self.teachers, self.teacher)), (not self.ends[1], (self.rotation,))):
             for each in module if never else ():
@@ -99,8 +100,10 @@ class SSDKD(JointTask):
     @classmethod
     def check(cls, config: Any, setting: Setting) -> None:
         """The student needs epochs of its own, and a file a name and a fingerprint."""
-        if config.teaching + config.rotating >= 1:
-            raise UserError(f"teaching: must leave epochs to the student, not {config.teaching} + {config.rotating}")
+        epochs = setting.epochs
+        if config.teaching + config.rotating >= 1 or sum(before_student(config, epochs)) >= epochs:
+            shares = f"{config.teaching} + {config.rotating} of {many(epochs, 'epoch')}, rounded to whole ones"
+            raise UserError(f"teaching: must leave epochs to the student, not {shares}")
         if bool(config.file) != bool(config.sha256):
             raise UserError("sha256: goes with file, and says which file it is; give both")
         if setting.batch < 2:
@@ -221,7 +224,12 @@ class ClassHeads(nn.ModuleList):
             return [head(x) for head in self]
 
 
-def teachers(backbones: nn.ModuleDict, config: Any) -> dict[str, nn.Module]:
+def before_student(config: Any, epochs: int) -> tuple[int, int]:
+    """In how many epochs the teacher learns, then its rotation head."""
+    return round(config.teaching * epochs), round(config.rotating * epochs)
+
+
+def teachers(backbones: nn.ModuleDict, config: Any, student: str) -> dict[str, nn.Module]:
     """By branch: copies of the student's as they are handed on, or another model's, from a file or from nothing."""
     name = config.teacher
     if not config.file:
@@ -233,7 +241,7 @@ def teachers(backbones: nn.ModuleDict, config: Any) -> dict[str, nn.Module]:
     made = {}
     for b, own in backbones.items():
         made[b] = backbone(name) if name else copy.deepcopy(own)
-        made[b].load_state_dict(read_weights(config.file, name or config.teacher))
+        made[b].load_state_dict(read_weights(config.file, name or student))
     return made
 
 

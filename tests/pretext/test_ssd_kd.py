@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -163,6 +164,23 @@ def test_a_teacher_of_another_architecture_and_from_a_file(store, tmp_path):
         task(teacher="resnet10t", file=str(path), sha256="0" * 64)
     with pytest.raises(UserError, match="has none: there is no such file, not"):
         task(teacher="resnet10t", file=str(tmp_path / "no.pth"), sha256=told)
+
+
+def test_a_file_without_a_name_holds_the_students_own_architecture(tmp_path):
+    path = tmp_path / "teacher.safetensors"
+    made = backbone("test_resnet")
+    save_file(made.state_dict(), path)
+    module = task(file=str(path), sha256=hashlib.sha256(path.read_bytes()).hexdigest())
+    for key, weight in module.teachers["derm"].state_dict().items():
+        assert torch.equal(weight, made.state_dict()[key]), key
+
+
+@pytest.mark.parametrize(("teaching", "rotating", "epochs"), [(0.5, 0.4, 2), (0.6, 0.3, 5), (0.95, 0.0, 5)])
+def test_shares_that_leave_the_student_no_epoch_are_refused(teaching, rotating, epochs):
+    config, setting = SSDKD.Config(teaching=teaching, rotating=rotating), Setting(48, 32, 0, 8, 0)
+    with pytest.raises(UserError, match=rf"^teaching: must leave .* not {teaching} \+ {rotating} of {epochs} epochs, "):
+        SSDKD.check(config, replace(setting, epochs=epochs))
+    SSDKD.check(config, replace(setting, epochs=20))
 
 
 @pytest.mark.parametrize(
