@@ -75,7 +75,7 @@ def tune(
     batch = min(config.batch, cases)
     steps = config.epochs * (cases // batch)
     optimiser = torch.optim.AdamW([*net.parameters(), *heads.parameters()], lr=config.lr, weight_decay=0.01)
-    climb = max(1, steps // 10)
+    climb, loss = max(1, steps // 10), torch.zeros(())  # of no labelled case nothing is learnt
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimiser, lambda step: min((step + 1) / climb, 0.5 + 0.5 * math.cos(math.pi * step / max(1, steps)))
     )

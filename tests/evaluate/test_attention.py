@@ -21,10 +21,10 @@ from dermsearch.errors import UserError
 from dermsearch.evaluate.attention import AttentionConfig, Gaze, masks_of, measures
 from dermsearch.evaluate.base import Features, Images, configure, judge
 from dermsearch.evaluate.inside import inside, none_at_all, patches, peak_inside, share_of_patches
-from dermsearch.evaluate.tuned import LinearHead, probe
+from dermsearch.evaluate.tuned import LinearHead, probe, tune
 from dermsearch.metrics import summary
 from dermsearch.models.attention import activations, attention, contrast, finer
-from dermsearch.models.encoders import Encoders
+from dermsearch.models.encoders import Encoders, backbone
 from dermsearch.study.data import Data
 from dermsearch.testing.small import make_store
 
@@ -142,6 +142,14 @@ class Mean(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.forward_head(self.forward_features(x))
+
+
+def test_nothing_is_tuned_where_no_case_has_a_label() -> None:
+    net, config = backbone("test_resnet").eval(), AttentionConfig(head="finetune", epochs=1, batch=4)
+    unknown = {"diagnosis": np.full(8, -1)}
+    made, heads = tune(net, lambda at: torch.randn(len(at), 3, 32, 32), unknown, {"diagnosis": ("a", "b")}, config, 0)
+    assert all(torch.equal(w, made.state_dict()[n]) for n, w in net.named_parameters())
+    assert heads["diagnosis"].weights.isfinite().all()
 
 
 def images_of(cases: CaseStore, size: int = 32, name: str = "test_resnet") -> Images:
