@@ -29,8 +29,8 @@ from dermsearch import world
 from dermsearch.data.views.augment import View
 from dermsearch.fit.heads import mean_loss
 from dermsearch.fit.system import LinearHeads, Outputs, Shape, Sight, System, SystemSettings, last_map
-from dermsearch.models.encoders import Encoders
-from dermsearch.pretext.base import Batch, Setting
+from dermsearch.models.alignment import reversed_gradient
+from dermsearch.pretext.base import Batch
 from dermsearch.pretext.batch import epoch_order
 from dermsearch.pretext.joint_supervised import chances
 
@@ -57,10 +57,6 @@ class AMFAM(System):
         over: Literal["image", "batch"] = Field("image", description="what a map is scaled by")
         decoder: Literal["whole", "half"] = Field("whole", description="its channels")
 
-    def __init__(self, encoders: Encoders, config: Any, setting: Setting) -> None:
-        super().__init__(encoders, config, setting)
-        self.coefficient = 0.0
-
     def build(self, shape: Shape) -> nn.Module:
         return FusedNetwork(shape, last_map(shape, self.name), WIDTHS[self.config.decoder])
 
@@ -75,8 +71,8 @@ class AMFAM(System):
 
     def before_step(self, step: int) -> None:
         c = self.config
-        self.coefficient = c.reversal * climbed(step, self.setting.steps, c.climb)
-        self.network.reversal.coefficient = self.coefficient  # type: ignore[union-attr]
+        coefficient = c.reversal * climbed(step, self.setting.steps, c.climb)
+        self.network.reversal.coefficient = coefficient  # type: ignore[union-attr]
 
     def sight(self, modality: str, pixels: Tensor, batch: Batch) -> Sight:
         mean, std = batch.statistics(pixels)
@@ -147,18 +143,7 @@ class Reversal(nn.Module):
     coefficient = 0.0
 
     def forward(self, x: Tensor) -> Tensor:
-        return _Reversed.apply(x, self.coefficient)
-
-
-class _Reversed(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, coefficient: float) -> Tensor:
-        ctx.coefficient = coefficient
-        return x.view_as(x)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> Any:
-        return -ctx.coefficient * grads[0], None
+        return reversed_gradient(x, self.coefficient)
 
 
 def enlargements(stride: int) -> tuple[int, int, int]:
