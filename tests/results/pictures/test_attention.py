@@ -96,7 +96,7 @@ def test_a_reader_finds_the_curricula_by_their_names(make_study: Any, longest: i
 def test_names_stand_over_no_point_and_no_other_name(make_study: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of eight curricula whose points lie close together, and all of which have one."""
     names = ("relative_location", "moco_v2", "odc", "simclr", "rotation", "ibot", "colorme")
-    values = {name: 0.6 + 0.005 * (3 * i % 7) for i, name in enumerate(names)} | {"no pre-training": 0.612}
+    values = {name: 0.6 + 0.005 * (3 * i % 7) for i, name in enumerate(names)} | {"no pre-training": 0.52}
     figure = drawn_of(with_attention(make_study(tasks=names, longest=1, values=values)), monkeypatch)
     figure.draw_without_rendering()
     for ax in figure.axes:
