@@ -66,7 +66,9 @@ def open_mixed(
 
 def left_out(cases: CaseStore) -> int:
     """How many images a mixture lacks because they stand in a store that is judged on."""
-    return sum(row["done"] == "left out" for row in quarantined(cases))
+    others = tuple(f"{told.rpartition(' ')[0]}:" for told in cases.settings["without"])  # else a copy within a part
+    whose = (row["reason"].partition(" as ")[2] for row in quarantined(cases) if row["done"] == "left out")
+    return sum(other.startswith(others) for other in whose)
 
 
 def both_in(cases: CaseStore, other: CaseStore) -> dict[str, str]:

@@ -15,6 +15,7 @@ from dermsearch.data.decode.image import Form
 from dermsearch.data.domain import SEVEN_POINT
 from dermsearch.data.drawn.skin import synthetic
 from dermsearch.data.inspect.check import check
+from dermsearch.data.mixed import left_out as lacking
 from dermsearch.data.prepare.build import write_store
 from dermsearch.data.prepare.engines import on_cores
 from dermsearch.data.prepare.mix import mix
@@ -126,6 +127,15 @@ def test_what_the_mixed_stores_share_is_kept_once(tmp_path):
     mix([make(tmp_path / "a", rows(6)), make(tmp_path / "b", again)], tmp_path / "m")
     assert left_out(tmp_path / "m") == {"b:c102 (derm)": "is the same file as a:c3 (derm), but its diagnosis differs"}
     assert len(CaseStore(tmp_path / "m")) == 11
+
+
+def test_copies_within_a_store_do_not_count_as_those_of_one_that_is_judged_on(tmp_path):
+    cases, again = rows(12), rows(12)[3]
+    cases[1] = (replace(cases[1][0], images={"derm": "c500.jpg"}), cases[1][1])
+    cases[5] = (replace(cases[5][0], images={"derm": "c3.jpg"}), again[1])
+    mix([make(tmp_path / "a", cases)], tmp_path / "m", [make(tmp_path / "j", rows(4, 500))])
+    assert set(left_out(tmp_path / "m")) == {"a:c1 (derm)", "a:c5 (derm)"}
+    assert lacking(CaseStore(tmp_path / "m")) == 1
 
 
 def test_drawn_lesions_are_known_again_by_their_pixels(tmp_path):
