@@ -24,7 +24,10 @@ from dermsearch.data.sources.base import (
 from dermsearch.errors import UserError
 from dermsearch.storage.files import Folder
 
-PASSED_OVER = (".txt", ".md", ".csv", ".tsv", ".json", ".xml", ".yaml", ".yml", ".html", ".pdf", ".xlsx", ".db", ".ini")
+PASSED_OVER = (
+    *(".txt", ".md", ".csv", ".tsv", ".json", ".xml", ".yaml", ".yml", ".html", ".pdf", ".xlsx", ".db", ".ini"),
+    *(".arrow", ".part"),  # of a store that lies in the folder
+)
 
 
 def read(folder: Folder, columns: Columns) -> Release:

@@ -48,6 +48,18 @@ def test_classes_are_folders(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize("names", [("mel/1.jpg", "nev/2.jpg"), ("train/mel/1.jpg", "test/nev/2.jpg")])
+def test_a_store_that_grows_in_the_folder_is_none_of_its_classes(names: tuple[str, ...], tmp_path: Path) -> None:
+    """Else the same command, continued, would read what it has written."""
+    releases.images(tmp_path, *names)
+    before = read("folder", tmp_path)
+    wrote = ("preparing/plan.json", "preparing/head-00000.arrow", "preparing/a1.part", "images-00000.arrow", "README.md")
+    for name in wrote:
+        (tmp_path / "store" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "store" / name).write_bytes(b"x")
+    assert read("folder", tmp_path) == before and len(before.records) == 2 and not before.problems
+
+
 def test_folders_named_after_splits(tmp_path: Path) -> None:
     releases.images(tmp_path, "train/mel/1.jpg", "train/nev/2.jpg", "valid/nev/1.jpg", "Test/mel/1.jpg", "train/3.jpg")
     release = read("folder", tmp_path)
