@@ -1,6 +1,6 @@
 """Draws one skin lesion, attribute by attribute, on a canvas in the lesion's own coordinates.
 
-The canvas is what both cameras in `synthetic.py` photograph, so a case's two images show one lesion.
+The canvas is what both cameras in `skin.py` photograph, so a case's two images show one lesion.
 Lengths are in lesion radii, so the same lesion looks alike at every image size. Colours, darkness, shape
 and place are drawn independently of the labels: only the structure of an attribute gives it away.
 """

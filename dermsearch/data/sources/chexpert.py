@@ -5,7 +5,8 @@
 
 The id of a case is its path below train or valid. A label is 1, 0, -1 (the report is not sure) or empty (it says
 nothing, taken for absent). `--uncertain` says what -1 is: unknown (the default), absent or present. `finding` is known
-where one finding stands alone, support devices not counted. Images of which a report says nothing are left out.
+where one finding stands alone, support devices not counted. Images of which a report says nothing, or of findings only
+that they are not there, are left out.
 """
 
 from __future__ import annotations
