@@ -53,7 +53,7 @@ def test_a_store_that_grows_in_the_folder_is_none_of_its_classes(names: tuple[st
     """Else the same command, continued, would read what it has written."""
     releases.images(tmp_path, *names)
     before = read("folder", tmp_path)
-    wrote = ("preparing/plan.json", "preparing/head-00000.arrow", "preparing/a1.part", "images-00000.arrow", "README.md")
+    wrote = ("preparing/plan.json", "preparing/head-00000.arrow", "preparing/a.part", "images-00000.arrow", "README.md")
     for name in wrote:
         (tmp_path / "store" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "store" / name).write_bytes(b"x")
