@@ -82,7 +82,7 @@ class Slimp(JointTask):
         weight: float = Field(0.5, ge=0, le=1)  # of the lesions' loss; the patients' has the rest
         temperature: float = Field(0.1, ge=0.01, le=10)  # of both contrasts, or where they begin
         outer_temperature: float | None = Field(None, ge=0.01, le=10, exclude_if=unset)  # of the patients', if another
-        learnt: bool = False  # the temperatures are, one of each level, from there on; 0.01 at the least
+        learnt: bool = False  # the temperatures are, one of each level, from there on; between 0.01 and 1
         # Where learnt ones begin behind a stage that has learnt them too: where that left off, or as is given here.
         begin: Literal["handed_on", "given"] = "handed_on"
         direction: float = Field(0.5, ge=0, le=1)  # the share of image -> table, and of phenotype -> table
@@ -155,6 +155,10 @@ class Slimp(JointTask):
         """There are columns and patients for what the weight asks for, and batches hold patients whole."""
         if config.width % config.heads:
             raise UserError(f"width: must be a multiple of heads ({config.heads}), not {config.width}")
+        for level, warmth in config.temperatures.items():
+            if config.learnt and warmth > 1:
+                field = "temperature" if level == INNER or config.outer_temperature is None else "outer_temperature"
+                raise UserError(f"{field}: must be at most 1 where it is learnt, not {warmth:g}")
         if config.frozen == "attention" and not is_vit(setting.encoder):
             raise UserError(
                 f"encoder.name: must be a ViT for slimp with frozen: attention, not '{setting.encoder}'; frozen: "

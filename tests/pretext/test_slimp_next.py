@@ -161,6 +161,9 @@ def told(**given: Any) -> Setting:
     ({"lesions": 16}, {}, "lesions: must be at most 8, so that a batch of 16 cases holds two patients, not 16"),
     ({"lesions": 16}, {"patients": None}, "lesions: must be at most 8"),
     ({"width": 10, "heads": 4}, {}, r"width: must be a multiple of heads \(4\), not 10"),
+    ({"learnt": True, "temperature": 2.0}, {}, "temperature: must be at most 1 where it is learnt, not 2"),
+    ({"learnt": True, "outer_temperature": 5.0}, {}, "outer_temperature: must be at most 1 where it is learnt, not 5"),
+    ({"learnt": True, "weight": 0.0, "temperature": 2.0}, {}, "temperature: must be at most 1"),
     ({"frozen": "attention"}, {}, "encoder.name: must be a ViT for slimp with frozen: attention, not 'resnet18'"),
     ({"columns": "age, sites"}, {}, "columns: 'sites' is not named in data.metadata; did you mean 'site'"),
     ({"columns": "age, sex"}, {}, "columns: names no columns of the lesion, .*; table: all takes"),
@@ -178,7 +181,9 @@ def test_what_cannot_be_is_refused(config: dict[str, Any], setting: dict[str, An
     ({"weight": 1.0, "lesions": 5}, {"patients": 0}), ({"weight": 1.0, "table": "all"}, {"columns": COLUMNS[:2]}),
     ({"frozen": "attention"}, {"encoder": "test_vit"}), ({"positive": "diagnosis=b"}, {}), ({}, {"patients": None}),
     ({"positive": "diagnosis=b"}, {"names": {}}), ({"columns": "site,age"}, {}),
-    ({"columns": "site", "weight": 1.0}, {}), ({"columns": "age", "weight": 1.0, "table": "all"}, {}),
+    ({"temperature": 2.0}, {}), ({"learnt": True, "temperature": 1.0}, {}),
+    ({"learnt": True, "weight": 1.0, "outer_temperature": 5.0}, {}), ({"columns": "site", "weight": 1.0}, {}),
+    ({"columns": "age", "weight": 1.0, "table": "all"}, {}),
 ])  # fmt: skip
 def test_what_can_be_is_not(config: dict[str, Any], setting: dict[str, Any]) -> None:
     Slimp.check(Slimp.Config(**{"lesions": 4, **config}), told(**setting))
