@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -54,8 +55,7 @@ def replay(
     for name in names:
         if name not in SAMPLERS:
             raise UserError(f"--sampler: '{name}' is not a sampler; {nearest(name, SAMPLERS.names())}")
-    from rich.progress import track
-
+    from dermsearch.data.prepare.progress import Bar
     from dermsearch.search.propose.replay import cost
     from dermsearch.search.propose.replay import replay as search
     from dermsearch.search.propose.replay_text import render, write_csv
@@ -63,20 +63,16 @@ def replay(
 
     scores = read_table(table)
     runs: dict[tuple[str, bool], list[Replayed]] = {}
-    told = aside()
-    for name in names:
-        settings = Search.model_validate(
-            {"sampler": name, "trials": len(scores), "lag": lag, "learn_from": learn_from or []}
-        )
-        for sharing in (True, False):
-            seeds = track(
-                range(repeats),
-                f"{name}, {'shared' if sharing else 'alone'}",
-                console=told,
-                transient=True,
-                disable=not told.is_terminal,
+    with Bar(aside(), "Searching", "search", "searches") as bar:
+        bar.start(2 * repeats * len(names), 0)
+        for name, sharing in product(names, (True, False)):
+            settings = Search.model_validate(
+                {"sampler": name, "trials": len(scores), "lag": lag, "learn_from": learn_from or []}
             )
-            runs[name, sharing] = [search(scores, settings, s, sharing, to_the_end=True) for s in seeds]
+            found = runs[name, sharing] = []
+            for seed in range(repeats):
+                found.append(search(scores, settings, seed, sharing, to_the_end=True))
+                bar.advance(1)
     costs = {which: cost(scores, of) for which, of in runs.items()}
     console = paper()
     console.print(render(table, scores, costs, repeats))

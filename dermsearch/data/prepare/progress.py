@@ -1,4 +1,4 @@
-"""What making a store shows: a bar on a terminal, a line every few seconds elsewhere."""
+"""What making a store, or another long command, shows: a bar on a terminal, a line every few seconds elsewhere."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ class Silent:
 class Bar:
     """Done, rate, and how long it will take."""
 
-    def __init__(self, console: Console) -> None:
-        self.console = console
+    def __init__(self, console: Console, doing: str = "Preparing", noun: str = "case", several: str = "cases") -> None:
+        self.console, self.noun, self.several = console, noun, several
         self.bar = Progress(
-            TextColumn("Preparing"),
+            TextColumn(doing),
             BarColumn(),
-            TextColumn("{task.completed:,.0f} of {task.total:,.0f} cases  {task.fields[rate]}"),
+            TextColumn("{task.completed:,.0f} of {task.total:,.0f} " + several + "  {task.fields[rate]}"),
             console=console,
             disable=not console.is_terminal,
         )
@@ -65,11 +65,11 @@ class Bar:
         self.done += cases
         now = time.monotonic()
         rate = (self.done - self.first) / max(now - self.began, 1e-9)
-        text = f"{rate:,.0f} cases/s, {(self.cases - self.done) / max(rate, 1e-9):,.0f} s left"
+        text = f"{rate:,.0f} {self.several}/s, {(self.cases - self.done) / max(rate, 1e-9):,.0f} s left"
         self.bar.update(self.task, completed=self.done, rate=text)
         if not self.console.is_terminal and now - self.said > EVERY:
             self.said = now
-            self.say(f"{self.done:,} of {many(self.cases, 'case')}, {text}")
+            self.say(f"{self.done:,} of {many(self.cases, self.noun, self.several)}, {text}")
 
     def say(self, text: str) -> None:
         self.console.print(public(text), highlight=False, soft_wrap=True)

@@ -119,7 +119,7 @@ def cost(table: Table, runs: Sequence[Replayed]) -> Cost:
     goal, worst = max(table.values()), min(table.values())
     regret = {}
     for spent in dict.fromkeys(round(len(table) * share) for share in (0.1, 0.2, 0.3, 0.5, 0.7, 1.0)):
-        regret[spent] = goal - fmean(max(worst, run.best(spent)) for run in runs)
+        regret[spent] = max(0.0, goal - fmean(max(worst, run.best(spent)) for run in runs))  # a mean is rounded
     return Cost(sum(map(math.isfinite, found)), quantile(found, 0.5), quantile(found, 0.9), whole, regret)
 
 

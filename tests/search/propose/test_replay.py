@@ -6,6 +6,7 @@ import csv
 import itertools
 import re
 from pathlib import Path
+from statistics import fmean
 
 import pytest
 from typer.testing import CliRunner
@@ -102,6 +103,14 @@ def test_the_command_tells_costs_and_writes_them(tmp_path: Path) -> None:
     assert isinstance(wrong.exception, UserError) and "did you mean 'curriculum_prior'" in str(wrong.exception)
 
 
+def test_it_tells_on_standard_error_how_far_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dermsearch.data.prepare.progress.EVERY", -1)
+    said = CliRunner().invoke(app, ["replay", "aiseeme_table1", "--sampler", "grid", "--repeats", "3"])
+    assert said.exit_code == 0 and "searches/s" not in said.stdout
+    told = [line.partition(",")[0] for line in said.stderr.splitlines()]
+    assert told == [f"{n} of 6 searches" for n in range(1, 7)]
+
+
 def test_the_figure_says_what_it_shows(tmp_path: Path) -> None:
     asked = ["replay", "aiseeme_table1", "--sampler", "grid", "--sampler", "random", "--repeats", "3"]
     said = CliRunner().invoke(app, [*asked, "--figure", str(tmp_path / "regret.pdf")])
@@ -116,6 +125,13 @@ def test_the_figure_says_what_it_shows(tmp_path: Path) -> None:
         "aiseeme_table1: regret over stages",
     } <= set(words)
     assert any("median of 3 searches" in word for word in words)
+
+
+def test_what_every_search_has_found_is_no_regret_below_zero() -> None:
+    goal = 0.784
+    assert fmean([goal] * 3) > goal, "a mean is rounded"
+    table = {Curriculum.parse(c): s for c, s in {"a": 0.5, "b": goal}.items()}
+    assert {*cost(table, [Replayed((1,), (goal,), 1, 2)] * 3).regret.values()} <= {0.0, goal - 0.5}
 
 
 def test_regret_over_stages_is_that_of_the_searches() -> None:
