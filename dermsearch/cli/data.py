@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -119,7 +120,7 @@ def prepare(
     from dermsearch.data.prepare.engines import on_cores
     from dermsearch.data.prepare.prepare import Order
     from dermsearch.data.prepare.progress import Bar
-    from dermsearch.data.sources.base import Columns
+    from dermsearch.data.sources.base import SOURCES, Columns
     from dermsearch.data.store.splits import Split, parse_shares
 
     table = None
@@ -131,6 +132,13 @@ def prepare(
         raise UserError("--uncertain: goes with chexpert only, whose labels say so")
     if root and source != "csv":
         raise UserError("--root: goes with csv only, whose table names the images")
+    of_tables = {"--image": image, "--label": label, "--case": case, "--lesion": lesion, "--patient": patient}
+    of_tables |= {"--split-column": split_column, "--mask": mask, "--metadata": metadata}
+    for option, given in of_tables.items():
+        if given and source != "csv" and source in SOURCES.shipped:  # what a package brings may read any of them
+            raise UserError(f"{option}: goes with csv only, whose table's columns have no names that are known")
+    if fold and source != "sd198" and source in SOURCES.shipped:
+        raise UserError("--fold: goes with sd198 only, which has several published splits")
     order = Order(
         source,
         root or release,
@@ -139,7 +147,7 @@ def prepare(
         encoded,
         Split(split_by, parse_shares(split) if split else None, seed),
         Columns(
-            images=dict(_pair(text) for text in image or ()),
+            images=_pairs(image or ()),
             labels=tuple(label or ()),
             case=case,
             lesion=lesion,
@@ -194,11 +202,17 @@ def _finished(order: Order, engine: Any, bar: Any) -> None:
         bar.say(f"Odd or bad: {kinds}. `dermsearch data describe {order.store}` tells more.")
 
 
-def _pair(text: str) -> tuple[str, str]:
-    modality, _, column = text.partition("=")
-    if not modality or not column:
-        raise UserError(f"--image: '{text}' must be MODALITY=COLUMN, such as derm=dermoscopy")
-    return modality, column
+def _pairs(texts: Iterable[str]) -> dict[str, str]:
+    """The column of each modality."""
+    found: dict[str, str] = {}
+    for text in texts:
+        modality, _, column = text.partition("=")
+        if not modality or not column:
+            raise UserError(f"--image: '{text}' must be MODALITY=COLUMN, such as derm=dermoscopy")
+        if modality in found:
+            raise UserError(f"--image: {modality} has two columns, {found[modality]} and {column}; name one")
+        found[modality] = column
+    return found
 
 
 @data_app.command()

@@ -279,6 +279,25 @@ def test_the_root_is_no_setting_of_a_store(tmp_path: Path) -> None:
         command(["prepare", "folder", str(tmp_path), "-o", str(tmp_path / "x"), "--root=/"], standalone_mode=False)
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("folder {} --patient=who", "^--patient: goes with csv only"),
+        ("ham10000 {} --label dx", "^--label: goes with csv only"),
+        ("isic2019 {} --split-column part", "^--split-column: goes with csv only"),
+        ("ph2 {} --fold 2", "^--fold: goes with sd198 only"),
+        ("csv {} --image derm=a --image derm=b", "^--image: derm has two columns, a and b; name one"),
+    ],
+)
+def test_an_option_that_would_do_nothing_is_refused(words: str, said: str, tmp_path: Path) -> None:
+    releases.images(tmp_path, "a/1.jpg")
+    with pytest.raises(UserError, match=said):
+        get_command(data_app)(
+            ["prepare", *words.format(tmp_path).split(), "-o", str(tmp_path / "x")], standalone_mode=False
+        )
+    assert not (tmp_path / "x").exists()
+
+
 def test_a_mask_outside_is_a_problem(tmp_path: Path) -> None:
     hospital(tmp_path, "image,mask", "a.jpg,../m.png")
     assert len(read("csv", tmp_path, fields(mask="mask")).problems) == 1
