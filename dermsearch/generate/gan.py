@@ -52,7 +52,7 @@ class Generator(nn.Module):
     def __init__(self, config: Any, drawing: Drawing) -> None:
         super().__init__()
         doublings = (drawing.size // SMALLEST).bit_length() - 1
-        widths = [round(config.width * w) for w in WIDTHS[: doublings + 1]]
+        widths = [wide(config, w) for w in WIDTHS[: doublings + 1]]
         said = config.noise + config.embedding
         self.embed = nn.Linear(drawing.width, config.embedding, bias=False)
         self.first = nn.Linear(said, widths[0] * SMALLEST**2)
@@ -75,7 +75,7 @@ class Discriminator(nn.Module):
     def __init__(self, config: Any, drawing: Drawing) -> None:
         super().__init__()
         halvings = (drawing.size // SMALLEST).bit_length() - 1
-        widths = [drawing.channels, *(round(config.width * w) for w in SEEN[:halvings])]
+        widths = [drawing.channels, *(wide(config, w) for w in SEEN[:halvings])]
         self.maps = nn.ModuleList([spectral_norm(nn.Conv2d(a, b, 4, stride=2, padding=1)) for a, b in pairwise(widths)])
         self.score = spectral_norm(nn.Linear(widths[-1], 1))
         self.embed = spectral_norm(nn.Linear(drawing.width, widths[-1], bias=False))
@@ -161,6 +161,11 @@ class GAN(Model):
 
     def draw(self, uniforms: np.ndarray, told: Tensor) -> Tensor:
         return self.average(gaussian(uniforms, told.device), told)
+
+
+def wide(config: Any, width: int) -> int:
+    """How many maps a layer has."""
+    return max(1, round(config.width * width))
 
 
 def take_step(loss: Tensor, optimizer: torch.optim.Optimizer) -> None:

@@ -176,3 +176,13 @@ def test_a_killed_process_goes_on(store: CaseStore, tmp_path: Path) -> None:
     stages = StageStore(str(tmp_path))
     assert same(stages.artifact("k")[GENERATOR].state, train(store)[1].state)
     assert not verify(stages) and stages.manifest("k") is not None
+
+
+def test_the_narrowest_model_has_a_map_in_each_layer() -> None:
+    kind = MODELS.find("gan")
+    drawing = Drawing("xray", 64, 1, {"finding": ("none", "some")})
+    model = kind(kind.Config(width=0.01, noise=2, embedding=1), drawing)
+    numbers = np.random.default_rng(0).random
+    real, told = torch.zeros(4, 1, 64, 64), torch.eye(2).repeat(2, 1)
+    said = model.step(real, told, lambda use, count: numbers((4, count)), model.optimizers())
+    assert all(np.isfinite(float(value)) for value in said.values())
