@@ -6,7 +6,7 @@ from PIL import Image
 
 from dermsearch.data.domain import SKIN
 from dermsearch.data.drawn.skin import synthetic
-from dermsearch.data.inspect.sheet import contact_sheet
+from dermsearch.data.inspect.sheet import contact_sheet, save_png
 from dermsearch.data.inspect.show import show_store
 from dermsearch.data.prepare.build import write_store
 from dermsearch.data.store.splits import Split
@@ -32,6 +32,14 @@ def test_small_images_are_enlarged_and_long_captions_wrapped(tmp_path: Path) -> 
     short, long = Image.open(tmp_path / "short.png"), Image.open(tmp_path / "long.png")
     assert short.width == long.width >= 2 * 96
     assert long.height > short.height
+
+
+def test_why_a_picture_cannot_be_written_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pillow's own errors carry no number, and so none of the system's words."""
+    sheet = Image.new("RGB", (8, 8))
+    monkeypatch.setattr(sheet, "save", lambda *_: (_ for _ in ()).throw(OSError("encoder error -2")))
+    with pytest.raises(UserError, match=r"^--output: '.*x.png' cannot be written: encoder error -2"):
+        save_png(sheet, tmp_path / "x.png")
 
 
 def test_captions_are_drawn(tmp_path: Path) -> None:
