@@ -23,7 +23,8 @@ def export_generator(part: Part, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         save_file(part.state, path, {GENERATOR: json.dumps(part.config)})
     except (OSError, SafetensorError) as error:
-        raise UserError(f"--export: '{path}' cannot be written: {first_line(error)}") from None
+        why = getattr(error, "strerror", None) or first_line(error)
+        raise UserError(f"--export: '{path}' cannot be written: {why}") from None
 
 
 def load_generator(path: Path) -> Model:

@@ -66,7 +66,7 @@ def save_png(sheet: Image.Image, output: Path) -> None:
         output.parent.mkdir(parents=True, exist_ok=True)
         sheet.save(output, "PNG")
     except OSError as error:
-        raise UserError(f"--output: '{output}' cannot be written: {first_line(error)}") from None
+        raise UserError(f"--output: '{output}' cannot be written: {error.strerror or first_line(error)}") from None
 
 
 def check_sheet(images: dict[str, np.ndarray], captions: list[str], columns: int) -> None:
