@@ -47,7 +47,8 @@ def chosen(
     failure: StageFailed | None = None
     for rate in rates[len(losses) :]:
         try:
-            losses.append(world.from_first(loss(attempt(rate, Turn(partial, losses)), truth)))
+            found = world.from_first(loss(attempt(rate, Turn(partial, losses)), truth))
+            losses.append(found if np.isfinite(found) else float("inf"))  # argmin takes what is no number for the least
         except StageFailed as error:
             failure = error
             losses.append(float("inf"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping
@@ -165,6 +166,8 @@ def train_stage(
             if train["patience"]:
                 micro, at = batch // train["accumulate"], (number, (number + 1) * steps - 1)
                 held, held_parts = validated(learner, unseen, micro, recipe.seed, at, cast)
+                if not math.isfinite(held):  # argmin would take it for the least
+                    raise StageFailed(f"{recipe.task}: loss on validation images is {held} after epoch {number + 1}")
                 history[-1] |= {"val_loss": held, "val_parts": held_parts}
             if watch is not None:
                 modes = [(m, m.training) for m in learner.modules()]

@@ -39,7 +39,12 @@ def test_the_loss_is_of_classes_alike_and_of_known_cases() -> None:
 
 
 @pytest.mark.parametrize(
-    ("of", "best"), [({0.1: 0.6, 0.2: 0.9, 0.3: 0.7}, 0.2), ({0.1: None, 0.2: None, 0.3: 0.1}, 0.3)]
+    ("of", "best"),
+    [
+        ({0.1: 0.6, 0.2: 0.9, 0.3: 0.7}, 0.2),
+        ({0.1: None, 0.2: None, 0.3: 0.1}, 0.3),
+        ({0.1: 0.6, 0.2: 0.9, 0.3: np.nan}, 0.2),  # finite weights, but what is predicted by them overflows
+    ],
 )
 def test_the_surest_of_what_is_true_is_chosen_and_what_diverges_is_out(of: dict[float, Any], best: float) -> None:
     def attempt(rate: float, kept: Any) -> dict[str, np.ndarray]:

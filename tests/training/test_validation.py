@@ -157,6 +157,11 @@ def test_patience_that_never_ends_a_stage_changes_nothing(store):
     assert found[0][1] == found[1][1] and tiny.same(found[0][0], found[1][0])
 
 
+def test_a_loss_on_validation_images_that_is_no_number_fails_the_stage(store):
+    with pytest.raises(stage.StageFailed, match="moco_v2: loss on validation images is nan after epoch 2"):
+        early(store, [3.0, float("nan"), 2.0, 1.0], patience=2)
+
+
 def test_patience_without_validation_images_is_refused(store):
     for rows in (None, np.arange(0)):
         recipe = tiny.recipe("moco_v2", patience=2)
