@@ -43,6 +43,7 @@ def view(cases: CaseStore, out: Path, version: Version) -> CaseStore:
     }
     about = {key: cases.about[key] for key in ("licence", "citation", "home", "denied") if cases.about.get(key)}
     about["title"] = f"A part of {cases.about.get('title') or 'built-in drawn cases'}"
+    about["dealt"] = cases.split_by  # what leaks there leaks here
     planes = [plane for plane in (*cases.modalities, MASK) if cases.has(plane)[rows].any()]
     told = _cases(cases, rows, chosen[rows], version.label)
     return write_store(out, told, split, classes, settings, tuple(cases.columns.values()), about, cases.grey, planes)

@@ -18,7 +18,7 @@ from rich.filesize import decimal
 
 from dermsearch.data.case import SPLITS
 from dermsearch.data.store.case_store import CaseStore
-from dermsearch.data.store.layout import MASK, QUARANTINE
+from dermsearch.data.store.layout import MASK, QUARANTINE, dealt_by
 from dermsearch.errors import UserError
 from dermsearch.words import many
 
@@ -115,7 +115,7 @@ def gather(manifest: dict[str, Any], index: pa.Table, notes: list[dict[str, str]
     balances = [_balance(n, list(names), index, split) for n, names in manifest["classes"].items()]
     return Facts(
         manifest.get("title") or DRAWN,
-        [LEAKS] * (manifest["split"]["by"] == "image") + made_of(manifest["settings"]),
+        [LEAKS] * (dealt_by(manifest) == "image") + made_of(manifest["settings"]),
         cases,
         told,
         [("images", "cases", "lack one", "stored, width x height", "original", "enlarged")]

@@ -26,7 +26,7 @@ from dermsearch.data.decode.bounds import STRIP
 from dermsearch.data.domain import DOMAINS, SKIN, Domain
 from dermsearch.data.store.columns import Table, encode
 from dermsearch.data.store.few import low_label
-from dermsearch.data.store.layout import INDEX, MANIFEST, MASK, checksum, read_manifest, shard_file
+from dermsearch.data.store.layout import INDEX, MANIFEST, MASK, checksum, dealt_by, read_manifest, shard_file
 from dermsearch.errors import UserError, nearest
 
 NOTHING = np.empty(0, np.uint8)
@@ -61,7 +61,7 @@ class CaseStore:
         self.domain_name: str = self.settings.get("domain", SKIN.name)
         self.side: int = self.about["side"]  # the short side of its images
         self.encoded: bool = self.about["encoded"]
-        self.split_by: str = self.about["split"]["by"]  # published, patient, lesion or image
+        self.split_by = dealt_by(self.about)  # published, patient, lesion or image
         self.classes: dict[str, tuple[str, ...]] = {k: tuple(v) for k, v in self.about["classes"].items()}
         self.modalities: tuple[str, ...] = tuple(self.about["modalities"])
         self.columns: dict[str, Column] = {c["name"]: column_of(c) for c in self.about["columns"]}  # may be inputs

@@ -79,6 +79,11 @@ def read_manifest(data: bytes, where: str) -> dict[str, Any]:
     return about
 
 
+def dealt_by(about: dict[str, Any]) -> str:
+    """How a store's cases were dealt: published, patient, lesion or image; a part of a store as that one's were."""
+    return str(about.get("dealt", about["split"]["by"]))
+
+
 def of_itself(manifest: dict[str, Any]) -> str:
     """The checksum that a manifest carries: of all else in it."""
     rest = {k: v for k, v in manifest.items() if k != "checksum"}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,7 +20,7 @@ from dermsearch.data.store.case_store import CaseStore
 from dermsearch.data.store.splits import Split
 
 
-def store(folder: Path, modality: str, masks: str) -> CaseStore:
+def store(folder: Path, modality: str, masks: str, split: Split = Split()) -> CaseStore:  # noqa: B008  it is frozen
     """Twelve cases of one modality; of `masks` an x is a case with one."""
 
     def cases() -> Iterator[Case]:
@@ -29,7 +30,7 @@ def store(folder: Path, modality: str, masks: str) -> CaseStore:
             mask = np.full((32, 32), 255, np.uint8) if masks[i % len(masks)] == "x" else None
             yield Case(f"c{i}", f"l{i}", f"p{i}", image, {"diagnosis": i % 2}, {}, mask)
 
-    return write_store(folder, cases(), Split(), {"diagnosis": ("a", "b")}, {"source": modality})
+    return write_store(folder, cases(), split, {"diagnosis": ("a", "b")}, {"source": modality})
 
 
 @pytest.mark.parametrize("shard", [5, 512])
@@ -48,3 +49,14 @@ def test_images_and_masks_that_the_first_cases_lack(
     rows = np.flatnonzero(mixed.has("clinic"))
     assert np.array_equal(part.pictures("clinic", rows)[0], mixed.pictures("clinic", rows)[0])
     assert np.array_equal(part.masks(rows)[0], mixed.masks(rows)[0]) and part.masks(rows)[0].any()
+
+
+@pytest.mark.parametrize("by", ["image", "patient"])
+def test_a_part_is_dealt_as_the_store_was(by: Any, tmp_path: Path) -> None:
+    """So that whoever reads of it hears that it leaks, where it does."""
+    whole = store(tmp_path / "whole", "derm", "-", Split(by))
+    part = view(whole, tmp_path / "part", version(whole, None, ()))
+    again = view(part, tmp_path / "again", version(part, None, ()))
+    for each in (whole, part, again):
+        card = (each.folder / "README.md").read_text()
+        assert each.split_by == by and ("It is split BY IMAGE" in card) == (by == "image")
