@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import shutil
@@ -38,7 +39,10 @@ def held(folder: Path) -> Iterator[bool]:
 @contextmanager
 def growing(folder: Path) -> Iterator[Path]:
     """A folder to write in, beside the one that it is renamed to when it is whole; else it is deleted at the end."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+    except FileExistsError as error:  # a file stands in the way, which the system says of deeper ones alone
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), error.filename) from None
     with ExitStack() as stack:
         part = _begun(folder, stack)
         stack.callback(shutil.rmtree, part, ignore_errors=True)

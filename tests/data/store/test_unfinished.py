@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from dermsearch.cli.main import DENIED
 from dermsearch.data.store.unfinished import clear, growing, held
 
 
@@ -41,3 +42,12 @@ def test_what_grew_is_deleted_unless_it_was_put_in_its_place(tmp_path: Path) -> 
     with growing(tmp_path / "z") as part:
         part.rename(tmp_path / "z")
     assert [p.name for p in tmp_path.iterdir()] == ["z"]
+
+
+@pytest.mark.parametrize("below", ["file/z", "file/deep/z"])
+def test_a_file_in_the_way_is_said_as_one(below: str, tmp_path: Path) -> None:
+    """By an error that every command makes a sentence of."""
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(NotADirectoryError) as raised, growing(tmp_path / below):
+        pass
+    assert raised.value.errno in DENIED and "file" in str(raised.value.filename)
