@@ -9,7 +9,7 @@ from statistics import fmean
 from typing import Any
 
 from dermsearch.curriculum import Curriculum, titled
-from dermsearch.results.tables.lineages import Key, Lineage, lineages, seed_values, stopper
+from dermsearch.results.tables.lineages import Key, Lineage, by_curriculum, lineages, seed_values, stopper
 from dermsearch.results.tables.measure import Measure, Score, read_scores
 from dermsearch.results.tables.schema import Results
 
@@ -66,12 +66,12 @@ def walks(results: Results, measure: Measure) -> list[list[Level]]:
     """Every proposal as the stages it needs, in the order in which proposals were made."""
     lines = lineages(results)
     scores, _ = read_scores(results, measure)
-    begun = Begun(results)
+    begun, known = Begun(results), by_curriculum(lines.values())
     by_stage = {s["key"]: line for line in lines.values() for s in line.stages}
     found = []
     for trial in sorted(results.trials.to_pylist(), key=lambda t: t["trial"]):
         line = next((by_stage[key] for key in trial["keys"] or [] if key in by_stage), None)
-        line = line or stopper(Curriculum.parse(trial["curriculum"]), trial["root"] or "", lines.values())
+        line = line or stopper(Curriculum.parse(trial["curriculum"]), trial["root"] or "", known)
         found.append([level(at, scores, begun) for at in path(line, lines)])
     told = {part.key for walk in found for at in walk for part in at.trained}
     for line in lines.values():  # a budget that ended the run leaves stages of proposals that are in no table

@@ -29,6 +29,7 @@ class Key(NamedTuple):
 
 
 ROOT = Key(Curriculum())
+Known = dict[tuple[str, Curriculum], list["Lineage"]]  # by root and tasks
 
 
 @dataclass(frozen=True)
@@ -102,6 +103,7 @@ def dropped(
     """Proposed curricula of which no stage was started, hung below the stage that stopped them."""
     stopped = {(line.curriculum, line.key.root) for line in found.values() if line.status != "done"}
     out: dict[Key, Lineage] = {}
+    known = by_curriculum(found.values())
     proposed = [(Curriculum.parse(trial["curriculum"]), trial["root"] or "", trial) for trial in trials]
     for curriculum, root, trial in sorted(proposed, key=lambda p: len(p[0])):
         keys = trial["keys"] or []
@@ -109,17 +111,26 @@ def dropped(
             continue
         if not keys and (curriculum, root) in stopped:
             continue  # the trial is that stage
-        parent = stopper(curriculum, root, [*found.values(), *out.values()])
+        parent = stopper(curriculum, root, known)
         key = Key(curriculum, (*(parent.key.settings if parent else ()), trial["settings"] or "{}"), root)
-        out[key] = Lineage(key, parent.key if parent else key.beginning, (), trial.get("error") or "")
+        line = out[key] = Lineage(key, parent.key if parent else key.beginning, (), trial.get("error") or "")
+        known.setdefault((root, curriculum), []).append(line)
     return out
 
 
-def stopper(curriculum: Curriculum, root: str, known: Iterable[Lineage]) -> Lineage | None:
+def by_curriculum(lines: Iterable[Lineage]) -> Known:
+    """Lineages by what they begin with and their tasks."""
+    found: Known = {}
+    for line in lines:
+        found.setdefault((line.key.root, line.curriculum), []).append(line)
+    return found
+
+
+def stopper(curriculum: Curriculum, root: str, known: Known) -> Lineage | None:
     """The longest known beginning of a curriculum, one without an encoder before any other."""
-    longer = [line for line in known if line.key.root == root and len(line.curriculum) < len(curriculum)]
-    begun = [line for line in longer if curriculum.starts_with(line.curriculum)]
-    return max(begun, key=lambda line: (len(line.curriculum), line.status != "done"), default=None)
+    beginnings = (known.get((root, curriculum.prefix(length)), ()) for length in range(len(curriculum) - 1, 0, -1))
+    begun = next((lines for lines in beginnings if lines), ())
+    return next((line for line in begun if line.status != "done"), next(iter(begun), None))
 
 
 def differences(keys: Iterable[Key]) -> dict[Key, dict[str, str]]:
