@@ -148,9 +148,14 @@ def sensitivity(has: np.ndarray, p: np.ndarray, weights: np.ndarray, specificity
         return np.where(allowed, found / found[-1], 0.0).max(0) + np.where(found[-1] * taken[-1] > 0, 0, np.nan)
 
 
+def bin_of(p: np.ndarray) -> np.ndarray:
+    """In which bin a probability is. In single precision 0.7 lies below 0.7, and is in the bin that begins there."""
+    return np.minimum((np.asarray(p, float) * BINS + 1e-6).astype(int), BINS - 1)
+
+
 def calibration(has: np.ndarray, p: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """The expected calibration error of the class's probability, per replicate."""
-    within = np.minimum((p * BINS).astype(int), BINS - 1)
+    within = bin_of(p)
     gaps = [np.abs((weights * (p - has)[:, None])[within == b].sum(0)) for b in range(BINS)]
     return np.sum(gaps, 0) / weights.sum(0)
 
@@ -161,7 +166,7 @@ def curve(pooled: Sequence[Answers], cls: str) -> list[tuple[float, float, int]]
     place = pooled[0].classes.index(cls)
     has = np.concatenate([truth == place for truth, _ in known])
     p = np.concatenate([probability[:, place] for _, probability in known])
-    within = np.minimum((p * BINS).astype(int), BINS - 1)
+    within = bin_of(p)
     bins = [within == b for b in range(BINS)]
     return [(float(p[b].mean()), float(has[b].mean()), int(b.sum())) for b in bins if b.any()]
 

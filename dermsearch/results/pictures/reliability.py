@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from dermsearch.results.board.clinical import BINS, Board, Clinical
+import numpy as np
+
+from dermsearch.results.board.clinical import BINS, Board, Clinical, bin_of
 from dermsearch.results.drawing import BLUE, GREY, PALE, STYLE, VERMILION, chain, save
 
 MARKS = ((GREY, "o"), (BLUE, "D"), (VERMILION, "s"))
@@ -26,8 +28,8 @@ def reliability_figure(board: Board, path: str | Path, origin: str = "") -> list
             name = f"{chain(each.row.tasks, told[each.row.key], each.row.root)} (error {100 * error:.1f})"
             at = [100 * v for v in x]
             upper.plot(at, [100 * v for v in y], color=colour, marker=marker, markersize=5, label=name)
-            middles = [(min(int(v * BINS), BINS - 1) + 0.5) * 100 / BINS for v in x]
-            lower.bar([v + (i - 1) * 2.2 for v in middles], n, width=2, color=colour)
+            middles = (bin_of(np.array(x)) + 0.5) * 100 / BINS
+            lower.bar(middles + (i - 1) * 2.2, n, width=2, color=colour)
         upper.set_ylabel(f"cases with {board.cls} (%)")
         upper.set_title(f"{board.label} = {board.cls}, {board.judge}, validation", fontsize=9.5)
         lower.set_ylabel("cases")

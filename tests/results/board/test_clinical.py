@@ -17,7 +17,17 @@ from dermsearch.data.store.case_store import CaseStore
 from dermsearch.errors import UserError
 from dermsearch.metrics import case_weights
 from dermsearch.results import load
-from dermsearch.results.board.clinical import NAMES, calibration, chosen, clinical, curve, numbers, render, sensitivity
+from dermsearch.results.board.clinical import (
+    NAMES,
+    bin_of,
+    calibration,
+    chosen,
+    clinical,
+    curve,
+    numbers,
+    render,
+    sensitivity,
+)
 from dermsearch.results.pictures.reliability import reliability_figure
 from dermsearch.results.tables.said import Answers
 from dermsearch.results.tables.schema import build
@@ -65,6 +75,15 @@ def test_calibration_by_hand() -> None:
     assert calibration(has, has.astype(float), np.ones((4, 1))) == pytest.approx([0])
     a = Answers("d", ("no", "yes"), np.array(list("abcd")), np.arange(4), has.astype(int), np.c_[1 - p, p])
     assert curve([a], "yes") == [(pytest.approx(0.15), 0.5, 2), (pytest.approx(0.97), 0.5, 2)]
+
+
+def test_a_probability_in_single_precision_and_its_mean_are_in_one_bin() -> None:
+    """Neighbours vote in tenths: 0.7 is 0.69999999 there, and was drawn over the bin below."""
+    tenths = (np.arange(11) / 10).astype(np.float32)
+    assert bin_of(tenths).tolist() == [*range(10), 9]
+    p = np.repeat(tenths, 3)
+    a = Answers("d", ("no", "yes"), np.arange(33), np.arange(33), np.arange(33) % 2, np.c_[1 - p, p])
+    assert bin_of(np.array([x for x, _, _ in curve([a], "yes")])).tolist() == [*range(10)]
 
 
 @pytest.mark.parametrize(
