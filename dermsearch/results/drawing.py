@@ -108,7 +108,8 @@ def save(figure: Figure, path: str | Path, origin: str = "") -> list[Path]:
         if isinstance(engine, ConstrainedLayoutEngine):  # or what it lays out reaches into the corner
             engine.set(rect=(0, room, 1, 1 - room))
         figure.text(0.995, 0.04 / figure.get_figheight(), origin, ha="right", va="bottom", fontsize=5.5, color=GREY)
-    paths = {path.with_suffix(e): about for e, about in endings.items() if e != ".pdf" or path.suffix == e}
+    bare = path.with_suffix("") if path.suffix[1:].isalpha() else path  # of weight_0.5 the dot begins no ending
+    paths = {bare.with_name(bare.name + e): about for e, about in endings.items() if e != ".pdf" or path.suffix == e}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         for file, about in paths.items():

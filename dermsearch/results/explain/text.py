@@ -287,6 +287,8 @@ def percent(value: float | None) -> float | None:
 def write_csv(found: Explanation, path: str | Path) -> None:
     """All numbers in one file, readers never seeing half of it."""
     path = Path(path)
+    if not path.name:
+        raise UserError(f"--csv: '{path}' must be the name of a file")
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

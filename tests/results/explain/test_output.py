@@ -228,6 +228,8 @@ def test_wrong_files(table1, tmp_path):
     (tmp_path / "a file").write_text("")
     with pytest.raises(UserError, match=r"--csv: '.*' cannot be written"):
         write_csv(table1, tmp_path / "a file" / "why.csv")
+    with pytest.raises(UserError, match=r"--csv: '\.' must be the name of a file"):
+        write_csv(table1, ".")
     with pytest.raises(UserError, match=r"'\.': must be the name of a file, such as why\.png"):
         command("aiseeme_table1", figure=Path("."))
     with pytest.raises(UserError, match=r"'.*why\.png' cannot be written"):

@@ -164,6 +164,8 @@ def test_a_figure_is_a_pdf_too_where_that_is_asked_for(tmp_path):
     files = save(Figure(figsize=(2, 1)), tmp_path / "small.pdf")
     assert [p.suffix for p in files] == [".png", ".svg", ".pdf"] and size(files[0]) == (300, 150)
     assert files[2].read_bytes()[:4] == b"%PDF"
+    named = save(Figure(figsize=(2, 1)), tmp_path / "weight_0.5")
+    assert [p.name for p in named] == ["weight_0.5.png", "weight_0.5.svg"], "its dot begins no ending"
 
 
 def test_same_tables_same_svg(make_study, tmp_path):
