@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import sys
-from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from dermsearch.cli.console import aside, paper
+from dermsearch.cli.running import run_to_the_end
+from dermsearch.errors import UserError
 
 FAILED = 3
 
@@ -34,22 +34,24 @@ def judge(
 
     Tables and leaderboard are those of a study. What is in the stage store is taken from there.
     """
-    from dermsearch.study.load import load_study, located
+    from dermsearch.study.load import load_study
 
     told = study, override or [], quick
     settings = load_study(*told)
     from dermsearch.results import load
     from dermsearch.results.board.leaderboard import leaderboard, render
     from dermsearch.run.judge import judging
-    from dermsearch.run.run import run_study
 
     console = aside()
     asked = judging(settings, weights)
     folder = out or Path("results") / asked.name
-    with located(*told), redirect_stdout(sys.stderr):
-        outcome = run_study(asked, folder, address, console)
+    outcome = run_to_the_end(asked, told, folder, address, console)
     results = load(folder)
-    paper().print(render(leaderboard(results), asked.name, results))
+    try:
+        paper().print(render(leaderboard(results), asked.name, results))
+    except UserError:
+        if not outcome.failed:
+            raise  # else no encoder has a score at all; what failed is told below
     if outcome.failed:
         for what, why in outcome.failed:
             console.print(f"Failed: {what}: {why}", style="red", soft_wrap=True)

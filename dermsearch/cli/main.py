@@ -7,11 +7,9 @@ import errno
 import gc
 import json
 import os
-import signal
 import sys
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stdout, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Literal, NoReturn
 
@@ -28,6 +26,7 @@ from dermsearch.cli.names import KINDS, command, copy, schema
 from dermsearch.cli.replay import replay
 from dermsearch.cli.report import report
 from dermsearch.cli.results import explain, results_app
+from dermsearch.cli.running import run_to_the_end
 from dermsearch.cli.store import store_app
 from dermsearch.errors import EngineLost, UserError, first_line
 from dermsearch.words import many
@@ -68,7 +67,7 @@ QuickArg = Annotated[
     bool,
     typer.Option("--quick", help="Lay the study's section 'quick' over it: a small version, called NAME-quick."),
 ]
-UNSAID, FAILED, INTERRUPTED = 1, 3, 130
+UNSAID, FAILED = 1, 3
 NO_THREADS = "this machine gives no more threads; end other programs, or lower compute.threads and compute.concurrency"
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # a disk, a quota or a limit that is used up, wherever in a run
 TAKEN = (errno.EISDIR, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.EMFILE, errno.ENFILE)
@@ -95,24 +94,13 @@ def run(
     2: the study or the command is wrong, nothing was started; 3: some stages failed, the rest is there; 130: it was
     interrupted.
     """
-    from dermsearch.study.load import load_study, located
+    from dermsearch.study.load import load_study
 
-    settings = load_study(study, overrides or [], quick)
-    if address is not None and settings.compute.engine == "inline":
-        raise UserError("--address: joins a Ray cluster, but compute.engine is 'inline'")
-    if address is not None and not address.strip():
-        raise UserError("--address: is empty; name the head's, such as 10.0.0.1:6379, or auto")
-    from dermsearch.run.run import run_study
-
+    told = study, overrides or [], quick
+    settings = load_study(*told)
     console = aside()
     folder = out or Path("results") / settings.name
-    try:
-        # Ray tells of a worker's death on standard output, which belongs to the results.
-        with located(study, overrides or [], quick), noticed(), redirect_stdout(sys.stderr):
-            outcome = run_study(settings, folder, address, console)
-    except KeyboardInterrupt:
-        console.print("Interrupted. The same command continues from here.")
-        raise typer.Exit(INTERRUPTED) from None
+    outcome = run_to_the_end(settings, told, folder, address, console)
     from dermsearch.results import load
     from dermsearch.results.board.leaderboard import leaderboard, render, summary
     from dermsearch.results.pictures.figures import figures
@@ -138,7 +126,8 @@ def run(
         soft_wrap=True,
     )
     if said := outcome.summary["budget"]["said"]:
-        console.print(f"Ended: {said}. The same command with a larger search.budget continues.", soft_wrap=True)
+        larger = "" if outcome.summary["budget"]["ended_by"] == "hours" else " with a larger search.budget"
+        console.print(f"Ended: {said}. The same command{larger} continues.", soft_wrap=True)
     if rows:
         (console if as_json else paper()).print(render(rows, settings.name, results))
     if as_json:
@@ -148,16 +137,6 @@ def run(
         others = f" (and {len(outcome.failed) - 1} more)" if len(outcome.failed) > 1 else ""
         console.print(f"Failed: {first[0]}: {first[1]}{others}", style="red", soft_wrap=True)
         raise typer.Exit(FAILED)
-
-
-@contextmanager
-def noticed() -> Iterator[None]:
-    """A scheduler's notice, SIGTERM, is taken as Ctrl-C."""
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
 
 
 @app.command()

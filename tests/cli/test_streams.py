@@ -14,7 +14,7 @@ import pytest
 import warm
 from rich.console import Console
 
-from dermsearch.cli import main
+from dermsearch.cli import main, running
 from dermsearch.cli.console import aside
 from dermsearch.cli.report import report
 from dermsearch.data.prepare.progress import Bar
@@ -142,7 +142,7 @@ def test_a_name_that_is_too_long_is_a_sentence(
 
 def test_a_notice_is_what_it_was_before_when_a_command_has_ended() -> None:
     before = signal.getsignal(signal.SIGTERM)
-    with pytest.raises(ValueError), main.noticed():
+    with pytest.raises(ValueError), running.noticed():
         assert signal.getsignal(signal.SIGTERM) is signal.default_int_handler
         raise ValueError
     assert signal.getsignal(signal.SIGTERM) is before
