@@ -24,7 +24,7 @@ def read(path: Path, key: str) -> bytes:
     held = opened(str(path), path.stat().st_mtime_ns)
     try:
         return np.asarray(held[key][()]).tobytes()
-    except KeyError:
+    except (KeyError, TypeError):  # there is none, or a group of them is called so
         raise FileNotFoundError(f"{path}/{key}") from None
 
 
