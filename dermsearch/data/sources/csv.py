@@ -45,6 +45,10 @@ def read(folder: Folder, columns: Columns) -> Release:
     images, folder = ImageFiles(folder), Folder(columns.tables) if columns.tables else folder
     table = columns.table or only_table(folder)
     levels = dict(level_of(text) for text in columns.metadata)
+    told: dict[str, str] = {}
+    for column in levels:
+        if (other := told.setdefault(column.lower(), column)) != column:
+            raise UserError(f"--metadata: '{other}' and '{column}' would be one column of the store; name one of them")
     named = [*columns.images.values(), *columns.labels, *levels]
     named += [c for c in (columns.case, columns.lesion, columns.patient, columns.split, columns.mask) if c]
     check_images(folder, table, columns)

@@ -218,6 +218,13 @@ def test_missing_values_do_not_make_words_of_numbers(tmp_path: Path) -> None:
     ]
 
 
+def test_columns_that_differ_by_case_alone_are_one(tmp_path: Path) -> None:
+    hospital(tmp_path, "image,Age,age", "a.jpg,50,7")
+    with pytest.raises(UserError, match="^--metadata: 'Age' and 'age' would be one column of the store; name one"):
+        read("csv", tmp_path, fields(metadata=("Age", "age")))
+    assert read("csv", tmp_path, fields(metadata=("Age", "Age:patient"))).records[0].metadata == {"age": 50.0}
+
+
 def test_columns_that_a_user_names_are_inputs(tmp_path: Path) -> None:
     """Of the lesion, if nothing is said; age and sex are the patient's in every table."""
     hospital(tmp_path, "image,Age,Sex,site,tone,a:b", "a.jpg,50,1,back,2,x", "b.jpg,,f,arm,3,y")
