@@ -117,7 +117,7 @@ def finish(store: Folder, heads: pa.Table, shards: list[dict[str, Any]], given: 
     if not len(kept):
         first = f"; the first reason: {notes[0]['image']} {notes[0]['reason']}" if notes else ""
         raise UserError(f"no image could be used{first}")
-    chosen = [records[row] for row in kept]
+    chosen = [records[row] for row in kept.tolist()]
     groups, splits, split = divide(records, next(iter(given.classes), None), given.split, links, kept)
     if split["by"] == "published":
         notes += torn(chosen, groups, splits)

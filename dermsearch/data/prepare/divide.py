@@ -35,7 +35,7 @@ def divide(
     kept = np.arange(len(records)) if kept is None else kept
     patients, lesions = [r.patient for r in records], [r.lesion for r in records]
     groups = _of_kept(kept, groups_of(patients, lesions, links=links))
-    records = [records[row] for row in kept]
+    records = [records[row] for row in kept.tolist()]
     published = [r.split for r in records]
     by, shares = unit_of(wanted, records), wanted.shares or SHARES
     words = [r.labels.get(label) or "" if label else "" for r in records]

@@ -220,7 +220,7 @@ def test_missing_values_do_not_make_words_of_numbers(tmp_path: Path) -> None:
 
 def test_columns_that_differ_by_case_alone_are_one(tmp_path: Path) -> None:
     hospital(tmp_path, "image,Age,age", "a.jpg,50,7")
-    with pytest.raises(UserError, match="^--metadata: 'Age' and 'age' would be one column of the store; name one"):
+    with pytest.raises(UserError, match=r"^--metadata: 'Age' and 'age' would be one column of the store; name one"):
         read("csv", tmp_path, fields(metadata=("Age", "age")))
     assert read("csv", tmp_path, fields(metadata=("Age", "Age:patient"))).records[0].metadata == {"age": 50.0}
 
