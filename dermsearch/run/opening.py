@@ -55,7 +55,8 @@ def open_test(folder: Path, curricula: Sequence[str], where: str | None, say: Sa
     chosen = choose(leaderboard(results), curricula)
     cache = cache_folder(store)
     cases = open_sets(study.sets, cache, lambda data: open_cases(data, cache))
-    for name in {entry.data for entry in study.entries.values()}:
+    judged = {entry.data for entry in study.entries.values()}
+    for name in judged:
         if not len(cases[name].split("test")):
             raise UserError(f"{cases[name].folder}: has no test split, so '{name}' cannot judge on it")
     precision = resolve(study.train.precision, study.compute.gpus)
@@ -72,7 +73,7 @@ def open_test(folder: Path, curricula: Sequence[str], where: str | None, say: Sa
                 "`dermsearch run` makes it again, and --store names another store"
             )
     names = [row.name for _, row in chosen]
-    when, number = opened(store, study, sorted({each.fingerprint for each in sets.values()}), names)
+    when, number = opened(store, study, sorted({sets[name].fingerprint for name in judged}), names)
     scores: list[dict[str, Any]] = []
     predictions: list[tuple[Mapping[str, Any], pa.Table]] = []
     about = {**provenance(study, sets), "caveats": results.scores["caveats"][0].as_py()}
@@ -88,9 +89,7 @@ def open_test(folder: Path, curricula: Sequence[str], where: str | None, say: Sa
             scores += [{**own, **row} for row in (verdict.judgement or {})["rows"]]
             said = store.predictions(judges.key(node, verdict.judge))
             predictions += [(own, said)] if said is not None else []
-    keep(
-        folder, results, {"tests": build("tests", scores), "test_predictions": joined("test_predictions", predictions)}
-    )
+    keep(folder, {"tests": build("tests", scores), "test_predictions": joined("test_predictions", predictions)})
     return Opening(number, names)
 
 
@@ -145,8 +144,9 @@ def opened(store: StageStore, study: Study, fingerprints: Sequence[str], names: 
     return when, max(store.openings(fingerprint) for fingerprint in fingerprints)
 
 
-def keep(folder: Path, results: Results, new: Mapping[str, pa.Table]) -> None:
-    """Add to what earlier openings left: nothing that was seen is forgotten."""
+def keep(folder: Path, new: Mapping[str, pa.Table]) -> None:
+    """Add to what others left, those too that ended since this one began: nothing that was seen is forgotten."""
+    before = load(folder).tables
     for name in OPENED:
-        table = pa.concat_tables([results.tables[name].cast(SCHEMAS[name]), new[name]]).unify_dictionaries()
+        table = pa.concat_tables([before[name].cast(SCHEMAS[name]), new[name]]).unify_dictionaries()
         write(table.combine_chunks(), folder / "tables" / f"{name}.arrow")
