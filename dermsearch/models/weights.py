@@ -42,9 +42,14 @@ SHOWN, LONGEST = 3, 80  # names of each kind in a message, and letters of a name
 MOST = 16 * 2**30  # bytes of a file: the largest backbones have 8 GB, and a checkpoint may hold a copy
 
 
-def read_weights(path: str, name: str, given: str = "") -> dict[str, Tensor]:
-    """The state dict of the backbone `name` that a file holds; UserError, which tells what was `given`, if none."""
-    said = f"encoder.weights: '{given or path}'"
+def read_weights(
+    path: str, name: str, given: str = "", fields: tuple[str, str] = ("encoder.weights", "encoder.name")
+) -> dict[str, Tensor]:
+    """The state dict of the backbone `name` that a file holds; UserError, which tells what was `given`, if none.
+
+    `fields` are what a study calls the file and the name.
+    """
+    said = f"{fields[0]}: '{given or path}'"
     found = unwrap(_open(Path(path).expanduser(), said))
     if not found or not all(isinstance(n, str) and isinstance(v, Tensor) for n, v in found.items()):
         raise UserError(f"{said} holds no weights by name")
@@ -63,7 +68,7 @@ def read_weights(path: str, name: str, given: str = "") -> dict[str, Tensor]:
         found["pos_embed"] = fit_positions(found["pos_embed"], wanted["pos_embed"], grid)
     told = misfit(found, wanted, exact=False)
     if told:
-        raise UserError(f"{said} does not fit encoder.name, '{name}': {told}")
+        raise UserError(f"{said} does not fit {fields[1]}, '{name}': {told}")
     return {n: found[n].to(v.dtype).contiguous() for n, v in wanted.items()}
 
 

@@ -238,10 +238,11 @@ def teachers(backbones: nn.ModuleDict, config: Any, student: str) -> dict[str, n
     found = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else "none: there is no such file"
     if found != config.sha256:
         raise UserError(f"ssd_kd.sha256: '{config.file}' has {found}, not {config.sha256}")
-    made = {}
+    fields = "ssd_kd.file", "ssd_kd.teacher" if name else "encoder.name"
+    made, weights = {}, read_weights(config.file, name or student, fields=fields)
     for b, own in backbones.items():
         made[b] = backbone(name) if name else copy.deepcopy(own)
-        made[b].load_state_dict(read_weights(config.file, name or student))
+        made[b].load_state_dict(weights)
     return made
 
 

@@ -175,6 +175,14 @@ def test_a_file_without_a_name_holds_the_students_own_architecture(tmp_path):
         assert torch.equal(weight, made.state_dict()[key]), key
 
 
+def test_a_file_of_another_architecture_is_told_by_its_own_fields(tmp_path):
+    path = tmp_path / "teacher.safetensors"
+    save_file(backbone("test_resnet").state_dict(), path)
+    told = {"file": str(path), "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+    with pytest.raises(UserError, match=r"^ssd_kd\.file: '.*' does not fit ssd_kd\.teacher, 'resnet10t': it has"):
+        task(teacher="resnet10t", **told)
+
+
 @pytest.mark.parametrize(("teaching", "rotating", "epochs"), [(0.5, 0.4, 2), (0.6, 0.3, 5), (0.95, 0.0, 5)])
 def test_shares_that_leave_the_student_no_epoch_are_refused(teaching, rotating, epochs):
     config, setting = SSDKD.Config(teaching=teaching, rotating=rotating), Setting(48, 32, 0, 8, 0)
