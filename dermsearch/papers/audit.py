@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from dermsearch.papers.counts import Counts, Fits, Printed, mean_bounds, other_positives, rates
+from dermsearch.papers.counts import Counts, Fits, Printed, in_digits, mean_bounds, other_positives, rates
 
 TRIPLE = ("sens", "spec", "prec")
 CONSISTENT = "consistent"
@@ -246,7 +246,7 @@ def name_the_copied(finding: Finding, claims: Sequence[Claim]) -> Finding:
 
 def as_printed(value: float, claim: Claim, name: str) -> str:
     """A rate with as many digits as the claim prints it with."""
-    return f"{100 * value:.{min(claim.cells[name].digits, 6)}f}"
+    return in_digits(100 * value, claim.cells[name].digits)
 
 
 def mean_of(

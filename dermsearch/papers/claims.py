@@ -103,13 +103,13 @@ def read_cells(path: Path) -> Cells:
     cells = Cells()
     if "column_metric" in lines[0].cells:
         need(lines, LONG)
-        percent = any(line["value"] not in NOTHING and line.plain("value") > 1 for line in lines)
+        form = form_of(lines, ["value"])
         for line in lines:
             metric, bar, label = line.text("column_metric").partition("|")
             if not bar or not label.strip():
                 raise line.error("column_metric", f"'{line['column_metric']}' must be METRIC|LABEL, such as Sens|MEL")
             name = metric.strip().lower()
-            cells.add(line, label.strip(), NAMES.get(name, name), line.printed("value", percent))
+            cells.add(line, label.strip(), NAMES.get(name, name), line.printed("value", *form))
         return cells
     need(lines, WIDE)
     columns = [column for column in lines[0].cells if column in NAMES]
@@ -118,14 +118,21 @@ def read_cells(path: Path) -> Cells:
     for metric, names in METRICS.items():
         if sum(name in columns for name in names) > 1:
             raise UserError(f"{path}: has more than one column for {metric}")
-    percent = any(line[c] not in NOTHING and line.plain(c) > 1 for line in lines for c in columns)
+    form = form_of(lines, columns)
     for line in lines:
         label = "_".join(filter(None, [line.text("label"), line["class"]]))
         for column in columns:
-            cells.add(line, label, NAMES[column], line.printed(column, percent))
+            cells.add(line, label, NAMES[column], line.printed(column, *form))
         if line["positive"] or line["total"]:
             cells.counts[line["row"], label] = read_count(line)
     return cells
+
+
+def form_of(lines: Sequence[SheetLine], columns: Sequence[str]) -> tuple[bool, int]:
+    """How numbers are printed: in percent? And the decimals that a fraction has at least, two where any has them."""
+    there = [(line.plain(column), line[column]) for line in lines for column in columns if line[column] not in NOTHING]
+    short = all(len(text.partition(".")[2]) < 2 for _, text in there)
+    return any(value > 1 for value, _ in there), 1 if short else 2
 
 
 def read_count(line: SheetLine) -> Counts:

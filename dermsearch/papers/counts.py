@@ -21,17 +21,20 @@ class Printed:
     """A percentage as printed: 77.3 stands for anything that rounds to it."""
 
     value: float
-    digits: int  # after the point
+    digits: int  # after the point; below 0: before it
 
     @classmethod
-    def of(cls, text: str, percent: bool = True) -> Printed:
-        """Read a plain number, in percent or as a fraction; raises where the text is none."""
+    def of(cls, text: str, percent: bool = True, decimals: int = 2) -> Printed:
+        """Read a plain number, in percent or as a fraction; raises where the text is none.
+
+        A fraction has so many decimals at least: spreadsheets print 0.80 as 0.8.
+        """
         number = Decimal(text)
         exponent = number.as_tuple().exponent
         if not isinstance(exponent, int):
             raise ValueError(f"{text} is not finite")
         shift = 0 if percent else 2
-        return cls(float(number.scaleb(shift)), max(0, -exponent - shift))
+        return cls(float(number.scaleb(shift)), max(0 if percent else decimals - shift, -exponent - shift))
 
     @property
     def unit(self) -> float:
@@ -44,7 +47,12 @@ class Printed:
         return (self.value - half) / 100, (self.value + half) / 100
 
     def __str__(self) -> str:
-        return f"{self.value:.{min(self.digits, 6)}f}"
+        return in_digits(self.value, self.digits)
+
+
+def in_digits(value: float, digits: int) -> str:
+    """A percentage with so many digits after the point; with fewer than none as tens."""
+    return f"{round(value, digits) if digits < 0 else value:.{min(max(digits, 0), 6)}f}"
 
 
 @dataclass(frozen=True)

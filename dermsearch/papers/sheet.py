@@ -43,13 +43,13 @@ class SheetLine:
             raise self.error(column, f"'{text}' must be a whole number of cases, at most {LARGEST}")
         return int(text)
 
-    def printed(self, column: str, percent: bool) -> Printed | None:
-        """A cell that holds a rate as printed; None where it is empty or a dash."""
+    def printed(self, column: str, percent: bool, decimals: int = 2) -> Printed | None:
+        """A cell that holds a rate as printed, in so many decimals at least; None where it is empty or a dash."""
         text = self[column]
         if text in NOTHING:
             return None
         self.plain(column)
-        cell = Printed.of(text, percent)
+        cell = Printed.of(text, percent, decimals)
         if cell.value > 100:
             raise self.error(column, f"{text} is not between 0 and 100 (percent), or 0 and 1 in the whole table")
         return cell

@@ -227,6 +227,17 @@ def test_fractions_are_read_as_such(tmp_path: Path) -> None:
     assert audit.consistent and [str(c) for c in audit.findings[0].claim.triple.values()] == ["77.3", "63.0"]
 
 
+def test_a_table_of_fractions_with_one_decimal_is_not_accused(tmp_path: Path) -> None:
+    """0.8 stands for all from 0.75 to 0.85 there: 81 of 101 found, 30 of 294 taken for it."""
+    head = "row,label,sens,spec,prec,positive,total"
+    (audit,) = audit_table(table(tmp_path, head, "m,a,0.8,0.9,0.7,101,395", "m,b,0.8,1,0.9,101,395"))
+    assert audit.consistent and [str(c) for c in audit.findings[0].claim.triple.values()] == ["80", "90", "70"]
+    (wrong,) = audit_table(table(tmp_path, head, "m,a,0.8,0.9,0.2,101,395"))
+    assert not wrong.consistent
+    (finer,) = audit_table(table(tmp_path, head, "m,a,0.8,0.9,0.7,101,395", "m,b,0.81,0.98,0.93,101,395"))
+    assert not finer.consistent, "a spreadsheet left the last digit of 0.80 away"
+
+
 def test_claims_against_counted_predictions(tmp_path: Path) -> None:
     cells = ["m,D,a,a,42", "m,D,a,b,33", "m,D,b,a,14", "m,D,b,b,306"]
     matrices = Path(table(tmp_path, "row,label,true,predicted,count", *cells, name="matrix.csv"))

@@ -7,6 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from dermsearch.papers.audit import CONSISTENT, MEANING, TRIPLE, Finding, Mean, RowAudit
+from dermsearch.papers.counts import in_digits
 from dermsearch.results.papers.audit_scores import ScoresAudit
 from dermsearch.words import many
 
@@ -56,7 +57,9 @@ def finding_lines(audit: RowAudit, kind: str) -> list[str]:
 def mean_cells(mean: Mean, kind: str) -> list[str]:
     """A printed mean, and what it becomes with the repairs of this kind and of those before it."""
     printed = [str(mean.printed.get(name, "")) for name in TRIPLE]
-    true = [digits(mean.repaired[kind][n], mean.printed[n].digits) if n in mean.repaired[kind] else "" for n in TRIPLE]
+    true = [
+        in_digits(mean.repaired[kind][n], mean.printed[n].digits) if n in mean.repaired[kind] else "" for n in TRIPLE
+    ]
     note = "with this" if kind == next(iter(mean.repaired)) else "with this and what is above"
     return [mean.label, *printed, ">", *true, *[""] * len(COUNTS), note]
 
@@ -68,7 +71,7 @@ def finding_cells(finding: Finding, known: bool) -> list[str]:
     if not known:
         return [claim.label, *printed, finding.note]
     width = max((cell.digits for cell in claim.triple.values()), default=1)
-    true = [digits(100 * finding.true[name], width) if name in finding.true else "" for name in TRIPLE]
+    true = [in_digits(100 * finding.true[name], width) if name in finding.true else "" for name in TRIPLE]
     many = f"one of {finding.fits} that fit" if finding.fits > 1 else ""
     counts = [str(count) for count in finding.matrix or [""] * 4]
     return [claim.label, *printed, ">", *true, *counts, "; ".join(filter(None, [finding.note, many]))]
@@ -76,13 +79,10 @@ def finding_cells(finding: Finding, known: bool) -> list[str]:
 
 def mean_lines(mean: Mean) -> list[str]:
     """The printed means that are not those of their cells."""
-    body = [[name, str(mean.printed[name]), digits(mean.plain[name], mean.printed[name].digits)] for name in mean.wrong]
+    body = [
+        [name, str(mean.printed[name]), in_digits(mean.plain[name], mean.printed[name].digits)] for name in mean.wrong
+    ]
     return aligned([["metric", "printed", "mean of the cells"], *body], indent=2)
-
-
-def digits(value: float, count: int) -> str:
-    """A percentage with so many decimals."""
-    return f"{value:.{min(count, 6)}f}"
 
 
 def aligned(rows: Sequence[Sequence[str]], indent: int = 0, left: int = 1) -> list[str]:
