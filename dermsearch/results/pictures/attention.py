@@ -122,10 +122,9 @@ def draw(ax: Axes, both: Pairs, area: float | None) -> None:
     for i, (key, (score, share)) in enumerate(both.items()):
         colour = VERMILION if i in front else BLUE if len(key.curriculum) else INK
         sign = "o" if len(key.curriculum) else "s"
-        ends = {"xerr": bars(share), "yerr": bars(score)}
-        ax.errorbar(*points[i], **ends, color=colour, fmt=sign, markersize=4, elinewidth=0.4)
-    x, y = zip(*(points[i] for i in front), strict=True)
-    ax.plot(x, y, color=VERMILION, linewidth=0.9, zorder=0)
+        x, y = points[i]
+        ax.errorbar(x, y, bars(score), bars(share), color=colour, fmt=sign, markersize=4, elinewidth=0.4)
+    ax.plot(*zip(*(points[i] for i in front), strict=True), color=VERMILION, linewidth=0.9, zorder=0)
     if area is not None:
         ax.axvline(100 * area, color=GREY, linewidth=0.8, linestyle=":")
         ax.text(100 * area, ax.get_ylim()[0], " an even map", rotation=90, va="bottom", fontsize=6.5, color=GREY)

@@ -99,8 +99,8 @@ class Score:
         )
         groups, n = {score.groups for score in scores}, sum(score.n for score in scores)
         said = groups.pop() if len(groups) == 1 else ""
-        ends = {"below": below, "above": above}
-        return replace(scores[0], values=tuple(map(fmean, values)), **ends, n=n, groups=said, draws=draws)
+        whole = tuple(map(fmean, values))
+        return replace(scores[0], values=whole, below=below, above=above, n=n, groups=said, draws=draws)
 
 
 def bounded(row: Mapping[str, Any]) -> bool:
