@@ -60,7 +60,8 @@ class Exported:
 
 def begin(folder: Path, out: Path, curriculum: str | None, stage: str | None, where: str | None) -> Exported:
     """Open a study's folder and stage store, and choose; refuses to write where something is."""
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+    # Empty folders are those of an export that was refused for its form.
+    if out.exists() and (not out.is_dir() or any(not each.is_dir() for each in out.rglob("*"))):
         raise UserError(f"{out}: is there already; choose another folder with -o or delete it")
     results = load(folder)
     study = load_study(str(folder / "study.yaml"))

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from dermsearch.errors import UserError
 from dermsearch.models.encoders import backbone
+from dermsearch.run.export import begin
 from dermsearch.run.formats import FORMATS, GRAPH, loading
 
 SIZE = 32
@@ -64,6 +65,16 @@ def test_the_same_features_by_the_lines_of_the_card(name: str, form: str, tolera
         with torch.no_grad():
             np.testing.assert_allclose(seen(x).numpy(), network(x).numpy(), atol=tolerance, rtol=tolerance)
     assert (tmp_path / GRAPH).exists() == (form == "onnx")
+
+
+def test_a_form_that_was_refused_leaves_room_for_another(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    (out / "derm").mkdir(parents=True)
+    with pytest.raises(UserError, match="there is no folder 'nowhere'"):
+        begin(Path("nowhere"), out, None, None, None)
+    (out / "derm" / "config.json").touch()
+    with pytest.raises(UserError, match="out: is there already"):
+        begin(Path("nowhere"), out, None, None, None)
 
 
 @pytest.mark.parametrize("name", ["test_resnet", "resnet26", "convnext_tiny"])
