@@ -24,6 +24,7 @@ from dermsearch.models.encoders import Encoders
 from dermsearch.storage.keys import digest
 from dermsearch.storage.stages import PartialStage, StageStore
 from dermsearch.training.fits import predict_fit, train_fit
+from dermsearch.training.health import StageFailed
 from dermsearch.work.stages import from_what_is_left
 
 FIT, VERSION, BATCH = "finetune", 1, 256
@@ -101,7 +102,10 @@ def make_judge(cases: CaseStore, judging: Judging, store: StageStore, report: Ca
         partial = PartialStage(store, key, every=30)
         look = Look(judging.size)
         given = (FIT, config, judging.seed, artifact, encoders, cases, rows, partial, report, device, "fp32", look)
-        trained = from_what_is_left(partial, lambda: train_fit(*given))
+        try:
+            trained = from_what_is_left(partial, lambda: train_fit(*given))
+        except StageFailed as error:
+            raise UserError(f"the judge: {error}; let it begin with another --encoder or --stage") from None
         about = {"kind": "fit", "task": FIT, "parent": judging.stage, "settings": config, "seed": judging.seed}
         store.commit(key, trained.parts, trained.history, about)
     return Critic(key, store.artifact(key)[PREDICTOR], cases, judging, device)

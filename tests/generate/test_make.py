@@ -34,6 +34,7 @@ from dermsearch.models.artifact import GENERATOR
 from dermsearch.run.run import caveats
 from dermsearch.storage.stages import StageStore
 from dermsearch.study.load import load_study
+from dermsearch.training.health import StageFailed
 from dermsearch.upkeep.inventory import STAGE, curriculum, items, manifests
 from dermsearch.upkeep.upkeep import unneeded
 from dermsearch.upkeep.used import Used
@@ -139,6 +140,15 @@ def test_what_is_told_of_it(made: Made) -> None:
     train = set(made.real.strings("case")[made.real.split("train")])
     assert set(found.nearest) <= train and set(found.made) <= set(made.store.strings("case"))
     assert sum(line.what.startswith("taken for") for line in found.lines) == 8
+
+
+def test_a_judge_that_fails_is_a_sentence(made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: Any) -> None:
+        raise StageFailed("finetune: loss is nan at step 1 of 9")
+
+    monkeypatch.setattr("dermsearch.generate.judge.train_fit", fail)
+    with pytest.raises(UserError, match=r"^the judge: finetune: loss is nan .*; let it begin with another --encoder"):
+        make_judge(made.real, JUDGING, StageStore(str(tmp_path)), lambda row: None)
 
 
 def test_images_of_16_pixels_are_judged(made: Made) -> None:
