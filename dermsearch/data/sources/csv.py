@@ -39,6 +39,8 @@ from dermsearch.delimited import rows_of, separator_of
 from dermsearch.errors import UserError, nearest
 from dermsearch.storage.files import Folder
 
+MOST = 32_767  # classes: their numbers have 16 bits in a store
+
 
 def read(folder: Folder, columns: Columns) -> Release:
     """Every row of the table."""
@@ -54,7 +56,11 @@ def read(folder: Folder, columns: Columns) -> Release:
     check_images(folder, table, columns)
     damaged: list[Problem] = []
     rows = list(read_table(folder, table, named, damaged, separator=None))
-    collector = Collector({label: classes([row[label] for _, row in rows]) for label in columns.labels})
+    words = {label: classes([row[label] for _, row in rows]) for label in columns.labels}
+    for label, known in words.items():
+        if len(known) > MOST:
+            raise UserError(f"--label {label}: has {len(known):,} different words, more than {MOST:,}: it is no label")
+    collector = Collector(words)
     collector.problems += damaged
     collector.hint = "" if columns.tables else "; --root names the folder that all images lie in"
     numeric = {c for c in levels if all(number(v) is not None for _, row in rows if (v := word(row[c])))}

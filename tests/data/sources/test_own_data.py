@@ -208,6 +208,13 @@ def test_a_row_that_cannot_be_used(line: str, reason: str, tmp_path: Path) -> No
     assert [(p.case, p.where, p.reason) for p in release.problems] == [(line.split(",")[0], "t.csv, line 3", reason)]
 
 
+def test_a_column_of_ids_is_no_label(tmp_path: Path) -> None:
+    """Told before anything is decoded: their numbers would not fit into a store."""
+    releases.table(tmp_path / "t.csv", ["image,id", *(f"a.jpg,w{i}" for i in range(2**15))])
+    with pytest.raises(UserError, match=r"^--label id: has 32,768 different words, more than 32,767: it is no label"):
+        read("csv", tmp_path, fields(labels=("id",)))
+
+
 def test_missing_values_do_not_make_words_of_numbers(tmp_path: Path) -> None:
     hospital(tmp_path, "image,Age,tone", "a.jpg,50,-1", "b.jpg,,4", "c.jpg,NA,x")
     release = read("csv", tmp_path, fields(metadata=("Age", "tone")))
