@@ -76,14 +76,15 @@ class OurAlignment(Adaptation):
         share = ramp(self.progress(batch.step)) if self.config.ramp else 1.0
         parts, how = dict[str, Tensor](), self.config.estimator
         ours, theirs = world.gather_with_gradient(source), world.gather_with_gradient(target)  # of the global batch
-        corrected = self.correction(theirs)
-        parts["mmd"] = mmd(ours, corrected, how)
-        told = self.corrected(self.heads(corrected))
-        each = zip(self.heads(ours), told, strict=True)
-        pairs = [(x.softmax(1), y.softmax(1)) for x, y in each]
-        parts["mmd_classes"] = torch.stack([mmd(x, y, how, FIXED) for x, y in pairs]).mean()
-        parts |= self.more(ours, batch)
-        unsure = torch.stack([entropy(y) for _, y in pairs]).mean()
+        with world.alone():  # it is whole here: heads that drop drop the same on every process
+            corrected = self.correction(theirs)
+            parts["mmd"] = mmd(ours, corrected, how)
+            told = self.corrected(self.heads(corrected))
+            each = zip(self.heads(ours), told, strict=True)
+            pairs = [(x.softmax(1), y.softmax(1)) for x, y in each]
+            parts["mmd_classes"] = torch.stack([mmd(x, y, how, FIXED) for x, y in pairs]).mean()
+            parts |= self.more(ours, batch)
+            unsure = torch.stack([entropy(y) for _, y in pairs]).mean()
         value = share * (self.config.alpha * torch.stack(list(parts.values())).sum() + self.config.beta * unsure)
         return value, parts
 

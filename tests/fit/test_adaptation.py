@@ -7,10 +7,12 @@ import numpy as np
 import pytest
 import torch
 from fit import small
+from gloo import Group
 from pretext.tiny import CPU
 from torch import tensor
 from torch.nn import functional as F
 
+from dermsearch import world
 from dermsearch.data.store.case_store import CaseStore
 from dermsearch.errors import UserError
 from dermsearch.fit.adaptation import told_of
@@ -18,8 +20,9 @@ from dermsearch.fit.base import FITS, predictor
 from dermsearch.fit.dcan import DCAN
 from dermsearch.fit.our_alignment import OurAlignment
 from dermsearch.metrics import predicted_shares
-from dermsearch.models.artifact import PREDICTOR
+from dermsearch.models.artifact import HEADS, PREDICTOR
 from dermsearch.models.encoders import Encoders
+from dermsearch.models.relations import LabelHeads
 from dermsearch.pretext.base import Material, Setting, Target
 from dermsearch.training.fits import predicted_by, train_fit
 
@@ -88,6 +91,25 @@ def test_the_released_regulariser_sets_each_class_against_the_first_rows(monkeyp
     assert parts["regulariser"].item() == near(0.0159288413, abs=1e-8)
     ce = F.cross_entropy(made.heads(SOURCE)[0], TRUTH[:, 0])
     assert (ce + value).item() == near(-1.1286805857, abs=1e-8)
+
+
+def aligned(kind: str) -> float:
+    """Of this process's rows, with heads that were handed on, which drop."""
+    fit, mine = FITS.find(kind), world.mine(4)
+    handed = LabelHeads(2, [2], "tel", 4, feedforward=4, dropout=0.5)
+    for p in handed.parameters():
+        torch.nn.init.normal_(p, generator=torch.Generator().manual_seed(1))
+    setting = Setting(4, 32, 2, 4, 0, steps=2, classes={"diagnosis": 2}, modalities=("derm",))
+    setting = replace(setting, counts={"diagnosis": (2, 2)}, artifact={HEADS: handed.part()})
+    made = fit(Flat(), fit.Config(gates=False, hidden=2, ramp=False), setting)
+    for p in made.parameters():
+        torch.nn.init.normal_(p, generator=torch.Generator().manual_seed(1))
+    return made.train().align(SOURCE[mine].float(), OTHER[mine].float(), TRUTH[mine], BATCH)[0].item()
+
+
+@pytest.mark.parametrize("kind", ["our_alignment", "dcan"])
+def test_two_processes_align_as_one_does(kind, two: Group):
+    assert two(aligned, kind) == [near(aligned(kind), abs=1e-5)] * 2
 
 
 def test_without_its_regulariser_it_is_our_alignment():
