@@ -54,7 +54,13 @@ def check_folder(out: Path, study: Study) -> None:
         if not of_a_run(out / STUDY):
             raise UserError(f"--out: '{out / STUDY}' would be written over, and no run wrote it; name another folder")
         return
-    differ = differences(earlier(out), json.loads(public(study.model_dump_json())))
+    try:
+        differ = differences(earlier(out), json.loads(public(study.model_dump_json())))
+    except (TypeError, AttributeError, LookupError):  # it was changed by hand, and is a study of no version
+        raise UserError(
+            f"--out: '{out / STUDY}' is no study any more, so nobody can tell whose results lie there; "
+            "put it right, or name another folder with --out"
+        ) from None
     if differ:
         told = "; ".join(differ[:3]) + f"; and {len(differ) - 3} more" * (len(differ) > 3)
         raise UserError(

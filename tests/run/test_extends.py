@@ -117,6 +117,18 @@ def test_a_finished_study_is_not_replaced_by_another(tmp_path: Path) -> None:
     assert everything(tmp_path) == before
 
 
+@pytest.mark.parametrize(
+    ("section", "value"), [("curriculum", {"length": 3}), ("objective", "knn"), ("curriculum", {})]
+)
+def test_results_whose_study_was_spoilt_by_hand_are_not_replaced(section: str, value: Any, tmp_path: Path) -> None:
+    prepare_folder(tmp_path, changed())
+    rows(tmp_path)
+    told = yaml.safe_load((tmp_path / "study.yaml").read_text())
+    (tmp_path / "study.yaml").write_text(yaml.safe_dump(told | {section: value}))
+    with pytest.raises(UserError, match=r"^--out: '.*/study.yaml' is no study any more, so nobody can tell whose"):
+        check_folder(tmp_path, changed())
+
+
 def test_a_study_of_an_earlier_version_is_completed_before_it_is_compared(tmp_path: Path) -> None:
     prepare_folder(tmp_path, changed())
     rows(tmp_path)
