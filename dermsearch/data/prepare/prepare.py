@@ -70,7 +70,7 @@ def prepare(order: Order, engine: Engine, watcher: Watcher) -> dict[str, Any]:
     found = source.read(release, order.columns)
     if not found.records:
         raise UserError(f"{order.release}: no case of {source.title} in it" + first_problem(found))
-    masks = lay_masks(found.records, order.masks) if order.masks else None
+    masks = lay_masks(found.records, order.masks, order.release) if order.masks else None
     if all(name.lower().endswith((".dcm", ".dicom")) for r in found.records for name in r.images.values()):
         needs_pydicom()
     published = unit_of(order.split, found.records) == "published"

@@ -75,6 +75,16 @@ def test_a_bare_name_that_several_images_have_is_no_name(tmp_path: Path) -> None
     assert [r.mask for r in records] == ["p1/view.png", None, "other.png", "CASE4.png"]
 
 
+def test_masks_among_the_images_are_not_these(tmp_path: Path) -> None:
+    """Else every image, whose name comes before its mask's, would be its own."""
+    for name in ("a.png", "a_mask.png", "b.png"):
+        (tmp_path / name).write_bytes(b"")
+    for where in (str(tmp_path), f"{tmp_path}/../{tmp_path.name}/"):
+        records = [record("c1", "a.png"), record("c2", "b.png")]
+        lay_masks(records, where, str(tmp_path))
+        assert [r.mask for r in records] == ["a_mask.png", None]
+
+
 def test_a_name_with_dots_in_it_is_whole(tmp_path: Path) -> None:
     """As those of DICOM files are, which would all be called 1.2.840."""
     for name in ("p1_mask.png", "p1.v2_mask.png", "1.2.840.7.png", "1.2.840.8_mask.png"):
