@@ -63,7 +63,7 @@ def side_by_side(contents: Sequence[Content], names: Sequence[str]) -> PageSecti
             if row.score is None:
                 continue
             what = plain(row.key)
-            best[what] = max(best.get(what, 0.0), row.score)
+            best[what] = max(best.get(what, row.score), row.score)
             own = {"study": study, "what": what, "settings": content.name(row.key)}
             rows.append(own | {"score": percent(row.score), "low": percent(row.low), "high": percent(row.high)})
     if not rows:

@@ -20,7 +20,7 @@ from dermsearch.results.pictures.curves import panels_of
 from dermsearch.results.report import charts, question
 from dermsearch.results.report.boards import boards
 from dermsearch.results.report.charts import library
-from dermsearch.results.report.compare import compare
+from dermsearch.results.report.compare import compare, side_by_side
 from dermsearch.results.report.content import Content
 from dermsearch.results.report.cost import front, spent
 from dermsearch.results.report.learning import MOST, curves_of
@@ -283,6 +283,16 @@ def test_studies_side_by_side(make_filled):
     assert scores == {row.name: round(100 * row.score, 2) for row in leaderboard(one)}
     text = path.read_text("utf-8")
     assert "<td>seed</td><td>1</td><td>2</td>" in text and json.dumps(one.origin)[1:-1] in text
+
+
+def test_scores_below_zero_stand_in_their_order_side_by_side(make_filled):
+    """As lift has them, where less of attention is inside the mask than of an even map."""
+    scores = {"relative_location": -0.3, "moco_v2": -0.1, "odc": -0.2, "no pre-training": -0.4}
+    study = Content(make_filled(longest=1, values=scores))
+    section = side_by_side([study, study], ["a", "b"])
+    assert section.charts["chart-side"]["layer"][-1]["encoding"]["y"]["sort"] == sorted(
+        scores, key=lambda n: -scores[n]
+    )
 
 
 @pytest.mark.parametrize("low, high, axis", [
