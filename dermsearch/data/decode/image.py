@@ -90,7 +90,7 @@ def decode(data: bytes, name: str, form: Form, grey: bool = False) -> Picture:
 def decode_mask(data: bytes, original: tuple[int, int], form: Form) -> np.ndarray:
     """A lesion mask, 0 or 255, in the form of the image of that original size."""
     try:
-        mask = open_image(data, "", [])
+        mask = upright(open_image(data, "", []), [])
         if (mask.height, mask.width) != original:
             raise BadImage(f"is {mask.width} x {mask.height} pixels, its image {original[1]} x {original[0]}")
         if mask.mode.startswith(("I", "F")):

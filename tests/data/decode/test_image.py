@@ -142,6 +142,19 @@ def test_masks_of_every_kind_say_the_same(mask: Image.Image) -> None:
     assert (found == np.uint8(DEEP > 25_000) * 255).all()
 
 
+@pytest.mark.parametrize("turn", [3, 6])
+@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
+def test_a_mask_is_turned_upright_as_its_image_is(turn: int, kind: str) -> None:
+    levels = np.zeros((30, 40), np.uint8)
+    levels[:10] = 255
+    exif, out = Image.Exif(), io.BytesIO()
+    exif[0x0112] = turn
+    Image.fromarray(levels).save(out, kind, exif=exif)
+    image = decode(out.getvalue(), "x", WHOLE)
+    mask = decode_mask(out.getvalue(), image.original, WHOLE)
+    assert np.array_equal(mask, image.pixels[..., 0]) and mask.any() and not mask[0, 0]
+
+
 def test_an_empty_mask_stays_empty() -> None:
     assert not np.asarray(decode_mask(encode(Image.new("L", (40, 30)), "PNG"), (30, 40), WHOLE)).any()
 
