@@ -287,12 +287,13 @@ def test_studies_side_by_side(make_filled):
 
 def test_scores_below_zero_stand_in_their_order_side_by_side(make_filled):
     """As lift has them, where less of attention is inside the mask than of an even map."""
-    scores = {"relative_location": -0.3, "moco_v2": -0.1, "odc": -0.2, "no pre-training": -0.4}
-    study = Content(make_filled(longest=1, values=scores))
-    section = side_by_side([study, study], ["a", "b"])
-    assert section.charts["chart-side"]["layer"][-1]["encoding"]["y"]["sort"] == sorted(
-        scores, key=lambda n: -scores[n]
+    low, high = (
+        Content(make_filled(tasks=(task,), longest=1, values={task: score, "no pre-training": -0.4}))
+        for task, score in (("odc", -0.2), ("moco_v2", -0.1))
     )
+    section = side_by_side([low, high], ["a", "b"])
+    order = section.charts["chart-side"]["layer"][-1]["encoding"]["y"]["sort"]
+    assert order == ["moco_v2", "odc", "no pre-training"]
 
 
 @pytest.mark.parametrize("low, high, axis", [
