@@ -68,7 +68,7 @@ def above_single(ranked: Sequence[Row]) -> str:
 def go_on(ranked: Sequence[Row], results: Results, seeds: int) -> list[str]:
     """The very commands that tell more: more seeds of the same study, which keep what there is; longer training."""
     found = sorted({seed for row in ranked for seed in row.seeds})
-    wanted = max(FEW, 2 * seeds - 1) if seeds < FEW else 2 * seeds
+    wanted = max(len(found), FEW if seeds < FEW else 2 * seeds)
     more = [*found, *(seed for seed in range(10_000) if seed not in found)][:wanted]
     folder = results.folder
     command = ["dermsearch", "run", str(folder / "study.yaml"), f"search.seeds=[{', '.join(map(str, more))}]"]

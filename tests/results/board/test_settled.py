@@ -118,3 +118,12 @@ def test_the_best_is_held_against_those_with_its_seeds_alone(make_study):
     kept = [s for s in results.scores.to_pylist() if s["seed"] != lost.get(s["curriculum"])]
     results = with_table(results, "scores", kept)
     assert "moco_v2 is the best of those that it can be held against." in settled(leaderboard(results), results)[0]
+
+
+def test_going_on_leaves_no_seed_behind_that_only_some_have(make_study):
+    tasks = ("relative_location", "moco_v2", "odc", "simclr")
+    results = make_study(tasks=tasks, longest=1, seeds=(0, 1, 2, 3))
+    own = {name: seed for seed, name in enumerate(tasks)}  # of each the others failed
+    kept = [s for s in results.scores.to_pylist() if s["seed"] == own.get(s["curriculum"], s["seed"])]
+    results = with_table(results, "scores", kept)
+    assert any("'search.seeds=[0, 1, 2, 3]'" in said for said in settled(leaderboard(results), results))
