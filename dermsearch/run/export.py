@@ -102,11 +102,17 @@ def choose(results: Results, curriculum: str | None, stage: str | None) -> Chose
     """The best on validation, or what is named: a curriculum as the leaderboard has it, or the key of a stage."""
     rows = [row for row in leaderboard(results) if row.keys]
     if stage is not None:
-        for row in rows:
-            for key, seed in zip(row.keys, row.seeds, strict=True):
-                if key.startswith(stage):
-                    return Chosen(row, key, seed)
-        raise UserError(f"--stage: no finished stage of {results.folder} begins with '{stage}'; its table 'stages' has")
+        every = (Chosen(row, key, seed) for row in rows for key, seed in zip(row.keys, row.seeds, strict=True))
+        begun = {each.key: each for each in every if each.key.startswith(stage)}
+        if not begun:
+            raise UserError(
+                f"--stage: no finished stage of {results.folder} begins with '{stage}'; its table 'stages' has them"
+            )
+        if len(begun) > 1:
+            raise UserError(
+                f"--stage: {len(begun)} stages of {results.folder} begin with '{stage}'; give more of the key"
+            )
+        return next(iter(begun.values()))
     named = {row.name: row for row in reversed(rows)}
     if curriculum is not None and curriculum not in named:
         raise UserError(f"--curriculum: '{curriculum}' has no score on validation; {nearest(curriculum, named)}")

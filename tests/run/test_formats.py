@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from torch import Tensor
 
 from dermsearch.errors import UserError
 from dermsearch.models.encoders import backbone
+from dermsearch.run import export
 from dermsearch.run.export import begin
 from dermsearch.run.formats import FORMATS, GRAPH, loading
 
@@ -75,6 +77,19 @@ def test_a_form_that_was_refused_leaves_room_for_another(tmp_path: Path) -> None
     (out / "derm" / "config.json").touch()
     with pytest.raises(UserError, match="out: is there already"):
         begin(Path("nowhere"), out, None, None, None)
+
+
+def test_the_beginning_of_a_key_names_one_stage_or_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows, results = [SimpleNamespace(keys=("aa1", "ab2"), seeds=(0, 1))], SimpleNamespace(folder="results")
+    monkeypatch.setattr(export, "leaderboard", lambda results: rows)
+    found = export.choose(results, None, "ab")  # type: ignore[arg-type]
+    assert (found.key, found.seed) == ("ab2", 1)
+    for stage, said in {
+        "a": "2 stages of results begin with 'a'",
+        "b": "no finished stage of results begins with",
+    }.items():
+        with pytest.raises(UserError, match=f"^--stage: {said}"):
+            export.choose(results, None, stage)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("name", ["test_resnet", "resnet26", "convnext_tiny"])
