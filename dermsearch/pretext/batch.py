@@ -61,6 +61,11 @@ class Batch:
     step: int  # counted from the start of the stage
 
     @property
+    def turn(self) -> int:
+        """What numbers views that differ from step to step; of validation images nothing does."""
+        return self.step
+
+    @property
     def own(self) -> np.ndarray:
         """The units of this process."""
         return self.units[world.mine(len(self.units))]

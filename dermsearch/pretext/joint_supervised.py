@@ -36,7 +36,7 @@ class JointSupervised(Task):
     """Classes and contrast at once."""
 
     name = "joint_supervised"
-    version = 2
+    version = 3
     contrasts = True
     supervised = True
     replacement = True
@@ -97,7 +97,7 @@ class JointSupervised(Task):
 
     def loss(self, batch: Batch) -> Loss:
         # Numbered by the step, and within it: a rare case comes again and again and shall look different every time.
-        views = batch.views([self.view] * 2, f"view/{batch.step}", again=True)
+        views = batch.views([self.view] * 2, f"view/{batch.turn}", again=True)
         features = self.backbone(torch.cat(views))  # (2b, dim)
         projections = self.head(features)
         truth = batch.labels(self.config.label).repeat(2)

@@ -29,6 +29,10 @@ DROPOUT = (nn.modules.dropout._DropoutNd, GlobalDropout, DropPath)
 class HeldOut(Batch):
     """A batch of validation images: the views of epoch 0, whatever the epoch is that the task is told."""
 
+    @property
+    def turn(self) -> int:
+        return 0
+
     def uniforms(self, units: Array, use: str, count: int) -> Array:
         return uniforms(self.seed, 0, units, use, count)
 
