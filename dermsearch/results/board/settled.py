@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from dermsearch.results.tables.schema import Results
 
 FEW = 3  # seeds that are recommended
+CHANCE = 0.025  # that a 95 % interval lies above what is not there, each by itself
 
 
 def settled(rows: Sequence[Row], results: Results) -> list[str]:
@@ -39,6 +40,8 @@ def above_none(ranked: Sequence[Row]) -> str:
     are = "is" if above == 1 or len(compared) == 1 else "are"
     what = ("curriculum", "curricula") if ranked[0].length else ("encoder", "encoders")
     text = f"{above or 'none'} of {many(len(compared), *what)} {are} above {ROOT_CURRICULUM}"
+    if above and (lucky := round(CHANCE * len(compared))):
+        text += f" ({lucky} of so many would be by chance, were none better)"
     return text + (f", {below} below" if below else "")
 
 

@@ -11,7 +11,7 @@ from results.board.test_paired import kept, predicted
 from rich.console import Console
 
 from dermsearch.results.board.leaderboard import leaderboard, render
-from dermsearch.results.board.settled import settled
+from dermsearch.results.board.settled import above_none, settled
 
 
 def board(results) -> str:
@@ -34,6 +34,14 @@ def test_one_line_says_what_is_settled_and_the_next_how_to_go_on(make_study):
     assert f"3 seeds are recommended: dermsearch run {folder}/study.yaml 'search.seeds=[0, 1, 2]'" in then
     assert f"--out {folder}" in then and "train.epochs=8 name=skin-longer" in longer
     assert first in board(results)
+
+
+def test_of_many_curricula_it_is_said_how_many_chance_alone_puts_above(make_study):
+    best, *_, worst = [row for row in leaderboard(make_study(longest=1, values=VALUES)) if row.length]
+    assert above_none([best] + 39 * [worst]).startswith(
+        "1 of 40 curricula is above no pre-training (1 of so many would be by chance, were none better), 39 below"
+    )
+    assert "chance" not in above_none([best] + 9 * [worst]) and "chance" not in above_none(40 * [worst])
 
 
 def test_longer_training_is_that_of_tasks_with_epochs_of_their_own_too(make_study):
