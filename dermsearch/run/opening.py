@@ -35,13 +35,14 @@ from dermsearch.study.load import load_study
 from dermsearch.training.precision import resolve
 from dermsearch.work.worker import run_job
 
+WHOSE = ["stage", "protocol", "data", "labelled", "draw"]  # a judgement
 BEST, SINGLE, NAMED = "best on validation", "best single task", "named"
 Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
 class Opening:
-    """The test split was opened: for the how-manieth time, as far as the stage store knows."""
+    """The test split was opened: for the how-manieth time, as far as the stage store and the tables know."""
 
     number: int
     curricula: list[str]
@@ -74,6 +75,7 @@ def open_test(folder: Path, curricula: Sequence[str], where: str | None, say: Sa
             )
     names = [row.name for _, row in chosen]
     when, number = opened(store, study, sorted({sets[name].fingerprint for name in judged}), names)
+    number = max(number, 1 + max(results.tests["opening"].to_pylist(), default=0))  # the store may be another one
     scores: list[dict[str, Any]] = []
     predictions: list[tuple[Mapping[str, Any], pa.Table]] = []
     about = {**provenance(study, sets), "caveats": results.scores["caveats"][0].as_py()}
@@ -89,7 +91,7 @@ def open_test(folder: Path, curricula: Sequence[str], where: str | None, say: Sa
             scores += [{**own, **row} for row in (verdict.judgement or {})["rows"]]
             said = store.predictions(judges.key(node, verdict.judge))
             predictions += [(own, said)] if said is not None else []
-    keep(folder, {"tests": build("tests", scores), "test_predictions": joined("test_predictions", predictions)})
+    keep(folder, scores, predictions)
     return Opening(number, names)
 
 
@@ -144,9 +146,16 @@ def opened(store: StageStore, study: Study, fingerprints: Sequence[str], names: 
     return when, max(store.openings(fingerprint) for fingerprint in fingerprints)
 
 
-def keep(folder: Path, new: Mapping[str, pa.Table]) -> None:
-    """Add to what others left, those too that ended since this one began: nothing that was seen is forgotten."""
+def keep(folder: Path, scores: list[dict[str, Any]], predictions: list[tuple[Mapping[str, Any], pa.Table]]) -> None:
+    """Add to what others left, those too that ended since this one began: nothing that was seen is forgotten.
+
+    What a judge said of a case at another opening, it says again: that stands once.
+    """
     before = load(folder).tables
+    said = before["test_predictions"].unify_dictionaries().group_by(WHOSE).aggregate([]).to_pylist()
+    there = {tuple(row[name] for name in WHOSE) for row in said}
+    fresh = [(own, table) for own, table in predictions if tuple(own[name] for name in WHOSE) not in there]
+    new = {"tests": build("tests", scores), "test_predictions": joined("test_predictions", fresh)}
     for name in OPENED:
         table = pa.concat_tables([before[name].cast(SCHEMAS[name]), new[name]]).unify_dictionaries()
         write(table.combine_chunks(), folder / "tables" / f"{name}.arrow")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -48,6 +49,11 @@ def test_the_best_the_best_single_task_and_none_are_tested_once_and_it_says_how_
     again = opened(folder, "--curriculum", "odc")
     assert "Opening 2 of this test split" in again and "was opened 2 times" in again and "no longer blind" in again
     assert set(load(folder / "out").pandas("tests").opening) == {1, 2}
+    kept = load(folder / "out").pandas("test_predictions")
+    whose = ["stage", "protocol", "data", "labelled", "draw", "label", "case", "class"]
+    assert not kept.duplicated(whose).any() and set(kept.stage) == set(load(folder / "out").pandas("tests").stage)
+    shutil.rmtree(folder / "store" / "openings")  # a stage store that is made anew; the tables still know
+    assert "Opening 3 of this test split" in opened(folder)
 
 
 def test_the_leaderboard_shows_validation_and_test_apart(folder: Path) -> None:

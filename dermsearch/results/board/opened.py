@@ -118,7 +118,7 @@ def render(found: Opened) -> Table:
 def notes(found: Opened) -> list[str]:
     """How often the split was opened, and what of the best validation score is luck."""
     times = f"{found.openings} times" if found.openings > 1 else "once"
-    said = [f"The test split of these data was opened {times}, as far as this stage store knows."]
+    said = [f"The test split of these data was opened {times}, as far as this stage store and these tables know."]
     if found.openings > 1:
         said.append("What was chosen after an earlier look is no longer blind.")
     if fewer := [each.test.name for each in found.tested if len(each.test.seeds) < len(each.validation.seeds)]:
