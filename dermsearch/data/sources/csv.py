@@ -16,7 +16,7 @@ from __future__ import annotations
 import os
 from dataclasses import replace
 
-from dermsearch.data.case import METADATA, Column, Kind, Level
+from dermsearch.data.case import METADATA, Column, Level
 from dermsearch.data.sources.base import (
     SPLIT_WORDS,
     CaseRecord,
@@ -63,7 +63,9 @@ def read(folder: Folder, columns: Columns) -> Release:
     collector = Collector(words)
     collector.problems += damaged
     collector.hint = "" if columns.tables else "; --root names the folder that all images lie in"
-    numeric = {c for c in levels if all(number(v) is not None for _, row in rows if (v := word(row[c])))}
+    numeric = {
+        c for c in levels if c.lower() != "sex" and all(number(v) is not None for _, row in rows if (v := word(row[c])))
+    }
 
     def file(row: dict[str, str], column: str | None) -> str:
         path = (word(row[column]) if column else None) or ""
@@ -90,7 +92,7 @@ def read(folder: Folder, columns: Columns) -> Release:
                 where=where,
             )
         )
-    inputs = (Column(c.lower(), kind(c, numeric), level) for c, level in levels.items())
+    inputs = (Column(c.lower(), "number" if c in numeric else "word", level) for c, level in levels.items())
     return replace(collector.release(), columns=tuple(inputs))
 
 
@@ -108,11 +110,6 @@ def level_of(text: str) -> tuple[str, Level]:
     if mark and level in ("patient", "lesion"):
         return name, "patient" if level == "patient" else "lesion"
     return text, METADATA[text.lower()].level if text.lower() in METADATA else "lesion"
-
-
-def kind(column: str, numeric: set[str]) -> Kind:
-    """Numbers where every value is one; a sex is a word."""
-    return "number" if column in numeric and column.lower() != "sex" else "word"
 
 
 def only_table(folder: Folder) -> str:

@@ -5,16 +5,11 @@ An export of the ISIC archive, see `isic_archive`; it unpacks to a table and ima
 
 from __future__ import annotations
 
-from dermsearch.data.sources.base import Columns, Expected, Release, Source, shared
-from dermsearch.data.sources.isic_archive import DENIED, INPUTS
-from dermsearch.data.sources.isic_archive import read as read_export
-from dermsearch.storage.files import Folder
+from functools import partial
 
-
-def read(folder: Folder, columns: Columns) -> Release:
-    """Every image of the table."""
-    return read_export(folder, columns, ("hiba", "HIBA"))
-
+from dermsearch.data.case import columns
+from dermsearch.data.sources.base import Expected, Source, shared
+from dermsearch.data.sources.isic_archive import DENIED, HISTORY, SITES, read
 
 SOURCE = Source(
     name="hiba",
@@ -23,13 +18,17 @@ SOURCE = Source(
     citation="Ricci Lara et al.: A dataset of skin lesion images collected in Argentina for the evaluation of AI "
     "tools in this population. Scientific Data 10, 712, 2023",
     home="https://doi.org/10.34970/587329",
-    read=read,
+    read=partial(read, tops=("hiba", "HIBA")),
     expected=Expected(cases=1635, classes={"diagnosis": {"benign": 871, "malignant": 764}}),
     notes=(
         "A case is an image: 1,280 are dermoscopic and 355 clinical, some of them of the same lesion.",
         "image_type tells how a picture was taken, which it shows itself: leave it out where it would be all that is "
         "learnt.",
     ),
-    columns=(*shared("age", "sex", "skin_type", "site"), *INPUTS["patient"], *INPUTS["lesion"]),
+    columns=(
+        *shared("age", "sex", "skin_type", "site"),
+        *columns("patient", words=HISTORY),
+        *columns("lesion", words=(*SITES, "image_type")),
+    ),
     denied=DENIED,
 )

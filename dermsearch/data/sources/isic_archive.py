@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from dermsearch.data.case import columns
 from dermsearch.data.sources.base import (
     CaseRecord,
     Collector,
@@ -24,6 +23,7 @@ from dermsearch.data.sources.base import (
     number,
     read_table,
     sex,
+    skin_type,
     truth,
     word,
 )
@@ -59,10 +59,6 @@ DENIED = {
     "melanocytic": "it follows from the diagnosis",
 }
 MODALITY = {"dermoscopic": "derm", "clinical: overview": "clinic", "clinical: close-up": "clinic", "": "derm"}
-INPUTS = {
-    "patient": columns("patient", words=HISTORY),
-    "lesion": (*columns("lesion", words=SITES), *columns("lesion", words=["image_type"])),
-}
 
 
 def read(folder: Folder, columns: Columns, tops: tuple[str, ...]) -> Release:
@@ -75,6 +71,7 @@ def read(folder: Folder, columns: Columns, tops: tuple[str, ...]) -> Release:
             collector.problem(image, where, f"'{kind}' is no image_type that is known, such as dermoscopic")
             continue
         patient, lesion = (word(row.get(f"{of}_id", "")) or "" for of in ("patient", "lesion"))
+        fitzpatrick = row.get("fitzpatrick_skin_type", "")
         collector.add(
             CaseRecord(
                 case=image,
@@ -85,7 +82,7 @@ def read(folder: Folder, columns: Columns, tops: tuple[str, ...]) -> Release:
                 metadata={
                     "age": number(row.get("age_approx", "").removesuffix("+")),
                     "sex": sex(row.get("sex", "")),
-                    "skin_type": skin_type(row.get("fitzpatrick_skin_type", "")),
+                    "skin_type": ROMAN.get(fitzpatrick.lower()) or skin_type(fitzpatrick),
                     "site": word(row.get("anatom_site_1", "") or row.get("anatom_site_general", "")),
                     **{name: word(row.get(name, "")) for name in (*SITES, "image_type", "dermoscopic_type")},
                     **{name: truth(row.get(name, "")) for name in HISTORY},
@@ -120,9 +117,3 @@ def condition(row: Mapping[str, str]) -> str | None:
     if not told and row.get("diagnosis_2", "").lower().endswith("vascular"):
         told = "vascular"  # the archive goes no further there
     return next((name for name, begins in CONDITIONS.items() if told.startswith(begins)), None)
-
-
-def skin_type(text: str) -> float | None:
-    """A Fitzpatrick skin type, in Roman numbers or others."""
-    value = number(text)
-    return ROMAN.get(text.lower()) if value is None else value if value in ROMAN.values() else None
