@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import reduce
 from pathlib import PurePath
 from statistics import fmean
 from typing import Any
@@ -13,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from dermsearch.results.tables.measure import JUDGE, Measure
+from dermsearch.results.tables.measure import Measure, judged
 from dermsearch.results.tables.schema import DEFAULTS, Results
 from dermsearch.words import many
 
@@ -38,8 +36,7 @@ def about(results: Results, measure: Measure) -> About:
         groups = {one.groups for one in each}
         chance = fmean(chances) if len(chances) == len(each) else None
         return About(chance, "", "", groups.pop() if len(groups) == 1 else PATIENTS)
-    wanted = [pc.field(name) == getattr(measure, name) for name in (*JUDGE, "split")]
-    rows = results.scores.filter(reduce(operator.and_, wanted))
+    rows = results.scores.filter(judged(measure))
     own = rows.filter((pc.field("label") == measure.label) & (pc.field("metric") == measure.metric))
     most = pc.max(own["n"]).as_py()
     cases = f"{many(most, 'case')} of " if most else ""

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field, replace
 
-if TYPE_CHECKING:
-    import numpy as np
+import numpy as np
+from scipy.special import fdtrc, ncfdtr, stdtr, stdtrit
 
 LEVEL = 0.05
 DIGITS = 12  # of a score: what is behind them is rounding
@@ -53,12 +52,11 @@ class Estimate:
     value: float
     error: float | None
     freedom: int
+    loads: np.ndarray = field(compare=False)  # how much of each row's value is in it
 
     @property
     def interval(self) -> tuple[float | None, float | None]:
         """The 95 % t-interval."""
-        from scipy.special import stdtrit
-
         if self.error is None:
             return None, None
         half = float(stdtrit(self.freedom, 1 - LEVEL / 2)) * self.error
@@ -67,8 +65,6 @@ class Estimate:
     @property
     def p(self) -> float | None:
         """How often chance alone gives so much or more."""
-        from scipy.special import stdtr
-
         if self.error is None:
             return None
         if self.error == 0:
@@ -76,33 +72,17 @@ class Estimate:
         return float(2 * stdtr(self.freedom, -abs(self.value) / self.error))
 
 
-def loads_of(design: Sequence[Sequence[float]], weights: Sequence[float]) -> np.ndarray[Any, Any] | None:
-    """How much of each row's value is in a weighted sum of a least-squares fit's coefficients; None if not told."""
-    import numpy as np
-
-    x, c = np.asarray(design, float), np.asarray(weights, float)
-    if not len(x):
-        return None
-    inverse = np.linalg.pinv(x.T @ x)
-    if np.abs(c @ inverse @ x.T @ x - c).max() > 1e-6:
-        return None
-    loads: np.ndarray[Any, Any] = c @ inverse @ x.T
-    return loads
-
-
 def contrast(design: Sequence[Sequence[float]], values: Sequence[float], weights: Sequence[float]) -> Estimate | None:
     """A weighted sum of a least-squares fit's coefficients; None where the rows cannot tell it."""
-    import numpy as np
-
-    x, y, loads = np.asarray(design, float), np.asarray(values, float), loads_of(design, weights)
-    if loads is None:
+    x, y, c = np.asarray(design, float), np.asarray(values, float), np.asarray(weights, float)
+    if not len(x):
+        return None
+    loads = c @ np.linalg.pinv(x.T @ x) @ x.T
+    if np.abs(loads @ x - c).max() > 1e-6:
         return None
     freedom = len(x) - int(np.linalg.matrix_rank(x))
-    error = None
-    if freedom > 0:
-        error = math.sqrt(left(x, y) / freedom * float(loads @ loads))
-        error = round(error, DIGITS)
-    return Estimate(round(float(loads @ y), DIGITS), error, freedom)
+    error = round(math.sqrt(left(x, y) / freedom * float(loads @ loads)), DIGITS) if freedom > 0 else None
+    return Estimate(round(float(loads @ y), DIGITS), error, freedom, loads)
 
 
 def share(base: Sequence[Sequence[float]], more: Sequence[Sequence[float]], values: Sequence[float]) -> Effect | None:
@@ -110,8 +90,6 @@ def share(base: Sequence[Sequence[float]], more: Sequence[Sequence[float]], valu
 
     The value is corrected for what as many columns explain by chance. None where nothing is added or left over.
     """
-    import numpy as np
-
     y = np.asarray(values, float)
     first = np.column_stack([np.ones(len(y)), np.asarray(base, float).reshape(len(y), -1)])
     total, before = float(((y - y.mean()) ** 2).sum()), left(first, y)
@@ -128,29 +106,23 @@ def share(base: Sequence[Sequence[float]], more: Sequence[Sequence[float]], valu
     return ratio(f, added, freedom, explained / total, rows, lambda n: scale * n / (n + rows))
 
 
-def axes_beyond(base: Sequence[Sequence[float]], more: Sequence[Sequence[float]]) -> np.ndarray[Any, Any]:
+def axes_beyond(base: Sequence[Sequence[float]], more: Sequence[Sequence[float]]) -> np.ndarray:
     """What further columns add to a constant and the base: orthonormal columns (rows, axes)."""
-    import numpy as np
-
     rows = len(more)
     inside = span(np.column_stack([np.ones(rows), np.asarray(base, float).reshape(rows, -1)]))
     columns = span(np.asarray(more, float))
     return span(columns - inside @ (inside.T @ columns))
 
 
-def span(x: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+def span(x: np.ndarray) -> np.ndarray:
     """Orthonormal columns that span the same space."""
-    import numpy as np
-
     u, sizes, _ = np.linalg.svd(x, full_matrices=False)
-    columns: np.ndarray[Any, Any] = u[:, sizes > 1e-9]
+    columns: np.ndarray = u[:, sizes > 1e-9]
     return columns
 
 
 def ratio(f: float, added: int, freedom: int, plain: float, rows: int, as_share: Callable[[float], float]) -> Effect:
     """An F ratio as a share with its interval; `as_share` turns a noncentrality into a share of all variance."""
-    from scipy.special import fdtrc
-
     corrected, p, ends = plain, 0.0, (plain, plain)
     if not math.isinf(f):
         corrected = plain - plain / f if f > 0 else 0.0
@@ -162,7 +134,6 @@ def ratio(f: float, added: int, freedom: int, plain: float, rows: int, as_share:
 
 def noncentral(f: float, added: int, freedom: int) -> tuple[float, float]:
     """The noncentralities between which an F ratio is not surprising, at 2.5 % on either side."""
-    from scipy.special import ncfdtr
 
     def solve(level: float) -> float:
         if ncfdtr(added, freedom, 0.0, f) <= level:
@@ -178,10 +149,8 @@ def noncentral(f: float, added: int, freedom: int) -> tuple[float, float]:
     return solve(1 - LEVEL / 2), solve(LEVEL / 2)
 
 
-def left(design: np.ndarray[Any, Any], values: np.ndarray[Any, Any]) -> float:
+def left(design: np.ndarray, values: np.ndarray) -> float:
     """The sum of squares that a fit leaves over."""
-    import numpy as np
-
     beta = np.linalg.lstsq(design, values, rcond=None)[0]
     return float(((values - design @ beta) ** 2).sum())
 

@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from statistics import fmean
-from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from dermsearch.curriculum import BASELINES, Curriculum
 from dermsearch.errors import UserError, nearest
@@ -23,9 +24,6 @@ from dermsearch.results.explain.luck import Luck
 from dermsearch.results.explain.observed import Observed, Replicate
 from dermsearch.results.explain.regret import Dropped, Level, dropped, published_walks, walks
 from dermsearch.results.tables.schema import Results, load
-
-if TYPE_CHECKING:
-    import numpy as np
 
 
 @dataclass(frozen=True)
@@ -117,12 +115,10 @@ def from_study(
     )
 
 
-def on_patients(results: Results, rows: Sequence[Row]) -> dict[tuple[Curriculum, str], np.ndarray[Any, Any]]:
+def on_patients(results: Results, rows: Sequence[Row]) -> dict[tuple[Curriculum, str], np.ndarray]:
     """The scores of curricula on resampled patients, the mean over seeds and settings, where predictions are kept."""
-    import numpy as np
-
     of_stage = drawn(results, rows[0].measure)
-    found: dict[tuple[Curriculum, str], list[np.ndarray[Any, Any]]] = defaultdict(list)
+    found: dict[tuple[Curriculum, str], list[np.ndarray]] = defaultdict(list)
     for row in rows:
         if of_stage and all(key in of_stage for key in row.keys):
             each = [np.mean(list(of_stage[key].values()), axis=0)[1:] for key in row.keys]

@@ -11,15 +11,13 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
-from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from dermsearch.curriculum import Curriculum
-from dermsearch.results.explain.effects import Effect, Estimate, axes_beyond, contrast, holm, loads_of, ratio, share
+from dermsearch.results.explain.effects import Effect, axes_beyond, contrast, holm, ratio, share
 from dermsearch.results.explain.evidence import Evidence, Observed
 from dermsearch.results.explain.importance import importance
-
-if TYPE_CHECKING:
-    import numpy as np
 
 FEW_SEEDS = 3  # recommended; of one seed nothing is told
 REVERSED, APART = "the other way round", "not side by side"
@@ -43,23 +41,15 @@ class Explanation:
 
 
 def explain(evidence: Evidence) -> Explanation:
-    """Every effect that the evidence can tell, each table corrected for its number of comparisons."""
-    found = Explanation(
-        evidence,
-        holm(task_effects(evidence)),
-        holm(place_effects(evidence)),
-        holm(pair_effects(evidence)),
-        holm(variance_shares(evidence)),
-        importance(evidence.samples),
-    )
-    return found if evidence.luck is not None else untold(found)
+    """Every effect that the evidence can tell, each table corrected for its number of comparisons.
 
-
-def untold(found: Explanation) -> Explanation:
-    """The same numbers, none of them told: with one seed an effect and luck that was handed on are the same thing."""
-    tables = (found.tasks, found.places, found.pairs, found.shares, found.settings)
-    tasks, places, pairs, shares, settings = ([replace(e, adjusted=None) for e in table] for table in tables)
-    return Explanation(found.evidence, tasks, places, pairs, shares, settings)
+    With one seed none is told, since an effect and luck that was handed on are the same thing.
+    """
+    made = task_effects, place_effects, pair_effects, variance_shares
+    tables = [*(holm(effects(evidence)) for effects in made), importance(evidence.samples)]
+    if evidence.luck is None:
+        tables = [[replace(e, adjusted=None) for e in table] for table in tables]
+    return Explanation(evidence, *tables)
 
 
 Row = Callable[[Observed], list[float]]
@@ -78,14 +68,14 @@ def effect(
 
     Its interval is the wider one of two: what the model leaves over between curricula, and luck as seeds tell it.
     """
-    design = [row(o) for o in rows]
-    found, loads = contrast(design, [o.score for o in rows], weights), loads_of(design, weights)
-    if found is None or loads is None:
+    found = contrast([row(o) for o in rows], [o.score for o in rows], weights)
+    if found is None:
         return
     low, high = found.interval
     p = found.p
     if evidence.luck is not None and low is not None and high is not None and p is not None:
-        by_luck = Estimate(found.value, evidence.luck.error(rows, loads), evidence.luck.freedom)
+        error = evidence.luck.error(rows, found.loads)
+        by_luck = replace(found, error=error, freedom=evidence.luck.freedom)
         ends = [end for end in by_luck.interval if end is not None]
         low, high, p = min(low, *ends), max(high, *ends), max(p, by_luck.p or 0.0)
     yield Effect(part, name, against, found.value, low, high, len(rows), found.freedom, p)
@@ -184,7 +174,7 @@ def variance_shares(evidence: Evidence) -> Iterator[Effect]:
         yield found
 
 
-def by_luck(evidence: Evidence, found: Effect, rows: Sequence[Observed], axes: np.ndarray[Any, Any]) -> Effect:
+def by_luck(evidence: Evidence, found: Effect, rows: Sequence[Observed], axes: np.ndarray) -> Effect:
     """A share that is told only if luck alone would not explain as much."""
     if evidence.luck is None or found.p is None:
         return found

@@ -10,12 +10,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from scipy.special import fdtrc
 
 from dermsearch.results.explain.observed import Observed
-
-if TYPE_CHECKING:
-    import numpy as np
 
 SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)  # of a stage's luck that may be handed on
 
@@ -25,14 +24,12 @@ class Luck:
     """Covariances of the curricula's mean scores by luck, one for each share that may be handed on."""
 
     place: dict[tuple[tuple[str, ...], str], int]  # of a curriculum, by its mark of several roots, in the matrices
-    covariances: tuple[np.ndarray[Any, Any], ...]
+    covariances: tuple[np.ndarray, ...]
     freedom: int  # degrees of freedom of all of them
 
     @classmethod
     def of(cls, curricula: Sequence[Observed]) -> Luck | None:
         """From curricula that have all seeds; None where there are not two of them with two seeds."""
-        import numpy as np
-
         seeds = sorted({seed for o in curricula for seed in o.values})
         whole = [o for o in curricula if len(o.values) == len(seeds)]
         freedom = (len(whole) - 1) * (len(seeds) - 1)
@@ -55,22 +52,20 @@ class Luck:
             found.append(variance * inherited(everyone, share) * shared + patients)
         return cls({(o.tasks, o.mark): i for i, o in enumerate(curricula)}, tuple(found), freedom)
 
-    def among(self, rows: Sequence[Observed]) -> list[np.ndarray[Any, Any]]:
+    def among(self, rows: Sequence[Observed]) -> list[np.ndarray]:
         """The covariances of some of the curricula."""
         at = [self.place[o.tasks, o.mark] for o in rows]
         return [covariance[at][:, at] for covariance in self.covariances]
 
-    def error(self, rows: Sequence[Observed], loads: np.ndarray[Any, Any]) -> float:
+    def error(self, rows: Sequence[Observed], loads: np.ndarray) -> float:
         """The standard error of a weighted sum of scores, under the worst share."""
         return max(math.sqrt(max(0.0, float(loads @ v @ loads))) for v in self.among(rows))
 
-    def chance(self, rows: Sequence[Observed], axes: np.ndarray[Any, Any], explained: float) -> float:
+    def chance(self, rows: Sequence[Observed], axes: np.ndarray, explained: float) -> float:
         """How often luck alone explains so large a sum of squares along some axes (rows, axes), under the worst share.
 
         Such a sum has the distribution of a weighted sum of squared normals; one F distribution comes near (Box).
         """
-        from scipy.special import fdtrc
-
         worst = 0.0
         for v in self.among(rows):
             inner = axes.T @ v @ axes
@@ -80,10 +75,8 @@ class Luck:
         return worst
 
 
-def inherited(curricula: Sequence[tuple[str, ...]], share: float) -> np.ndarray[Any, Any]:
+def inherited(curricula: Sequence[tuple[str, ...]], share: float) -> np.ndarray:
     """The covariance of stages' luck, in units of a stage's own: what two have from the stages that they both have."""
-    import numpy as np
-
     found = np.zeros((len(curricula), len(curricula)))
     for i, a in enumerate(curricula):
         for j, b in enumerate(curricula[: i + 1]):
@@ -93,10 +86,8 @@ def inherited(curricula: Sequence[tuple[str, ...]], share: float) -> np.ndarray[
     return found
 
 
-def patients_of(curricula: Sequence[Observed]) -> np.ndarray[Any, Any]:
+def patients_of(curricula: Sequence[Observed]) -> np.ndarray:
     """The covariance of scores over resampled patients; where these were not drawn together, as if each had others."""
-    import numpy as np
-
     drawn = [o.resampled for o in curricula if o.resampled is not None]
     if len(drawn) == len(curricula) and len({len(values) for values in drawn}) == 1:
         every = np.stack(drawn)

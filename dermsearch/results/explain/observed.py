@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from statistics import fmean
-from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    import numpy as np
+import numpy as np
 
 Replicate = tuple[str, int]  # root and seed
 
@@ -19,7 +17,7 @@ class Observed:
     tasks: tuple[str, ...]
     values: dict[Replicate, float]
     mark: str = ""  # C | AC | MC | ? | ""
-    resampled: np.ndarray[Any, Any] | None = field(default=None, compare=False)  # the score, on resampled patients
+    resampled: np.ndarray | None = field(default=None, compare=False)  # the score, on resampled patients
     error: float = 0.0  # its standard error over patients, where these were not drawn together for all
 
     @property

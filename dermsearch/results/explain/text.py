@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import csv
-import os
 import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dermsearch.curriculum import Curriculum
 from dermsearch.errors import UserError
@@ -17,6 +16,7 @@ from dermsearch.results.explain.evidence import Evidence
 from dermsearch.results.explain.explain import FEW_SEEDS, Explanation
 from dermsearch.results.explain.importance import too_few
 from dermsearch.results.explain.regret import Step, cost_to, progress
+from dermsearch.results.tables.file import replacing
 from dermsearch.words import many
 
 if TYPE_CHECKING:
@@ -130,7 +130,31 @@ def render(found: Explanation) -> Iterator[RenderableType]:
     evidence = found.evidence
     yield f"Why: {evidence.title}\n"
     yield from findings(found)
-    yield from effect_table(
+    for each in effect_tables(found):
+        yield from printed_table(*each)
+    if why := too_few(evidence.samples):
+        yield why
+    yield from search_table(evidence)
+    yield from dropped_table(evidence)
+    if evidence.proposals:
+        said = ", ".join(f"{count} {status}" for status, count in sorted(evidence.proposals.items()))
+        yield f"Proposals: {said}."
+    yield ""
+    yield from notes(found)
+
+
+class EffectTable(NamedTuple):
+    """Effects as they are printed, a line each."""
+
+    title: str
+    headings: list[str]
+    lines: list[list[str]]
+    note: str
+
+
+def effect_tables(found: Explanation) -> Iterator[EffectTable]:
+    """All shares, then the clearest of each kind of effect, then what was chosen."""
+    yield EffectTable(
         "What explains the differences between curricula of several tasks",
         ["", "beyond", "share, %  [95 %]", "as found", "p", "told?"],
         [[e.name, e.against, interval(e, ""), points(e.plain), chance(e.adjusted), verdict(e)] for e in found.shares],
@@ -152,26 +176,18 @@ def render(found: Explanation) -> Iterator[RenderableType]:
         shown = clearest(effects)
         lines = [[named(e), e.against, interval(e), chance(e.adjusted), verdict(e)] for e in shown]
         note += f"; the {len(shown)} clearest of {len(effects)}, the CSV file has all" * (len(shown) < len(effects))
-        yield from effect_table(title, ["", "against", "points  [95 %]", "p", "told?"], lines, note)
+        yield EffectTable(title, ["", "against", "points  [95 %]", "p", "told?"], lines, note)
     lines = [
         [e.name, points(e.value), f"{points(e.low)} to {points(e.high)}", chance(e.adjusted), verdict(e)]
         for e in found.settings
     ]
-    heads = ["", "importance, %", "by chance (95 %)", "p", "told?"]
-    note = (
+    yield EffectTable(
+        "Which choices of the search mattered",
+        ["", "importance, %", "by chance (95 %)", "p", "told?"],
+        lines,
         "Optuna's PED-ANOVA: which choices set the best quarter of proposals apart; the shares sum to 100; "
-        "p: how often chance makes any choice stand out as much"
+        "p: how often chance makes any choice stand out as much",
     )
-    yield from effect_table("Which choices of the search mattered", heads, lines, note)
-    if why := too_few(evidence.samples):
-        yield why
-    yield from search_table(evidence)
-    yield from dropped_table(evidence)
-    if evidence.proposals:
-        said = ", ".join(f"{count} {status}" for status, count in sorted(evidence.proposals.items()))
-        yield f"Proposals: {said}."
-    yield ""
-    yield from notes(found)
 
 
 def clearest(effects: Sequence[Effect]) -> list[Effect]:
@@ -180,7 +196,7 @@ def clearest(effects: Sequence[Effect]) -> list[Effect]:
     return [e for e in effects if e in kept]
 
 
-def effect_table(
+def printed_table(
     title: str, headings: Sequence[str], lines: Sequence[Sequence[str]], note: str
 ) -> Iterator[RenderableType]:
     """One table in the leaderboard's style; what cannot be told is dim."""
@@ -222,7 +238,7 @@ def search_table(evidence: Evidence) -> Iterator[RenderableType]:
     note = "in the order of the proposals (of a paper: of its table); stages found in the store count as trained"
     if any(step.stages % 1 for step in shared):
         note += ", and of what was only begun the share of its epochs"
-    yield from effect_table("What the search cost", heads if shared[-1].seconds else heads[:4], lines, note)
+    yield from printed_table("What the search cost", heads if shared[-1].seconds else heads[:4], lines, note)
 
 
 def cost_line(name: str, one: Step, other: Step) -> list[str]:
@@ -236,7 +252,7 @@ def dropped_table(evidence: Evidence) -> Iterator[RenderableType]:
     lines = [[d.name, d.status, textwrap.shorten(d.error, 80)] for d in evidence.dropped[:SHOWN]]
     more = len(evidence.dropped) - len(lines)
     note = f"and {more} more; the CSV file has all" if more else ""
-    yield from effect_table("What was tried and dropped", ["curriculum", "", "why"], lines, note)
+    yield from printed_table("What was tried and dropped", ["curriculum", "", "why"], lines, note)
 
 
 COLUMNS = (
@@ -289,13 +305,10 @@ def write_csv(found: Explanation, path: str | Path) -> None:
     path = Path(path)
     if not path.name:
         raise UserError(f"--csv: '{path}' must be the name of a file")
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with part.open("w", newline="", encoding="utf-8") as file:
+        with replacing(path) as part, part.open("w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, COLUMNS)
             writer.writeheader()
             writer.writerows(numbers(found))
-        part.replace(path)
     except OSError as error:
         raise UserError(f"--csv: '{path}' cannot be written: {error.strerror}") from None

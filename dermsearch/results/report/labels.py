@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import operator
-from functools import reduce
 from statistics import fmean
 from typing import Any
 
@@ -15,7 +13,7 @@ from dermsearch.results.drawing import readable
 from dermsearch.results.report.charts import lined, ranges, tip, values
 from dermsearch.results.report.content import Content, PageSection, percent
 from dermsearch.results.report.markup import Markup, el
-from dermsearch.results.tables.measure import JUDGE, Measure, by_stage
+from dermsearch.results.tables.measure import Measure, by_stage, judged
 
 CLASSES = ("recall", "auc")  # metrics of a single class, the first that is there
 
@@ -66,11 +64,6 @@ def of_classes(content: Content, measure: Measure) -> list[dict[str, Any]]:
     if metric is None:
         return []
     return summed(content, rows.filter((pc.field("metric") == metric) & (pc.field("n") > 0)), "class")
-
-
-def judged(measure: Measure) -> Any:
-    """Rows by this judge on this split."""
-    return reduce(operator.and_, [pc.field(name) == getattr(measure, name) for name in (*JUDGE, "split")])
 
 
 def summed(content: Content, table: pa.Table, part: str) -> list[dict[str, Any]]:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -14,6 +12,7 @@ from dermsearch.errors import UserError
 from dermsearch.results.report.charts import library
 from dermsearch.results.report.content import PageSection
 from dermsearch.results.report.markup import Markup, el, embedded, together
+from dermsearch.results.tables.file import replacing
 
 # A browser that honours it fetches nothing for this page, whatever stands in it.
 POLICY = "default-src 'none'; script-src 'unsafe-inline' 'unsafe-eval'; style-src 'unsafe-inline'; img-src data:"
@@ -80,12 +79,8 @@ def part(name: str) -> str:
 
 def put(text: str, path: Path) -> None:
     """Replace a file whole: who looks sees the old page or the new one."""
-    new = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        new.write_text(text, "utf-8")
-        new.replace(path)
+        with replacing(path) as new:
+            new.write_text(text, "utf-8")
     except OSError as error:
-        with suppress(OSError):
-            new.unlink()
         raise UserError(f"'{path}' cannot be written: {error.strerror}") from None

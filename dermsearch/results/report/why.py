@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 from dermsearch.errors import UserError
-from dermsearch.results.explain.effects import Effect
 from dermsearch.results.explain.evidence import gather
 from dermsearch.results.explain.explain import Explanation, explain
-from dermsearch.results.explain.text import chance, clearest, findings, interval, named, notes, points, verdict
+from dermsearch.results.explain.text import effect_tables, findings, notes, verdict
 from dermsearch.results.report.charts import lined, tip, values, where_known, x
 from dermsearch.results.report.content import Content, PageSection, percent
 from dermsearch.results.report.markup import Markup, el, table
@@ -72,32 +71,10 @@ def forest(found: Explanation) -> dict[str, Any]:
 
 
 def tables(found: Explanation) -> Iterator[Markup]:
-    """The tables of `dermsearch explain`, folded."""
-    heads = ["", "against", "points [95 %]", "p", "told?"]
-    for title, effects in (
-        ("What a task adds", found.tasks),
-        ("What its place is worth", found.places),
-        ("What neighbours are worth", found.pairs),
-    ):
-        lines = [[named(e), e.against, interval(e), chance(e.adjusted), verdict(e)] for e in clearest(effects)]
-        yield from folded(title, heads, lines, 2)
-    heads = ["", "beyond", "share, % [95 %]", "as found", "p", "told?"]
-    lines = [share(e) for e in found.shares]
-    yield from folded("What explains the differences between curricula of several tasks", heads, lines, 2)
-    heads = ["", "importance, %", "by chance (95 %)", "p", "told?"]
-    lines = [
-        [e.name, points(e.value), f"{points(e.low)} to {points(e.high)}", chance(e.adjusted), verdict(e)]
-        for e in found.settings
-    ]
-    yield from folded("Which choices of the search mattered", heads, lines, 1)
-
-
-def share(e: Effect) -> list[str]:
-    """A line of the table of shares."""
-    return [e.name, e.against, interval(e, ""), points(e.plain), chance(e.adjusted), verdict(e)]
-
-
-def folded(title: str, heads: Sequence[str], lines: Sequence[Sequence[str]], words: int) -> Iterator[Markup]:
-    """A table behind its title, if it has lines."""
-    if lines:
-        yield el("details", el("summary", title), table(heads, lines, words, title))
+    """The tables of `dermsearch explain`, each folded behind its title, if it has lines."""
+    shares, *effects, choices = effect_tables(found)
+    for each in (*effects, shares, choices):
+        if each.lines:
+            heads = [head.replace("  ", " ") for head in each.headings]
+            words = 1 if each is choices else 2
+            yield el("details", el("summary", each.title), table(heads, each.lines, words, each.title))

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import zlib
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pyarrow as pa
@@ -14,21 +15,27 @@ from dermsearch.errors import UserError, first_line
 CHECKSUM = b"checksum"  # in the metadata of its schema
 
 
-def write(table: pa.Table, path: str | Path) -> None:
-    """Write a table so that a reader sees the old file or the new one, never half of one."""
-    path = Path(path)
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Where to write what then replaces a file: a reader sees the old one or the new one, never half of one."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    plain = table.replace_schema_metadata(None)
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        put(plain, part)  # it is read back for its checksum, and written with that: in memory it may be there but once
-        told = checksum(unpacked(pa.memory_map(str(part)).read_buffer()))
-        put(plain.replace_schema_metadata({CHECKSUM: told.encode()}), part)
+        yield part
         part.replace(path)
     except OSError as error:
         with suppress(OSError):  # on a full disk what is half-written would be in the way
             part.unlink()
         raise OSError(error.errno, error.strerror, str(path)) from None
+
+
+def write(table: pa.Table, path: str | Path) -> None:
+    """Write a table as the whole of a file, with its checksum."""
+    plain = table.replace_schema_metadata(None)
+    with replacing(Path(path)) as part:
+        put(plain, part)  # it is read back for its checksum, and written with that: in memory it may be there but once
+        told = checksum(unpacked(pa.memory_map(str(part)).read_buffer()))
+        put(plain.replace_schema_metadata({CHECKSUM: told.encode()}), part)
 
 
 def read(path: str | Path) -> pa.Table:

@@ -103,6 +103,11 @@ class Score:
         return replace(scores[0], values=whole, below=below, above=above, n=n, groups=said, draws=draws)
 
 
+def judged(measure: Measure, names: Iterable[str] = (*JUDGE, "split")) -> pc.Expression:
+    """Which rows are of this measure's judge and split, or have in common with it what is named."""
+    return reduce(operator.and_, [pc.field(name) == getattr(measure, name) for name in names])
+
+
 def bounded(row: Mapping[str, Any]) -> bool:
     """Whether a row of the table has an interval."""
     return all(row[end] is not None and not math.isnan(row[end]) for end in ("ci_low", "ci_high"))
@@ -191,9 +196,8 @@ def read_scores(results: Results, measure: Measure) -> tuple[dict[str, Score], B
     """
     if measure.parts:
         return averaged([read_scores(results, each) for each in measure.each])
-    wanted = [pc.field(name) == getattr(measure, name) for name in NAMED]
-    wanted += [pc.field("class") == "", pc.is_finite(pc.field("value"))]
-    found = by_stage(results, results.scores.filter(reduce(operator.and_, wanted)))
+    wanted = judged(measure, NAMED) & (pc.field("class") == "") & pc.is_finite(pc.field("value"))
+    found = by_stage(results, results.scores.filter(wanted))
     scores = {stage: Score.of(rows, stage) for stage, rows in found.items()}
     baselines: Baselines = {}
     for score in scores.values():
@@ -217,10 +221,7 @@ def failures(results: Results, measure: Measure) -> dict[str, str]:
     """Why a stage has no score of this measure, by stage: its judgement failed."""
     if measure.parts:
         return {stage: why for each in measure.each for stage, why in failures(results, each).items()}
-    wanted = [pc.field(name) == getattr(measure, name) for name in (*JUDGE, "split")]
-    found = by_stage(
-        results, results.judgements.filter(reduce(operator.and_, wanted) & (pc.field("status") == "failed"))
-    )
+    found = by_stage(results, results.judgements.filter(judged(measure) & (pc.field("status") == "failed")))
     return {stage: rows[0]["reason"] or "" for stage, rows in found.items()}
 
 

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import reduce
 from itertools import pairwise
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from dermsearch import metrics
-from dermsearch.results.tables.measure import JUDGE, Measure
+from dermsearch.results.tables.measure import Measure, judged
 from dermsearch.results.tables.schema import Results
 
 
@@ -56,8 +53,7 @@ class Said:
 def said(results: Results, measure: Measure, table: str = "predictions") -> list[Said]:
     """Every judgement of one protocol that left predictions, whatever its metric."""
     rows: pa.Table = getattr(results, table)
-    wanted = [pc.field(name) == getattr(measure, name) for name in (*JUDGE, "split")]
-    return list(parted(rows.filter(reduce(operator.and_, wanted))))
+    return list(parted(rows.filter(judged(measure))))
 
 
 def parted(rows: pa.Table) -> Iterator[Said]:

@@ -37,6 +37,21 @@ def words(fields: list[tuple[str, pa.DataType]]) -> list[tuple[str, pa.DataType]
     return [(name, WORDS if kind == pa.string() else kind) for name, kind in fields]
 
 
+def schema_of(*fields: tuple[str, pa.DataType]) -> pa.Schema:
+    """Of a table with these columns."""
+    return pa.schema([*fields, *PROVENANCE])
+
+
+NUMBER = [
+    ("label", pa.string()),  # "mean" for the mean over labels
+    ("class", pa.string()),  # "" where the metric is of the whole label
+    ("metric", pa.string()),
+    ("value", pa.float64()),
+    ("ci_low", pa.float64()),  # 95 % bootstrap interval over `groups`
+    ("ci_high", pa.float64()),
+    ("n", pa.int32()),
+    ("groups", pa.string()),  # patients; lesions or images where patients are not known
+]
 SAID = [  # of a case and a class
     ("label", WORDS),
     ("case", WORDS),
@@ -48,154 +63,113 @@ SAID = [  # of a case and a class
 PREDICTED = [*words(JUDGED), *SAID, *words(PROVENANCE)]
 SCHEMAS: dict[str, pa.Schema] = {
     # One row per proposal of the brain: a whole curriculum with its settings.
-    "trials": pa.schema(
-        [
-            ("trial", pa.int32()),
-            ("root", pa.string()),
-            ("curriculum", pa.string()),  # "odc > moco_v2"
-            ("settings", pa.string()),  # JSON: {"moco_v2.lr": 0.03}; {} where nothing is searched
-            ("keys", pa.list_(pa.string())),  # the last stage's key, one per seed
-            ("status", pa.string()),  # done | failed | pruned | dropped (an earlier stage failed)
-            ("value", pa.float64()),  # the objective: mean over the seeds
-            ("seeds", pa.int32()),
-            ("seconds", pa.float64()),  # spent training its stages, whoever did
-            ("error", pa.string()),  # of a pruned one: by what and at which score
-            *PROVENANCE,
-        ]
+    "trials": schema_of(
+        ("trial", pa.int32()),
+        ("root", pa.string()),
+        ("curriculum", pa.string()),  # "odc > moco_v2"
+        ("settings", pa.string()),  # JSON: {"moco_v2.lr": 0.03}; {} where nothing is searched
+        ("keys", pa.list_(pa.string())),  # the last stage's key, one per seed
+        ("status", pa.string()),  # done | failed | pruned | dropped (an earlier stage failed)
+        ("value", pa.float64()),  # the objective: mean over the seeds
+        ("seeds", pa.int32()),
+        ("seconds", pa.float64()),  # spent training its stages, whoever did
+        ("error", pa.string()),  # of a pruned one: by what and at which score
     ),
     # One row per stage of the tree: one pretext task trained from one parent, or one predictor fitted to labels.
-    "stages": pa.schema(
-        [
-            ("key", pa.string()),
-            ("kind", pa.string()),  # pretext | fit
-            ("parent", pa.string()),  # the parent stage's key, or the root's
-            ("root", pa.string()),
-            ("depth", pa.int32()),  # 1 for the first task of a curriculum
-            ("curriculum", pa.string()),  # of a fit: that which it is fitted to
-            ("task", pa.string()),  # of a fit: its name
-            ("settings", pa.string()),  # JSON of the task's settings and training
-            ("seed", pa.int64()),
-            ("status", pa.string()),  # done | failed | pruned | dropped (an earlier stage failed)
-            ("reused", pa.bool_()),  # not trained by this run
-            ("seconds", pa.float64()),  # spent training it, whoever did
-            ("epochs", pa.int32()),
-            ("device", pa.string()),
-            ("node", pa.string()),
-            ("workers", pa.int32()),
-            ("process", pa.string()),  # who trained and judged it; null where that was not a run into this folder
-            ("began", pa.float64()),  # seconds since 1970, of the job with its judging
-            ("ended", pa.float64()),
-            ("libraries", pa.string()),  # and their versions
-            ("error", pa.string()),
-            *PROVENANCE,
-        ]
+    "stages": schema_of(
+        ("key", pa.string()),
+        ("kind", pa.string()),  # pretext | fit
+        ("parent", pa.string()),  # the parent stage's key, or the root's
+        ("root", pa.string()),
+        ("depth", pa.int32()),  # 1 for the first task of a curriculum
+        ("curriculum", pa.string()),  # of a fit: that which it is fitted to
+        ("task", pa.string()),  # of a fit: its name
+        ("settings", pa.string()),  # JSON of the task's settings and training
+        ("seed", pa.int64()),
+        ("status", pa.string()),  # done | failed | pruned | dropped (an earlier stage failed)
+        ("reused", pa.bool_()),  # not trained by this run
+        ("seconds", pa.float64()),  # spent training it, whoever did
+        ("epochs", pa.int32()),
+        ("device", pa.string()),
+        ("node", pa.string()),
+        ("workers", pa.int32()),
+        ("process", pa.string()),  # who trained and judged it; null where that was not a run into this folder
+        ("began", pa.float64()),  # seconds since 1970, of the job with its judging
+        ("ended", pa.float64()),
+        ("libraries", pa.string()),  # and their versions
+        ("error", pa.string()),
     ),
     # One row per epoch of a stage.
-    "epochs": pa.schema(
-        [
-            ("stage", pa.string()),
-            ("curriculum", pa.string()),
-            ("root", pa.string()),
-            ("task", pa.string()),
-            ("seed", pa.int64()),
-            ("epoch", pa.int32()),
-            ("loss", pa.float64()),
-            ("parts", pa.string()),  # JSON: what the loss consists of and what the task measures beside it
-            ("lr", pa.float64()),
-            ("grad_norm", pa.float64()),
-            ("images_per_second", pa.float64()),
-            ("embedding_std", pa.float64()),  # collapse: std of unit embeddings x sqrt(d), healthy near 1
-            ("effective_rank", pa.float64()),
-            ("seconds", pa.float64()),
-            ("peak_memory", pa.float64()),  # MiB: of tensors on a GPU in this epoch, or of the CPU process so far
-            ("val_loss", pa.float64()),  # where the stage has patience
-            ("val_parts", pa.string()),  # then too: JSON, as parts
-            ("knn", pa.float64()),  # balanced accuracy on validation cases, in the epochs that train.knn_every names
-            *PROVENANCE,
-        ]
+    "epochs": schema_of(
+        ("stage", pa.string()),
+        ("curriculum", pa.string()),
+        ("root", pa.string()),
+        ("task", pa.string()),
+        ("seed", pa.int64()),
+        ("epoch", pa.int32()),
+        ("loss", pa.float64()),
+        ("parts", pa.string()),  # JSON: what the loss consists of and what the task measures beside it
+        ("lr", pa.float64()),
+        ("grad_norm", pa.float64()),
+        ("images_per_second", pa.float64()),
+        ("embedding_std", pa.float64()),  # collapse: std of unit embeddings x sqrt(d), healthy near 1
+        ("effective_rank", pa.float64()),
+        ("seconds", pa.float64()),
+        ("peak_memory", pa.float64()),  # MiB: of tensors on a GPU in this epoch, or of the CPU process so far
+        ("val_loss", pa.float64()),  # where the stage has patience
+        ("val_parts", pa.string()),  # then too: JSON, as parts
+        ("knn", pa.float64()),  # balanced accuracy on validation cases, in the epochs that train.knn_every names
     ),
     # One row per number: what a protocol says of a stage's (or the root's) encoders, or of a fit's predictions.
-    "scores": pa.schema(
-        [
-            *JUDGED,
-            ("label", pa.string()),  # "mean" for the mean over labels
-            ("class", pa.string()),  # "" where the metric is of the whole label
-            ("metric", pa.string()),
-            ("value", pa.float64()),
-            ("ci_low", pa.float64()),  # 95 % bootstrap interval over `groups`
-            ("ci_high", pa.float64()),
-            ("n", pa.int32()),
-            ("groups", pa.string()),  # patients; lesions or images where patients are not known
-            *PROVENANCE,
-        ]
-    ),
+    "scores": schema_of(*JUDGED, *NUMBER),
     # One row per cell of a confusion matrix that is not 0.
-    "confusions": pa.schema(
-        [
-            *JUDGED,
-            ("label", pa.string()),
-            ("truth", pa.string()),
-            ("predicted", pa.string()),
-            ("count", pa.int32()),  # cases
-            *PROVENANCE,
-        ]
+    "confusions": schema_of(
+        *JUDGED,
+        ("label", pa.string()),
+        ("truth", pa.string()),
+        ("predicted", pa.string()),
+        ("count", pa.int32()),  # cases
     ),
     # One row per held-out case and class: what a classifier or fit said of it.
     "predictions": pa.schema(PREDICTED),
     "test_predictions": pa.schema(PREDICTED),
     # One row per number on the test split: of the curricula that it was opened for.
-    "tests": pa.schema(
-        [
-            ("opening", pa.int32()),  # which one of this data set's test split it was, of those that its store knows
-            ("when", pa.string()),  # in UTC
-            ("rule", pa.string()),  # why it was chosen
-            *JUDGED,
-            ("label", pa.string()),
-            ("class", pa.string()),
-            ("metric", pa.string()),
-            ("value", pa.float64()),
-            ("ci_low", pa.float64()),
-            ("ci_high", pa.float64()),
-            ("n", pa.int32()),
-            ("groups", pa.string()),
-            *PROVENANCE,
-        ]
+    "tests": schema_of(
+        ("opening", pa.int32()),  # which one of this data set's test split it was, of those that its store knows
+        ("when", pa.string()),  # in UTC
+        ("rule", pa.string()),  # why it was chosen
+        *JUDGED,
+        *NUMBER,
     ),
     # One row per judgement: what became of it.
-    "judgements": pa.schema(
-        [
-            *JUDGED,
-            ("status", pa.string()),  # done | failed
-            ("reused", pa.bool_()),  # not made by this run
-            ("seconds", pa.float64()),
-            ("reason", pa.string()),  # why it failed
-            *PROVENANCE,
-        ]
+    "judgements": schema_of(
+        *JUDGED,
+        ("status", pa.string()),  # done | failed
+        ("reused", pa.bool_()),  # not made by this run
+        ("seconds", pa.float64()),
+        ("reason", pa.string()),  # why it failed
     ),
     # One row per segment: the first epochs of a stage, after which a rate was chosen or a pruner asked.
-    "segments": pa.schema(
-        [
-            ("key", pa.string()),
-            ("stage", pa.string()),  # the key of the stage that it is a part of, whether or not that went on
-            ("parent", pa.string()),  # that stage's parent, or the root
-            ("root", pa.string()),
-            ("curriculum", pa.string()),
-            ("task", pa.string()),
-            ("settings", pa.string()),  # JSON of the stage's settings and training
-            ("seed", pa.int64()),
-            ("until", pa.int32()),  # the epoch after which it ends
-            ("status", pa.string()),  # done | failed
-            ("verdict", pa.string()),  # goes on | not chosen | pruned
-            ("value", pa.float64()),  # the objective, where it was judged
-            ("loss", pa.float64()),  # of its last epoch, as the two that follow
-            ("embedding_std", pa.float64()),
-            ("effective_rank", pa.float64()),
-            ("reused", pa.bool_()),
-            ("seconds", pa.float64()),
-            ("epochs", pa.int32()),
-            ("error", pa.string()),
-            *PROVENANCE,
-        ]
+    "segments": schema_of(
+        ("key", pa.string()),
+        ("stage", pa.string()),  # the key of the stage that it is a part of, whether or not that went on
+        ("parent", pa.string()),  # that stage's parent, or the root
+        ("root", pa.string()),
+        ("curriculum", pa.string()),
+        ("task", pa.string()),
+        ("settings", pa.string()),  # JSON of the stage's settings and training
+        ("seed", pa.int64()),
+        ("until", pa.int32()),  # the epoch after which it ends
+        ("status", pa.string()),  # done | failed
+        ("verdict", pa.string()),  # goes on | not chosen | pruned
+        ("value", pa.float64()),  # the objective, where it was judged
+        ("loss", pa.float64()),  # of its last epoch, as the two that follow
+        ("embedding_std", pa.float64()),
+        ("effective_rank", pa.float64()),
+        ("reused", pa.bool_()),
+        ("seconds", pa.float64()),
+        ("epochs", pa.int32()),
+        ("error", pa.string()),
     ),
 }
 
@@ -205,13 +179,8 @@ PRETEXT, FIT = "pretext", "fit"  # kinds of stages
 # What a row, or a table of an earlier version, means where it does not say it.
 DEFAULTS: dict[str, Any] = {"root": "", "data": "data", "labelled": "all", "draw": 0, "kind": PRETEXT}
 OPENED = ("tests", "test_predictions")  # written by `dermsearch test` alone
-LATER = (
-    "segments",
-    "confusions",
-    "judgements",
-    "predictions",
-    *OPENED,
-)  # tables that studies of earlier versions lack: there they are empty
+# Tables that studies of earlier versions lack: there they are empty.
+LATER = ("segments", "confusions", "judgements", "predictions", *OPENED)
 
 
 def build(name: str, rows: Iterable[Mapping[str, Any]]) -> pa.Table:
