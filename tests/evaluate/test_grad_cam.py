@@ -43,7 +43,7 @@ def test_maps_are_the_packages(
     images = torch.randn(3, 3, SIDE, SIDE, dtype=torch.float64)
     seen = activations(net, images)
     weights = torch.randn(3, seen.features.shape[1], dtype=torch.float64)
-    weights = weights * (seen.features.detach() * weights).sum(1, keepdim=True).sign()  # so that something speaks for it
+    weights *= (seen.features.detach() * weights).sum(1, keepdim=True).sign()
     found = attention(seen.towards(weights), SIDE).numpy()
 
     wanted = net.get_submodule(layer.format(last=len(getattr(net, "blocks", "")) - 1))
