@@ -106,7 +106,7 @@ def prepare(
         list[str] | None, typer.Option(metavar="COLUMN", rich_help_panel=YOURS, help="Anything else to keep.")
     ] = None,
     modality: Annotated[
-        Literal["derm", "clinic", "xray"], typer.Option(rich_help_panel=YOURS, help="Of a folder's images.")
+        str, typer.Option(rich_help_panel=YOURS, help="Of a folder's images: derm, clinic, or what the domain has.")
     ] = "derm",
     domain: Annotated[
         str, typer.Option(rich_help_panel=YOURS, help="What the images are of: skin, or what a package brings.")

@@ -13,7 +13,9 @@ import torch
 import yaml
 from data.damage import encode, make, picture
 from data.page import files, install
+from typer.testing import CliRunner
 
+from dermsearch.cli.main import app
 from dermsearch.data.decode.image import Form
 from dermsearch.data.domain import DOMAINS, SKIN
 from dermsearch.data.inspect.check import check as check_store
@@ -107,6 +109,11 @@ def test_ones_own_images_of_a_domain(installed: None, tmp_path: Path) -> None:
     columns = Columns(modality="fundus", domain="eye")
     order = Order("folder", str(tmp_path / "own"), str(tmp_path / "s"), Form(32), split=Split("image"), columns=columns)
     assert make(order).domain.name == "eye"
+    words = f"data prepare folder {tmp_path}/own -o {tmp_path}/t --side 32 --split-by image --domain eye".split()
+    told = CliRunner().invoke(app, words)
+    assert str(told.exception).startswith("'derm' is no modality of eye; choose from: fundus")
+    assert CliRunner().invoke(app, [*words, "--modality", "fundus"], catch_exceptions=False).exit_code == 0
+    assert CaseStore(tmp_path / "t").fingerprint == CaseStore(tmp_path / "s").fingerprint
     assert mix([tmp_path / "s"], tmp_path / "mixed")["settings"]["domain"] == "eye"
 
 
