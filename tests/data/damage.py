@@ -13,7 +13,7 @@ from PIL import Image
 from dermsearch.data.decode.image import Form
 from dermsearch.data.prepare.engines import on_cores
 from dermsearch.data.prepare.prepare import Order, prepare
-from dermsearch.data.prepare.progress import Silent
+from dermsearch.data.prepare.progress import Watcher
 from dermsearch.data.sources.base import Columns
 from dermsearch.data.store.case_store import CaseStore
 from dermsearch.data.store.layout import QUARANTINE
@@ -98,7 +98,7 @@ def healthy(root: Path) -> Copy:
 
 
 def make(order: Order) -> CaseStore:
-    prepare(order, on_cores(1), Silent())
+    prepare(order, on_cores(1), Watcher())
     return CaseStore(order.store)
 
 

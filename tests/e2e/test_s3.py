@@ -18,7 +18,7 @@ from dermsearch.data.decode.image import Form
 from dermsearch.data.open import fetch, open_cases
 from dermsearch.data.prepare.engines import on_cores
 from dermsearch.data.prepare.prepare import Order, prepare
-from dermsearch.data.prepare.progress import Silent
+from dermsearch.data.prepare.progress import Watcher
 from dermsearch.data.store.layout import FORMAT
 from dermsearch.data.store.splits import Split
 from dermsearch.errors import UserError
@@ -65,7 +65,7 @@ def there(s3: Server, release: Path) -> str:
 
 
 def make(release: str, store: str, side: int = 32) -> dict:
-    return prepare(Order("folder", release, store, Form(side), split=Split("image")), on_cores(1), Silent())
+    return prepare(Order("folder", release, store, Form(side), split=Split("image")), on_cores(1), Watcher())
 
 
 def cases(uri: str) -> Data:
@@ -114,7 +114,7 @@ def test_release_and_store_lie_here_or_there_the_store_is_the_same(
 
 
 def test_what_was_killed_on_s3_is_continued_there(s3: Server, release: Path) -> None:
-    class Told(Silent):
+    class Told(Watcher):
         def say(self, text: str) -> None:
             self.text = text
 

@@ -26,7 +26,7 @@ from results.conftest import fabricate
 from dermsearch.data.inspect.check import check
 from dermsearch.data.prepare.engines import on_cores
 from dermsearch.data.prepare.prepare import prepare
-from dermsearch.data.prepare.progress import Silent
+from dermsearch.data.prepare.progress import Watcher
 from dermsearch.data.store.case_store import CaseStore
 from dermsearch.data.store.layout import INDEX, MANIFEST, to_bytes
 from dermsearch.errors import UserError
@@ -187,7 +187,7 @@ def resealed(name: str, data: bytes, store: StageStore, draw: random.Random) -> 
 def case_stores(folder: Path) -> Target:
     """Case stores, with checksums that are right."""
     made = healthy(folder / "release")
-    prepare(made.order(), on_cores(1), Silent())
+    prepare(made.order(), on_cores(1), Watcher())
     whole = folder / "store"
     files = {p.name: p.read_bytes() for p in sorted(whole.iterdir()) if p.is_file()}
     about = json.loads(files[MANIFEST])
@@ -261,7 +261,7 @@ def data_folders(folder: Path) -> Target:
         elif how == 4:
             (root / os.fsdecode(b"\xff.jpg")).write_bytes(b"?")
         order = Copy(root, made.rows).order()
-        manifest = prepare(order, on_cores(1), Silent())
+        manifest = prepare(order, on_cores(1), Watcher())
         report = check(folder / "store")
         assert manifest["fingerprint"] and not any("damaged" in text for *_, text in report.found)
         return manifest

@@ -15,7 +15,7 @@ from PIL import Image
 from dermsearch.data.decode.image import Form
 from dermsearch.data.prepare.engines import on_cores
 from dermsearch.data.prepare.prepare import Order, prepare
-from dermsearch.data.prepare.progress import Silent
+from dermsearch.data.prepare.progress import Watcher
 from dermsearch.data.store.splits import Split
 from dermsearch.engines.ray_data import guarded
 from dermsearch.errors import EngineLost
@@ -28,11 +28,11 @@ DRIVER = """
 import json, sys, time
 from pathlib import Path
 import ray
-from dermsearch.data.prepare.progress import Silent
+from dermsearch.data.prepare.progress import Watcher
 from dermsearch.engines import ray_data
 from test_ray_data import order, prepare
 
-class Told(Silent):
+class Told(Watcher):
     def say(self, text):
         print("said", text)
 
@@ -115,7 +115,7 @@ def test_the_command_starts_a_ray_of_its_own_and_is_quiet(release: Path, tmp_pat
 def test_the_store_is_that_of_one_process_and_shards_are_told_as_they_come(
     cluster: str, release: Path, tmp_path: Path
 ) -> None:
-    prepare(order(release, tmp_path / "one"), on_cores(1), Silent())
+    prepare(order(release, tmp_path / "one"), on_cores(1), Watcher())
     told = drive(cluster, release, tmp_path / "ray")
     assert told == [["16"]] * 8
     assert (tmp_path / "one" / "store.json").read_bytes() == (tmp_path / "ray" / "store.json").read_bytes()

@@ -79,7 +79,7 @@ def decode(data: bytes, name: str, form: Form, grey: bool = False) -> Picture:
             look = thumbnail(pixels)
         if grey and (pixels != pixels[..., :1]).any():
             notes.append("has colours: is kept in grey")
-        pixels = resize(cut(pixels, form.border), form)
+        pixels = resize(pixels, form)
     except BadImage:
         raise
     except Exception as error:  # Pillow's decoders raise whatever the damage led them into
@@ -95,9 +95,7 @@ def decode_mask(data: bytes, original: tuple[int, int], form: Form) -> np.ndarra
             raise BadImage(f"is {mask.width} x {mask.height} pixels, its image {original[1]} x {original[0]}")
         if mask.mode.startswith(("I", "F")):
             mask = in_8_bits(np.asarray(mask))
-        left, top, right, bottom = kept(mask.size, form.border)
-        box, size = laid_out((right - left, bottom - top), form)
-        box = (box[0] + left, box[1] + top, box[2] + left, box[3] + top)
+        box, size = laid_out(mask.size, form)
         grey = mask.resize(size, Image.Resampling.NEAREST, box).convert("L")
     except BadImage:
         raise
@@ -209,20 +207,6 @@ def pixels_of(image: Image.Image, jpeg: bytes) -> np.ndarray:
     return np.asarray(image)
 
 
-def cut(pixels: np.ndarray, border: int) -> np.ndarray:
-    """Without its edges."""
-    left, top, right, bottom = kept((pixels.shape[1], pixels.shape[0]), border)
-    return pixels[top:bottom, left:right]
-
-
-def kept(size: tuple[int, int], border: int) -> Box:
-    """The box within the edges of an image of that width and height."""
-    width, height = size
-    if border and min(width, height) - 2 * border < SMALLEST:
-        raise BadImage(f"is {width} x {height} pixels: too small to cut {border} from every edge")
-    return border, border, width - border, height - border
-
-
 def resize(pixels: np.ndarray, form: Form) -> np.ndarray:
     """The image in its form, uint8 (height, width, 3).
 
@@ -238,18 +222,20 @@ def resize(pixels: np.ndarray, form: Form) -> np.ndarray:
 
 def laid_out(whole: tuple[int, int], form: Form) -> tuple[Box, tuple[int, int]]:
     """Which box of an image of that width and height is kept, and its width and height in the form."""
-    width, height = whole
-    if form.fit == "squash":
-        return (0, 0, width, height), (form.side, form.side)
+    border = form.border
+    if border and min(whole) - 2 * border < SMALLEST:
+        raise BadImage(f"is {whole[0]} x {whole[1]} pixels: too small to cut {border} from every edge")
+    width, height = (side - 2 * border for side in whole)
+    short, size = min(width, height), (form.side, form.side)
     if form.fit == "crop":
-        short = min(whole)
-        left, top = (width - short) // 2, (height - short) // 2
-        return (left, top, left + short, top + short), (form.side, form.side)
-    scale = form.side / min(whole)
-    size = (max(1, round(width * scale)), max(1, round(height * scale)))
-    if max(size) > STRIP * form.side:
-        raise BadImage(f"is {width} x {height} pixels: a strip, not a photograph")
-    return (0, 0, width, height), size
+        left, top = border + (width - short) // 2, border + (height - short) // 2
+        return (left, top, left + short, top + short), size
+    if form.fit == "keep":
+        scale = form.side / short
+        size = (max(1, round(width * scale)), max(1, round(height * scale)))
+        if max(size) > STRIP * form.side:
+            raise BadImage(f"is {width} x {height} pixels: a strip, not a photograph")
+    return (border, border, border + width, border + height), size
 
 
 def reason(error: Exception) -> str:

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import combinations
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,8 @@ from rich.filesize import decimal
 
 from dermsearch.data.case import SPLITS
 from dermsearch.data.prepare.build import Ingredients, fingerprint
-from dermsearch.data.prepare.lookalikes import StoreImages, lookalikes
+from dermsearch.data.prepare.duplicates import known_again
+from dermsearch.data.prepare.lookalikes import StoreImages
 from dermsearch.data.store.card import LEAKS, WIDTH, plain, quarantined
 from dermsearch.data.store.case_store import CaseStore
 from dermsearch.data.store.columns import fit
@@ -33,6 +35,7 @@ from dermsearch.errors import UserError
 from dermsearch.words import many
 
 OK, WARNING, FAILED = "ok", "warning", "FAILED"
+END = {FAILED: "This store is not to be used.", WARNING: "Mind the warnings.", OK: "All is well."}
 POINTS = 5.0  # by which a class's share in a split may differ from that in all cases
 ENOUGH = 50  # cases of a class; of fewer, chance alone makes such differences
 EXAMPLES = 3
@@ -60,14 +63,8 @@ class Report:
                 told.append(f"  {mark:<7}  {question:<11}  {text}" if i == 0 else " " * 24 + text)
         marks = Counter(mark for mark, _, _ in self.found)
         counts = ", ".join(f"{marks[m]} {m}" for m in (OK, WARNING, FAILED) if marks[m])
-        end = (
-            "This store is not to be used."
-            if self.failed
-            else "Mind the warnings."
-            if marks[WARNING]
-            else "All is well."
-        )
-        return [*told, f"{end} {counts}"]
+        worst = next(m for m in END if marks[m])
+        return [*told, f"{END[worst]} {counts}"]
 
 
 def check(folder: str | Path, progress: Callable[[int, int], None] = lambda done, files: None) -> Report:
@@ -127,9 +124,8 @@ def _open(folder: Path, found: list[CaseStore]) -> Answer:
 
 def _files(folder: Path, store: CaseStore | None, progress: Callable[[int, int], None]) -> Answer:
     sums: dict[str, str] = _about(folder)["files"]
-    shards = (
-        {} if store is None or store.parts else {shard_file(n): n for n in np.unique(store.column("shard")).tolist()}
-    )
+    numbers = [] if store is None or store.parts else np.unique(store.column("shard")).tolist()
+    shards = {shard_file(n): n for n in numbers}
     names = list(dict.fromkeys([*sums, INDEX, QUARANTINE, *shards]))
     bad, read = [], 0
     for done, name in enumerate(names):
@@ -252,11 +248,11 @@ def _pictures(store: CaseStore) -> Answer:
 
 def _across(store: CaseStore, found: list[tuple[Any, int]]) -> list[list[int]]:
     """The rows of each key that is in several splits, of (key, row)."""
-    split = _splits(store)
+    split = store.index["split"].to_pylist()
     rows: dict[Any, list[int]] = defaultdict(list)
     for key, row in found:
         rows[key].append(row)
-    return [list(r) for r in rows.values() if len({split[i] for i in r}) > 1]
+    return [r for r in rows.values() if len({split[i] for i in r}) > 1]
 
 
 def _leak(store: CaseStore, text: str, shared: list[list[int]], mild: bool) -> Answer:
@@ -271,21 +267,15 @@ def _pair(store: CaseStore, rows: list[int]) -> str:
     return " and ".join([f"{named[split]} ({split})" for split in SPLITS if split in named][:2])
 
 
-def _splits(store: CaseStore) -> list[str]:
-    return store.index["split"].to_pylist()
-
-
 def _lookalikes(store: CaseStore) -> Answer:
     """Pictures that are nearly the same, by the rule of `duplicates`, in different splits."""
     images = StoreImages.of(store)
-    split = np.array(_splits(store))[images.rows]
+    split = store.strings("split")[images.rows]
     pairs = []
     for a, b in combinations(SPLITS, 2):
         one, two = images.take(np.flatnonzero(split == a)), images.take(np.flatnonzero(split == b))
-        found = (
-            (int(one.rows[i]), int(two.rows[j])) for i, j in lookalikes(one, two) if one.pixels[i] != two.pixels[j]
-        )
-        pairs += [_pair(store, list(pair)) for pair in found if pair[0] != pair[1]]
+        found = [(i, j) for i, j in known_again(one.looks, two.looks) if one.pixels[i] != two.pixels[j]]
+        pairs += [_pair(store, [int(one.rows[i]), int(two.rows[j])]) for i, j in found]
     if not pairs:
         return OK, "no two splits hold nearly the same picture"
     return WARNING, _listed(f"{many(len(pairs), 'pair')} of nearly the same picture in two splits", pairs)
@@ -293,29 +283,24 @@ def _lookalikes(store: CaseStore) -> Answer:
 
 def _balance(store: CaseStore) -> Answer:
     """How far a class's share in a split is from its share in all."""
-    most, where, odd = 0.0, "", []
+    found: list[tuple[float, str]] = []  # points, of what
     for label, names in store.classes.items():
         known = store.label(label)
         whole = np.bincount(known + 1, minlength=len(names) + 1)[1:]
         for split in SPLITS:
             part = np.bincount(known[store.split(split)] + 1, minlength=len(names) + 1)[1:]
-            if not part.sum():
-                continue
-            points = 100 * (part / part.sum() - whole / whole.sum())
-            for i in np.flatnonzero(whole >= ENOUGH):
-                told = f"{label} {names[i]} in {split} ({points[i]:+.1f})"
-                if abs(points[i]) > most:
-                    most, where = abs(points[i]), told
-                if abs(points[i]) > POINTS:
-                    odd.append((-abs(points[i]), told))
+            if part.sum():
+                points = 100 * (part / part.sum() - whole / whole.sum())
+                told = {i: f"{label} {names[i]} in {split} ({points[i]:+.1f})" for i in np.flatnonzero(whole >= ENOUGH)}
+                found += [(abs(points[i]), text) for i, text in told.items()]
+    odd = [text for _, text in sorted((-apart, text) for apart, text in found if apart > POINTS)]
     if odd:
-        worst = [text for _, text in sorted(odd)]
-        return WARNING, _listed(
-            f"{many(len(odd), 'share')} of classes over {POINTS:g} points from that in all cases", worst
-        )
-    if not where:
+        text = f"{many(len(odd), 'share')} of classes over {POINTS:g} points from that in all cases"
+        return WARNING, _listed(text, odd)
+    if not found:
         return OK, f"no class has the {ENOUGH} cases that would tell"
-    return OK, f"shares of classes are within {POINTS:g} points in every split; most apart: {where}"
+    _, most = max(found, key=itemgetter(0))
+    return OK, f"shares of classes are within {POINTS:g} points in every split; most apart: {most}"
 
 
 def _absent(store: CaseStore) -> Answer:

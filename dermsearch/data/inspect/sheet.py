@@ -10,28 +10,26 @@ from PIL import Image, ImageDraw, ImageFont
 from dermsearch.errors import UserError, first_line
 from dermsearch.words import many
 
+COLUMNS = 6  # of cases
 GAP = 14  # pixels between cases
 TIGHT = 3  # pixels between the images of one case
 SMALLEST = 96  # images narrower than this are enlarged, so that captions fit below them
 INK, PALE, LOUD = (35, 35, 40), (120, 120, 128), (170, 60, 0)
 
 
-def contact_sheet(
-    images: dict[str, np.ndarray], captions: list[str], path: Path, columns: int = 6, note: str = ""
-) -> None:
+def contact_sheet(images: dict[str, np.ndarray], captions: list[str], path: Path, note: str = "") -> None:
     """Writes a PNG with each case's modalities side by side and its caption below; a note stands above all of them.
 
     `images` maps a modality to uint8 (cases, side, side, 3).
     """
-    check_sheet(images, captions, columns)
-    scale = max(1, -(-SMALLEST // next(iter(images.values())).shape[1]))
-    tile = scale * next(iter(images.values())).shape[1]
+    side = next(iter(images.values())).shape[1]
+    tile = side * max(1, -(-SMALLEST // side))
     width = len(images) * (tile + TIGHT) - TIGHT
     title_font, font = ImageFont.load_default(18), ImageFont.load_default(12)
     wrapped = [wrap(caption, font, width) for caption in captions]
     line = 16
     below = line * max(len(lines) for lines in wrapped) + 4
-    columns = min(columns, len(captions))
+    columns = min(COLUMNS, len(captions))
     rows = -(-len(captions) // columns)
     over = GAP + columns * (width + GAP)
     noted = wrap(note, font, over - 2 * GAP) if note else []
@@ -67,17 +65,6 @@ def save_png(sheet: Image.Image, output: Path) -> None:
         sheet.save(output, "PNG")
     except OSError as error:
         raise UserError(f"--output: '{output}' cannot be written: {error.strerror or first_line(error)}") from None
-
-
-def check_sheet(images: dict[str, np.ndarray], captions: list[str], columns: int) -> None:
-    """Refuses an empty sheet and stacks that do not match."""
-    if not images or not captions:
-        raise UserError("a contact sheet needs at least one image.")
-    if columns < 1:
-        raise UserError(f"a contact sheet needs at least 1 column, not {columns}.")
-    for name, stack in images.items():
-        if len(stack) != len(captions):
-            raise UserError(f"{len(stack)} images of modality '{name}' do not match {len(captions)} captions.")
 
 
 def wrap(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int) -> list[str]:

@@ -9,14 +9,14 @@ import numpy as np
 import pyarrow as pa
 
 from dermsearch.data.case import SPLITS
-from dermsearch.data.sources.base import CaseRecord
+from dermsearch.data.sources.base import CaseRecord, Problem
 from dermsearch.data.store.splits import SHARES, By, Split, groups_of, split_by_group
 from dermsearch.errors import UserError
 
 NOTE = pa.schema([(name, pa.string()) for name in ("case", "image", "done", "reason", "where")])
 
 
-def note(record: CaseRecord, image: str, done: str, reason: str) -> dict[str, str]:
+def note(record: CaseRecord | Problem, image: str, done: str, reason: str) -> dict[str, str]:
     """A row of the quarantine table."""
     return {"case": record.case, "image": image, "done": done, "reason": reason, "where": record.where}
 
@@ -53,9 +53,8 @@ def divide(
     share = shares[1] / (shares[0] + shares[1])
     if "val" not in splits and share:  # selection needs one: a part of the training cases
         rows = np.array([i for i, s in enumerate(splits) if s == "train"])
-        for row, split in zip(
-            rows, split_by_group(groups[rows], strata[rows], wanted.seed, (1 - share, share, 0)), strict=True
-        ):
+        dealt = split_by_group(groups[rows], strata[rows], wanted.seed, (1 - share, share, 0))
+        for row, split in zip(rows, dealt, strict=True):
             splits[row] = split
         about["validation"] = "made from the published training cases"
     return groups, splits, about
@@ -94,11 +93,8 @@ def torn(records: Sequence[CaseRecord], groups: np.ndarray, splits: list[str]) -
     for rows in np.split(order, np.flatnonzero(np.diff(groups[order])) + 1):
         sides = [s for s in SPLITS if s in {splits[r] for r in rows}]
         if len(sides) > 1:
-            patient, lesion = (
-                next((w for r in rows if (w := getattr(records[r], k))), "") for k in ("patient", "lesion")
-            )
-            who = f"patient {patient}" if patient else f"lesion {lesion}" if lesion else "the same image"
-            notes.append(
-                note(records[rows[0]], "", "kept", f"{who} is in {' and '.join(sides)} of the published split")
-            )
+            told = [(k, word) for k in ("patient", "lesion") for r in rows if (word := getattr(records[r], k))]
+            who = " ".join(told[0]) if told else "the same image"
+            reason = f"{who} is in {' and '.join(sides)} of the published split"
+            notes.append(note(records[rows[0]], "", "kept", reason))
     return notes

@@ -60,11 +60,6 @@ def knows_originals(store: CaseStore) -> bool:
     return store.about.get("looks") == LOOKS
 
 
-def lookalikes(one: StoreImages, two: StoreImages) -> list[tuple[int, int]]:
-    """For every image that is nearly the same picture as one of the others: the first of those."""
-    return known_again(one.looks, two.looks)
-
-
 def copies(some: CaseStore, real: CaseStore, modality: str) -> list[tuple[str, str]]:
     """Cases that are nearly the picture of a training case, which stands beside; of the real store its validation."""
     one, two = StoreImages.of(some), StoreImages.of(real)
@@ -73,7 +68,7 @@ def copies(some: CaseStore, real: CaseStore, modality: str) -> list[tuple[str, s
     mine = np.isin(one.rows, real.split("val")) if some is real else np.ones(len(one.rows), bool)
     one = one.take(np.flatnonzero(mine & (one.modality == modality)))
     names, theirs = some.strings("case"), real.strings("case")
-    return [(str(names[one.rows[i]]), str(theirs[two.rows[j]])) for i, j in lookalikes(one, two)]
+    return [(str(names[one.rows[i]]), str(theirs[two.rows[j]])) for i, j in known_again(one.looks, two.looks)]
 
 
 def name_of(store: CaseStore) -> str:

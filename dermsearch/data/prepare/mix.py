@@ -25,8 +25,9 @@ from dermsearch.data.decode.look import LOOKS
 from dermsearch.data.domain import setting_of
 from dermsearch.data.prepare.build import Ingredients, finish, joined, read_heads, shard_cases
 from dermsearch.data.prepare.divide import note
-from dermsearch.data.prepare.lookalikes import StoreImages, knows_originals, lookalikes, looks_of, name_of
-from dermsearch.data.prepare.progress import Silent, Watcher
+from dermsearch.data.prepare.duplicates import known_again
+from dermsearch.data.prepare.lookalikes import StoreImages, knows_originals, looks_of, name_of
+from dermsearch.data.prepare.progress import Watcher
 from dermsearch.data.prepare.shard import CasePlanes, Plane, head_of, write_shard
 from dermsearch.data.sources.base import CaseRecord
 from dermsearch.data.store.case_store import CaseStore
@@ -34,6 +35,7 @@ from dermsearch.data.store.layout import MANIFEST, MASK, NONE, ORIGIN, in_three,
 from dermsearch.data.store.splits import Split
 from dermsearch.data.store.unfinished import clear, growing
 from dermsearch.errors import UserError, first_line, nearest
+from dermsearch.regular import bytes_of
 from dermsearch.storage.files import Folder
 from dermsearch.words import many
 
@@ -55,7 +57,7 @@ def mix(
     """
     if "://" in str(out):
         raise UserError(f"{out}: stores are mixed in a folder of this machine; mix there and copy it")
-    watcher, out = watcher or Silent(), Path(out).expanduser()
+    watcher, out = watcher or Watcher(), Path(out).expanduser()
     parts, others = [CaseStore(s) for s in stores], [CaseStore(s) for s in without]
     refuse(parts, others, out)
     for old in (store for store in (*parts, *others) if not knows_originals(store)):
@@ -88,7 +90,7 @@ def way(folder: Path, part: Path) -> str:
 
 def point(folder: Path, parts: Sequence[CaseStore]) -> None:
     """Let a mixture say where the stores lie whose images it shows, if they have moved since."""
-    about = read_manifest((folder / MANIFEST).read_bytes(), str(folder))
+    about = read_manifest(bytes_of(folder / MANIFEST), str(folder))
     told = [{**old, "path": way(folder, p.folder)} for old, p in zip(about.get("parts", ()), parts, strict=False)]
     if told == about.get("parts", []):
         return
@@ -159,7 +161,7 @@ def occurring(part: CaseStore, others: list[CaseStore]) -> dict[tuple[str, int],
                 if h in first:
                     found.setdefault(keys[i], f"{reason} {theirs.name(first[h])}")
         left = np.array([i for i, key in enumerate(keys) if key not in found], int)
-        for i, j in lookalikes(mine.take(left), theirs):
+        for i, j in known_again(mine.looks[left], theirs.looks):
             found.setdefault(keys[left[i]], f"is nearly the same picture as {theirs.name(j)}")
     return found
 

@@ -23,7 +23,7 @@ from dermsearch.data.decode.dicom import needs_pydicom
 from dermsearch.data.decode.image import Form
 from dermsearch.data.domain import DOMAINS, Domain, setting_of
 from dermsearch.data.prepare.build import Ingredients, finish, notes_of, read_head, read_heads, shard_cases
-from dermsearch.data.prepare.divide import NOTE, unit_of
+from dermsearch.data.prepare.divide import NOTE, note, unit_of
 from dermsearch.data.prepare.engines import Engine
 from dermsearch.data.prepare.masks import lay_masks
 from dermsearch.data.prepare.progress import Watcher
@@ -69,7 +69,8 @@ def prepare(order: Order, engine: Engine, watcher: Watcher) -> dict[str, Any]:
         raise UserError(f"{order.release}: there is no such folder")
     found = source.read(release, order.columns)
     if not found.records:
-        raise UserError(f"{order.release}: no case of {source.title} in it" + first_problem(found))
+        first = f"; {found.problems[0].where}: {found.problems[0].reason}" if found.problems else ""
+        raise UserError(f"{order.release}: no case of {source.title} in it{first}")
     masks = lay_masks(found.records, order.masks, order.release) if order.masks else None
     if all(name.lower().endswith((".dcm", ".dicom")) for r in found.records for name in r.images.values()):
         needs_pydicom()
@@ -155,8 +156,8 @@ def plan(
     release: Folder,
     found: Release,
     planes: tuple[str, ...],
-    masks: Folder | None = None,
-    grey: tuple[str, ...] = (),
+    masks: Folder | None,
+    grey: tuple[str, ...],
 ) -> list[dict[str, Any]]:
     """The shards to make, as plain data. `masks` is the folder of masks where they do not lie in the release."""
     size = shard_cases(order.form.side, len(planes))
@@ -223,9 +224,7 @@ def make(
             made = (n for n in range(len(jobs)) if store.kind(head_file(n)) == "file")
             notes = [n for number in made for n in notes_of(read_head(store, number), found.records)]
             refuse_many_bad(order, store, notes, len(found.records))
-    notes = [
-        {"case": p.case, "image": "", "done": "left out", "reason": p.reason, "where": p.where} for p in found.problems
-    ]
+    notes = [note(problem, "", "left out", problem.reason) for problem in found.problems]
     notes += [n for job in jobs for n in notes_of(read_head(store, job["number"]), found.records)]
     refuse_many_bad(order, store, notes, len(found.records) + len(found.problems))
     return notes
@@ -271,8 +270,3 @@ def refuse_many_bad(order: Order, store: Folder, notes: list[dict[str, str]], ca
 def as_text(cell: str) -> str:
     """A cell that no spreadsheet takes for a formula to run."""
     return f"'{cell}" if cell.startswith(("=", "+", "-", "@", "\t", "\r")) else cell
-
-
-def first_problem(found: Release) -> str:
-    """The ending of a message about a release of which nothing could be used."""
-    return f"; {found.problems[0].where}: {found.problems[0].reason}" if found.problems else ""

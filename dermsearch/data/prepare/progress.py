@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from typing import Protocol
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
@@ -14,8 +13,8 @@ from dermsearch.words import many
 EVERY = 10  # seconds between two lines
 
 
-class Watcher(Protocol):
-    """What is told of the progress."""
+class Watcher:
+    """What is told of the progress. By itself it tells nobody."""
 
     def start(self, cases: int, done: int) -> None: ...
 
@@ -24,17 +23,7 @@ class Watcher(Protocol):
     def say(self, text: str) -> None: ...
 
 
-class Silent:
-    """Tells nobody."""
-
-    def start(self, cases: int, done: int) -> None: ...
-
-    def advance(self, cases: int) -> None: ...
-
-    def say(self, text: str) -> None: ...
-
-
-class Bar:
+class Bar(Watcher):
     """Done, rate, and how long it will take."""
 
     def __init__(self, console: Console, doing: str = "Preparing", noun: str = "case", several: str = "cases") -> None:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 
-from dermsearch.data.case import columns as declared
+from dermsearch.data.domain import CHEST
 from dermsearch.data.sources.base import (
     CaseRecord,
     Collector,
@@ -27,7 +27,6 @@ from dermsearch.data.sources.base import (
     number,
     read_table,
     sex,
-    shared,
     stem,
 )
 from dermsearch.data.sources.findings import ABSENT, EACH, FINDING, PRESENT, alone
@@ -112,7 +111,7 @@ SOURCE = Source(
         "Labels were read from reports by a program, and many are wrong.",
         "Only 322 images show pneumonia alone, against 60,361 without a finding.",
     ),
-    columns=(*shared("age", "sex"), *declared("lesion", words=["view"])),
+    columns=CHEST.columns,
     domain="chest",
     denied={"boxes": "they were drawn around what was found"},
 )

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import re
 
-from dermsearch.data.case import columns as declared
+from dermsearch.data.domain import CHEST
 from dermsearch.data.sources.base import (
     CaseRecord,
     Collector,
@@ -25,7 +25,6 @@ from dermsearch.data.sources.base import (
     path_id,
     read_table,
     sex,
-    shared,
 )
 from dermsearch.data.sources.findings import ABSENT, EACH, FINDING, PRESENT, alone
 from dermsearch.storage.files import Folder
@@ -86,6 +85,6 @@ SOURCE = Source(
         "The valid folder's 200 patients are dealt with all others: they are too few to select on.",
         "Chest drains stand beside most pneumothoraces: a classifier may read the drain.",
     ),
-    columns=(*shared("age", "sex"), *declared("lesion", words=["view"])),
+    columns=CHEST.columns,
     domain="chest",
 )

@@ -21,9 +21,10 @@ from typing import Any
 
 import pyarrow as pa
 
-from dermsearch.data.case import Column
+from dermsearch.data.case import Column, column_of
 from dermsearch.data.store.case_store import CaseStore
 from dermsearch.errors import UserError, first_line
+from dermsearch.regular import bytes_of
 
 ABOUT = b"borrowed"
 FORMAT = 1
@@ -47,7 +48,7 @@ def write(path: Path, table: pa.Table, columns: Mapping[str, Column], about: Map
 def read(path: Path) -> tuple[dict[str, Any], pa.Table]:
     """What the table is of, and its rows; UserError where it is none, or not what was written."""
     try:
-        table = pa.ipc.open_file(pa.BufferReader(path.read_bytes())).read_all()
+        table = pa.ipc.open_file(pa.BufferReader(bytes_of(path))).read_all()
         told = json.loads((table.schema.metadata or {})[ABOUT])
         whole = told["format"] == FORMAT and told["address"] == address(table, told)
     except FileNotFoundError:
@@ -64,7 +65,7 @@ def lay(store: CaseStore, path: Path) -> CaseStore:
     told, table = read(path)
     if told["store"] != store.fingerprint or table["case"].to_pylist() != store.strings("case").tolist():
         raise UserError(f"{path} was borrowed for another store than {store.folder}; borrow again with this one")
-    columns = {c["name"]: Column(**{**c, "vocabulary": tuple(c["vocabulary"])}) for c in told["columns"]}
+    columns = {c["name"]: column_of(c) for c in told["columns"]}
     values = {name: table[name].combine_chunks() for name in columns}
     key = hashlib.blake2b(f"{store.fingerprint} {told['address']}".encode(), digest_size=16).hexdigest()
     return store.with_columns(columns, values, key)

@@ -258,6 +258,12 @@ def test_uneven_and_absent_classes(tmp_path):
     assert found(make(tmp_path / "few", few))["balance"] == (OK, "no class has the 50 cases that would tell")
 
 
+def test_shares_that_are_the_same_in_every_split_are_told(tmp_path):
+    cases = [(replace(r, labels={"diagnosis": "NEV"}), x) for r, x in rows(80)]
+    balance = found(make(tmp_path / "s", cases))["balance"]
+    assert balance[0] == OK and balance[1].endswith("in every split; most apart: diagnosis NEV in train (+0.0)")
+
+
 def test_the_card_may_be_edited(tmp_path):
     folder = make(tmp_path / "s", rows())
     (folder / CARD).write_text("mine")

@@ -20,10 +20,10 @@ def stacks(cases: int, side: int) -> dict[str, np.ndarray]:
 
 def test_every_image_is_on_the_sheet(tmp_path: Path) -> None:
     path = tmp_path / "new" / "sheet.png"
-    contact_sheet(stacks(5, 96), [f"NEV {k}" for k in range(5)], path, columns=3)
+    contact_sheet(stacks(7, 96), [f"NEV {k}" for k in range(7)], path)  # two rows
     sheet = np.asarray(Image.open(path).convert("RGB")).reshape(-1, 3)
     for colour in ((200, 10, 10), (10, 10, 200)):
-        assert (sheet == colour).all(1).sum() == 5 * 96 * 96
+        assert (sheet == colour).all(1).sum() == 7 * 96 * 96
 
 
 def test_small_images_are_enlarged_and_long_captions_wrapped(tmp_path: Path) -> None:
@@ -48,17 +48,6 @@ def test_captions_are_drawn(tmp_path: Path) -> None:
     without, with_ = (np.asarray(Image.open(tmp_path / f"{name}.png")) for name in ("without", "with"))
     assert without.shape == with_.shape
     assert (without != with_).any()
-
-
-@pytest.mark.parametrize(
-    ("images", "captions", "columns"),
-    [({}, ["a"], 6), (stacks(2, 32), ["a"], 6), (stacks(1, 32), [], 6), (stacks(1, 32), ["a"], 0)],
-)
-def test_a_sheet_that_makes_no_sense_is_refused(
-    tmp_path: Path, images: dict[str, np.ndarray], captions: list[str], columns: int
-) -> None:
-    with pytest.raises(UserError):
-        contact_sheet(images, captions, tmp_path / "sheet.png", columns=columns)
 
 
 def test_cases_that_were_made_say_so_above_the_sheet(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from dermsearch.data.inspect.check import OK
 from dermsearch.data.prepare.engines import on_cores
 from dermsearch.data.prepare.mix import mix
 from dermsearch.data.prepare.prepare import Order, prepare
-from dermsearch.data.prepare.progress import Silent
+from dermsearch.data.prepare.progress import Watcher
 from dermsearch.data.sources.base import Columns
 from dermsearch.data.store.case_store import CaseStore
 from dermsearch.data.store.layout import FORMAT, GREY, QUARANTINE
@@ -38,7 +38,7 @@ def release(root: Path, coloured: bool = False) -> Path:
 def made(release: Path, store: Path, encoded: bool = False) -> CaseStore:
     columns = Columns(modality="xray", domain="chest")
     order = Order("folder", str(release), str(store), Form(32), encoded, Split("image"), columns=columns)
-    prepare(order, on_cores(1), Silent())
+    prepare(order, on_cores(1), Watcher())
     return CaseStore(store)
 
 

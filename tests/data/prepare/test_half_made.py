@@ -12,7 +12,7 @@ from data.damage import CASES, JPEG, Copy, encode, picture
 from dermsearch.data.inspect.check import check
 from dermsearch.data.prepare.engines import on_cores
 from dermsearch.data.prepare.prepare import PLAN, prepare
-from dermsearch.data.prepare.progress import Silent
+from dermsearch.data.prepare.progress import Watcher
 from dermsearch.data.prepare.shard import head_file, make_shard
 from dermsearch.data.store.case_store import CaseStore
 from dermsearch.data.store.layout import shard_file
@@ -25,7 +25,7 @@ class Stopped(Exception):
     """As a kill between two shards."""
 
 
-class Told(Silent):
+class Told(Watcher):
     def __init__(self) -> None:
         self.text = ""
 
@@ -43,7 +43,7 @@ def half(copy: Copy, monkeypatch: pytest.MonkeyPatch) -> Path:
         raise Stopped
 
     with pytest.raises(Stopped):
-        prepare(copy.order(), stop, Silent())
+        prepare(copy.order(), stop, Watcher())
     return Path(copy.order().store)
 
 
@@ -102,7 +102,7 @@ def test_an_image_that_changed_meanwhile_is_read_again(name: str, half: Path, co
     store = CaseStore(copy.order().store)
     files = dict(zip(store.strings("case").tolist(), store.index["file_derm"].to_pylist(), strict=True))
     other = replace(copy.order(), store=str(copy.root.parent / "other"))
-    prepare(other, on_cores(1), Silent())
+    prepare(other, on_cores(1), Watcher())
     again = CaseStore(other.store)
     assert files == dict(zip(again.strings("case").tolist(), again.index["file_derm"].to_pylist(), strict=True))
     assert store.fingerprint == again.fingerprint
@@ -117,12 +117,12 @@ def test_of_two_commands_for_one_store_the_second_is_refused(copy: Copy) -> None
         assert go.wait(300)
         yield from map(make_shard, jobs)
 
-    first = threading.Thread(target=prepare, args=(copy.order(), slow, Silent()))
+    first = threading.Thread(target=prepare, args=(copy.order(), slow, Watcher()))
     first.start()
     try:
         assert began.wait(300)
         with pytest.raises(UserError, match="another command is preparing it; wait until it is done"):
-            prepare(copy.order(), on_cores(1), Silent())
+            prepare(copy.order(), on_cores(1), Watcher())
     finally:
         go.set()
         first.join()

@@ -13,7 +13,7 @@ from dermsearch.data.decode.image import Form
 from dermsearch.data.prepare.engines import on_cores
 from dermsearch.data.prepare.masks import lay_masks, plain
 from dermsearch.data.prepare.prepare import Order, prepare
-from dermsearch.data.prepare.progress import Silent
+from dermsearch.data.prepare.progress import Watcher
 from dermsearch.data.sources.base import CaseRecord
 from dermsearch.data.store.case_store import CaseStore
 from dermsearch.data.store.splits import Split
@@ -43,8 +43,8 @@ def chests(root: Path) -> Path:
 
 def made(release: Path, store: Path, masks: str | None) -> CaseStore:
     order = Order("chestxray14", str(release), str(store), Form(32), split=Split("patient"), masks=masks, max_bad=0)
-    prepare(order, on_cores(1), Silent())
-    prepare(order, on_cores(1), Silent())  # it is there already, and the same
+    prepare(order, on_cores(1), Watcher())
+    prepare(order, on_cores(1), Watcher())  # it is there already, and the same
     return CaseStore(store)
 
 

@@ -20,7 +20,7 @@ from dermsearch.data.prepare.build import write_store
 from dermsearch.data.prepare.engines import on_cores
 from dermsearch.data.prepare.mix import mix
 from dermsearch.data.prepare.prepare import Order, prepare
-from dermsearch.data.prepare.progress import Silent
+from dermsearch.data.prepare.progress import Watcher
 from dermsearch.data.store.case_store import CaseStore
 from dermsearch.data.store.layout import INDEX, MANIFEST, QUARANTINE, checksum, of_itself, to_bytes
 from dermsearch.data.store.splits import Split
@@ -246,7 +246,7 @@ def prepared(folder: Path, images: list[Image.Image], form: Form, **how: Any) ->
         path.parent.mkdir(parents=True, exist_ok=True)
         image.save(path, quality=88)
     order = Order("folder", str(path.parents[1]), str(folder), form, split=Split("image"))
-    prepare(order, on_cores(1), Silent())
+    prepare(order, on_cores(1), Watcher())
     return folder
 
 
@@ -266,7 +266,7 @@ def test_a_store_of_an_earlier_version_is_compared_by_what_it_keeps_and_that_is_
     """It has no looks of its originals, but hashes of sixteen by sixteen levels under their name."""
     said: list[str] = []
 
-    class Told(Silent):
+    class Told(Watcher):
         def say(self, text: str) -> None:
             said.append(text)
 

@@ -14,7 +14,7 @@ from dermsearch.data.decode.image import Form
 from dermsearch.data.inspect.check import check
 from dermsearch.data.prepare.engines import on_cores
 from dermsearch.data.prepare.prepare import Order, prepare
-from dermsearch.data.prepare.progress import Silent
+from dermsearch.data.prepare.progress import Watcher
 from dermsearch.data.store.case_store import CaseStore
 from dermsearch.data.store.splits import Split
 from dermsearch.errors import UserError
@@ -23,7 +23,7 @@ WITHOUT_GROUPS = ("fitzpatrick17k", "ph2", "mednode", "folder")  # and no publis
 
 
 def make(order: Order, workers: int = 1) -> CaseStore:
-    prepare(order, on_cores(workers), Silent())
+    prepare(order, on_cores(workers), Watcher())
     return CaseStore(order.store)
 
 
@@ -138,9 +138,9 @@ def test_what_is_there_already(tmp_path: Path) -> None:
     folder = releases.ham10000(tmp_path / "release")
     develop(folder)
     order = Order("ham10000", str(folder), str(tmp_path / "s"), Form(24))
-    first = prepare(order, on_cores(1), Silent())
+    first = prepare(order, on_cores(1), Watcher())
     when = (tmp_path / "s" / "images-00000.arrow").stat().st_mtime_ns
-    assert prepare(order, on_cores(1), Silent()) == first
+    assert prepare(order, on_cores(1), Watcher()) == first
     assert (tmp_path / "s" / "images-00000.arrow").stat().st_mtime_ns == when
     with pytest.raises(UserError, match="holds another case store already; choose another folder"):
-        prepare(replace(order, form=Form(32)), on_cores(1), Silent())
+        prepare(replace(order, form=Form(32)), on_cores(1), Watcher())

@@ -24,7 +24,7 @@ from data.damage import (
 
 from dermsearch.data.prepare.engines import on_cores
 from dermsearch.data.prepare.prepare import BAD, prepare
-from dermsearch.data.prepare.progress import Silent
+from dermsearch.data.prepare.progress import Watcher
 from dermsearch.errors import UserError
 
 # A release of which nothing can be made, or a command that cannot be followed: one sentence.
@@ -157,7 +157,7 @@ def all_images_bad(copy: Copy) -> dict[str, Any]:
 def test_a_release_or_command_that_is_refused(do: Change, message: str, copy: Copy) -> None:
     order = replace(copy.order(), **(do(copy) or {}))
     with pytest.raises(UserError) as caught:
-        prepare(order, on_cores(1), Silent())
+        prepare(order, on_cores(1), Watcher())
     text = str(caught.value)
     assert message in text and "\n" not in text and len(text) < 500, text
 
@@ -209,7 +209,7 @@ def test_no_more_processes_is_one_sentence(copy: Copy, monkeypatch: pytest.Monke
     with pytest.raises(
         UserError, match=r"no more processes can be started here: .*Resource temporarily unavailable; try --workers 1"
     ):
-        prepare(copy.order(), on_cores(2), Silent())
+        prepare(copy.order(), on_cores(2), Watcher())
 
 
 def test_missing_images_may_be_allowed(copy: Copy, sound: dict[str, np.ndarray]) -> None:

@@ -12,7 +12,7 @@ from PIL import Image
 from dermsearch.data.decode.image import Form
 from dermsearch.data.prepare.engines import on_cores
 from dermsearch.data.prepare.prepare import Order, prepare
-from dermsearch.data.prepare.progress import Silent
+from dermsearch.data.prepare.progress import Watcher
 from dermsearch.data.sources.base import SOURCES
 from dermsearch.data.store.case_store import CaseStore, check_columns
 from dermsearch.data.store.splits import Split
@@ -96,7 +96,7 @@ def test_a_store_refuses_what_tells_the_class(write, tmp_path: Path) -> None:
         noise = np.random.default_rng(number).integers(0, 256, (20, 24, 3), np.uint8)
         Image.fromarray(noise).save(path)  # large enough, and no two the same
     order = Order(name, str(release), str(tmp_path / "s"), Form(16), split=Split("image"), allow_missing=True)
-    prepare(order, on_cores(1), Silent())
+    prepare(order, on_cores(1), Watcher())
     store = CaseStore(tmp_path / "s")
     assert set(store.columns) == INPUTS[name]
     check_columns(store, list(INPUTS[name]))

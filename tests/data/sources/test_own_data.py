@@ -13,7 +13,7 @@ from dermsearch.cli.data import data_app
 from dermsearch.data.case import columns
 from dermsearch.data.prepare.engines import on_cores
 from dermsearch.data.prepare.prepare import Order, prepare
-from dermsearch.data.prepare.progress import Silent
+from dermsearch.data.prepare.progress import Watcher
 from dermsearch.data.sources.base import SOURCES, Columns, Release
 from dermsearch.data.store.case_store import CaseStore
 from dermsearch.data.store.splits import Split
@@ -108,7 +108,7 @@ def test_a_modality_or_a_domain_that_is_none(name: str, columns: dict[str, Any],
     for more, message in (({}, "'dermo' is no modality of skin; did you mean 'derm'"), ({"domain": "skim"}, "'skin'")):
         order = Order(name, str(release), str(tmp_path / "s"), split=Split("image"), columns=Columns(**columns, **more))
         with pytest.raises(UserError, match=message):
-            prepare(order, on_cores(1), Silent())
+            prepare(order, on_cores(1), Watcher())
     assert not (tmp_path / "s").exists()
 
 

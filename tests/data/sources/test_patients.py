@@ -14,7 +14,7 @@ from PIL import Image
 from dermsearch.data.decode.image import Form
 from dermsearch.data.prepare.engines import on_cores
 from dermsearch.data.prepare.prepare import Order, prepare
-from dermsearch.data.prepare.progress import Silent
+from dermsearch.data.prepare.progress import Watcher
 from dermsearch.data.sources.base import SOURCES, CaseRecord, Columns, Release
 from dermsearch.data.store.case_store import CaseStore
 from dermsearch.errors import UserError
@@ -90,7 +90,7 @@ def test_tiles_in_an_hdf5_file_are_those_of_the_folder(tmp_path: Path) -> None:
             file[name] = np.void(tile(number)) if number % 2 else np.bytes_(tile(number))
     stores = []
     for release in (folder, packed):
-        prepare(order(release, tmp_path / f"{release.name}-store"), on_cores(1), Silent())
+        prepare(order(release, tmp_path / f"{release.name}-store"), on_cores(1), Watcher())
         stores.append(CaseStore(tmp_path / f"{release.name}-store"))
     one, other = stores
     assert len(one) == 16 and one.fingerprint == other.fingerprint
@@ -101,7 +101,7 @@ def test_tiles_in_an_hdf5_file_are_those_of_the_folder(tmp_path: Path) -> None:
                 file[name] = np.void(tile(number))
         file.create_group(names[4])  # no image, though it is called as one
     (packed / "other.hdf5").replace(packed / "train-image.hdf5")
-    prepare(order(packed, tmp_path / "again"), on_cores(1), Silent())
+    prepare(order(packed, tmp_path / "again"), on_cores(1), Watcher())
     left = CaseStore(tmp_path / "again").strings("case").tolist()
     assert len(left) == 14 and not {names[3], names[4]} & {*left}
 
@@ -113,7 +113,7 @@ def test_a_damaged_or_absent_hdf5_file(tmp_path: Path) -> None:
     assert {p.reason for p in read("slice3d", release).problems} == {"is missing: no image file of it is in the folder"}
     (release / "train-image.hdf5").write_bytes(b"not one")
     with pytest.raises(UserError, match=r"train-image.hdf5: is no readable HDF5 file"):
-        prepare(order(release, tmp_path / "store"), on_cores(1), Silent())
+        prepare(order(release, tmp_path / "store"), on_cores(1), Watcher())
 
 
 def test_hiba(tmp_path: Path) -> None:
