@@ -5,14 +5,16 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from dermsearch.curriculum import ROOT_CURRICULUM, Curriculum, titled
 from dermsearch.errors import UserError
 from dermsearch.papers.published import IMAGENET
+from dermsearch.results.tables.file import replacing
 from dermsearch.results.tables.measure import Measure
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 logging.getLogger("matplotlib").setLevel(logging.ERROR)  # a home that cannot be written to is no news
@@ -52,6 +54,7 @@ ORDERS = {  # ordering mark: colour, marker, what the legend says
     "": (INK, "^", "single task"),
     "?": (PURPLE, "v", "order unknown"),
 }
+SERIES = ((GREY, "o"), (BLUE, "D"), (VERMILION, "s"), (GREEN, "^"), (PURPLE, "v"), (ORANGE, "P"))  # of curricula
 SIZES = {"o": 5.5, "s": 5.5, "D": 5.2, "^": 6.8, "v": 6.8}  # markers of the same weight to the eye
 
 STYLE: dict[Any, Any] = {
@@ -87,6 +90,26 @@ def quantity(measure: Measure) -> str:
     return f"{readable(measure.metric)}{joint}{of}, {readable(measure.split)} (%)"
 
 
+def grid(ax: Axes, axis: Literal["both", "x"] = "both") -> None:
+    """Faint lines behind what is drawn."""
+    ax.grid(axis=axis, color=PALE, linewidth=0.6)
+    ax.set_axisbelow(True)
+
+
+def line_panel(ax: Axes, tall: float) -> None:
+    """A panel of lines one below the other, so many inches tall, whose names stand at its left."""
+    ax.set_ylim(tall, 0)
+    ax.set_yticks([])
+    ax.spines["left"].set_visible(False)
+    grid(ax, "x")
+
+
+def beside(ax: Axes, text: str, x: float, y: float, points: float, **look: Any) -> None:
+    """A line's word, so many points beside a place: x is a share of the panel's width."""
+    place = ax.get_yaxis_transform()
+    ax.annotate(text, (x, y), (points, 0), xycoords=place, textcoords="offset points", va="center", **look)
+
+
 def save(figure: Figure, path: str | Path, origin: str = "") -> list[Path]:
     """Write a figure as PNG and as SVG beside each other, and as PDF too where the path ends so.
 
@@ -113,7 +136,8 @@ def save(figure: Figure, path: str | Path, origin: str = "") -> list[Path]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         for file, about in paths.items():
-            figure.savefig(file, dpi=150, facecolor="white", metadata=about)
+            with replacing(file) as new:
+                figure.savefig(new, format=file.suffix[1:], dpi=150, facecolor="white", metadata=about)
     except OSError as error:
         raise UserError(f"'{path}' cannot be written: {error.strerror}") from None
     return list(paths)

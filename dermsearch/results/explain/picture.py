@@ -8,7 +8,20 @@ from typing import TYPE_CHECKING
 
 from dermsearch.curriculum import Curriculum
 from dermsearch.results.board.leaderboard import points
-from dermsearch.results.drawing import BLUE, GREEN, INK, ORANGE, PALE, STYLE, VERMILION, readable, save
+from dermsearch.results.drawing import (
+    BLUE,
+    GREEN,
+    INK,
+    ORANGE,
+    PALE,
+    STYLE,
+    VERMILION,
+    beside,
+    grid,
+    line_panel,
+    readable,
+    save,
+)
 from dermsearch.results.explain.effects import Effect
 from dermsearch.results.explain.explain import REVERSED, Explanation
 from dermsearch.results.explain.regret import Step, progress
@@ -92,11 +105,7 @@ def height(groups: Mapping[str, Sequence[Effect]]) -> float:
 
 def forest(ax: Axes, groups: Mapping[str, Sequence[Effect]], label: str, title: str, signed: bool = True) -> None:
     """Values with their intervals, one under the other; hollow what cannot be told."""
-    ax.set_ylim(height(groups), 0)
-    ax.set_yticks([])
-    ax.spines["left"].set_visible(False)
-    ax.grid(axis="x", color=PALE, linewidth=0.6)
-    ax.set_axisbelow(True)
+    line_panel(ax, height(groups))
     ax.axvline(0, color=INK, linewidth=0.9, zorder=1)
     ax.set_title(title, loc="left", fontsize=10, fontweight="bold", x=0, pad=8)
     ax.set_xlabel(label)
@@ -112,11 +121,13 @@ def forest(ax: Axes, groups: Mapping[str, Sequence[Effect]], label: str, title: 
     for part, effects in groups.items():
         heading, colour, marker = GROUPS.get(part, (SHARES.get(part, part), BLUE, "o"))
         y += HEADING
-        write(ax, heading, y - 0.1, weight="bold", left=True)
+        behind = {"facecolor": "white", "edgecolor": "none", "pad": 0.5}
+        beside(ax, heading, 0, y - 0.1, 2, color=INK, fontsize=8, fontweight="bold", bbox=behind, zorder=4)
         ax.axhline(y - 0.005, color=PALE, linewidth=0.8)
         for effect in effects:
             at = y + ROW / 2
-            write(ax, name_of(effect), at, INK if effect.told else "#555555")
+            ink = INK if effect.told else "#555555"
+            beside(ax, name_of(effect), 0, at, -8, ha="right", color=ink, fontsize=8.5, zorder=4)
             if effect.low is not None and effect.high is not None:
                 ends = [100 * effect.low, 100 * effect.high]
                 ax.plot(ends, [at, at], color=colour, linewidth=1.6 if effect.told else 1.1, solid_capstyle="butt")
@@ -134,24 +145,6 @@ def name_of(effect: Effect) -> str:
     if effect.part != "share":
         return readable(effect.name)
     return f"{effect.name}, beyond {effect.against}" if effect.against else effect.name
-
-
-def write(ax: Axes, text: str, y: float, colour: str = INK, weight: str = "normal", left: bool = False) -> None:
-    """A line's name at the left of the panel, or a heading inside it."""
-    ax.annotate(
-        text,
-        (0, y),
-        (2 if left else -8, 0),
-        xycoords=ax.get_yaxis_transform(),
-        textcoords="offset points",
-        ha="left" if left else "right",
-        va="center",
-        fontsize=8 if left else 8.5,
-        fontweight=weight,
-        color=colour,
-        bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5} if left else None,
-        zorder=4,
-    )
 
 
 def matrix(ax: Axes, pairs: Sequence[Effect], tasks: Sequence[str]) -> None:
@@ -218,8 +211,7 @@ def search(ax: Axes, shared: Sequence[Step], whole: Sequence[Step]) -> None:
             )  # fmt: skip
     ax.set_xlim(0, 1.18 * max(s.stages for s in whole))
     ax.set_ylim(bottom=0)
-    ax.grid(color=PALE, linewidth=0.6)
-    ax.set_axisbelow(True)
+    grid(ax)
     ax.set_xlabel("stages trained")
     ax.set_ylabel("behind the best score (percent points)")
     ax.legend(frameon=False, fontsize=8.5, loc="upper right")

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dermsearch.results.drawing import BLUE, GREY, INK, PALE, STYLE, save
+from dermsearch.results.drawing import BLUE, GREY, INK, PALE, STYLE, beside, line_panel, save
 from dermsearch.results.papers.table import Cell, Entry, Filled, TableColumn, TableSection
 
 if TYPE_CHECKING:
@@ -107,11 +107,7 @@ def named(entry: Entry) -> str:
 
 def frame(ax: Axes, band: Sequence[Block], column: TableColumn, index: int) -> None:
     """The panel's axes, and at the first one the names of the lines."""
-    ax.set_ylim(tall(band), 0)
-    ax.set_yticks([])
-    ax.spines["left"].set_visible(False)
-    ax.grid(axis="x", color=PALE, linewidth=0.6)
-    ax.set_axisbelow(True)
+    line_panel(ax, tall(band))
     if column.axis:
         ax.set_xlabel(column.axis, fontsize=8.5)
     ax.tick_params(axis="x", labelsize=7.5)
@@ -125,18 +121,8 @@ def frame(ax: Axes, band: Sequence[Block], column: TableColumn, index: int) -> N
             ax.axhline(y, color=PALE, linewidth=0.5, zorder=0)
         if index == 0:
             weight = "bold" if isinstance(what, TableSection) else "normal"
-            ax.annotate(
-                name,
-                (0, y),
-                (-8, 0),
-                xycoords=ax.get_yaxis_transform(),
-                textcoords="offset points",
-                ha="right",
-                va="center",
-                fontsize=8.5,
-                fontweight=weight,
-                color=GREY if isinstance(what, Entry) and not what.measured else INK,
-            )
+            colour = GREY if isinstance(what, Entry) and not what.measured else INK
+            beside(ax, name, 0, y, -8, ha="right", fontsize=8.5, fontweight=weight, color=colour)
 
 
 def limits(ax: Axes, cells: Sequence[Cell], column: TableColumn) -> None:
@@ -195,20 +181,9 @@ def draw(ax: Axes, band: Sequence[Block], index: int) -> None:
             ax.plot([cell.value.mean], [y + apart], "o", **FULL)
 
 
-HOLLOW: dict[str, Any] = {
-    "color": INK,
-    "markerfacecolor": "white",
-    "markersize": 4.8,
-    "markeredgewidth": 1.1,
-    "zorder": 3,
-}
-FULL: dict[str, Any] = {
-    "color": BLUE,
-    "markersize": 5.2,
-    "markeredgecolor": "white",
-    "markeredgewidth": 0.5,
-    "zorder": 4,
-}
+Look = dict[str, Any]
+HOLLOW: Look = {"color": INK, "markerfacecolor": "white", "markersize": 4.8, "markeredgewidth": 1.1, "zorder": 3}
+FULL: Look = {"color": BLUE, "markersize": 5.2, "markeredgecolor": "white", "markeredgewidth": 0.5, "zorder": 4}
 
 
 def legend(figure: Figure, table: Filled, y: float) -> None:

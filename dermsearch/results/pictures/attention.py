@@ -11,7 +11,7 @@ import numpy as np
 
 from dermsearch.results.board.leaderboard import leaderboard
 from dermsearch.results.board.row import Row
-from dermsearch.results.drawing import BLUE, GREY, INK, PALE, STYLE, VERMILION, chain, quantity, save
+from dermsearch.results.drawing import BLUE, GREY, INK, STYLE, VERMILION, chain, grid, quantity, save
 from dermsearch.results.pictures.names import name_points
 from dermsearch.results.tables.lineages import Key, differences
 from dermsearch.results.tables.measure import spelt
@@ -72,14 +72,12 @@ def attention_figure(results: Results, path: str | Path) -> list[Path]:
 
 def pairs(results: Results) -> dict[str, Pairs]:
     """By share, each curriculum's row by the study's objective and by that share."""
-    rows = results.scores.select(["protocol", "data", "metric"]).to_pylist()
-    judges = {(r["protocol"], r["data"]) for r in rows if r["metric"] == "ail"}
-    board = leaderboard(results)
+    judges, board = judges_of(results), leaderboard(results)
     if not judges or not board or (board[0].measure.protocol, board[0].measure.data) in judges:
         return {}
     found: dict[str, Pairs] = {}
     for metric in SHARES:
-        shares = {row.key: row for row in leaderboard(results, judge(results), metric, board[0].measure.label)}
+        shares = {row.key: row for row in leaderboard(results, spelt(*judges[0]), metric, board[0].measure.label)}
         both = {row.key: (row, shares[row.key]) for row in board if row.score is not None and row.key in shares}
         both = {key: pair for key, pair in both.items() if pair[1].score is not None}
         if both:
@@ -87,15 +85,15 @@ def pairs(results: Results) -> dict[str, Pairs]:
     return found
 
 
-def judge(results: Results) -> str:
-    """The line of downstream that judged attention, as attention@ham; the first of several."""
+def judges_of(results: Results) -> list[tuple[str, str]]:
+    """The lines of downstream that judged attention: protocol and data. Of several the first is drawn."""
     rows = results.scores.select(["protocol", "data", "metric"]).to_pylist()
-    return spelt(*min((r["protocol"], r["data"]) for r in rows if r["metric"] == "ail"))
+    return sorted({(r["protocol"], r["data"]) for r in rows if r["metric"] == "ail"})
 
 
 def even(results: Results, label: str) -> float | None:
     """What an even map scores: the mask's mean area."""
-    rows = leaderboard(results, judge(results), "area", label)
+    rows = leaderboard(results, spelt(*judges_of(results)[0]), "area", label)
     areas = [row.score for row in rows if row.score is not None]
     return float(np.mean(areas)) if areas else None
 
@@ -128,8 +126,7 @@ def draw(ax: Axes, both: Pairs, area: float | None) -> None:
     if area is not None:
         ax.axvline(100 * area, color=GREY, linewidth=0.8, linestyle=":")
         ax.text(100 * area, ax.get_ylim()[0], " an even map", rotation=90, va="bottom", fontsize=6.5, color=GREY)
-    ax.grid(color=PALE, linewidth=0.6)
-    ax.set_axisbelow(True)
+    grid(ax)
     ax.set_title(
         str(related([point for point, key in zip(points, both, strict=True) if len(key.curriculum)])), fontsize=8.5
     )

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from dermsearch.curriculum import Curriculum
-from dermsearch.results.drawing import BLUE, GREEN, INK, ORANGE, PALE, PURPLE, STYLE, VERMILION, readable, save
+from dermsearch.results.drawing import BLUE, GREEN, INK, ORANGE, PURPLE, STYLE, VERMILION, grid, readable, save
 from dermsearch.results.tables.lineages import differences, lineages
 from dermsearch.results.tables.schema import Results
 
@@ -101,21 +101,26 @@ def kind_of(line: Line, names: Mapping[str, tuple[str, str]]) -> str:
     return line.told if line.told in names else str(shown(line.place))
 
 
+def stages_of(epochs: Iterable[Mapping[str, Any]]) -> Iterator[tuple[str, list[Mapping[str, Any]], int]]:
+    """Every stage with its rows in their order, and the place of its task in the curriculum, from 1; 0 for a fit."""
+    of: dict[str, list[Mapping[str, Any]]] = {}
+    for row in epochs:
+        of.setdefault(row["stage"], []).append(row)
+    for key, rows in of.items():
+        rows.sort(key=lambda row: row["epoch"])
+        order = Curriculum.parse(rows[0]["curriculum"]).tasks
+        yield key, rows, len(order) if order and order[-1] == rows[0]["task"] else 0
+
+
 def panels_of(
     epochs: Sequence[Mapping[str, Any]], told: Mapping[str, str] = MappingProxyType({})
 ) -> dict[tuple[str, str], list[Line]]:
     """By task and what is measured the lines of its stages, tasks in the order of the table."""
-    of: dict[str, list[Mapping[str, Any]]] = {}
-    for row in epochs:
-        of.setdefault(row["stage"], []).append(row)
     panels: dict[tuple[str, str], list[Line]] = {}
-    for key, rows in of.items():
-        rows.sort(key=lambda row: row["epoch"])
+    for key, rows, place in stages_of(epochs):
         if len(rows) < 2:
             continue
         task, at = rows[0]["task"], [row["epoch"] for row in rows]
-        order = Curriculum.parse(rows[0]["curriculum"]).tasks
-        place = len(order) if order and order[-1] == task else 0
         held = [row["val_loss"] for row in rows]
         own = Line(place, at, [row["loss"] for row in rows], held if None not in held else [], told.get(key, ""))
         panels.setdefault((task, "loss"), []).append(own)
@@ -139,8 +144,7 @@ def draw(ax: Axes, task: str, what: str, lines: Sequence[Line], names: Mapping[s
     ax.set_title(readable(task), fontsize=9.5)
     ax.set_xlabel("epoch")
     ax.set_ylabel(what)
-    ax.grid(color=PALE, linewidth=0.6)
-    ax.set_axisbelow(True)
+    grid(ax)
 
 
 def legend(

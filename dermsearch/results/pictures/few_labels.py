@@ -11,25 +11,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dermsearch.errors import UserError
 from dermsearch.results.board.about import PATIENTS
 from dermsearch.results.board.leaderboard import kind_of_interval, leaderboard
 from dermsearch.results.board.row import Row
-from dermsearch.results.drawing import (
-    BLUE,
-    GREEN,
-    GREY,
-    INK,
-    ORANGE,
-    PALE,
-    PURPLE,
-    STYLE,
-    VERMILION,
-    chain,
-    readable,
-    save,
-)
+from dermsearch.results.drawing import GREY, INK, SERIES, STYLE, chain, grid, readable, save
 from dermsearch.results.tables.lineages import Key, differences
-from dermsearch.results.tables.measure import choose, spelt
+from dermsearch.results.tables.measure import spelt
 from dermsearch.results.tables.schema import DEFAULTS, Results
 
 if TYPE_CHECKING:
@@ -38,7 +26,6 @@ if TYPE_CHECKING:
 
 ALL = DEFAULTS["labelled"]
 LINES = 6  # that a panel can hold apart
-MARKS = ((GREY, "o"), (BLUE, "D"), (VERMILION, "s"), (GREEN, "^"), (PURPLE, "v"), (ORANGE, "P"))
 PANEL, ALONE, HIGH, LOW, LEFT, BELOW, BETWEEN, NAMED = 3.1, 5.4, 2.9, 1.7, 0.85, 1.35, 0.25, 0.42  # inches
 Curve = dict[str, Row]  # by the number of labels
 Point = tuple[float, float | None, float | None]  # a value, and the ends of its interval
@@ -106,11 +93,10 @@ def curves(results: Results, judge: str, numbers: list[str]) -> dict[Key, Curve]
     found: dict[Key, Curve] = {}
     for number in numbers:
         try:
-            asked = f"{judge}:{number}", objective.get("metric"), objective.get("label")
-            choose(results, *asked)
-        except ValueError:
+            rows = leaderboard(results, f"{judge}:{number}", objective.get("metric"), objective.get("label"))
+        except UserError:
             return {}
-        for row in leaderboard(results, *asked):
+        for row in rows:
             if row.score is not None:
                 found.setdefault(row.key, {})[number] = row
     return found
@@ -145,7 +131,7 @@ def draw(
 ) -> None:
     """A line for each curriculum with the band of its interval."""
     places = dict(zip(numbers, steps(numbers), strict=True))
-    for (colour, marker), key in zip(MARKS, shown, strict=False):
+    for (colour, marker), key in zip(SERIES, shown, strict=False):
         own = found.get(key, {})
         points = [(x, point) for number, x in places.items() if number in own and (point := of(own[number]))]
         if not points:
@@ -161,8 +147,7 @@ def draw(
     ax.set_xticks([*places.values()], numbers)
     first, last = min(places.values()), max(places.values())
     ax.set_xlim(first - 0.07 * (last - first), last + 0.07 * (last - first))
-    ax.grid(color=PALE, linewidth=0.6)
-    ax.set_axisbelow(True)
+    grid(ax)
 
 
 def steps(numbers: Sequence[str]) -> list[float]:
@@ -192,7 +177,7 @@ def legend(figure: Figure, panels: dict[str, dict[Key, Curve]], shown: list[Key]
     names = [chain(key.curriculum, told[key], key.root) for key in shown]
     handles = [
         Line2D([], [], color=colour, marker=marker, markersize=4.5, linewidth=1.3, label=name)
-        for (colour, marker), name in zip(MARKS, names, strict=False)
+        for (colour, marker), name in zip(SERIES, names, strict=False)
     ]
     place = (0.5, 0.36 / high)
     columns = min(3, len(handles))

@@ -14,7 +14,20 @@ from dermsearch.papers.published import IMAGENET, named_tables, published, table
 from dermsearch.results.board.about import PATIENTS
 from dermsearch.results.board.leaderboard import MARKS, Row, kind_of_interval, leaderboard, ordering
 from dermsearch.results.board.opened import Opened, Tested, notes, opened
-from dermsearch.results.drawing import GREY, INK, ORDERS, PALE, SIZES, STYLE, chain, judge_name, quantity, save
+from dermsearch.results.drawing import (
+    GREY,
+    INK,
+    ORDERS,
+    PALE,
+    SIZES,
+    STYLE,
+    beside,
+    chain,
+    judge_name,
+    line_panel,
+    quantity,
+    save,
+)
 from dermsearch.results.papers.files import write_files
 from dermsearch.results.papers.picture import picture
 from dermsearch.results.papers.sm3 import FORMS
@@ -39,6 +52,8 @@ LINE, LETTERS = 0.15, 17  # inches of a further one, and what goes on an inch of
 TEST, TEST_MARK, BELOW = "on test", "D", 0.075  # what it is called, and how far below validation it stands, in inches
 TOP = {1: 0.35, 2: 0.5}  # room for the titles, by the number of panels
 PANEL = {1: 5.0, 2: 3.5}  # width of a panel by the number of panels
+FULL: dict[str, Any] = {"markeredgecolor": "white", "markeredgewidth": 0.6, "zorder": 3}
+HOLLOW: dict[str, Any] = {"markerfacecolor": "white", "markeredgewidth": 1.3, "zorder": 3}
 
 
 @dataclass(frozen=True)
@@ -89,17 +104,8 @@ def curriculum_figure(results: Results, path: str | Path) -> list[Path]:
     high = TOP[panels] + tall + below
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(wide, high))
-        axes = [
-            figure.add_axes(
-                (
-                    (left + i * (PANEL[panels] + BETWEEN)) / wide,
-                    below / high,
-                    PANEL[panels] / wide,
-                    tall / high,
-                )
-            )
-            for i in range(panels)
-        ]
+        lefts = [(left + i * (PANEL[panels] + BETWEEN)) / wide for i in range(panels)]
+        axes = [figure.add_axes((at, below / high, PANEL[panels] / wide, tall / high)) for at in lefts]
         frame(axes, lines, tall)
         draw_measured(axes[0], lines, rows, seen.tested if seen else ())
         measure = rows[0].measure
@@ -133,11 +139,7 @@ def layout(rows: list[Row]) -> tuple[list[FigureLine], float]:
 def frame(axes: list[Axes], lines: list[FigureLine], tall: float) -> None:
     """The lines' names at the left, and faint guides through all panels."""
     for i, ax in enumerate(axes):
-        ax.set_ylim(tall, 0)
-        ax.set_yticks([])
-        ax.grid(axis="x", color=PALE, linewidth=0.6)
-        ax.set_axisbelow(True)
-        ax.spines["left"].set_visible(False)
+        line_panel(ax, tall)
         for line in lines:
             if line.row is None:
                 ax.axhline(line.y + 0.08, color=INK, linewidth=0.7)
@@ -147,19 +149,7 @@ def frame(axes: list[Axes], lines: list[FigureLine], tall: float) -> None:
                 continue
             weight = "bold" if line.row is None or not line.row.length else "normal"
             colour = GREY if line.row is not None and line.row.score is None else INK
-            place = ax.get_yaxis_transform()
-            ax.annotate(
-                line.text,
-                (0, line.y),
-                (-8, 0),
-                xycoords=place,
-                textcoords="offset points",
-                ha="right",
-                va="center",
-                fontweight=weight,
-                color=colour,
-                fontsize=8.5,
-            )
+            beside(ax, line.text, 0, line.y, -8, ha="right", fontweight=weight, color=colour, fontsize=8.5)
 
 
 def opening(results: Results) -> Opened | None:
@@ -181,13 +171,7 @@ def draw_tested(ax: Axes, y: float, test: Row) -> None:
     if test.low is not None and test.high is not None:
         ax.plot([100 * test.low, 100 * test.high], [y] * 2, color=INK, linewidth=0.8, alpha=0.75)
     if test.score is not None:
-        look: dict[str, Any] = {
-            "color": INK,
-            "markersize": 4,
-            "markerfacecolor": "white",
-            "markeredgewidth": 0.9,
-            "zorder": 3,
-        }
+        look: dict[str, Any] = {**HOLLOW, "color": INK, "markersize": 4, "markeredgewidth": 0.9}
         ax.plot([100 * test.score], [y], TEST_MARK, gid=f"test {test.name}", **look)
 
 
@@ -203,17 +187,8 @@ def draw_measured(ax: Axes, lines: list[FigureLine], rows: list[Row], tested: Se
             continue
         if row.score is None:
             ax.plot([0.015], [line.y], "x", color=GREY, markersize=5, transform=ax.get_yaxis_transform())
-            ax.annotate(
-                row.status,
-                (0.015, line.y),
-                (8, 0),
-                xycoords=ax.get_yaxis_transform(),
-                textcoords="offset points",
-                va="center",
-                color=GREY,
-                fontsize=8,
-                bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.6},
-            )
+            behind = {"facecolor": "white", "edgecolor": "none", "pad": 0.6}
+            beside(ax, row.status, 0.015, line.y, 8, color=GREY, fontsize=8, bbox=behind)
             continue
         colour, marker = mark(row.order, row.length)
         if row.low is not None and row.high is not None:
@@ -221,16 +196,7 @@ def draw_measured(ax: Axes, lines: list[FigureLine], rows: list[Row], tested: Se
         if len(row.values) > 1:
             seeds = [100 * value for value in row.values]
             ax.plot(seeds, [line.y] * len(seeds), "|", color=colour, markersize=7, markeredgewidth=0.8)
-        ax.plot(
-            [100 * row.score],
-            [line.y],
-            marker,
-            color=colour,
-            markersize=SIZES[marker],
-            markeredgecolor="white",
-            markeredgewidth=0.6,
-            zorder=3,
-        )
+        ax.plot([100 * row.score], [line.y], marker, color=colour, markersize=SIZES[marker], **FULL)
         if row.keys in of:
             draw_tested(ax, line.y + BELOW, of[row.keys])
 
@@ -265,16 +231,7 @@ def draw_published(ax: Axes, lines: list[FigureLine], name: str) -> set[str]:
         colour, marker = mark(order, line.row.length)
         value = 100 * scores[line.row.curriculum]
         done.append(value)
-        ax.plot(
-            [value],
-            [line.y],
-            marker,
-            color=colour,
-            markersize=SIZES[marker],
-            markerfacecolor="white",
-            markeredgewidth=1.3,
-            zorder=3,
-        )
+        ax.plot([value], [line.y], marker, color=colour, markersize=SIZES[marker], **HOLLOW)
     for baseline, style in ((ROOT_CURRICULUM, "--"), (IMAGENET, ":")):
         if baseline in scores:
             done.append(100 * scores[baseline])
@@ -298,24 +255,13 @@ def legend(figure: Figure, said: str, marks: set[str], high: float, paper: bool,
         for order, (colour, marker, text) in ORDERS.items()
         if order in marks
     ]
+    hollow: dict[str, Any] = {"markerfacecolor": "white", "linestyle": ""}
     if tested:
-        hollow: dict[str, Any] = {"markerfacecolor": "white", "linestyle": "", "markersize": 4}
-        handles.append(Line2D([], [], color=INK, marker=TEST_MARK, label=TEST, **hollow))
+        handles.append(Line2D([], [], color=INK, marker=TEST_MARK, label=TEST, markersize=4, **hollow))
     handles.append(Line2D([], [], color=GREY, linestyle="--", linewidth=1, label=ROOT_CURRICULUM))
     if paper:
         handles.append(Line2D([], [], color=GREY, linestyle=":", linewidth=1, label=IMAGENET))
-        handles.append(
-            Line2D(
-                [],
-                [],
-                color=INK,
-                marker="o",
-                markerfacecolor="white",
-                linestyle="",
-                label="published",
-                markersize=SIZES["o"],
-            )
-        )
+        handles.append(Line2D([], [], color=INK, marker="o", label="published", markersize=SIZES["o"], **hollow))
     figure.legend(
         handles=handles,
         loc="lower center",

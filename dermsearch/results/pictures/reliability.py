@@ -7,9 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from dermsearch.results.board.clinical import BINS, Board, Clinical, bin_of
-from dermsearch.results.drawing import BLUE, GREY, PALE, STYLE, VERMILION, chain, save
-
-MARKS = ((GREY, "o"), (BLUE, "D"), (VERMILION, "s"))
+from dermsearch.results.drawing import PALE, SERIES, STYLE, chain, save
 
 
 def reliability_figure(board: Board, path: str | Path, origin: str = "") -> list[Path]:
@@ -22,7 +20,7 @@ def reliability_figure(board: Board, path: str | Path, origin: str = "") -> list
         figure = Figure(figsize=(5.2, 5.6))
         upper, lower = figure.add_axes((0.13, 0.42, 0.83, 0.5)), figure.add_axes((0.13, 0.22, 0.83, 0.13))
         upper.plot([0, 100], [0, 100], color=PALE, linewidth=1.5, zorder=0)
-        for i, ((colour, marker), each) in enumerate(zip(MARKS, shown(board), strict=False)):
+        for i, ((colour, marker), each) in enumerate(zip(SERIES, shown(board), strict=False)):
             x, y, n = zip(*each.curve, strict=True)
             error = each.numbers["calibration"][0] or 0.0
             name = f"{chain(each.row.tasks, told[each.row.key], each.row.root)} (error {100 * error:.1f})"

@@ -222,12 +222,5 @@ def legend(figure: Figure, kinds: Mapping[str, Lineage], high: float) -> None:
 
     handles = [Patch(label=LEGEND.get(k, k), **box_style(line, None)) for k, line in kinds.items()]
     if handles:
-        place = (0.5, 0.04 / high)
-        figure.legend(
-            handles=handles,
-            ncols=len(handles),
-            frameon=False,
-            fontsize=8,
-            loc="lower center",
-            bbox_to_anchor=place,
-        )
+        look = {"ncols": len(handles), "frameon": False, "fontsize": 8, "loc": "lower center"}
+        figure.legend(handles=handles, bbox_to_anchor=(0.5, 0.04 / high), **look)

@@ -68,16 +68,20 @@ def percents(rows: Sequence[Mapping[str, Any]]) -> Chart:
     return {"zero": False, "nice": True, "domain": [min(low, max(0.0, low - room)), max(high, min(100.0, high + room))]}
 
 
-def legend(name: str, domain: Sequence[str], title: str | None = None) -> Chart:
+def looks(name: str, domain: Sequence[str], shown: Sequence[str], legend: Chart) -> Chart:
+    """Names and the colour or shape of each."""
+    scale = {"domain": list(domain), "range": list(shown)}
+    return {"field": name, "type": "nominal", "scale": scale, "legend": legend}
+
+
+def coloured(name: str, domain: Sequence[str]) -> Chart:
     """Colours of the project in their order, for few names."""
-    scale = {"domain": list(domain), "range": COLOURS[: len(domain)]}
-    return {"field": name, "type": "nominal", "scale": scale, "legend": {**KEY, "title": title}}
+    return looks(name, domain, COLOURS[: len(domain)], {**KEY, "title": None})
 
 
-def marked(name: str, domain: Sequence[str], title: str | None = None) -> Chart:
+def marked(name: str, domain: Sequence[str]) -> Chart:
     """The same names as shapes, for who sees no colours."""
-    scale = {"domain": list(domain), "range": SHAPES[: len(domain)]}
-    return {"field": name, "type": "nominal", "scale": scale, "legend": {**KEY, "title": title}}
+    return looks(name, domain, SHAPES[: len(domain)], {**KEY, "title": None})
 
 
 def where_known(rows: Sequence[Mapping[str, Any]], ends: Chart) -> list[Chart]:
@@ -94,7 +98,7 @@ def ranges(
     told: list[Chart],
 ) -> list[Chart]:
     """Scores as points on their intervals, those of each name of the domain beside the others' in a row of y."""
-    place = {"y": y, "yOffset": {"field": name, "sort": list(domain)}, "color": legend(name, domain)}
+    place = {"y": y, "yOffset": {"field": name, "sort": list(domain)}, "color": coloured(name, domain)}
     axis = percents(rows)
     ends = {"x": x("low", title, scale=axis), "x2": {"field": "high"}, **place}
     score = {"x": x("score", title, scale=axis), **place, "shape": marked(name, domain), "tooltip": told}

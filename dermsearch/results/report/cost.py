@@ -8,7 +8,7 @@ from typing import Any
 
 from dermsearch.curriculum import RANDOM_WEIGHTS, ROOT_CURRICULUM
 from dermsearch.results.drawing import GREY, ORDERS, quantity
-from dermsearch.results.report.charts import FORMS, percents, themed, tip, values, x
+from dermsearch.results.report.charts import FORMS, looks, percents, themed, tip, values, x
 from dermsearch.results.report.content import Content, PageSection, percent
 from dermsearch.results.report.markup import Markup, el
 from dermsearch.results.tables.lineages import ancestry
@@ -28,6 +28,7 @@ def cost(content: Content) -> PageSection | None:
     kinds = [text for _, _, text in ORDERS.values() if any(row["order"] == text for row in rows)]
     kinds = [ROOT_CURRICULUM] * any(row["order"] == ROOT_CURRICULUM for row in rows) + kinds
     named = ("name", "curriculum"), ("text", "score, % [95 %]"), ("time", f"training, {unit}"), ("order", "order")
+    key = {"title": None, "orient": "bottom"}
     at = {"x": x("time", f"training of all its stages, {unit} (mean over seeds)")}
     up = {"y": x("score", quantity(content.rows[0].measure), scale=percents(rows))}
     line = {"mark": {"type": "line", "interpolate": "step-after", "color": "var(--accent)", "strokeWidth": 1.5}}
@@ -48,8 +49,8 @@ def cost(content: Content) -> PageSection | None:
                 "encoding": {
                     **at,
                     **up,
-                    "shape": looks(kinds, [FORMS[of_kind(kind)[1]] for kind in kinds]),
-                    "color": looks(kinds, [themed(of_kind(kind)[0]) for kind in kinds]),
+                    "shape": looks("order", kinds, [FORMS[of_kind(kind)[1]] for kind in kinds], key),
+                    "color": looks("order", kinds, [themed(of_kind(kind)[0]) for kind in kinds], key),
                     "tooltip": tip(*named),
                 },
             },
@@ -93,9 +94,3 @@ def front(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 def of_kind(kind: str) -> tuple[str, str]:
     """Colour and marker of an order, those that the PNG has."""
     return next(((colour, marker) for colour, marker, text in ORDERS.values() if text == kind), (GREY, "o"))
-
-
-def looks(kinds: Sequence[str], named: Sequence[str]) -> dict[str, Any]:
-    """How each order looks."""
-    scale = {"domain": list(kinds), "range": list(named)}
-    return {"field": "order", "type": "nominal", "scale": scale, "legend": {"title": None, "orient": "bottom"}}

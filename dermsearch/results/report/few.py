@@ -6,7 +6,7 @@ from typing import Any
 
 from dermsearch.results.drawing import readable
 from dermsearch.results.pictures.few_labels import chosen, curves, judges
-from dermsearch.results.report.charts import legend, marked, percents, tip, values, where_known, x
+from dermsearch.results.report.charts import coloured, marked, percents, tip, values, where_known, x
 from dermsearch.results.report.content import Content, PageSection, percent
 from dermsearch.results.report.markup import Markup, el
 
@@ -50,7 +50,7 @@ def lines(rows: list[dict[str, Any]], names: list[str], numbers: list[str], titl
         "title": "labelled cases of every class",
         "axis": {"labelAngle": 0},
     }
-    colour = legend("name", names)
+    colour = coloured("name", names)
     told = tip(("name", "curriculum"), "labels", ("score", "%"), ("low", "from"), ("high", "to"))
     band = {"y": x("low", title, scale=percents(rows)), "y2": {"field": "high"}}
     up = {"y": x("score", title, scale=percents(rows))}

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from dermsearch.curriculum import Curriculum
-from dermsearch.results.pictures.curves import PLACES, shown
-from dermsearch.results.report.charts import near, themed, tip, x
+from dermsearch.results.pictures.curves import PLACES, shown, stages_of
+from dermsearch.results.report.charts import looks, near, themed, tip, x
 from dermsearch.results.report.content import Content, PageSection
 from dermsearch.results.report.markup import Markup, el
 
@@ -41,16 +40,10 @@ def learning(content: Content) -> PageSection | None:
     return PageSection("learning", "Learning curves", Markup("".join([*said, *parts])), charts, data)
 
 
-def curves_of(epochs: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+def curves_of(epochs: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
     """By stage its task, its place in the curriculum and a row of numbers per epoch that is drawn."""
-    of: dict[str, list[Mapping[str, Any]]] = {}
-    for row in epochs:
-        of.setdefault(row["stage"], []).append(row)
     found = {}
-    for key, rows in of.items():
-        rows.sort(key=lambda row: row["epoch"])
-        order = Curriculum.parse(rows[0]["curriculum"]).tasks
-        place = len(order) if order and order[-1] == rows[0]["task"] else 0
+    for key, rows, place in stages_of(epochs):
         numbers = [[short(row[name]) for name in COLUMNS] for row in thinned(rows)]
         name = rows[0]["curriculum"] if place else f"{rows[0]['task']} fitted to {rows[0]['curriculum']}"
         about = {"task": rows[0]["task"], "fit": not place, "place": PLACES[shown(place)][1]}
@@ -82,12 +75,8 @@ def panels(curves: Sequence[Mapping[str, Any]], what: str) -> dict[str, Any]:
     """A panel for each task, then for each fit; a line for each stage, coloured by its place as in the PNG."""
     order = [task for _, task in sorted({(curve["fit"], curve["task"]) for curve in curves})]
     used = [(colour, name) for colour, name in PLACES if any(curve["place"] == name for curve in curves)]
-    colour = {
-        "field": "place",
-        "type": "nominal",
-        "scale": {"domain": [name for _, name in used], "range": [themed(colour) for colour, _ in used]},
-        "legend": {"title": "as its curriculum's task", "orient": "bottom"},
-    }
+    key = {"title": "as its curriculum's task", "orient": "bottom"}
+    colour = looks("place", [name for _, name in used], [themed(colour) for colour, _ in used], key)
     mark = {"type": "line", "strokeWidth": 1.1, "opacity": 0.85, "cursor": "pointer"}
     held = what == "loss" and any(there(curve, "val_loss") for curve in curves)
     layers = [{"mark": mark, "encoding": {"y": x(what, WHAT[what], scale=near())}}]

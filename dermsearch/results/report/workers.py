@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
-from dermsearch.results.report.charts import COLOURS, lined, tip, values, x
+from dermsearch.results.report.charts import COLOURS, lined, looks, tip, values, x
 from dermsearch.results.report.content import Content, PageSection
 from dermsearch.results.report.markup import Markup, el, table
 
@@ -25,7 +25,7 @@ def workers(content: Content) -> PageSection | None:
     for job in jobs:
         job |= {"from": round(job["from"] / of, 4), "until": round(job["until"] / of, 4)}
     names = sorted({job["task"] for job in jobs})
-    scale = {"domain": names, "range": [COLOURS[1 + i % (len(COLOURS) - 1)] for i in range(len(names))]}
+    colours = [COLOURS[1 + i % (len(COLOURS) - 1)] for i in range(len(names))]
     told = tip(("name", "stage"), "seed", "process", ("took", "took, s"), "status")
     chart = {
         "width": "container",
@@ -36,12 +36,7 @@ def workers(content: Content) -> PageSection | None:
             "x": x("from", f"{unit} since the first began"),
             "x2": {"field": "until"},
             "y": {"field": "process", "type": "nominal", "title": None, "sort": None, "axis": {"labelLimit": 220}},
-            "color": {
-                "field": "task",
-                "type": "nominal",
-                "scale": scale,
-                "legend": {"title": None, "orient": "bottom"},
-            },
+            "color": looks("task", names, colours, {"title": None, "orient": "bottom"}),
             "tooltip": told,
         },
     }
@@ -55,10 +50,9 @@ def workers(content: Content) -> PageSection | None:
 
 def placed(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Every stage as a bar, in seconds from the first one's beginning, without long breaks."""
-    jobs, shift, end = [], rows[0]["began"], 0.0
-    for i, row in enumerate(sorted(rows, key=lambda row: row["began"])):
-        if not i:
-            shift, end = row["began"], row["ended"]
+    jobs, rows = [], sorted(rows, key=lambda row: row["began"])
+    shift, end = rows[0]["began"], rows[0]["ended"]
+    for row in rows:
         if row["began"] - end > APART:
             shift += row["began"] - end
         end = max(end, row["ended"])

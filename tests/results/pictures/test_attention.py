@@ -16,7 +16,7 @@ from dermsearch.papers.published import published_rows
 from dermsearch.results.papers.picture import heading, picture
 from dermsearch.results.papers.sm3 import FORMS
 from dermsearch.results.papers.table import fill
-from dermsearch.results.pictures.attention import attention_figure, judge, named, pairs, places, related, unbeaten
+from dermsearch.results.pictures.attention import attention_figure, judges_of, named, pairs, places, related, unbeaten
 from dermsearch.results.tables.schema import Results, build
 
 
@@ -63,7 +63,7 @@ def with_attention(results: Results) -> Results:
 
 def test_a_panel_for_each_share(make_study: Any, tmp_path: Path) -> None:
     results = with_attention(make_study(seeds=(0, 1)))
-    assert judge(results) == "attention" and set(pairs(results)) == {"ail", "occlusion"}
+    assert judges_of(results) == [("attention", "data")] and set(pairs(results)) == {"ail", "occlusion"}
     paths = attention_figure(results, tmp_path / "attention")
     text = " ".join(re.findall(r"<text[^>]*>([^<]*)</text>", paths[1].read_text("utf-8")))
     assert (
