@@ -96,6 +96,31 @@ def test_an_adaptation_whose_classes_do_not_fit() -> None:
     assert told == "downstream.dann@other: no training case of 'other' has images to adapt to"
 
 
+@pytest.mark.parametrize(
+    ("judge", "source", "other", "said"),
+    [
+        ("dann@other", "other", {}, "dann@other.source: 'other' is its own target; must be one of own"),
+        ("dann@own", "", {}, "dann@own.source: 'own' is its own target; must be one of other"),
+        ("dann@other", "chexpert", {}, "dann@other.source: no data set is called 'chexpert'; must be one of own"),
+        (
+            "dann@other",
+            "own",
+            {"modalities": ["clinic"]},
+            "dann@other: data.own.modalities and data.other.modalities must be the same, not derm, clinic and clinic",
+        ),
+    ],
+)
+def test_an_adaptation_whose_source_cannot_be(judge: str, source: str, other: dict[str, Any], said: str) -> None:
+    own = {**SETS["own"], "modalities": ["derm", "clinic"]} if other else SETS["own"]
+    told = make_study(
+        data={"own": own, "other": {**SETS["other"], **other}},
+        curriculum={"tasks": {"rotation": {}}, "length": [1, 1]},
+        downstream={judge: {"source": source}},
+        objective={"protocol": judge, "label": "mean"},
+    )
+    assert refused(check, told) == f"downstream.{said}"
+
+
 def test_a_judge_none_of_whose_cases_has_all_images() -> None:
     both = study(modalities=["derm"])
     check_whole(both, "other", Cases({}))

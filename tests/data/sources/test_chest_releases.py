@@ -4,8 +4,12 @@ from pathlib import Path
 
 import pytest
 from data import releases
+from data.damage import encode, picture
 from data.sources.test_releases import edit, read
+from typer.testing import CliRunner
 
+from dermsearch.cli.main import app
+from dermsearch.data.store.case_store import CaseStore
 from dermsearch.errors import UserError
 
 
@@ -46,6 +50,24 @@ def test_chexpert(uncertain: str | None, unsure: str | None, finding: str | None
     assert told["patient00002__study1__view1_frontal"].lesion == "patient00002/study1"
     assert told["patient64541__study1__view1_frontal"].images == {"xray": "valid/patient64541/study1/view1_frontal.jpg"}
     assert all(r.split is None for r in release.records)
+
+
+def test_what_unsure_labels_become_is_in_the_stores_name(tmp_path: Path) -> None:
+    folder, found = releases.chexpert(tmp_path / "release"), {}
+    for number, path in enumerate(folder.rglob("*.jpg")):
+        path.write_bytes(encode(picture(number)))
+    for policy in ("", "unknown", "absent", "present"):
+        words = ["data", "prepare", "chexpert", str(folder), "-o", str(tmp_path / f"s{policy}"), "--side", "32"]
+        done = CliRunner().invoke(app, [*words, *(["--uncertain", policy] if policy else [])], catch_exceptions=False)
+        assert done.exit_code == 0, done.output
+        found[policy] = CaseStore(tmp_path / f"s{policy}")
+    unsure = {
+        policy: store.label("pneumonia")[store.strings("patient") == "patient00003"] for policy, store in found.items()
+    }
+    assert unsure == {"": [-1], "unknown": [-1], "absent": [0], "present": [1]}
+    assert len({store.fingerprint for store in found.values()}) == 4
+    other = CliRunner().invoke(app, ["data", "prepare", "siim_covid", "x", "-o", "y", "--uncertain", "absent"])
+    assert str(other.exception) == "--uncertain: goes with chexpert only, whose labels say so"
 
 
 def test_chexpert_paths_are_checked(tmp_path: Path) -> None:
