@@ -114,9 +114,7 @@ CHEST = Domain(
     },
 )
 DOMAINS = Registry(
-    "domain",
-    "dermsearch.domains",
-    {"skin": "dermsearch.data.domain:SKIN", "chest": "dermsearch.data.domain:CHEST"},
+    "domain", "dermsearch.domains", {"skin": "dermsearch.data.domain:SKIN", "chest": "dermsearch.data.domain:CHEST"}
 )
 
 

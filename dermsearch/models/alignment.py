@@ -74,39 +74,13 @@ def ramp(progress: float) -> float:
     return 2 / (1 + math.exp(-10 * progress)) - 1
 
 
-class Gate(nn.Module):
-    """Channels of a map, weighed by their means. One that joins a network later begins as the identity."""
-
-    def __init__(self, channels: int, reduction: int = 16) -> None:
-        super().__init__()
-        hidden = max(1, channels // reduction)
-        self.source, self.target = (nn.Linear(channels, hidden) for _ in range(2))
-        self.second = nn.Linear(hidden, channels)
-        nn.init.zeros_(self.second.weight)
-        nn.init.zeros_(self.second.bias)
-        self.on_target = True  # which domain it sees
-
-    def begin(self) -> None:
-        """The target's layer starts as the source's is by now."""
-        self.target.load_state_dict(self.source.state_dict())
-
-    def forward(self, maps: Tensor) -> Tensor:
-        weights = weigh(maps.mean((2, 3)), self.target if self.on_target else self.source, self.second)
-        return maps * (2 * weights)[:, :, None, None]
-
-
-def weigh(means: Tensor, first: Any, second: Any) -> Tensor:
-    """What a gate makes of the means of channels, from 0 to 1."""
-    return torch.sigmoid(second(torch.relu(first(means))))
-
-
 class Doubled(nn.Module):
-    """The first layer of a gate that a network has already, once for each domain."""
+    """The first layer of a gate, once for each domain."""
 
     def __init__(self, first: nn.Module, other: nn.Module) -> None:
         super().__init__()
         self.source, self.target = first, other
-        self.on_target = True
+        self.on_target = True  # which domain it sees
 
     def begin(self) -> None:
         """The target's layer starts as the source's is by now."""
@@ -114,6 +88,26 @@ class Doubled(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.target(x) if self.on_target else self.source(x)
+
+
+class Gate(Doubled):
+    """Channels of a map, weighed by their means. One that joins a network later begins as the identity."""
+
+    def __init__(self, channels: int, reduction: int) -> None:
+        hidden = max(1, channels // reduction)
+        super().__init__(nn.Linear(channels, hidden), nn.Linear(channels, hidden))
+        self.second = nn.Linear(hidden, channels)
+        nn.init.zeros_(self.second.weight)
+        nn.init.zeros_(self.second.bias)
+
+    def forward(self, maps: Tensor) -> Tensor:
+        weights = weigh(maps.mean((2, 3)), super().forward, self.second)
+        return maps * (2 * weights)[:, :, None, None]
+
+
+def weigh(means: Tensor, first: Any, second: Any) -> Tensor:
+    """What a gate makes of the means of channels, from 0 to 1."""
+    return torch.sigmoid(second(torch.relu(first(means))))
 
 
 class Correction(nn.Sequential):

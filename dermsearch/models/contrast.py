@@ -46,12 +46,7 @@ def nt_xent(
 
 
 def info_nce(
-    a: Tensor,
-    b: Tensor,
-    scale: Tensor | float,
-    valid: Tensor,
-    direction: float = 0.5,
-    kinds: Tensor | None = None,
+    a: Tensor, b: Tensor, scale: Tensor | float, valid: Tensor, direction: float = 0.5, kinds: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
     """InfoNCE between two kinds of rows, (n, d) each: row i of `a` and of `b` are of one thing. And hits of a.
 

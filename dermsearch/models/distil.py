@@ -62,9 +62,9 @@ def ranked(alike: Tensor) -> Tensor:
     return (place < kept).view(alike.shape[:2])
 
 
-def similarity(student: Tensor, teacher: Tensor, temperature: float, filtered: bool = True) -> Tensor:
+def similarity(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
     """T squared times KL of softened cosines to all originals, over the rows that `ranked` keeps."""
-    kept = ranked(teacher) if filtered else torch.ones_like(teacher[..., 0], dtype=torch.bool)
+    kept = ranked(teacher)
     found, told = ((x / temperature).log_softmax(2) for x in (student, teacher))
     each = F.kl_div(found, told, log_target=True, reduction="none").sum(2)  # no step waits to be told how many count
     return temperature**2 * (each * kept).sum() / kept.sum()

@@ -94,14 +94,11 @@ def fetched(repository: str, files: Sequence[str], said: str) -> Located:
             f"{said}: the hub has no repository '{repository}', or it is not open: {first_line(error)}"
         ) from None
     except (errors.LocalEntryNotFoundError, errors.HfHubHTTPError, OSError) as error:
-        offline, answer = constants.is_offline_mode(), not isinstance(error, errors.LocalEntryNotFoundError)
-        why = (
-            "HF_HUB_OFFLINE is set"
-            if offline
-            else first_line(error)
-            if answer
-            else f"no answer from {constants.ENDPOINT}"
-        )
+        why = first_line(error)
+        if constants.is_offline_mode():
+            why = "HF_HUB_OFFLINE is set"
+        elif isinstance(error, errors.LocalEntryNotFoundError):
+            why = f"no answer from {constants.ENDPOINT}"
         raise UserError(
             f"{said}: {name} is not in the hub's cache, {cache}, and cannot be downloaded ({why}); fetch it where "
             f"there is a network, by `hf download {name} {files[0]}`, and copy that folder here, or name a file"

@@ -224,9 +224,7 @@ def hollow(tensor: Tensor) -> bool:
 
 def fit_positions(found: Tensor, wanted: Tensor, grid: tuple[int, int]) -> Tensor:
     """Position embeddings for the backbone's own grid, if theirs is another square one."""
-    if found.shape == wanted.shape or found.ndim != 3 or found.shape[2] != wanted.shape[2]:
-        return found
-    if hollow(found):
+    if found.shape == wanted.shape or found.ndim != 3 or found.shape[2] != wanted.shape[2] or hollow(found):
         return found
     kept = wanted.shape[1] - grid[0] * grid[1]  # tokens before the patches that have a position
     if math.isqrt(found.shape[1] - kept) ** 2 != found.shape[1] - kept:

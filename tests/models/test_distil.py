@@ -67,7 +67,6 @@ def test_the_order_of_similarity():
     assert distil.own_original(t).item() == pytest.approx(0.655700, abs=1e-5)
     assert distil.ranked(t).flatten().tolist() == [True] * 5 + [False]
     assert distil.similarity(s, t, 0.5).item() == pytest.approx(0.121297, abs=1e-5)
-    assert distil.similarity(s, t, 0.5, filtered=False).item() == pytest.approx(0.111748, abs=1e-5)
 
 
 def test_one_wrong_row_is_left_out():

@@ -96,9 +96,9 @@ class Canvas:
         """Paints a colour over the canvas under a layer."""
         self.rgb += (colour.astype(np.float32) - self.rgb) * (layer * np.float32(strength))[..., None]
 
-    def dot(self, draw: ImageDraw.ImageDraw, place: tuple[float, float], radius: float, fill: int = 255) -> None:
+    def dot(self, draw: ImageDraw.ImageDraw, place: tuple[float, float], radius: float) -> None:
         (x, y), r = self.pixel(*place), max(0.6, radius * self.unit)
-        draw.ellipse((x - r, y - r, x + r, y + r), fill=fill)
+        draw.ellipse((x - r, y - r, x + r, y + r), fill=255)
 
     def line(self, draw: ImageDraw.ImageDraw, places: list[tuple[float, float]], width: float) -> None:
         points = [self.pixel(*place) for place in places]
@@ -234,12 +234,7 @@ def paint_streaks(canvas: Canvas, kind: int) -> None:
     else:
         count, span = int(rng.integers(6, 10)), rng.uniform(1.0, 1.9)
         lines = [
-            (
-                start + span * k / count + rng.normal(0, 0.05),
-                0.75,
-                rng.uniform(1.1, 1.36),
-                rng.uniform(0.05, 0.09),
-            )
+            (start + span * k / count + rng.normal(0, 0.05), 0.75, rng.uniform(1.1, 1.36), rng.uniform(0.05, 0.09))
             for k in range(count)
         ]
 

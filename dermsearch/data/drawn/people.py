@@ -57,11 +57,7 @@ TONES = np.array(
         (1.08, 1, 0.98),
     ]
 )
-LACKING, OFTEN, NOTHING = (
-    0.1,
-    0.7,
-    0.04,
-)  # chances that a value is missing, that of its class is, and that all of a level
+LACKING, OFTEN, NOTHING = 0.1, 0.7, 0.04  # chances that a value is missing, that of its class is, all of a level are
 
 
 def people(cases: int, size: int | None, seed: int, lesions: int = 12, by_class: bool = False) -> Iterator[Case]:

@@ -86,9 +86,7 @@ SKIN_TYPES = (0.10, 0.30, 0.34, 0.17, 0.07, 0.02)
 SKIN = np.array([(243, 214, 198), (236, 200, 178), (224, 183, 155), (200, 154, 122), (160, 114, 84), (118, 80, 60)])
 
 NEW_PATIENT = 1 / 1.3  # 1.3 lesions per patient on average
-LABELS, PATIENT, PERSON, METADATA, SKIN_TONE, LESION, DERM, CLINIC = range(
-    8
-)  # one stream of random numbers per purpose
+LABELS, PATIENT, PERSON, METADATA, SKIN_TONE, LESION, DERM, CLINIC = range(8)  # streams of random numbers by purpose
 
 
 @dataclass(frozen=True)

@@ -33,9 +33,12 @@ def on_cores(workers: int) -> Engine:
             return
         makers: list[Maker] = []
         try:
-            with told():
+            try:
                 while len(makers) < min(workers, len(jobs)):
                     makers.append(Maker())
+            except OSError as error:
+                why = f"{first_line(error)}; try --workers 1, or raise `ulimit -u`"
+                raise UserError(f"no more processes can be started here: {why}") from None
             yield from shared(jobs, makers)
         finally:
             for maker in makers:
@@ -90,17 +93,6 @@ def whole() -> Iterator[None]:
         yield
     except (EOFError, OSError):
         raise UserError("a process was killed, perhaps for want of memory; the same command continues") from None
-
-
-@contextmanager
-def told() -> Iterator[None]:
-    """UserError where the machine gives no more processes or files."""
-    try:
-        yield
-    except OSError as error:
-        raise UserError(
-            f"no more processes can be started here: {first_line(error)}; try --workers 1, or raise `ulimit -u`"
-        ) from None
 
 
 def serve(number: int) -> None:

@@ -334,6 +334,12 @@ def skin_type(text: str) -> float | None:
     return value if value in (1, 2, 3, 4, 5, 6) else None
 
 
+def metadata(row: Mapping[str, str], **columns: str) -> dict[str, float | str | None]:
+    """What a row tells under the names that all data sets share, each from its column; other names are words."""
+    readers = {"age": number, "sex": sex, "skin_type": skin_type}
+    return {name: readers.get(name, word)(row.get(column, "")) for name, column in columns.items()}
+
+
 def truth(text: str) -> str | None:
     """ "true" or "false", however it is written; else None."""
     return {"true": "true", "yes": "true", "1": "true", "false": "false", "no": "false", "0": "false"}.get(text.lower())

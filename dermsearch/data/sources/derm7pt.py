@@ -19,9 +19,9 @@ from dermsearch.data.sources.base import (
     Release,
     Source,
     locate,
+    metadata,
     number,
     read_table,
-    sex,
     shared,
     word,
 )
@@ -107,9 +107,7 @@ def read(folder: Folder, columns: Columns) -> Release:
                 images={m: images.path(f"{top}images/{row[m]}") if row[m] else "" for m in ("derm", "clinic")},
                 labels={label: row[label] for label in WORDS},
                 metadata={
-                    "sex": sex(row.get("sex", "")),
-                    "site": word(row.get("location", "")),
-                    "elevation": word(row.get("elevation", "")),
+                    **metadata(row, sex="sex", site="location", elevation="elevation"),
                     "seven_point_score": number(row.get("seven_point_score", "")),
                     **{name: word(row.get(name, "")) for name in KEPT},
                 },

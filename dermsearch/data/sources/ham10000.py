@@ -18,11 +18,9 @@ from dermsearch.data.sources.base import (
     Release,
     Source,
     locate,
-    number,
+    metadata,
     read_table,
-    sex,
     shared,
-    word,
 )
 from dermsearch.storage.files import Folder
 
@@ -49,12 +47,7 @@ def read(folder: Folder, columns: Columns) -> Release:
                 images={"derm": images.stem(row["image_id"]) or ""},
                 labels={"diagnosis": row["dx"]},
                 lesion=row["lesion_id"],
-                metadata={
-                    "age": number(row["age"]),
-                    "sex": sex(row["sex"]),
-                    "site": word(row["localization"]),
-                    "dx_type": word(row["dx_type"]),
-                },
+                metadata=metadata(row, age="age", sex="sex", site="localization", dx_type="dx_type"),
                 mask=images.stem(f"{row['image_id']}_segmentation"),
                 where=where,
             )

@@ -18,9 +18,8 @@ from dermsearch.data.sources.base import (
     Release,
     Source,
     locate,
-    number,
+    metadata,
     read_table,
-    sex,
     shared,
     word,
 )
@@ -37,7 +36,7 @@ def read(folder: Folder, columns: Columns) -> Release:
     top, table = locate(folder, [TABLE], ["ISIC_2019", "ISIC2019", "isic2019"])
     images = ImageFiles(folder, f"{top}ISIC_2019_Training_Input", f"{top}images")
     collector = Collector({"diagnosis": {name: name for name in COUNTS}})
-    about = metadata(folder, top + ABOUT, collector)
+    about = by_image(folder, top + ABOUT, collector)
     for where, row in read_table(folder, table, ["image", *MARKS], collector.problems):
         image = row["image"]
         known = about.get(image, {})
@@ -52,18 +51,14 @@ def read(folder: Folder, columns: Columns) -> Release:
                 images={"derm": file or ""},
                 labels={"diagnosis": diagnosis},
                 lesion=word(known.get("lesion_id", "")) or "",
-                metadata={
-                    "age": number(known.get("age_approx", "")),
-                    "sex": sex(known.get("sex", "")),
-                    "site": word(known.get("anatom_site_general", "")),
-                },
+                metadata=metadata(known, age="age_approx", sex="sex", site="anatom_site_general"),
                 where=where,
             )
         )
     return collector.release()
 
 
-def metadata(folder: Folder, table: str, collector: Collector) -> dict[str, dict[str, str]]:
+def by_image(folder: Folder, table: str, collector: Collector) -> dict[str, dict[str, str]]:
     """The rows of the metadata table by image; a second row of an image is a problem."""
     found: dict[str, dict[str, str]] = {}
     needs = ["image", "age_approx", "anatom_site_general", "lesion_id", "sex"]

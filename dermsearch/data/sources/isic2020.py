@@ -20,9 +20,8 @@ from dermsearch.data.sources.base import (
     Release,
     Source,
     locate,
-    number,
+    metadata,
     read_table,
-    sex,
     shared,
     word,
 )
@@ -62,11 +61,7 @@ def read(folder: Folder, columns: Columns) -> Release:
                 labels={"diagnosis": row["target"], "condition": row["diagnosis"]},
                 lesion=lesions.get(row["image_name"], ""),
                 patient=word(row["patient_id"]) or "",
-                metadata={
-                    "age": number(row["age_approx"]),
-                    "sex": sex(row["sex"]),
-                    "site": word(row["anatom_site_general_challenge"]),
-                },
+                metadata=metadata(row, age="age_approx", sex="sex", site="anatom_site_general_challenge"),
                 where=where,
             )
         )

@@ -21,11 +21,10 @@ from dermsearch.data.sources.base import (
     Release,
     Source,
     locate,
+    metadata,
     number,
     read_table,
-    sex,
     shared,
-    skin_type,
     truth,
     word,
 )
@@ -61,9 +60,7 @@ def read(folder: Folder, columns: Columns) -> Release:
                 lesion=f"{patient}_{lesion}" if patient and lesion else lesion,
                 patient=patient,
                 metadata={
-                    "sex": sex(row["gender"]),
-                    "site": word(row["region"]),
-                    "skin_type": skin_type(row["fitspatrick"]),
+                    **metadata(row, sex="gender", site="region", skin_type="fitspatrick"),
                     **{name: number(row[name]) for name in NUMBERS},
                     **{name: word(row[name]) for name in WORDS},
                     **{name: truth(row[name]) for name in TRUTHS},

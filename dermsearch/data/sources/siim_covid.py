@@ -32,16 +32,12 @@ CLASSES = {
 STUDIES, IMAGES = "train_study_level.csv", "train_image_level.csv"
 
 
-def pneumonia(diagnosis: str) -> str:
-    """Negative against the rest."""
-    return "absent" if diagnosis == "negative" else "present"
-
-
 def read(folder: Folder, columns: Columns) -> Release:
     """Every image whose study has one class."""
     top, table = locate(folder, [IMAGES], ["siim-covid19-detection"])
     images = ImageFiles(folder, f"{top}train")
-    collector = Collector({"diagnosis": CLASSES, "pneumonia": {name: pneumonia(c) for name, c in CLASSES.items()}})
+    pneumonia = {name: "absent" if its == "negative" else "present" for name, its in CLASSES.items()}
+    collector = Collector({"diagnosis": CLASSES, "pneumonia": pneumonia})
     studies: dict[str, str | None] = {}
     for where, row in read_table(folder, top + STUDIES, ["id", *CLASSES], collector.problems):
         study = row["id"].removesuffix("_study")

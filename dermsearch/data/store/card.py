@@ -274,7 +274,8 @@ def _terminal(where: str, facts: Facts) -> Iterator[str]:
         yield "  " + "  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip()
     yield from ("", f"  classes, with their cases and the per cent of {'/'.join(SPLITS)}") if labels else ()
     for b in facts.balances:
-        told = [f"{b.names[i]} {b.counts[i, 0]:,} ({_shares(b, i)})" for i in b.shown()]
+        shares = {i: "/".join(f"{b.share(i, 1 + split):.0f}" for split in range(len(SPLITS))) for i in b.shown()}
+        told = [f"{b.names[i]} {b.counts[i, 0]:,} ({share})" for i, share in shares.items()]
         told += [f"and {b.more} more"] if b.more else []
         told += [f"unknown {b.counts[-1, 0]:,}"] if b.counts[-1, 0] else []
         # Words of one class stay on one line.
@@ -283,10 +284,6 @@ def _terminal(where: str, facts: Facts) -> Iterator[str]:
     made = ", ".join(f"{key} {value}" for key, value in facts.settings)
     for key, said in [*facts.origin, *(("note", n) for n in facts.notes), ("made with", made)]:
         yield from _row(key, said, indent)
-
-
-def _shares(b: Balance, row: int) -> str:
-    return "/".join(f"{b.share(row, 1 + i):.0f}" for i in range(len(SPLITS)))
 
 
 def _row(key: str, said: str, indent: int) -> list[str]:

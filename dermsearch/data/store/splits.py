@@ -24,9 +24,8 @@ By = Literal["published", "patient", "lesion", "image"]
 class Split:
     """How cases are dealt: as published where they are, else by group, in these shares of train, val and test."""
 
-    by: By | None = (
-        None  # None: published unless shares are given, else by patient, else by lesion, as the release knows
-    )
+    # None: published unless shares are given, else by patient, else by lesion, as the release knows.
+    by: By | None = None
     shares: tuple[float, float, float] | None = None  # None: SHARES
     seed: int = 0
 

@@ -24,12 +24,7 @@ Change = Callable[[Tensor, np.ndarray], Tensor]
 
 
 def along(
-    box: Array,
-    limits: Array,
-    size: int,
-    side: int | None = None,
-    down: Array = False,
-    across: Array = False,
+    box: Array, limits: Array, size: int, side: int | None = None, down: Array = False, across: Array = False
 ) -> Array:
     """(n, 8): both axes (see `triangles`) of boxes at `size`, and beside them as far as `side`, mirrored or not."""
     parts = []
@@ -50,7 +45,7 @@ def normalised(x: Tensor, mean: Tensor, std: Tensor) -> Tensor:
     return (x.sub_(mean) if len(x) == 3 else x - mean).div_(std)
 
 
-def unchanged(x: Tensor, rows: np.ndarray) -> Tensor:
+def unchanged(x: Tensor, _: object) -> Tensor:
     """The change that is none."""
     return x
 

@@ -11,16 +11,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dermsearch.data.views.chunks import unchanged
 from dermsearch.data.views.pictures import Pictures
 from dermsearch.data.views.resample import reach, resample, triangles
 
 MEMORY = 1 << 28  # numbers under way at once
 Change = Callable[[Tensor, slice], Tensor]
-
-
-def unchanged(x: Tensor, part: slice) -> Tensor:
-    """The change that is none."""
-    return x
 
 
 def sample(pictures: Pictures, axes: Tensor, sides: tuple[int, int], step: float, change: Change = unchanged) -> Tensor:
