@@ -63,15 +63,17 @@ def copy(
 ) -> None:
     """Write a shipped study to a file of yours, comments and all, to be changed."""
     from dermsearch.study.finding import find
+    from dermsearch.study.reading import text_of
 
     source = find(study)
+    text = text_of(source)
     target = output or Path(source.name)
     if target.is_dir():
         target = target / source.name
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
         with target.open("x", encoding="utf-8") as file:
-            file.write(source.read_text("utf-8"))
+            file.write(text)
     except FileExistsError:
         raise UserError(f"{target}: is there already; choose another file with -o") from None
     print(f"{target}: change its name, too, then `dermsearch plan {target}`")

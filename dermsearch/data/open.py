@@ -23,6 +23,7 @@ from dermsearch.data.store.splits import Split
 from dermsearch.data.store.unfinished import clear, growing
 from dermsearch.errors import UserError, first_line, nearest, public
 from dermsearch.registry import attribute
+from dermsearch.regular import bytes_of
 from dermsearch.storage.files import Folder
 from dermsearch.study.data import Data, Variant
 
@@ -55,8 +56,8 @@ def drop_damaged(data: Data, cache: Path) -> None:
     if data.source != "synthetic" or not os.path.lexists(folder):
         return
     try:
-        files = read_manifest((folder / MANIFEST).read_bytes(), str(folder))["files"]
-        sound = all(checksum(pa.py_buffer((folder / name).read_bytes())) == said for name, said in files.items())
+        files = read_manifest(bytes_of(folder / MANIFEST), str(folder))["files"]
+        sound = all(checksum(pa.py_buffer(bytes_of(folder / name))) == said for name, said in files.items())
     except (OSError, UserError):
         sound = False
     if not sound:

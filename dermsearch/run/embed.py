@@ -29,6 +29,7 @@ from dermsearch.data.views.pictures import Pictures
 from dermsearch.errors import UserError, first_line
 from dermsearch.models.encoders import backbone
 from dermsearch.models.hub import CONFIG, MODEL
+from dermsearch.regular import bytes_of
 from dermsearch.training.precision import autocast, resolve
 from dermsearch.words import many
 
@@ -150,7 +151,7 @@ def kept(store: CaseStore, modality: str, row: int) -> np.ndarray:
 
 def read(path: Path, form: Form) -> np.ndarray:
     """A picture of a file, as a case store of that form would keep it."""
-    return decode(path.read_bytes(), path.name, form).pixels
+    return decode(bytes_of(path), path.name, form).pixels
 
 
 def files(given: str) -> list[Path]:

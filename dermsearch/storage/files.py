@@ -9,7 +9,6 @@ import errno
 import hashlib
 import json
 import os
-import stat
 import time
 import uuid
 from collections.abc import Callable, Sequence
@@ -22,6 +21,7 @@ import pyarrow.fs as pafs
 
 from dermsearch.delimited import decoded
 from dermsearch.errors import UserError, first_line, public
+from dermsearch.regular import without_waiting
 
 OBJECT_STORES = ("s3", "gcs", "abfs")  # nothing can be renamed there, and what is written appears whole
 PARTS = "preparing"  # elsewhere files grow in here until they are whole
@@ -108,7 +108,7 @@ class Folder:
     def read(self, name: str) -> bytes:
         """The bytes of a file; OSError where there is none."""
         if self.local is not None:  # many small files: twice as fast as through pyarrow
-            with open(self._path(name), "rb", opener=_without_waiting) as file:
+            with open(self._path(name), "rb", opener=without_waiting) as file:
                 return file.read()
         with self.fs.open_input_stream(self._path(name)) as stream:
             return stream.read()
@@ -313,12 +313,3 @@ def _path_of(info: pafs.FileInfo) -> str:
         return info.path
     except UnicodeDecodeError as error:
         raise UserError(f"{error.object!r}: this name is not UTF-8; rename the file") from None
-
-
-def _without_waiting(path: str, flags: int) -> int:
-    """A named pipe would make a reader wait for ever, and some devices never end: only files and folders are opened."""
-    opened = os.open(path, flags | os.O_NONBLOCK)
-    if stat.S_ISREG(kind := os.fstat(opened).st_mode) or stat.S_ISDIR(kind):
-        return opened
-    os.close(opened)
-    raise OSError(errno.ENXIO, "is neither a file nor a folder", path)

@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 
 from dermsearch.errors import UserError
+from dermsearch.regular import without_waiting
 from dermsearch.study.config import Study
 from dermsearch.study.wording import say, short
 
@@ -82,23 +83,29 @@ def read_value(text: str) -> Any:
         raise ValueError(f"'{short(text)}' is not a value, such as 3, 0.1, text or [1, 2]") from None
 
 
-def read(path: Path) -> tuple[dict[str, Any], dict[str, int]]:
-    """The file as plain data, and the line of every field."""
+def text_of(path: Path) -> str:
+    """What a study's file says, which is no more than a page."""
     shown = short(str(path), 300)
     try:
-        with path.open("rb") as file:
+        with open(path, "rb", opener=without_waiting) as file:
             data = file.read(LARGEST + 1)
         if len(data) > LARGEST:
             raise UserError(f"{shown}: is larger than {LARGEST // 1000} kB; a study is a page of text")
-        text = data.decode("utf-8")
-        loader = _Loader(text)
-        node = loader.get_single_node()
-        raw = None if node is None else loader.construct_document(node)
+        return data.decode("utf-8")
     except OSError as error:
         raise UserError(f"{shown}: cannot be read: {error.strerror}") from None
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         raise UserError(f"{shown}:{line}: is not text in UTF-8") from None
+
+
+def read(path: Path) -> tuple[dict[str, Any], dict[str, int]]:
+    """The file as plain data, and the line of every field."""
+    shown, text = short(str(path), 300), text_of(path)
+    try:
+        loader = _Loader(text)
+        node = loader.get_single_node()
+        raw = None if node is None else loader.construct_document(node)
     except _Refused as error:
         raise UserError(f"{shown}:{error.line}: {error}") from None
     except yaml.reader.ReaderError as error:

@@ -11,6 +11,7 @@ from typing import Any
 import pyarrow as pa
 
 from dermsearch.errors import UserError
+from dermsearch.regular import bytes_of
 from dermsearch.results.tables.schema import ENDED, LATER, read
 from dermsearch.upkeep.inventory import shown
 
@@ -85,7 +86,7 @@ def _add(used: Used, study: Path) -> None:
     import yaml
 
     try:
-        about = yaml.safe_load((study / STUDY).read_text())
+        about = yaml.safe_load(bytes_of(study / STUDY))
     except yaml.YAMLError as error:
         raise ValueError(error) from None
     name, data = about["name"], about["data"]

@@ -28,6 +28,7 @@ from dermsearch.data.store.columns import Table, encode
 from dermsearch.data.store.few import low_label
 from dermsearch.data.store.layout import INDEX, MANIFEST, MASK, checksum, dealt_by, read_manifest, shard_file
 from dermsearch.errors import UserError, nearest
+from dermsearch.regular import bytes_of, without_waiting
 
 NOTHING = np.empty(0, np.uint8)
 DECODERS = 4  # threads that decode JPEGs of one batch
@@ -39,7 +40,7 @@ class CaseStore:
     def __init__(self, folder: str | Path, parts: Sequence[CaseStore] | None = None) -> None:
         self.folder = Path(folder)
         try:
-            self.about = read_manifest((self.folder / MANIFEST).read_bytes(), str(folder))
+            self.about = read_manifest(bytes_of(self.folder / MANIFEST), str(folder))
         except OSError:
             raise UserError(f"{folder}: is not a case store (no readable {MANIFEST} in it)") from None
         try:
@@ -275,13 +276,10 @@ class CaseStore:
         offsets, data = self._shard(shard)[plane]
         return data[offsets[at] : offsets[at + 1]]
 
-    def shard(self, number: int) -> pa.Table:
-        """A shard's images, mapped."""
-        return self._mapped(shard_file(number))
-
     def _mapped(self, name: str) -> pa.Table:
         """A mapped file, after a look at all of it: nothing is studied on cases that are not those written."""
         try:
+            os.close(without_waiting(str(self.folder / name), os.O_RDONLY))  # a pipe would make mapping wait
             file = pa.memory_map(str(self.folder / name))
             if checksum(file.read_buffer()) == self.about["files"].get(name):
                 file.seek(0)
@@ -293,7 +291,7 @@ class CaseStore:
     def _shard(self, number: int) -> dict[str, tuple[np.ndarray, np.ndarray]]:
         """Where each image begins, and all bytes, by plane: views of the mapped file."""
         if number not in self._shards:
-            table = self.shard(number)
+            table = self._mapped(shard_file(number))
             self._shards[number] = {
                 plane: (np.frombuffer(offsets, np.int64), np.frombuffer(data or b"", np.uint8))
                 for plane in table.column_names

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from dermsearch.errors import public
+from dermsearch.regular import bytes_of
 from dermsearch.results.report.content import Content, PageSection
 from dermsearch.results.report.markup import Markup, el, table
 from dermsearch.words import many
@@ -41,7 +42,7 @@ def study_text(content: Content) -> str:
     """The study as it was resolved, without the secrets of its addresses."""
     path = content.results.folder / "study.yaml"
     try:
-        return public(path.read_text("utf-8"))
+        return public(bytes_of(path).decode("utf-8"))
     except OSError:
         return written(content.results.study)
 

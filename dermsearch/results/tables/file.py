@@ -11,6 +11,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from dermsearch.errors import UserError, first_line
+from dermsearch.regular import bytes_of
 
 CHECKSUM = b"checksum"  # in the metadata of its schema
 
@@ -41,7 +42,7 @@ def write(table: pa.Table, path: str | Path) -> None:
 def read(path: str | Path) -> pa.Table:
     """A table, without what only its file needs; UserError where it is not what was written."""
     try:
-        table = unpacked(Path(path).read_bytes())
+        table = unpacked(bytes_of(path))
         table.validate()
         told = (table.schema.metadata or {}).get(CHECKSUM)
         if told is None:  # a file of an earlier version
