@@ -18,7 +18,7 @@ import pyarrow as pa
 from dermsearch.data.domain import DOMAINS, Domain, setting_of
 from dermsearch.data.store.borrowed import lay
 from dermsearch.data.store.case_store import CaseStore
-from dermsearch.data.store.layout import FORMAT, GREY, MANIFEST, checksum, read_manifest
+from dermsearch.data.store.layout import FORMAT, MANIFEST, checksum, read_manifest
 from dermsearch.data.store.splits import Split
 from dermsearch.data.store.unfinished import clear, growing
 from dermsearch.errors import UserError, first_line, nearest, public
@@ -235,16 +235,11 @@ def fetch(uri: str, cache: Path) -> Path:
 
 def contents(manifest: bytes, uri: str) -> tuple[dict[str, str], str]:
     """The files of a store with their checksums, and its fingerprint."""
-    try:
-        about = json.loads(manifest)
-        made_by, files, fingerprint = about["format"], dict(about["files"]), str(about["fingerprint"])
-    except (ValueError, KeyError, TypeError):
-        raise UserError(f"{uri}: is not a case store (no readable {MANIFEST} in it)") from None
-    if made_by not in (FORMAT, GREY):
-        raise UserError(f"{uri}: was made by another version of dermsearch; make it again")
+    about = read_manifest(manifest, uri)
     if about.get("parts"):
         raise UserError(f"{uri}: is a mixture of a study and has no images of its own; `data mix` makes one that has")
-    if not all(PLAIN.fullmatch(name) for name in (*files, fingerprint)):  # none may leave its folder
+    files, fingerprint = about.get("files"), str(about.get("fingerprint", ""))
+    if not isinstance(files, dict) or not all(map(PLAIN.fullmatch, (*files, fingerprint))):  # none may leave its folder
         raise UserError(f"{uri}: its {MANIFEST} is damaged; make the store again")
     return files, fingerprint
 

@@ -94,9 +94,8 @@ class StochasticDepth(GlobalDropout):
             rows = np.arange(len(images) * world.size())
             drawn = uniforms(self.seed, self.step, rows[world.mine(len(rows))], f"depth/{use}", len(self.ends))
             scales = (drawn >= np.array(self.chances)) / (1 - np.array(self.chances))
-            for end, scale in zip(
-                self.ends, torch.from_numpy(scales).to(images.device, non_blocking=True).unbind(1), strict=True
-            ):
+            there = torch.from_numpy(scales).to(images.device, non_blocking=True)
+            for end, scale in zip(self.ends, there.unbind(1), strict=True):
                 end.scale = scale
         try:
             yield

@@ -19,7 +19,7 @@ from dermsearch.data.open import fetch, open_cases
 from dermsearch.data.prepare.engines import on_cores
 from dermsearch.data.prepare.prepare import Order, prepare
 from dermsearch.data.prepare.progress import Watcher
-from dermsearch.data.store.layout import FORMAT
+from dermsearch.data.store.layout import FORMAT, of_itself
 from dermsearch.data.store.splits import Split
 from dermsearch.errors import UserError
 from dermsearch.results import load
@@ -175,13 +175,21 @@ def test_a_damaged_store_is_told_and_not_kept(s3: Server, there: str, tmp_path: 
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
 
 
+def sealed(**told: object) -> bytes:
+    """A manifest whose checksum is right."""
+    about = {"format": FORMAT, **told}
+    return json.dumps({**about, "checksum": of_itself(about)}).encode()
+
+
 @pytest.mark.parametrize(
     ("manifest", "said"),
     [
         (b"{", "is not a case store"),
-        (b'{"format": 1, "files": {}, "fingerprint": "0"}', "was made by another version"),
-        (b'{"format": %d, "files": {"../../x": "0"}, "fingerprint": "0"}' % FORMAT, "is damaged"),
-        (b'{"format": %d, "files": {}, "fingerprint": "../x"}' % FORMAT, "is damaged"),
+        (sealed(format=1, files={}, fingerprint="0"), "was made by another version"),
+        (b'{"format": %d, "files": {}, "fingerprint": "0"}' % FORMAT, "was changed by hand"),
+        (sealed(files={"../../x": "0"}, fingerprint="0"), "store.json is damaged; make"),
+        (sealed(files={}, fingerprint="../x"), "store.json is damaged; make"),
+        (sealed(), "store.json is damaged; make"),
     ],
 )
 def test_a_manifest_that_is_none_is_told(s3: Server, tmp_path: Path, manifest: bytes, said: str) -> None:

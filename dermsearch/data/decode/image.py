@@ -70,8 +70,7 @@ def decode(data: bytes, name: str, form: Form, grey: bool = False) -> Picture:
         if image.format == "JPEG" and not form.border:
             reduce(image, form)
         reduced = image.size != stored
-        image = upright(image, notes)
-        image = in_colour(image, notes, grey)
+        image = in_colour(upright(image, notes), notes, grey)
         pixels = pixels_of(image, data if image.size == stored else b"")
         if reduced and min(image.size) < DETAIL:
             look = decode(data, name, replace(form, side=DETAIL)).look
@@ -159,10 +158,8 @@ def check_end(data: bytes, pixels: int, notes: list[str]) -> None:
 def reduce(image: Image.Image, form: Form) -> None:
     """Let a JPEG's decoder skip detail: to no less than the size that is asked for."""
     scale = form.side / min(image.size)
-    if form.fit == "squash":
-        image.draft("RGB", (form.side, form.side))
-    else:
-        image.draft("RGB", (round(image.width * scale), round(image.height * scale)))
+    whole = (round(image.width * scale), round(image.height * scale))
+    image.draft("RGB", (form.side, form.side) if form.fit == "squash" else whole)
 
 
 def upright_size(image: Image.Image) -> tuple[int, int]:
@@ -180,7 +177,7 @@ def upright(image: Image.Image, notes: list[str]) -> Image.Image:
     return image
 
 
-def in_colour(image: Image.Image, notes: list[str], grey: bool = False) -> Image.Image:
+def in_colour(image: Image.Image, notes: list[str], grey: bool) -> Image.Image:
     """RGB, whatever it was; that it was grey is odd where it is not to be."""
     if image.mode == "RGB":
         return image

@@ -78,16 +78,11 @@ PLACES = {
 def chest(cases: int, size: int | None, seed: int, place: str = "a") -> Iterator[Case]:
     """Yields drawn cases, a radiograph `size` pixels wide each, with its lung mask; None: without images."""
     check_asked(cases, size, seed)
-    return (draw_case(index, patient, first, size, seed, PLACES[place]) for index, patient, first in walk(cases, seed))
+    return (draw_case(*who, size, seed, PLACES[place]) for who in walk_patients(cases, seed))
 
 
 hospital_a, hospital_b = partial(chest, place="a"), partial(chest, place="b")
 marked_a, together_a = partial(chest, place="a_marked"), partial(chest, place="a_together")
-
-
-def walk(cases: int, seed: int) -> Iterator[tuple[int, int, int]]:
-    """For each case its index, its patient's number and the index of that patient's first case."""
-    return walk_patients(cases, seed)
 
 
 def draw_labels(index: int, seed: int, place: Origin) -> dict[str, int]:

@@ -104,9 +104,7 @@ USUAL = Practice()
 def synthetic(cases: int, size: int | None, seed: int, practice: Practice = USUAL) -> Iterator[Case]:
     """Yields drawn cases, each with a dermoscopic and a clinical image `size` pixels wide; None: without images."""
     check_asked(cases, size, seed)
-    return (
-        draw_case(index, patient, first, size, seed, practice) for index, patient, first in walk_patients(cases, seed)
-    )
+    return (draw_case(*who, size, seed, practice) for who in walk_patients(cases, seed))
 
 
 def check_asked(cases: int, size: int | None, seed: int) -> None:

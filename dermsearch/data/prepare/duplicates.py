@@ -40,11 +40,8 @@ _SOFT /= _SOFT.sum(1, keepdims=True)
 def identical(files: np.ndarray) -> list[tuple[int, int]]:
     """(first, again) for every row whose file's hash occurred before. `files` is uint8 (n, 16)."""
     first: dict[bytes, int] = {}
-    pairs = []
-    for row, name in enumerate(map(bytes, files)):
-        if row != first.setdefault(name, row):
-            pairs.append((first[name], row))
-    return pairs
+    found = [(first.setdefault(bytes(name), row), row) for row, name in enumerate(files)]
+    return [(before, row) for before, row in found if before != row]
 
 
 def near_identical(looks: np.ndarray) -> list[tuple[int, int]]:

@@ -212,17 +212,15 @@ def as_plane(
 
 
 def write_shard(
-    store: Folder, number: int, entries: Iterable[CasePlanes], planes: Iterable[str], before: str = ""
+    store: Folder, number: int, entries: Sequence[CasePlanes], planes: Sequence[str], before: str = ""
 ) -> None:
     """The shard's images, then its head, which tells how their files were `seen` before they were read."""
-    entries, planes = list(entries), list(planes)
     kept = {name: [e.planes.get(name) for e in entries] for name in planes}
     images = {name: one_after_another([p.data if p else b"" for p in kept[name]]) for name in planes}
-    head = head_of(entries, planes)
     data = to_bytes(pa.table(images))
     store.write(shard_file(number), data)
     about = {"checksum": checksum(data), "bytes": data.size, "cases": len(entries), "seen": before}
-    told = to_bytes(head.replace_schema_metadata({"shard": json.dumps(about)}))
+    told = to_bytes(head_of(entries, planes).replace_schema_metadata({"shard": json.dumps(about)}))
     store.write(head_file(number), checksum(told).encode() + told.to_pybytes())
 
 

@@ -77,7 +77,7 @@ def split_by_group(
     """
     kinds, stratum = np.unique(np.asarray(strata), return_inverse=True)
     members: dict[int | str, list[int]] = defaultdict(list)
-    for row, group in enumerate(groups.tolist() if isinstance(groups, np.ndarray) else groups):
+    for row, group in enumerate(np.asarray(groups).tolist()):
         members[group].append(row)
     totals = np.bincount(stratum, minlength=len(kinds)).astype(float)
     wanted = np.array(shares, float)[:, None] * totals[None, :]  # (split, stratum)
