@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from dermsearch.cli.console import aside, paper
-from dermsearch.cli.running import run_to_the_end
+from dermsearch.cli.running import run_to_the_end, show
 from dermsearch.errors import UserError
 
 FAILED = 3
@@ -39,7 +39,7 @@ def judge(
     told = study, override or [], quick
     settings = load_study(*told)
     from dermsearch.results import load
-    from dermsearch.results.board.leaderboard import leaderboard, render
+    from dermsearch.results.board.leaderboard import leaderboard
     from dermsearch.run.judge import judging
 
     console = aside()
@@ -48,7 +48,7 @@ def judge(
     outcome = run_to_the_end(asked, told, folder, address, console)
     results = load(folder)
     try:
-        paper().print(render(leaderboard(results), asked.name, results))
+        show(paper(), leaderboard(results), asked.name, results)
     except UserError:
         if not outcome.failed:
             raise  # else no encoder has a score at all; what failed is told below

@@ -26,7 +26,7 @@ from dermsearch.cli.names import KINDS, command, copy, schema
 from dermsearch.cli.replay import replay
 from dermsearch.cli.report import report
 from dermsearch.cli.results import explain, results_app
-from dermsearch.cli.running import run_to_the_end
+from dermsearch.cli.running import run_to_the_end, show
 from dermsearch.cli.store import store_app
 from dermsearch.errors import EngineLost, UserError, first_line
 from dermsearch.words import many
@@ -102,7 +102,7 @@ def run(
     folder = out or Path("results") / settings.name
     outcome = run_to_the_end(settings, told, folder, address, console)
     from dermsearch.results import load
-    from dermsearch.results.board.leaderboard import leaderboard, render, summary
+    from dermsearch.results.board.leaderboard import leaderboard, summary
     from dermsearch.results.pictures.figures import figures
 
     results = load(folder)
@@ -129,7 +129,7 @@ def run(
         larger = "" if outcome.summary["budget"]["ended_by"] == "hours" else " with a larger search.budget"
         console.print(f"Ended: {said}. The same command{larger} continues.", soft_wrap=True)
     if rows:
-        (console if as_json else paper()).print(render(rows, settings.name, results))
+        show(console if as_json else paper(), rows, settings.name, results)
     if as_json:
         print(json.dumps({**outcome.summary, **(summary(rows) if rows else {})}, indent=2))
     if outcome.failed:
@@ -215,18 +215,18 @@ def leaderboard(
     """Print the leaderboard of a study again, by any protocol, metric and label that its tables hold."""
     from dermsearch.results import load
     from dermsearch.results.board.leaderboard import leaderboard as make
-    from dermsearch.results.board.leaderboard import render
     from dermsearch.results.board.opened import opened
     from dermsearch.results.board.opened import render as render_opened
 
     results = load(folder)
     rows = make(results, protocol=protocol, metric=metric, label=label)
     if form != "table":
+        from dermsearch.results.board.about import about
         from dermsearch.results.board.formats import FORMATS
 
-        print(FORMATS[form](rows), end="")
+        print(FORMATS[form](rows, about(results, rows[0].measure) if rows else None), end="")
         return
-    paper().print(render(rows, results.study.get("name", str(folder)), results))
+    show(paper(), rows, results.study.get("name", str(folder)), results)
     if (found := opened(results, protocol, metric, label)) is not None:
         paper().print(render_opened(found))
 

@@ -1,4 +1,4 @@
-"""A study that a command runs: what is refused beforehand, and what a signal means."""
+"""A study that a command runs: what is refused beforehand, what a signal means, and what it came to."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ from dermsearch.errors import UserError
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from dermsearch.results.board.row import Row
+    from dermsearch.results.tables.schema import Results
     from dermsearch.run.run import Outcome
     from dermsearch.study.config import Study
 
@@ -50,3 +52,13 @@ def noticed() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
+
+
+def show(console: Console, rows: Sequence[Row], title: str, results: Results) -> None:
+    """The leaderboard; then the commands that go on, each whole on a line of its own, to be copied."""
+    from dermsearch.results.board.leaderboard import render
+    from dermsearch.results.board.settled import further
+
+    console.print(render(list(rows), title, results))
+    for why, command in further(rows, results):
+        console.print(f"{why}:\n  {command}", soft_wrap=True)

@@ -1,4 +1,4 @@
-"""The leaderboard for other programs and papers: CSV, Markdown, LaTeX and JSON."""
+"""The leaderboard for other programs and papers: CSV, Markdown, LaTeX and JSON, with what is known of its measure."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ import csv
 import io
 import json
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 
 from dermsearch.curriculum import ARROW
+from dermsearch.results.board.about import About
 from dermsearch.results.board.leaderboard import cells, footnotes, summary
 from dermsearch.results.board.row import Row
 from dermsearch.results.latex import escape
@@ -17,7 +19,7 @@ COLUMNS = ("rank", "curriculum", "order", "score", "low", "high", "to_none", "to
 HEADINGS = ("#", "curriculum", "order", "score, % [95 %]", "Δ no pre-training", "Δ best task alone", "seeds")
 
 
-def as_csv(rows: Sequence[Row]) -> str:
+def as_csv(rows: Sequence[Row], known: About | None = None) -> str:
     """Every number in percent points with all its digits, a row for each curriculum."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
@@ -30,30 +32,31 @@ def as_csv(rows: Sequence[Row]) -> str:
     return out.getvalue()
 
 
-def as_markdown(rows: Sequence[Row]) -> str:
+def as_markdown(rows: Sequence[Row], known: About | None = None) -> str:
     """A table with its notes below it."""
     lines = [f"| {' | '.join(HEADINGS)} |", "|---|---|---|---:|---:|---:|---|"]
     for row in cells(list(rows)):
         own = (cell.replace("\n", "<br>").replace("|", r"\|") for cell in row)
         lines.append(f"| {' | '.join(own)} |")
-    return "\n".join([*lines, "", *footnotes(list(rows)), ""])
+    return "\n\n".join(["\n".join(lines), *footnotes(list(rows), known)]) + "\n"
 
 
-def as_latex(rows: Sequence[Row]) -> str:
+def as_latex(rows: Sequence[Row], known: About | None = None) -> str:
     """A table for booktabs, with the footnotes as comments."""
-    notes = [f"% {note}" for note in footnotes(list(rows))]
+    notes = [f"% {note}" for note in footnotes(list(rows), known)]
     texts = [[cell.replace(ARROW, " → ").replace("\n  ", "; ") for cell in row] for row in cells(list(rows))]
     body, head = ([" & ".join(map(escape, row)) + r" \\" for row in part] for part in (texts, [HEADINGS]))
     start, end = [r"\begin{tabular}{rllrrrr}", r"\toprule"], [r"\bottomrule", r"\end{tabular}", ""]
     return "\n".join([*notes, *start, *head, r"\midrule", *body, *end])
 
 
-def as_json(rows: Sequence[Row]) -> str:
+def as_json(rows: Sequence[Row], known: About | None = None) -> str:
     """All that is known of each row."""
-    return json.dumps(summary(list(rows)), indent=2, default=str) + "\n"
+    about = {"about": asdict(known)} if known else {}
+    return json.dumps({**summary(list(rows)), **about}, indent=2, default=str) + "\n"
 
 
-FORMATS: Mapping[str, Callable[[Sequence[Row]], str]] = {
+FORMATS: Mapping[str, Callable[[Sequence[Row], About | None], str]] = {
     "csv": as_csv,
     "markdown": as_markdown,
     "latex": as_latex,

@@ -216,6 +216,7 @@ def footnotes(rows: list[Row], known: About | None = None) -> list[str]:
     given = any(row.curriculum == RANDOM_WEIGHTS for row in rows)
     gaps = [d for row in rows for d in (row.to_none, row.to_single) if d is not None and d.half is not None]
     unpaired = gaps and not all(gap.paired for gap in gaps)
+    drawn = next((row for row in rows if row.draws > 1), None)
     return [
         f"{what}, protocol {measure.judge}, {known.cases}split {measure.split}{known.data}",
         *([f"{ROOT_CURRICULUM}: the weights that encoder.weights names"] if given else []),
@@ -225,6 +226,7 @@ def footnotes(rows: list[Row], known: About | None = None) -> list[str]:
         + (" ± half of its 95 % interval" if gaps else "")
         + (f", unpaired: as if each had other {known.groups}" if unpaired else ""),
         *(["1=: cannot be told from the best"] if any(row.ties for row in rows) else []),
+        *([f"{len(drawn.seeds)} x {drawn.draws}: seeds x draws of labels"] if drawn else []),
         *([f"Caution: {measure.caveats}"] if measure.caveats else []),
     ]
 
@@ -249,17 +251,20 @@ def kind_of_interval(spreads: Iterable[Spread], groups: str = "patients") -> str
 def render(rows: list[Row], title: str, results: Results | None = None) -> Table:
     """The leaderboard for a terminal; three-task curricula fit into 100 columns.
 
-    Given the tables that it is of, it also tells what the study settles, and how to go on.
+    Given the tables that it is of, it also tells what the study settles.
     """
     from rich import box
     from rich.table import Table
     from rich.text import Text
 
     known = about(results, rows[0].measure) if results and rows else None
-    notes = "\n".join([*(settled(rows, results) if results else []), *footnotes(rows, known)])
+    told = settled(rows) if results else ""
+    notes = Text.assemble("\n", (f"{told}\n" * bool(told), "not dim not italic"), "\n".join(footnotes(rows, known)))
     table = Table(title=title, caption=notes, caption_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table.show_edge = False  # in 80 columns a long name needs the room
     for i, heading in enumerate(HEADINGS):
-        table.add_column(heading, justify="left" if i == CURRICULUM else "right", no_wrap=i != CURRICULUM)
+        side = "left" if i == CURRICULUM else "right"
+        table.add_column(heading, justify=side, no_wrap=i != CURRICULUM, overflow="fold")  # a name loses no letter
     for row, line in zip(rows, cells(rows), strict=True):
         style = (
             "dim"

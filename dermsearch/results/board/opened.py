@@ -125,8 +125,9 @@ def notes(found: Opened) -> list[str]:
         said.append(f"Validation has further seeds, which were not tested: of {', '.join(fewer)}.")
     if found.luck:
         luck = found.luck
+        many = f"By luck, the best of {luck.curricula} is {points(luck.value)} points better on validation than it is;"
         said += [
-            f"By luck, the best of {luck.curricula} is {points(luck.value)} points better on validation than it is;",
+            many if luck.curricula > 1 else "There was one curriculum, so none was chosen by luck;",
             f"on test it should stand between {points(-luck.high, '+')} and {points(-luck.low, '+')} points of it "
             "(95 %).",
         ]

@@ -1,4 +1,4 @@
-"""What a study settles and what it does not, in a sentence under its board; and the command that goes on."""
+"""What a study settles and what it does not, in a sentence under its board; and the commands that go on."""
 
 from __future__ import annotations
 
@@ -18,17 +18,35 @@ FEW = 3  # seeds that are recommended
 CHANCE = 0.025  # that a 95 % interval lies above what is not there, each by itself
 
 
-def settled(rows: Sequence[Row], results: Results) -> list[str]:
-    """Which curricula are above no pre-training, whether the best can be told, and how to learn more."""
+def settled(rows: Sequence[Row]) -> str:
+    """Which curricula are above no pre-training, and whether the best can be told."""
+    if not (ranked := ranks(rows)):
+        return ""
+    said = [alone(ranked[0])] if len(ranked) == 1 else [above_none(ranked), best_of(ranked), above_single(ranked)]
+    if not (text := "; ".join(filter(None, said))):
+        return ""
+    one = " One seed: what stages have by luck is in none of this." if seeds_of(ranked) == 1 else ""
+    begins = text[0] if text.startswith(tuple(row.name for row in ranked)) else text[0].upper()
+    return f"{begins}{text[1:]}.{one}"
+
+
+def ranks(rows: Sequence[Row]) -> list[Row]:
+    """What is compared: curricula, or, where nothing is trained, the encoders that are judged."""
     scored = [row for row in rows if row.score is not None]
-    ranked = [row for row in scored if row.length] or scored
-    if len(ranked) < 2:
-        return []
-    said = [text for text in (above_none(ranked), best_of(ranked), above_single(ranked)) if text]
-    seeds = max(len(row.seeds) for row in ranked)
-    one = " One seed: what stages have by luck is in none of this." if seeds == 1 else ""
-    text = "; ".join(said)
-    return [*([f"{text[0].upper()}{text[1:]}.{one}"] if text else []), *go_on(ranked, results, seeds)]
+    return [row for row in scored if row.length] or scored
+
+
+def seeds_of(ranked: Sequence[Row]) -> int:
+    return max(len(row.seeds) for row in ranked)
+
+
+def alone(row: Row) -> str:
+    """Of one curriculum: where it stands to no pre-training."""
+    gap = row.to_none
+    if gap is None or gap.half is None:
+        return ""
+    how = "is above" if gap.above else "is below" if gap.below else "cannot be told from"
+    return f"{row.name} {how} {ROOT_CURRICULUM}"
 
 
 def above_none(ranked: Sequence[Row]) -> str:
@@ -68,8 +86,12 @@ def above_single(ranked: Sequence[Row]) -> str:
     return f"the best is {'' if gap.above else 'not '}above {single.name}, the best task alone"
 
 
-def go_on(ranked: Sequence[Row], results: Results, seeds: int) -> list[str]:
-    """The very commands that tell more: more seeds of the same study, which keep what there is; longer training."""
+def further(rows: Sequence[Row], results: Results) -> list[tuple[str, str]]:
+    """The very commands that tell more, each behind its reason: more seeds, longer training."""
+    ranked = ranks(rows)
+    if len(ranked) < 2 and not any(row.length for row in ranked):
+        return []
+    seeds = seeds_of(ranked)
     found = sorted({seed for row in ranked for seed in row.seeds})
     wanted = max(len(found), FEW if seeds < FEW else 2 * seeds)
     more = [*found, *(seed for seed in range(10_000) if seed not in found)][:wanted]
@@ -79,12 +101,12 @@ def go_on(ranked: Sequence[Row], results: Results, seeds: int) -> list[str]:
     if name and folder != Path("results") / str(name):
         command += ["--out", str(folder)]
     why = f"{FEW} seeds are recommended" if seeds < FEW else "more seeds tell more"
-    said = [f"To go on, {why}: {shlex.join(command)}"]
+    said = [(f"To go on, {why}", shlex.join(command))]
     epochs = (results.study.get("train") or {}).get("epochs")
     if epochs and name and ranked[0].length:
         longer = [f"{where}={2 * now}" for where, now in (("train.epochs", epochs), *own_epochs(results.study))]
         command = ["dermsearch", "run", str(folder / "study.yaml"), *longer, f"name={name}-longer"]
-        said.append(f"Longer training, as a study of its own: {shlex.join(command)}")
+        said.append(("Longer training, as a study of its own", shlex.join(command)))
     return said
 
 

@@ -43,8 +43,8 @@ def overview(contents: Sequence[Content], names: Sequence[str]) -> PageSection:
     """What each asks and settles, and the few numbers that answer."""
     lines, said = [], []
     for content, name in zip(contents, names, strict=True):
-        found = settled(content.rows, content.results)[:1] if content.rows else ["Nothing has been scored yet."]
-        said += [el("h3", name), el("p", asked(content)), *(el("p", text) for text in found)]
+        told = settled(content.rows) if content.rows else "Nothing has been scored yet."
+        said += [el("h3", name), el("p", asked(content)), *[el("p", told)] * bool(told)]
         for row in content.shown:
             ends = f" [{points(row.low)}, {points(row.high)}]" if row.low is not None else ""
             lines.append([name, content.name(row.key), row.measure.judge, points(row.score) + ends, apart(row.to_none)])

@@ -17,21 +17,18 @@ def question(content: Content) -> PageSection:
     """The first thing that a reader sees."""
     said = [el("p", asked(content), class_="asked")]
     if content.rows:
-        from dermsearch.results.board.settled import settled
+        from dermsearch.results.board.settled import further, settled
 
-        found = settled(content.rows, content.results)
-        said += [el("p", text) for text in found[:1] if not text.startswith(GO_ON)] + [figures(content)]
-        commands = [text.split(": ", 1) for text in found if text.startswith(GO_ON)]
-        said += [el("p", f"{what}: ", el("code", command), class_="quiet") for what, command in commands]
+        told = settled(content.rows)
+        said += [el("p", told)] * bool(told) + [figures(content)]
+        commands = further(content.rows, content.results)
+        said += [el("p", f"{why}: ", el("code", command), class_="quiet") for why, command in commands]
         said += [el("p", f"Caution: {content.rows[0].measure.caveats}", class_="caution")] * bool(
             content.rows[0].measure.caveats
         )
     else:
         said.append(el("p", "Nothing has been scored yet.", class_="quiet"))
     return PageSection("question", "The question", Markup("".join(said)))
-
-
-GO_ON = ("To go on", "Longer training")
 
 
 def asked(content: Content) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from dermsearch.results.board.about import About
 from dermsearch.results.board.formats import COLUMNS, FORMATS
 from dermsearch.results.board.leaderboard import leaderboard
 
@@ -48,3 +49,11 @@ def test_latex_takes_any_reason_why_something_failed(rows: list[Any]) -> None:
     error = r"KeyError: {'a': 1} ^ ~ \x $5"
     text = FORMATS["latex"]([replace(row, error=error) if row.score is None else row for row in rows])
     assert r"KeyError: \{'a': 1\} \textasciicircum{} \textasciitilde{} \textbackslash{}x \$5" in text
+
+
+@pytest.mark.parametrize("form", ["markdown", "latex"])
+def test_their_notes_name_chance_cases_and_data(form: str, rows: list[Any]) -> None:
+    known = About(0.5, "1,501 cases of ", " of ham10000")
+    told = "balanced accuracy of diagnosis (chance 50.0 %), protocol knn, 1,501 cases of split val of ham10000"
+    assert told in FORMATS[form](rows, known)
+    assert json.loads(FORMATS["json"](rows, known))["about"]["chance"] == 0.5

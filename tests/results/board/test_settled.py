@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,8 +11,9 @@ from results.board.test_leaderboard import by_curriculum, render_text, with_tabl
 from results.board.test_paired import kept, predicted
 from rich.console import Console
 
+from dermsearch.cli.running import show
 from dermsearch.results.board.leaderboard import leaderboard, render
-from dermsearch.results.board.settled import above_none, settled
+from dermsearch.results.board.settled import above_none, further, settled
 
 
 def board(results) -> str:
@@ -25,15 +27,55 @@ VALUES = {"no pre-training": 0.5, "moco_v2": 0.7, "odc": 0.52, "relative_locatio
 
 def test_one_line_says_what_is_settled_and_the_next_how_to_go_on(make_study):
     results = make_study(longest=1, values=VALUES, study={"name": "skin", "train": {"epochs": 4}})
-    first, then, longer = settled(leaderboard(results), results)
+    rows = leaderboard(results)
+    first, ((why, then), (_, longer)) = settled(rows), further(rows, results)
     assert first == (
         "1 of 3 curricula is above no pre-training, 1 below; moco_v2 is the best. "
         "One seed: what stages have by luck is in none of this."
     )
     folder = results.folder
-    assert f"3 seeds are recommended: dermsearch run {folder}/study.yaml 'search.seeds=[0, 1, 2]'" in then
-    assert f"--out {folder}" in then and "train.epochs=8 name=skin-longer" in longer
+    assert why == "To go on, 3 seeds are recommended"
+    assert then == f"dermsearch run {folder}/study.yaml 'search.seeds=[0, 1, 2]' --out {folder}"
+    assert "train.epochs=8 name=skin-longer" in longer
     assert first in board(results)
+
+
+def test_the_commands_that_go_on_stand_whole_on_lines_of_their_own(make_study):
+    """However narrow the terminal: they are there to be copied."""
+    results = make_study(longest=1, values=VALUES, study={"name": "skin", "train": {"epochs": 4}})
+    rows, console = leaderboard(results), Console(width=60, file=io.StringIO())
+    show(console, rows, "title", results)
+    lines = console.file.getvalue().splitlines()
+    for why, command in further(rows, results):
+        assert len(command) > 60 and lines[lines.index(f"{why}:") + 1] == f"  {command}"
+
+
+def test_seeds_and_draws_are_spelt_out(make_study):
+    results = make_study(longest=1)
+    rows = [replace(row, draws=3) for row in leaderboard(results)]
+    assert "1 x 3: seeds x draws of labels" in render_text(rows)
+    assert "draws of labels" not in render_text(leaderboard(results))
+
+
+def test_of_one_curriculum_it_is_said_where_it_stands(make_study):
+    def told(value: float) -> str:
+        results = make_study(tasks=("odc",), longest=1, values={"no pre-training": 0.5, "odc": value})
+        rows = leaderboard(results)
+        assert further(rows, results)
+        return settled(rows)
+
+    assert told(0.7).startswith("odc is above no pre-training. One seed")
+    assert told(0.3).startswith("odc is below") and told(0.51).startswith("odc cannot be told from")
+
+
+@pytest.mark.parametrize("width", [72, 80])
+def test_no_name_of_a_task_is_cut_where_the_terminal_is_narrow(width, make_study):
+    """At 80 columns a task stands on one line; narrower, it goes on below."""
+    console, results = Console(width=width, file=io.StringIO()), make_study(seeds=(0, 1, 2))
+    console.print(render([replace(row, draws=3) for row in leaderboard(results)], "title", results))
+    lines = console.file.getvalue().splitlines()
+    assert "…" not in console.file.getvalue() and max(map(len, lines)) <= width
+    assert any("relative_location" in line for line in lines) == (width == 80)
 
 
 def test_of_many_curricula_it_is_said_how_many_chance_alone_puts_above(make_study):
@@ -48,14 +90,15 @@ def test_longer_training_is_that_of_tasks_with_epochs_of_their_own_too(make_stud
     tasks = {"moco_v2": {"epochs": 6, "lr": 0.1}, "odc": None, "relative_location": {"epochs": {"choice": [1, 2]}}}
     study = {"name": "skin", "train": {"epochs": 4}, "curriculum": {"tasks": tasks}}
     results = make_study(longest=1, values=VALUES, study=study)
-    *_, longer = settled(leaderboard(results), results)
+    *_, (_, longer) = further(leaderboard(results), results)
     assert "study.yaml train.epochs=8 curriculum.tasks.moco_v2.epochs=12 name=skin-longer" in longer
 
 
 def test_three_seeds_need_no_advice_to_take_three(make_study):
     results = make_study(longest=2, seeds=(3, 4, 5))
-    first, then = settled(leaderboard(results), results)
-    assert "One seed" not in first and "'search.seeds=[3, 4, 5, 0, 1, 2]'" in then and "recommended" not in then
+    ((why, then),) = further(leaderboard(results), results)
+    assert "One seed" not in settled(leaderboard(results)) and "recommended" not in why
+    assert "'search.seeds=[3, 4, 5, 0, 1, 2]'" in then
 
 
 def test_what_cannot_be_told_from_the_best_has_its_rank(make_study):
@@ -67,7 +110,7 @@ def test_what_cannot_be_told_from_the_best_has_its_rank(make_study):
         ("odc", 1, True),
         ("relative_location", 1, True),
     ]
-    assert "which is best cannot be told" in settled(rows, results)[0] and "1= moco_v2" in board(results)
+    assert "which is best cannot be told" in settled(rows) and "1= moco_v2" in board(results)
     apart = leaderboard(make_study(longest=1, values=VALUES))
     assert [row.rank for row in apart] == [1, 2, None, 3] and "1=" not in render_text(apart)
 
@@ -75,9 +118,9 @@ def test_what_cannot_be_told_from_the_best_has_its_rank(make_study):
 def test_the_best_is_held_against_the_best_task_alone(make_study):
     values = VALUES | {"moco_v2 > odc": 0.9} | dict.fromkeys(("odc > moco_v2", "odc > relative_location"), 0.3)
     results = make_study(longest=2, values=values)
-    assert "the best is above moco_v2, the best task alone" in settled(leaderboard(results), results)[0]
+    assert "the best is above moco_v2, the best task alone" in settled(leaderboard(results))
     results = make_study(longest=2, values={**values, "moco_v2 > odc": 0.71})
-    assert "the best is not above moco_v2, the best task alone" in settled(leaderboard(results), results)[0]
+    assert "the best is not above moco_v2, the best task alone" in settled(leaderboard(results))
 
 
 def test_without_predictions_differences_are_said_to_be_unpaired(make_study):
@@ -125,7 +168,7 @@ def test_the_best_is_held_against_those_with_its_seeds_alone(make_study):
     lost = {"moco_v2": 1, "odc": 0}  # of each another seed failed: they share none
     kept = [s for s in results.scores.to_pylist() if s["seed"] != lost.get(s["curriculum"])]
     results = with_table(results, "scores", kept)
-    assert "moco_v2 is the best of those that it can be held against." in settled(leaderboard(results), results)[0]
+    assert "moco_v2 is the best of those that it can be held against." in settled(leaderboard(results))
 
 
 def test_going_on_leaves_no_seed_behind_that_only_some_have(make_study):
@@ -134,4 +177,4 @@ def test_going_on_leaves_no_seed_behind_that_only_some_have(make_study):
     own = {name: seed for seed, name in enumerate(tasks)}  # of each the others failed
     kept = [s for s in results.scores.to_pylist() if s["seed"] == own.get(s["curriculum"], s["seed"])]
     results = with_table(results, "scores", kept)
-    assert any("'search.seeds=[0, 1, 2, 3]'" in said for said in settled(leaderboard(results), results))
+    assert any("'search.seeds=[0, 1, 2, 3]'" in command for _, command in further(leaderboard(results), results))
