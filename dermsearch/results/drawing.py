@@ -57,6 +57,7 @@ ORDERS = {  # ordering mark: colour, marker, what the legend says
 SERIES = ((GREY, "o"), (BLUE, "D"), (VERMILION, "s"), (GREEN, "^"), (PURPLE, "v"), (ORANGE, "P"))  # of curricula
 SIZES = {"o": 5.5, "s": 5.5, "D": 5.2, "^": 6.8, "v": 6.8}  # markers of the same weight to the eye
 
+STAMP = 0.13  # inches below a figure, for where its tables come from
 STYLE: dict[Any, Any] = {
     "font.size": 9,
     "axes.spines.top": False,
@@ -127,7 +128,7 @@ def save(figure: Figure, path: str | Path, origin: str = "") -> list[Path]:
     if origin:
         from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-        engine, room = figure.get_layout_engine(), 0.13 / figure.get_figheight()
+        engine, room = figure.get_layout_engine(), STAMP / figure.get_figheight()
         if isinstance(engine, ConstrainedLayoutEngine):  # or what it lays out reaches into the corner
             engine.set(rect=(0, room, 1, 1 - room))
         figure.text(0.995, 0.04 / figure.get_figheight(), origin, ha="right", va="bottom", fontsize=5.5, color=GREY)

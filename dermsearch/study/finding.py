@@ -33,4 +33,5 @@ def find(study: str) -> Path:
     for name in (study, f"{study}.yaml"):
         if name in shipped:
             return shipped[name]
-    raise UserError(f"{shown}: no such file, and no shipped study of that name; {nearest(Path(study).name, shipped)}")
+    meant = nearest(path.stem, (Path(name).stem for name in shipped))  # .yaml makes all of them alike
+    raise UserError(f"{shown}: no such file, and no shipped study of that name; {meant}")

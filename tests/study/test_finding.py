@@ -27,8 +27,10 @@ def test_what_is_no_file_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         "": "STUDY: must be the path of a file or the name of a shipped study",
         "a\x00b": "STUDY: must be the path of a file or the name of a shipped study",
         "x" * 4000: f"{'x' * 297}...: cannot be read: File name too long",
-        "curiculum.yaml": f"curiculum.yaml: {no_file}did you mean 'curriculum.yaml'?",
-        "my/curiculum.yaml": f"my/curiculum.yaml: {no_file}did you mean 'curriculum.yaml'?",
+        "curiculum.yaml": f"curiculum.yaml: {no_file}did you mean 'curriculum'?",
+        "curiculum": f"curiculum: {no_file}did you mean 'curriculum'?",
+        "nofile.yaml": f"nofile.yaml: {no_file}choose from: ",
+        "my/curiculum.yaml": f"my/curiculum.yaml: {no_file}did you mean 'curriculum'?",
         "../../etc/x\n": f"../../etc/x?: {no_file}choose from: ",
         "loop.yaml": "loop.yaml: ",
     }.items():

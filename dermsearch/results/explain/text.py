@@ -17,7 +17,7 @@ from dermsearch.results.explain.explain import FEW_SEEDS, Explanation
 from dermsearch.results.explain.importance import too_few
 from dermsearch.results.explain.regret import Step, cost_to, progress
 from dermsearch.results.tables.file import replacing
-from dermsearch.words import many
+from dermsearch.words import many, unit_of
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -130,10 +130,11 @@ def render(found: Explanation) -> Iterator[RenderableType]:
     evidence = found.evidence
     yield f"Why: {evidence.title}\n"
     yield from findings(found)
+    yield ""
     for each in effect_tables(found):
         yield from printed_table(*each)
     if why := too_few(evidence.samples):
-        yield why
+        yield f"{why}\n"
     yield from search_table(evidence)
     yield from dropped_table(evidence)
     if evidence.proposals:
@@ -219,6 +220,7 @@ def printed_table(
     for line in lines:
         table.add_row(*(Text(cell) for cell in line), style="dim" if line[-1] == UNTOLD else "")
     yield table
+    yield ""
 
 
 def search_table(evidence: Evidence) -> Iterator[RenderableType]:
@@ -227,24 +229,24 @@ def search_table(evidence: Evidence) -> Iterator[RenderableType]:
     shared, whole = progress(evidence.walks), progress(evidence.walks, shared=False)
     if not shared or max(s.best for s in shared) == float("-inf"):
         return
-    best = max(s.best for s in shared)
+    best, (unit, of) = max(s.best for s in shared), unit_of(whole[-1].seconds)
     for behind in TARGETS:
         one, other = cost_to(shared, best - behind), cost_to(whole, best - behind)
         if one and other:
             name = f"within {many(round(100 * behind), 'point')} of the best" if behind else f"the best, {points(best)}"
-            lines.append(cost_line(name, one, other))
-    lines.append(cost_line("all proposals", shared[-1], whole[-1]))
-    heads = ["until", "stages", "without sharing", "fewer", "hours", "without sharing"]
+            lines.append(cost_line(name, one, other, of))
+    lines.append(cost_line("all proposals", shared[-1], whole[-1], of))
+    heads = ["until", "stages", "without sharing", "fewer", unit, "without sharing"]
     note = "in the order of the proposals (of a paper: of its table); stages found in the store count as trained"
     if any(step.stages % 1 for step in shared):
         note += ", and of what was only begun the share of its epochs"
     yield from printed_table("What the search cost", heads if shared[-1].seconds else heads[:4], lines, note)
 
 
-def cost_line(name: str, one: Step, other: Step) -> list[str]:
-    """One line of the cost table: with shared beginnings and without."""
-    hours = [f"{step.seconds / 3600:.3g}" for step in (one, other)] if other.seconds else []
-    return [name, one.cost, other.cost, f"{other.stages / one.stages:.1f} x", *hours]
+def cost_line(name: str, one: Step, other: Step, of: float) -> list[str]:
+    """One line of the cost table: with shared beginnings and without, times in units of so many seconds."""
+    times = [f"{step.seconds / of:,.1f}" for step in (one, other)] if other.seconds else []
+    return [name, one.cost, other.cost, f"{other.stages / one.stages:.1f} x", *times]
 
 
 def dropped_table(evidence: Evidence) -> Iterator[RenderableType]:

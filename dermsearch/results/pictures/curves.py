@@ -142,6 +142,7 @@ def draw(ax: Axes, task: str, what: str, lines: Sequence[Line], names: Mapping[s
         if line.held:
             ax.plot(line.epochs, line.held, color=colour, linewidth=0.9, alpha=0.8, linestyle="--")
     ax.set_title(readable(task), fontsize=9.5)
+    ax.xaxis.get_major_locator().set_params(integer=True)
     ax.set_xlabel("epoch")
     ax.set_ylabel(what)
     grid(ax)

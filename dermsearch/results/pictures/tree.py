@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from dermsearch.curriculum import ROOT_CURRICULUM, Curriculum
 from dermsearch.results.board.leaderboard import points
-from dermsearch.results.drawing import GREY, INK, STYLE, chain, judge_name, quantity, save
+from dermsearch.results.drawing import GREY, INK, STAMP, STYLE, chain, judge_name, quantity, save
 from dermsearch.results.tables.lineages import ROOT, Key, Lineage, differences, lineages, seed_values
 from dermsearch.results.tables.measure import choose, read_scores
 from dermsearch.results.tables.schema import Results
@@ -48,7 +48,7 @@ def tree_figure(results: Results, path: str | Path) -> list[Path]:
     wide = max(columns[max(columns)][1] + 2 * SIDE, NARROWEST)
     tall = count * ROW
     kinds = legend_kinds(lines)
-    bottom = BOTTOM + (LEGEND_ROW if kinds else 0)
+    bottom = BOTTOM + STAMP + (LEGEND_ROW if kinds else 0)
     high = TOP + tall + bottom
     shown = [100 * value for value in values.values()] or [0.0, 100.0]
     with matplotlib.rc_context(STYLE):

@@ -12,8 +12,7 @@ from dermsearch.results.report.charts import FORMS, looks, percents, themed, tip
 from dermsearch.results.report.content import Content, PageSection, percent
 from dermsearch.results.report.markup import Markup, el
 from dermsearch.results.tables.lineages import ancestry
-
-UNITS = ((2 * 3600.0, "hours", 3600.0), (120.0, "minutes", 60.0), (0.0, "seconds", 1.0))
+from dermsearch.words import unit_of
 
 
 def cost(content: Content) -> PageSection | None:
@@ -21,8 +20,7 @@ def cost(content: Content) -> PageSection | None:
     points_of = spent(content)
     if len(points_of) < 2:
         return None
-    longest = max(row["seconds"] for row in points_of)
-    unit, of = next((unit, of) for least, unit, of in UNITS if longest >= least)
+    unit, of = unit_of(max(row["seconds"] for row in points_of))
     rows = [{**row, "time": round(row["seconds"] / of, 2)} for row in points_of]
     best = front(rows)
     kinds = [text for _, _, text in ORDERS.values() if any(row["order"] == text for row in rows)]

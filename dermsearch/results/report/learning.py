@@ -28,7 +28,8 @@ def learning(content: Content) -> PageSection | None:
     shown = [what for what in WHAT if any(there(curve, what) for curve in stages.values())]
     if not shown:
         return None
-    charts = {f"chart-{what}": panels([*stages.values()], what) for what in shown}
+    # Of one epoch alone there is no line: a panel of such stages would be empty.
+    charts = {f"chart-{what}": panels([c for c in stages.values() if there(c, what)], what) for what in shown}
     said = [
         el("p", "Spread of embeddings: near 1 is healthy, near 0 every picture is embedded alike.", class_="quiet"),
         *([el("p", collapsed(stages), class_="caution")] if collapsed(stages) else []),
@@ -83,10 +84,12 @@ def panels(curves: Sequence[Mapping[str, Any]], what: str) -> dict[str, Any]:
     if held:
         dashed = {"mark": {**mark, "strokeDash": [4, 3]}, "encoding": {"y": x("val_loss", WHAT[what], scale=near())}}
         layers.append(dashed)
-    steps = x("epoch", "epoch", axis={"tickMinStep": 1, "tickCount": 6}, scale={"nice": False, "zero": False})
+    whole = {"tickMinStep": 1, "tickCount": 6, "format": "d", "labelExpr": "datum.value % 1 ? '' : datum.label"}
+    steps = x("epoch", "epoch", axis=whole, scale={"nice": False, "zero": False})
     told = tip(("of", "stage"), "epoch", (what, WHAT[what]), *([("val_loss", "on validation images")] if held else []))
     return {
         "data": {"name": "curves"},
+        "transform": [{"filter": {"field": "task", "oneOf": order}}],
         "facet": {"field": "task", "type": "nominal", "sort": order, "title": None, "header": {"labelFontWeight": 600}},
         "align": "all",
         "bounds": "flush",  # or panels stand apart by how wide the numbers on their axes are

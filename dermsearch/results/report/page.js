@@ -236,7 +236,7 @@ function drawBoard() {
     $("board-table").replaceChildren(el("table", { "aria-label": "Leaderboard" }, el("thead", {}, el("tr", {}, ...heads)), el("tbody", {}, ...lines)));
     $("board-notes").replaceChildren(...board.notes.map((note) => el("p", { class: "quiet" }, note)));
     if (cut) $("board-table").append(el("p", {}, el("button", { type: "button", on: { click: () => { state.all = true; show(); } } }, `Show all ${matching}`)));
-    count.textContent = matching < board.rows.length ? `${matching} of ${board.rows.length}` : `${board.rows.length} curricula`;
+    count.textContent = matching < board.rows.length ? `${matching} of ${board.rows.length}` : "";
     kept.set("board", state);
   }
   show(true);

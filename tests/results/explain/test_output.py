@@ -126,6 +126,7 @@ def test_searched_settings_of_a_study(make_study):
 def test_text_is_aligned_and_says_what_it_cannot_tell(table1):
     said = text(table1)
     assert max(map(len, said.splitlines())) <= 110
+    assert all(f"\n\n{title}" in said for title in ("What a task adds", "What its place is worth")), "with room above"
     line = next(line for line in said.splitlines() if line.startswith(" relative_location comes last"))
     assert " ".join(line.split()) == (
         "relative_location comes last another of the same tasks -6.0 [-8.6, -3.3] cannot be told"
@@ -144,7 +145,7 @@ def test_what_was_dropped_is_listed(make_study):
     assert "odc failed the loss is not finite in epoch 3" in said
     assert "moco_v2 > odc pruned" in said and "an earlier stage has no encoder" in said
     assert "odc > moco_v2 dropped odc failed" in said
-    assert "hours" in said
+    assert "minutes without sharing" in said and "hours" not in said, "stages of a minute each"
     assert "Proposals: 8 done, 5 dropped, 1 failed, 1 pruned." in said
     assert "dropped" not in text(explain(gather(make_study().folder)))
 

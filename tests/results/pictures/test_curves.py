@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from matplotlib.figure import Figure
 
-from dermsearch.results.pictures.curves import curves_figure, kind_of, kinds, panels_of
+from dermsearch.results.pictures.curves import curves_figure, draw, kind_of, kinds, panels_of
 from dermsearch.results.tables.schema import Results, build
 
 
@@ -65,3 +66,10 @@ def test_it_is_drawn_and_told(make_study: Any, tmp_path: Path) -> None:
     text = re.findall(r"<text[^>]*>([^<]*)</text>", svg.read_text("utf-8"))
     assert {"MoCo v2", "ODC", "fine-tuning", "as first task", "as second task", "on validation images"} <= set(text)
     assert curves_figure(study, tmp_path / "none") == [], "no stage has epochs"
+
+
+def test_epochs_are_whole() -> None:
+    drawn = Figure().add_axes((0, 0, 1, 1))
+    lines = panels_of(ROWS)["odc", "loss"]
+    draw(drawn, "odc", "loss", lines, kinds({("odc", "loss"): lines}))
+    assert set(drawn.get_xticks()) >= {1, 2} and not any(tick % 1 for tick in drawn.get_xticks())

@@ -5,6 +5,9 @@ from pathlib import Path
 
 import pytest
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 import dermsearch
 from dermsearch.curriculum import Curriculum
@@ -208,3 +211,21 @@ def test_without_any_score_by_its_objective_it_says_so(make_study):
     write(build("scores", scores), results.folder / "tables" / "scores.arrow")
     with pytest.raises(UserError, match="no encoder has a score by its objective"):
         figures(results.folder)
+
+
+@pytest.mark.parametrize("failed", [{}, {"odc": "failed", "moco_v2": "pruned"}])
+def test_nothing_of_a_tree_stands_over_where_it_came_from(failed, make_study, tmp_path, monkeypatch):
+    """The narrowest tree there is, with and without a legend."""
+    seen, saved = [], Figure.savefig
+    monkeypatch.setattr(Figure, "savefig", lambda figure, *to, **how: (seen.append(figure), saved(figure, *to, **how)))
+    study = {"objective": {"protocol": "knn", "metric": "balanced_accuracy", "label": "diagnosis"}, "name": "skin"}
+    results = make_study(tasks=("odc", "moco_v2"), longest=1, failed=failed, study=study)
+    monkeypatch.setattr(Results, "origin", "dermsearch 0.1.0 (0123456789); scores 01234567, and what is as long again")
+    tree_figure(results, tmp_path / "tree")
+    drawn = seen[0]
+    canvas = FigureCanvasAgg(drawn)
+    canvas.draw()
+    stamp = next(t for t in drawn.texts if t.get_text().startswith("dermsearch"))
+    own = stamp.get_window_extent()
+    others = [t for t in drawn.findobj(Text) if t is not stamp and t.get_text()]
+    assert len(others) > 5 and not [t for t in others if own.overlaps(t.get_window_extent())]

@@ -7,6 +7,7 @@ import sys
 import time
 from dataclasses import replace
 from itertools import pairwise
+from types import SimpleNamespace
 
 import pytest
 import vl_convert
@@ -23,7 +24,7 @@ from dermsearch.results.report.charts import library
 from dermsearch.results.report.compare import compare, side_by_side
 from dermsearch.results.report.content import Content
 from dermsearch.results.report.cost import front, spent
-from dermsearch.results.report.learning import MOST, curves_of
+from dermsearch.results.report.learning import MOST, curves_of, learning
 from dermsearch.results.report.markup import Markup, el, embedded
 from dermsearch.results.report.report import SECTIONS, report, study_page
 from dermsearch.results.report.tree import encoders
@@ -248,6 +249,15 @@ def test_long_stages_keep_their_ends():
     values = curves_of(rows)["a"]["values"]
     assert len(values) == MOST and values[0][0] == 1 and values[-1][0] == 300
     assert all(row[1] is None or row[1] == row[0] for row in values)
+
+
+def test_stages_of_one_epoch_make_no_empty_panel():
+    own = {"seed": 0, "parts": "{}", "curriculum": "odc", "loss": 1.0}
+    own |= dict.fromkeys(("embedding_std", "effective_rank", "val_loss", "val_parts"))
+    stages = (("a", "odc", 1), ("b", "odc", 3), ("c", "moco_v2", 1))
+    rows = [own | {"stage": key, "task": task, "epoch": e} for key, task, last in stages for e in range(1, last + 1)]
+    page = learning(SimpleNamespace(results=SimpleNamespace(epochs=SimpleNamespace(to_pylist=lambda: rows))))
+    assert page.charts["chart-loss"]["transform"] == [{"filter": {"field": "task", "oneOf": ["odc"]}}]
 
 
 def test_idle_time_and_breaks():
