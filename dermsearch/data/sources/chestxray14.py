@@ -15,20 +15,7 @@ from __future__ import annotations
 from collections import defaultdict
 
 from dermsearch.data.domain import CHEST
-from dermsearch.data.sources.base import (
-    CaseRecord,
-    Collector,
-    Columns,
-    Expected,
-    ImageFiles,
-    Release,
-    Source,
-    locate,
-    number,
-    read_table,
-    sex,
-    stem,
-)
+from dermsearch.data.sources import base
 from dermsearch.data.sources.findings import ABSENT, EACH, FINDING, PRESENT, alone
 from dermsearch.delimited import rows_of
 from dermsearch.storage.files import Folder
@@ -46,30 +33,31 @@ BOXES = "BBox_List_2017.csv"
 OLDEST = 120
 
 
-def read(folder: Folder, columns: Columns) -> Release:
+def read(folder: Folder, columns: base.Columns) -> base.Release:
     """Every image of the table."""
-    top, table = locate(folder, TABLES, ["ChestX-ray14", "CXR8", "NIH"])
+    top, table = base.locate(folder, TABLES, ["ChestX-ray14", "CXR8", "NIH"])
     there = sorted(name for name in folder.entries(top.rstrip("/")) if name.startswith(f"{top}images"))
-    images = ImageFiles(folder, *(name for name in there if folder.kind(name) == "folder"))  # archives may lie beside
-    collector = Collector({"finding": FINDING, **dict.fromkeys(LABELS.values(), EACH)})
+    folders = (name for name in there if folder.kind(name) == "folder")  # archives may lie beside
+    images = base.ImageFiles(folder, *folders)
+    collector = base.Collector({"finding": FINDING, **dict.fromkeys(LABELS.values(), EACH)})
     splits, boxes = split_of(folder, top), boxes_of(folder, top)
-    for where, row in read_table(folder, table, NEEDS, collector.problems):
+    for where, row in base.read_table(folder, table, NEEDS, collector.problems):
         name, words = row["Image Index"], row["Finding Labels"].split("|")
         other = [word for word in words if word not in (*NAMES, CLEAR)]
         if other:
             collector.problem(name, where, f"'{other[0]}' is none of the 14 findings")
             continue
         told: dict[str, str | None] = {LABELS[each]: PRESENT if each in words else ABSENT for each in NAMES}
-        age = number(row["Patient Age"])
+        age = base.number(row["Patient Age"])
         collector.add(
-            CaseRecord(
-                case=stem(name),
-                images={"xray": images.stem(stem(name)) or ""},
+            base.CaseRecord(
+                case=base.stem(name),
+                images={"xray": images.stem(base.stem(name)) or ""},
                 labels={"finding": alone(told, words == [CLEAR]), **told},
                 patient=row["Patient ID"],
                 metadata={
                     "age": None if age is None or age > OLDEST else age,
-                    "sex": sex(row["Patient Gender"]),
+                    "sex": base.sex(row["Patient Gender"]),
                     "view": row["View Position"] or None,
                     "boxes": "; ".join(boxes[name]) or None,
                 },
@@ -92,13 +80,13 @@ def boxes_of(folder: Folder, top: str) -> dict[str, list[str]]:
     found: dict[str, list[str]] = defaultdict(list)
     if folder.kind(top + BOXES) == "file":
         for _, cells in rows_of(folder.text(top + BOXES), f"{folder.where}: {top}{BOXES}"):  # its header has no numbers
-            corner = [value for value in map(number, cells[2:]) if value is not None][:4]
+            corner = [value for value in map(base.number, cells[2:]) if value is not None][:4]
             if len(corner) == 4:
                 found[cells[0]].append(" ".join([cells[1].lower(), *(f"{value:.0f}" for value in corner)]))
     return found
 
 
-SOURCE = Source(
+SOURCE = base.Source(
     name="chestxray14",
     title="NIH ChestX-ray14",
     licence="free of restrictions, with the NIH Clinical Center and the paper named",
@@ -106,7 +94,7 @@ SOURCE = Source(
     "Classification and Localization of Common Thorax Diseases. CVPR, 2017",
     home="https://nihcc.app.box.com/v/ChestXray-NIHCC",
     read=read,
-    expected=Expected(cases=112120, patients=30805),
+    expected=base.Expected(cases=112120, patients=30805),
     notes=(
         "Labels were read from reports by a program, and many are wrong.",
         "Only 322 images show pneumonia alone, against 60,361 without a finding.",

@@ -14,18 +14,7 @@ from __future__ import annotations
 import re
 
 from dermsearch.data.domain import CHEST
-from dermsearch.data.sources.base import (
-    CaseRecord,
-    Collector,
-    Columns,
-    Release,
-    Source,
-    locate,
-    number,
-    path_id,
-    read_table,
-    sex,
-)
+from dermsearch.data.sources import base
 from dermsearch.data.sources.findings import ABSENT, EACH, FINDING, PRESENT, alone
 from dermsearch.storage.files import Folder
 
@@ -39,15 +28,15 @@ PLACE = re.compile(r"(?:.*/)?((?:train|valid)/((patient\d+)/[^/]+)/[^/]+)")
 SURE = {1.0: PRESENT, 0.0: ABSENT}
 
 
-def read(folder: Folder, columns: Columns) -> Release:
+def read(folder: Folder, columns: base.Columns) -> base.Release:
     """Every frontal image of both tables."""
-    top, table = locate(folder, ["train.csv"], ["CheXpert-v1.0-small", "CheXpert-v1.0"])
+    top, table = base.locate(folder, ["train.csv"], ["CheXpert-v1.0-small", "CheXpert-v1.0"])
     unsure = {None: None, "unknown": None, "absent": ABSENT, "present": PRESENT}[columns.uncertain]
-    collector = Collector({"finding": FINDING, **dict.fromkeys(LABELS.values(), EACH)})
+    collector = base.Collector({"finding": FINDING, **dict.fromkeys(LABELS.values(), EACH)})
     tables = [table, *([f"{top}valid.csv"] if folder.kind(f"{top}valid.csv") == "file" else [])]
     needs = ["Path", "Sex", "Age", "Frontal/Lateral", "AP/PA", CLEAR, *NAMES]
-    for where, row in (each for name in tables for each in read_table(folder, name, needs, collector.problems)):
-        values = {name: number(row[name]) for name in (CLEAR, *NAMES)}
+    for where, row in (each for name in tables for each in base.read_table(folder, name, needs, collector.problems)):
+        values = {name: base.number(row[name]) for name in (CLEAR, *NAMES)}
         if row["Frontal/Lateral"] != "Frontal" or not any(values.values()):
             continue
         place = PLACE.fullmatch(row["Path"])
@@ -57,22 +46,22 @@ def read(folder: Folder, columns: Columns) -> Release:
         told = {
             LABELS[name]: SURE.get(value, unsure) if (value := values[name]) is not None else ABSENT for name in NAMES
         }
-        age = number(row["Age"])
+        age = base.number(row["Age"])
         collector.add(
-            CaseRecord(
-                case=path_id(place[1].split("/", 1)[1].rsplit(".", 1)[0]),
+            base.CaseRecord(
+                case=base.path_id(place[1].split("/", 1)[1].rsplit(".", 1)[0]),
                 images={"xray": top + place[1]},
                 labels={"finding": alone(told, values[CLEAR] == 1, (LABELS[DEVICES],)), **told},
                 lesion=place[2],
                 patient=place[3],
-                metadata={"age": age if age else None, "sex": sex(row["Sex"]), "view": row["AP/PA"] or None},
+                metadata={"age": age if age else None, "sex": base.sex(row["Sex"]), "view": row["AP/PA"] or None},
                 where=where,
             )
         )
     return collector.release()
 
 
-SOURCE = Source(
+SOURCE = base.Source(
     name="chexpert",
     title="CheXpert: chest radiographs with uncertainty labels",
     licence="Stanford University Dataset Research Use Agreement: research, not commercial",

@@ -17,24 +17,7 @@ import os
 from dataclasses import replace
 
 from dermsearch.data.case import METADATA, Column, Level
-from dermsearch.data.sources.base import (
-    SPLIT_WORDS,
-    CaseRecord,
-    Collector,
-    Columns,
-    ImageFiles,
-    Problem,
-    Release,
-    Source,
-    check_header,
-    number,
-    path_id,
-    printable,
-    read_table,
-    sex,
-    shown,
-    word,
-)
+from dermsearch.data.sources import base
 from dermsearch.delimited import rows_of, separator_of
 from dermsearch.errors import UserError, nearest
 from dermsearch.storage.files import Folder
@@ -42,9 +25,9 @@ from dermsearch.storage.files import Folder
 MOST = 32_767  # classes: their numbers have 16 bits in a store
 
 
-def read(folder: Folder, columns: Columns) -> Release:
+def read(folder: Folder, columns: base.Columns) -> base.Release:
     """Every row of the table."""
-    images, folder = ImageFiles(folder), Folder(columns.tables) if columns.tables else folder
+    images, folder = base.ImageFiles(folder), Folder(columns.tables) if columns.tables else folder
     table = columns.table or only_table(folder)
     levels = dict(level_of(text) for text in columns.metadata)
     told: dict[str, str] = {}
@@ -54,41 +37,40 @@ def read(folder: Folder, columns: Columns) -> Release:
     named = [*columns.images.values(), *columns.labels, *levels]
     named += [c for c in (columns.case, columns.lesion, columns.patient, columns.split, columns.mask) if c]
     check_images(folder, table, columns)
-    damaged: list[Problem] = []
-    rows = list(read_table(folder, table, named, damaged, separator=None))
+    damaged: list[base.Problem] = []
+    rows = list(base.read_table(folder, table, named, damaged, separator=None))
     words = {label: classes([row[label] for _, row in rows]) for label in columns.labels}
-    for label, known in words.items():
-        if len(known) > MOST:
-            raise UserError(f"--label {label}: has {len(known):,} different words, more than {MOST:,}: it is no label")
-    collector = Collector(words)
+    for label, own in words.items():
+        if len(own) > MOST:
+            raise UserError(f"--label {label}: has {len(own):,} different words, more than {MOST:,}: it is no label")
+    collector = base.Collector(words)
     collector.problems += damaged
     collector.hint = "" if columns.tables else "; --root names the folder that all images lie in"
-    numeric = {
-        c for c in levels if c.lower() != "sex" and all(number(v) is not None for _, row in rows if (v := word(row[c])))
-    }
+    known = {c: [base.number(v) for _, row in rows if (v := base.word(row[c]))] for c in levels if c.lower() != "sex"}
+    numeric = {c for c, numbers in known.items() if None not in numbers}
 
     def file(row: dict[str, str], column: str | None) -> str:
-        path = (word(row[column]) if column else None) or ""
+        path = (base.word(row[column]) if column else None) or ""
         path = path.replace("\\", "/").removeprefix("./")  # tables from Windows have backslashes
         return images.path(below(images.folder, folder, path) if columns.tables else path)
 
     for where, row in rows:
         paths = {modality: file(row, column) for modality, column in columns.images.items()}
-        case = row[columns.case] if columns.case else path_id(next(filter(None, paths.values()), ""))
-        split = word(row[columns.split]) if columns.split else None
-        if split and split.lower() not in SPLIT_WORDS:
-            collector.problem(case, where, f"'{split}' is no split; {nearest(split.lower(), SPLIT_WORDS)}")
+        case = row[columns.case] if columns.case else base.path_id(next(filter(None, paths.values()), ""))
+        split = base.word(row[columns.split]) if columns.split else None
+        if split and split.lower() not in base.SPLIT_WORDS:
+            collector.problem(case, where, f"'{split}' is no split; {nearest(split.lower(), base.SPLIT_WORDS)}")
             continue
         collector.add(
-            CaseRecord(
+            base.CaseRecord(
                 case=case,
                 images=paths,
                 labels={label: row[label] for label in columns.labels},
-                lesion=(word(row[columns.lesion]) if columns.lesion else None) or "",
-                patient=(word(row[columns.patient]) if columns.patient else None) or "",
+                lesion=(base.word(row[columns.lesion]) if columns.lesion else None) or "",
+                patient=(base.word(row[columns.patient]) if columns.patient else None) or "",
                 metadata={c.lower(): value(c, row[c], c in numeric) for c in levels},
                 mask=file(row, columns.mask) or None,
-                split=SPLIT_WORDS[split.lower()] if split else None,
+                split=base.SPLIT_WORDS[split.lower()] if split else None,
                 where=where,
             )
         )
@@ -121,35 +103,35 @@ def only_table(folder: Folder) -> str:
     return tables[0]
 
 
-def check_images(folder: Folder, table: str, columns: Columns) -> None:
+def check_images(folder: Folder, table: str, columns: base.Columns) -> None:
     """A command that names no image is a mistake."""
     if columns.images:
         return
     text, where = folder.text(table), f"{folder.where}: {table}"
     _, names = next(rows_of(text, where, separator_of(text)), (1, []))
-    check_header(where, names, [])
+    base.check_header(where, names, [])
     raise UserError(
         f"{folder.where}: say which column of {table} names the images, for example --image derm=COLUMN; "
-        f"its columns are {', '.join(shown(name, 100) for name in names)}"
+        f"its columns are {', '.join(base.shown(name, 100) for name in names)}"
     )
 
 
 def classes(values: list[str]) -> dict[str, str]:
     """The distinct words of a column, sorted; by size where all are whole numbers."""
-    words = sorted({known for value in values if (known := word(value)) and printable(known)})
-    whole = all((n := number(name)) is not None and n.is_integer() for name in words)
+    words = sorted({known for value in values if (known := base.word(value)) and base.printable(known)})
+    whole = all((n := base.number(name)) is not None and n.is_integer() for name in words)
     return {name: name for name in (sorted(words, key=float) if whole else words)}
 
 
 def value(column: str, text: str, numeric: bool) -> float | str | None:
     """A value of metadata."""
     if column.lower() == "sex":
-        return sex(text)
-    known = word(text)
-    return number(known) if known and numeric else known
+        return base.sex(text)
+    known = base.word(text)
+    return base.number(known) if known and numeric else known
 
 
-SOURCE = Source(
+SOURCE = base.Source(
     name="csv",
     title="a table of your own",
     licence="yours",

@@ -9,22 +9,7 @@ Infrequent words are grouped into 24 classes as the authors group them. The id o
 
 from __future__ import annotations
 
-from dermsearch.data.sources.base import (
-    CaseRecord,
-    Collector,
-    Columns,
-    Expected,
-    ImageFiles,
-    Problem,
-    Release,
-    Source,
-    locate,
-    metadata,
-    number,
-    read_table,
-    shared,
-    word,
-)
+from dermsearch.data.sources import base
 from dermsearch.storage.files import Folder
 from dermsearch.words import many
 
@@ -84,16 +69,16 @@ INDEXES = {"train": "train_indexes.csv", "val": "valid_indexes.csv", "test": "te
 KEPT = ("level_of_diagnostic_difficulty", "management", "case_id", "notes")
 
 
-def read(folder: Folder, columns: Columns) -> Release:
+def read(folder: Folder, columns: base.Columns) -> base.Release:
     """Every row of meta.csv that exactly one of the index files names."""
-    top, table = locate(folder, ["meta/meta.csv"], ["release_v0"])
-    images = ImageFiles(folder, f"{top}images")
-    collector = Collector(WORDS)
+    top, table = base.locate(folder, ["meta/meta.csv"], ["release_v0"])
+    images = base.ImageFiles(folder, f"{top}images")
+    collector = base.Collector(WORDS)
     named = published(folder, top, collector)
     needs = ["case_num", "derm", "clinic", *WORDS]
-    damaged: list[Problem] = []
+    damaged: list[base.Problem] = []
     good = -1
-    for good, (where, row) in enumerate(read_table(folder, table, needs, damaged)):
+    for good, (where, row) in enumerate(base.read_table(folder, table, needs, damaged)):
         index = good + len(damaged)  # a damaged row counts as a row
         splits = named.get(index, [])
         if len(splits) != 1:
@@ -102,14 +87,14 @@ def read(folder: Folder, columns: Columns) -> Release:
             collector.problem(row["case_num"], where, f"row {index} (from 0) {said}")
             continue
         collector.add(
-            CaseRecord(
+            base.CaseRecord(
                 case=row["case_num"],
                 images={m: images.path(f"{top}images/{row[m]}") if row[m] else "" for m in ("derm", "clinic")},
                 labels={label: row[label] for label in WORDS},
                 metadata={
-                    **metadata(row, sex="sex", site="location", elevation="elevation"),
-                    "seven_point_score": number(row.get("seven_point_score", "")),
-                    **{name: word(row.get(name, "")) for name in KEPT},
+                    **base.metadata(row, sex="sex", site="location", elevation="elevation"),
+                    "seven_point_score": base.number(row.get("seven_point_score", "")),
+                    **{name: base.word(row.get(name, "")) for name in KEPT},
                 },
                 split=splits[0],
                 where=where,
@@ -123,12 +108,12 @@ def read(folder: Folder, columns: Columns) -> Release:
     return collector.release()
 
 
-def published(folder: Folder, top: str, collector: Collector) -> dict[int, list[str]]:
+def published(folder: Folder, top: str, collector: base.Collector) -> dict[int, list[str]]:
     """For each number of a row the splits whose index files name it."""
     named: dict[int, list[str]] = {}
     for split, file in INDEXES.items():
-        for where, row in read_table(folder, f"{top}meta/{file}", ["indexes"], collector.problems):
-            index = number(row["indexes"])
+        for where, row in base.read_table(folder, f"{top}meta/{file}", ["indexes"], collector.problems):
+            index = base.number(row["indexes"])
             if index is None or index != int(index) or index < 0:
                 collector.problem("", where, f"'{row['indexes']}' is no number of a row")
             elif split not in (splits := named.setdefault(int(index), [])):
@@ -136,7 +121,7 @@ def published(folder: Folder, top: str, collector: Collector) -> dict[int, list[
     return named
 
 
-SOURCE = Source(
+SOURCE = base.Source(
     name="derm7pt",
     title="Seven-point checklist dermatology dataset (derm7pt)",
     licence="for research, to registered users; it may not be redistributed",
@@ -144,7 +129,7 @@ SOURCE = Source(
     "Multitask Multimodal Neural Nets. IEEE Journal of Biomedical and Health Informatics 23(2), 2019",
     home="https://derm.cs.sfu.ca",
     read=read,
-    expected=Expected(
+    expected=base.Expected(
         cases=1011,
         splits={"train": 413, "val": 203, "test": 395},
         classes={
@@ -162,7 +147,7 @@ SOURCE = Source(
         "The release names no patients, so a patient's lesions may be in several splits.",
         "In 9 cases a dermoscopic image stands in for the clinical one; their `notes` say so.",
     ),
-    columns=shared("sex", "site", "elevation"),
+    columns=base.shared("sex", "site", "elevation"),
     denied={
         "seven_point_score": "it is the sum of the labels",
         "management": "it was decided with the diagnosis known",

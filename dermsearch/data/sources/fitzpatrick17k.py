@@ -8,21 +8,7 @@ The id of a case is its `md5hash`. Three labels: `diagnosis` (the three-way part
 
 from __future__ import annotations
 
-from dermsearch.data.sources.base import (
-    CaseRecord,
-    Collector,
-    Columns,
-    Expected,
-    ImageFiles,
-    Problem,
-    Release,
-    Source,
-    locate,
-    read_table,
-    shared,
-    skin_type,
-    word,
-)
+from dermsearch.data.sources import base
 from dermsearch.storage.files import Folder
 
 THREE = {"benign": 2234, "malignant": 2263, "non-neoplastic": 12080}
@@ -40,27 +26,27 @@ NINE = {
 LABELS = {"diagnosis": "three_partition_label", "nine_partition": "nine_partition_label", "condition": "label"}
 
 
-def read(folder: Folder, columns: Columns) -> Release:
+def read(folder: Folder, columns: base.Columns) -> base.Release:
     """Every row of the table whose image is there; the conditions are those that occur in the table."""
-    top, table = locate(folder, ["fitzpatrick17k.csv"], ["fitzpatrick17k"])
-    images = ImageFiles(folder, top.rstrip("/"))
+    top, table = base.locate(folder, ["fitzpatrick17k.csv"], ["fitzpatrick17k"])
+    images = base.ImageFiles(folder, top.rstrip("/"))
     needs = ["md5hash", "fitzpatrick_scale", "fitzpatrick_centaur", "qc", *LABELS.values()]
     words = {"diagnosis": {name: name for name in THREE}, "nine_partition": {name: name for name in NINE}}
-    damaged: list[Problem] = []
-    rows = list(read_table(folder, table, needs, damaged))
-    conditions = sorted({c for _, row in rows if (c := word(row["label"]))})
-    collector = Collector(words | {"condition": {name: name for name in conditions}})
+    damaged: list[base.Problem] = []
+    rows = list(base.read_table(folder, table, needs, damaged))
+    conditions = sorted({c for _, row in rows if (c := base.word(row["label"]))})
+    collector = base.Collector(words | {"condition": {name: name for name in conditions}})
     collector.problems += damaged
     for where, row in rows:
         collector.add(
-            CaseRecord(
+            base.CaseRecord(
                 case=row["md5hash"],
                 images={"clinic": images.stem(row["md5hash"]) or ""},
                 labels={label: row[column] for label, column in LABELS.items()},
                 metadata={
-                    "skin_type": skin_type(row["fitzpatrick_scale"]),
-                    "fitzpatrick_centaur": skin_type(row["fitzpatrick_centaur"]),
-                    "qc": word(row["qc"]),
+                    "skin_type": base.skin_type(row["fitzpatrick_scale"]),
+                    "fitzpatrick_centaur": base.skin_type(row["fitzpatrick_centaur"]),
+                    "qc": base.word(row["qc"]),
                 },
                 where=where,
             )
@@ -68,7 +54,7 @@ def read(folder: Folder, columns: Columns) -> Release:
     return collector.release()
 
 
-SOURCE = Source(
+SOURCE = base.Source(
     name="fitzpatrick17k",
     title="Fitzpatrick17k",
     licence="CC BY-NC-SA 3.0 for the annotations; the images belong to the atlases",
@@ -76,12 +62,12 @@ SOURCE = Source(
     "Fitzpatrick 17k Dataset. CVPR Workshops, 2021",
     home="https://github.com/mattgroh/fitzpatrick17k",
     read=read,
-    expected=Expected(cases=16577, classes={"diagnosis": THREE, "nine_partition": NINE}),
+    expected=base.Expected(cases=16577, classes={"diagnosis": THREE, "nine_partition": NINE}),
     notes=(
         "There is no published split, and neither patients nor lesions are named.",
         "Complete, the release has 114 conditions; images whose addresses no longer answer are listed as problems.",
         "It holds near duplicates and images that show no skin; `qc` tells what a dermatologist saw of a sample.",
     ),
-    columns=shared("skin_type"),
+    columns=base.shared("skin_type"),
     denied={"qc": "a dermatologist wrote it with the label in sight"},
 )

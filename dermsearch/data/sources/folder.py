@@ -10,17 +10,7 @@ over; a file of another kind in a class folder is listed as a problem, as it may
 
 from __future__ import annotations
 
-from dermsearch.data.sources.base import (
-    IMAGES,
-    SPLIT_WORDS,
-    CaseRecord,
-    Collector,
-    Columns,
-    Release,
-    Source,
-    hidden,
-    path_id,
-)
+from dermsearch.data.sources import base
 from dermsearch.errors import UserError
 from dermsearch.storage.files import Folder
 
@@ -30,15 +20,15 @@ PASSED_OVER = (
 )
 
 
-def read(folder: Folder, columns: Columns) -> Release:
+def read(folder: Folder, columns: base.Columns) -> base.Release:
     """Every image below the folder."""
     if folder.kind() != "folder":
         raise UserError(f"there is no folder '{folder.where}'")
-    names = [name for name in folder.names() if not hidden(name) and not name.lower().endswith(PASSED_OVER)]
-    if not any(name.lower().endswith(IMAGES) for name in names):
-        raise UserError(f"{folder.where}: has no image in it or in its folders ({', '.join(IMAGES)})")
+    names = [name for name in folder.names() if not base.hidden(name) and not name.lower().endswith(PASSED_OVER)]
+    if not any(name.lower().endswith(base.IMAGES) for name in names):
+        raise UserError(f"{folder.where}: has no image in it or in its folders ({', '.join(base.IMAGES)})")
     tops = {name.split("/")[0] for name in names if "/" in name}
-    splits = sorted(top for top in tops if top.lower() in SPLIT_WORDS)
+    splits = sorted(top for top in tops if top.lower() in base.SPLIT_WORDS)
     if splits and len(splits) < len(tops):
         other = min(tops - set(splits))
         raise UserError(
@@ -46,25 +36,25 @@ def read(folder: Folder, columns: Columns) -> Release:
         )
     depth = 1 if splits else 0  # where in a path the class stands
     classes = sorted({parts[depth] for name in names if len(parts := name.split("/")) > depth + 1})
-    collector = Collector({"diagnosis": {name: name for name in classes}} if classes else {})
+    collector = base.Collector({"diagnosis": {name: name for name in classes}} if classes else {})
     for name in names:
         parts = name.split("/")
-        if not name.lower().endswith(IMAGES):
-            collector.problem(path_id(name), name, "is no image of a kind that is read")
+        if not name.lower().endswith(base.IMAGES):
+            collector.problem(base.path_id(name), name, "is no image of a kind that is read")
             continue
         collector.add(
-            CaseRecord(
-                case=path_id(name),
+            base.CaseRecord(
+                case=base.path_id(name),
                 images={columns.modality: name},
                 labels={"diagnosis": parts[depth] if len(parts) > depth + 1 else None} if classes else {},
-                split=SPLIT_WORDS[parts[0].lower()] if splits and len(parts) > 1 else None,
+                split=base.SPLIT_WORDS[parts[0].lower()] if splits and len(parts) > 1 else None,
                 where=name,
             )
         )
     return collector.release()
 
 
-SOURCE = Source(
+SOURCE = base.Source(
     name="folder",
     title="a folder of images, sorted into folders by class",
     licence="yours",

@@ -9,19 +9,7 @@ Several images may show one lesion (`lesion_id`). The id of a case is its `image
 
 from __future__ import annotations
 
-from dermsearch.data.sources.base import (
-    CaseRecord,
-    Collector,
-    Columns,
-    Expected,
-    ImageFiles,
-    Release,
-    Source,
-    locate,
-    metadata,
-    read_table,
-    shared,
-)
+from dermsearch.data.sources import base
 from dermsearch.storage.files import Folder
 
 COUNTS = {"nv": 6705, "mel": 1113, "bkl": 1099, "bcc": 514, "akiec": 327, "vasc": 142, "df": 115}
@@ -35,19 +23,19 @@ FOLDERS = (
 )
 
 
-def read(folder: Folder, columns: Columns) -> Release:
+def read(folder: Folder, columns: base.Columns) -> base.Release:
     """Every image of the metadata table."""
-    top, table = locate(folder, ["HAM10000_metadata.csv", "HAM10000_metadata"], ["ham10000", "HAM10000"])
-    images = ImageFiles(folder, *(top + name for name in FOLDERS))
-    collector = Collector({"diagnosis": {name: name for name in COUNTS}})
-    for where, row in read_table(folder, table, NEEDS, collector.problems):
+    top, table = base.locate(folder, ["HAM10000_metadata.csv", "HAM10000_metadata"], ["ham10000", "HAM10000"])
+    images = base.ImageFiles(folder, *(top + name for name in FOLDERS))
+    collector = base.Collector({"diagnosis": {name: name for name in COUNTS}})
+    for where, row in base.read_table(folder, table, NEEDS, collector.problems):
         collector.add(
-            CaseRecord(
+            base.CaseRecord(
                 case=row["image_id"],
                 images={"derm": images.stem(row["image_id"]) or ""},
                 labels={"diagnosis": row["dx"]},
                 lesion=row["lesion_id"],
-                metadata=metadata(row, age="age", sex="sex", site="localization", dx_type="dx_type"),
+                metadata=base.metadata(row, age="age", sex="sex", site="localization", dx_type="dx_type"),
                 mask=images.stem(f"{row['image_id']}_segmentation"),
                 where=where,
             )
@@ -55,7 +43,7 @@ def read(folder: Folder, columns: Columns) -> Release:
     return collector.release()
 
 
-SOURCE = Source(
+SOURCE = base.Source(
     name="ham10000",
     title="HAM10000: Human Against Machine with 10000 training images",
     licence="CC BY-NC 4.0",
@@ -63,11 +51,11 @@ SOURCE = Source(
     "images of common pigmented skin lesions. Scientific Data 5, 180161, 2018",
     home="https://doi.org/10.7910/DVN/DBW86T",
     read=read,
-    expected=Expected(cases=10015, lesions=7470, classes={"diagnosis": COUNTS}),
+    expected=base.Expected(cases=10015, lesions=7470, classes={"diagnosis": COUNTS}),
     notes=(
         "Images of one lesion stay in one split; the release names no patients.",
         "HAM10000 is part of ISIC 2019: pre-training on one and testing on the other leaks.",
     ),
-    columns=shared("age", "sex", "site"),
+    columns=base.shared("age", "sex", "site"),
     denied={"dx_type": "it tells how the diagnosis was made, and all 3,704 lesions that were followed up are nevi"},
 )

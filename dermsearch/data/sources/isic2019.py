@@ -9,20 +9,7 @@ The id of a case is its `image`. The column UNK, which is for the challenge's te
 
 from __future__ import annotations
 
-from dermsearch.data.sources.base import (
-    CaseRecord,
-    Collector,
-    Columns,
-    Expected,
-    ImageFiles,
-    Release,
-    Source,
-    locate,
-    metadata,
-    read_table,
-    shared,
-    word,
-)
+from dermsearch.data.sources import base
 from dermsearch.storage.files import Folder
 
 COUNTS = {"MEL": 4522, "NV": 12875, "BCC": 3323, "AK": 867, "BKL": 2624, "DF": 239, "VASC": 253, "SCC": 628}
@@ -31,13 +18,13 @@ TABLE, ABOUT = "ISIC_2019_Training_GroundTruth.csv", "ISIC_2019_Training_Metadat
 SHRUNK = "_downsampled"
 
 
-def read(folder: Folder, columns: Columns) -> Release:
+def read(folder: Folder, columns: base.Columns) -> base.Release:
     """Every image of the ground truth, with what the metadata table says of it."""
-    top, table = locate(folder, [TABLE], ["ISIC_2019", "ISIC2019", "isic2019"])
-    images = ImageFiles(folder, f"{top}ISIC_2019_Training_Input", f"{top}images")
-    collector = Collector({"diagnosis": {name: name for name in COUNTS}})
+    top, table = base.locate(folder, [TABLE], ["ISIC_2019", "ISIC2019", "isic2019"])
+    images = base.ImageFiles(folder, f"{top}ISIC_2019_Training_Input", f"{top}images")
+    collector = base.Collector({"diagnosis": {name: name for name in COUNTS}})
     about = by_image(folder, top + ABOUT, collector)
-    for where, row in read_table(folder, table, ["image", *MARKS], collector.problems):
+    for where, row in base.read_table(folder, table, ["image", *MARKS], collector.problems):
         image = row["image"]
         known = about.get(image, {})
         diagnosis = collector.marked(image, where, row, MARKS)
@@ -46,23 +33,23 @@ def read(folder: Folder, columns: Columns) -> Release:
         # Copies of the release differ in whether a file keeps the suffix that its row has, and the other way round.
         file = images.stem(image) or images.stem(image + SHRUNK) or images.stem(image.removesuffix(SHRUNK))
         collector.add(
-            CaseRecord(
+            base.CaseRecord(
                 case=image,
                 images={"derm": file or ""},
                 labels={"diagnosis": diagnosis},
-                lesion=word(known.get("lesion_id", "")) or "",
-                metadata=metadata(known, age="age_approx", sex="sex", site="anatom_site_general"),
+                lesion=base.word(known.get("lesion_id", "")) or "",
+                metadata=base.metadata(known, age="age_approx", sex="sex", site="anatom_site_general"),
                 where=where,
             )
         )
     return collector.release()
 
 
-def by_image(folder: Folder, table: str, collector: Collector) -> dict[str, dict[str, str]]:
+def by_image(folder: Folder, table: str, collector: base.Collector) -> dict[str, dict[str, str]]:
     """The rows of the metadata table by image; a second row of an image is a problem."""
     found: dict[str, dict[str, str]] = {}
     needs = ["image", "age_approx", "anatom_site_general", "lesion_id", "sex"]
-    for where, row in read_table(folder, table, needs, collector.problems):
+    for where, row in base.read_table(folder, table, needs, collector.problems):
         if row["image"] in found:
             collector.problem(row["image"], where, "a second row of this image; the first is used")
         else:
@@ -70,7 +57,7 @@ def by_image(folder: Folder, table: str, collector: Collector) -> dict[str, dict
     return found
 
 
-SOURCE = Source(
+SOURCE = base.Source(
     name="isic2019",
     title="ISIC 2019 challenge, training data",
     licence="CC BY-NC 4.0",
@@ -78,10 +65,10 @@ SOURCE = Source(
     "Combalia et al.: BCN20000, arXiv 1908.02288, 2019",
     home="https://challenge.isic-archive.com/landing/2019/",
     read=read,
-    expected=Expected(cases=25331, classes={"diagnosis": COUNTS}),
+    expected=base.Expected(cases=25331, classes={"diagnosis": COUNTS}),
     notes=(
         "Images of one lesion stay in one split; about 2,000 images name no lesion, and the release no patients.",
         "HAM10000 is part of ISIC 2019: pre-training on one and testing on the other leaks.",
     ),
-    columns=shared("age", "sex", "site"),
+    columns=base.shared("age", "sex", "site"),
 )

@@ -11,20 +11,7 @@ unknown for most benign images.
 
 from __future__ import annotations
 
-from dermsearch.data.sources.base import (
-    CaseRecord,
-    Collector,
-    Columns,
-    Expected,
-    ImageFiles,
-    Release,
-    Source,
-    locate,
-    metadata,
-    read_table,
-    shared,
-    word,
-)
+from dermsearch.data.sources import base
 from dermsearch.storage.files import Folder
 
 CONDITIONS = {
@@ -46,40 +33,40 @@ FOLDERS = ("jpeg", "ISIC_2020_Training_JPEG", "train", "images")
 DUPLICATES = "ISIC_2020_Training_Duplicates.csv"
 
 
-def read(folder: Folder, columns: Columns) -> Release:
+def read(folder: Folder, columns: base.Columns) -> base.Release:
     """Every image of the ground truth."""
     names = ["ISIC_2020_Training_GroundTruth.csv", "train.csv"]
-    top, table = locate(folder, names, ["ISIC_2020", "ISIC2020", "isic2020"])
-    images = ImageFiles(folder, *(top + name for name in FOLDERS))
-    collector = Collector(WORDS)
+    top, table = base.locate(folder, names, ["ISIC_2020", "ISIC2020", "isic2020"])
+    images = base.ImageFiles(folder, *(top + name for name in FOLDERS))
+    collector = base.Collector(WORDS)
     lesions = duplicates(folder, top + DUPLICATES, collector)
-    for where, row in read_table(folder, table, NEEDS, collector.problems):
+    for where, row in base.read_table(folder, table, NEEDS, collector.problems):
         collector.add(
-            CaseRecord(
+            base.CaseRecord(
                 case=row["image_name"],
                 images={"derm": images.stem(row["image_name"]) or ""},
                 labels={"diagnosis": row["target"], "condition": row["diagnosis"]},
                 lesion=lesions.get(row["image_name"], ""),
-                patient=word(row["patient_id"]) or "",
-                metadata=metadata(row, age="age_approx", sex="sex", site="anatom_site_general_challenge"),
+                patient=base.word(row["patient_id"]) or "",
+                metadata=base.metadata(row, age="age_approx", sex="sex", site="anatom_site_general_challenge"),
                 where=where,
             )
         )
     return collector.release()
 
 
-def duplicates(folder: Folder, table: str, collector: Collector) -> dict[str, str]:
+def duplicates(folder: Folder, table: str, collector: base.Collector) -> dict[str, str]:
     """A common lesion for each image of the duplicates list: the first name of all that are the same."""
     same: dict[str, set[str]] = {}
     if folder.kind(table) == "file":
-        for _, row in read_table(folder, table, ["image_name_1", "image_name_2"], collector.problems):
+        for _, row in base.read_table(folder, table, ["image_name_1", "image_name_2"], collector.problems):
             first, second = row["image_name_1"], row["image_name_2"]
             joined = same.get(first, {first}) | same.get(second, {second})
             same.update(dict.fromkeys(joined, joined))
     return {image: min(joined) for image, joined in same.items()}
 
 
-SOURCE = Source(
+SOURCE = base.Source(
     name="isic2020",
     title="SIIM-ISIC melanoma classification 2020, training data",
     licence="CC BY-NC 4.0",
@@ -87,7 +74,7 @@ SOURCE = Source(
     "clinical context. Scientific Data 8, 34, 2021",
     home="https://doi.org/10.34970/2020-ds01",
     read=read,
-    expected=Expected(
+    expected=base.Expected(
         cases=33126,
         patients=2056,
         classes={"diagnosis": {"benign": 32542, "malignant": 584}, "condition": CONDITIONS},
@@ -97,5 +84,5 @@ SOURCE = Source(
         "425 pairs of images are duplicates; with ISIC_2020_Training_Duplicates.csv in the folder each pair is one "
         "lesion and stays in one split. Without it the release names no lesions.",
     ),
-    columns=shared("age", "sex", "site"),
+    columns=base.shared("age", "sex", "site"),
 )

@@ -13,20 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from dermsearch.data.sources.base import (
-    CaseRecord,
-    Collector,
-    Columns,
-    ImageFiles,
-    Release,
-    locate,
-    number,
-    read_table,
-    sex,
-    skin_type,
-    truth,
-    word,
-)
+from dermsearch.data.sources import base
 from dermsearch.errors import UserError
 from dermsearch.storage.files import Folder
 
@@ -61,32 +48,32 @@ DENIED = {
 MODALITY = {"dermoscopic": "derm", "clinical: overview": "clinic", "clinical: close-up": "clinic", "": "derm"}
 
 
-def read(folder: Folder, columns: Columns, tops: tuple[str, ...]) -> Release:
+def read(folder: Folder, columns: base.Columns, tops: tuple[str, ...]) -> base.Release:
     """Every image of the table."""
     top, table = found(folder, tops)
-    images, collector = ImageFiles(folder, top.rstrip("/")), Collector(WORDS)
-    for where, row in read_table(folder, table, ["isic_id", "lesion_id"], collector.problems):
+    images, collector = base.ImageFiles(folder, top.rstrip("/")), base.Collector(WORDS)
+    for where, row in base.read_table(folder, table, ["isic_id", "lesion_id"], collector.problems):
         image, kind = row["isic_id"], row.get("image_type", "").lower()
         if kind not in MODALITY:
             collector.problem(image, where, f"'{kind}' is no image_type that is known, such as dermoscopic")
             continue
-        patient, lesion = (word(row.get(f"{of}_id", "")) or "" for of in ("patient", "lesion"))
+        patient, lesion = (base.word(row.get(f"{of}_id", "")) or "" for of in ("patient", "lesion"))
         fitzpatrick = row.get("fitzpatrick_skin_type", "")
         collector.add(
-            CaseRecord(
+            base.CaseRecord(
                 case=image,
                 images={MODALITY[kind]: images.stem(image) or ""},
                 labels={"diagnosis": malignancy(row), "condition": condition(row)},
                 lesion=lesion,
                 patient=patient,
                 metadata={
-                    "age": number(row.get("age_approx", "").removesuffix("+")),
-                    "sex": sex(row.get("sex", "")),
-                    "skin_type": ROMAN.get(fitzpatrick.lower()) or skin_type(fitzpatrick),
-                    "site": word(row.get("anatom_site_1", "") or row.get("anatom_site_general", "")),
-                    **{name: word(row.get(name, "")) for name in (*SITES, "image_type", "dermoscopic_type")},
-                    **{name: truth(row.get(name, "")) for name in HISTORY},
-                    **{name: word(row.get(name, "")) for name in DENIED},
+                    "age": base.number(row.get("age_approx", "").removesuffix("+")),
+                    "sex": base.sex(row.get("sex", "")),
+                    "skin_type": ROMAN.get(fitzpatrick.lower()) or base.skin_type(fitzpatrick),
+                    "site": base.word(row.get("anatom_site_1", "") or row.get("anatom_site_general", "")),
+                    **{name: base.word(row.get(name, "")) for name in (*SITES, "image_type", "dermoscopic_type")},
+                    **{name: base.truth(row.get(name, "")) for name in HISTORY},
+                    **{name: base.word(row.get(name, "")) for name in DENIED},
                 },
                 where=where,
             )
@@ -97,7 +84,7 @@ def read(folder: Folder, columns: Columns, tops: tuple[str, ...]) -> Release:
 def found(folder: Folder, tops: tuple[str, ...]) -> tuple[str, str]:
     """What goes before all names, and the table: metadata.csv, or the only table there."""
     try:
-        return locate(folder, ["metadata.csv"], tops)
+        return base.locate(folder, ["metadata.csv"], tops)
     except UserError:
         tables = [n for n in folder.names() if n.lower().endswith(".csv") and n.count("/") < 2]
         if len(tables) != 1:

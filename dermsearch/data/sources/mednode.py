@@ -8,34 +8,24 @@ The id of a case is its folder and its file's name, for example melanoma_1128640
 
 from __future__ import annotations
 
-from dermsearch.data.sources.base import (
-    CaseRecord,
-    Collector,
-    Columns,
-    Expected,
-    ImageFiles,
-    Release,
-    Source,
-    locate,
-    stem,
-)
+from dermsearch.data.sources import base
 from dermsearch.storage.files import Folder
 
 COUNTS = {"melanoma": 70, "naevus": 100}
 
 
-def read(folder: Folder, columns: Columns) -> Release:
+def read(folder: Folder, columns: base.Columns) -> base.Release:
     """Every image of the two folders."""
-    collector = Collector({"diagnosis": {name: name for name in COUNTS}})
+    collector = base.Collector({"diagnosis": {name: name for name in COUNTS}})
     for name in COUNTS:
-        _, place = locate(folder, [name], ["complete_mednode_dataset"])
-        for path in ImageFiles(folder, place).names:
-            labels: dict[str, str | None] = {"diagnosis": name}
-            collector.add(CaseRecord(case=f"{name}_{stem(path)}", images={"clinic": path}, labels=labels, where=path))
+        _, place = base.locate(folder, [name], ["complete_mednode_dataset"])
+        for path in base.ImageFiles(folder, place).names:
+            case = f"{name}_{base.stem(path)}"
+            collector.add(base.CaseRecord(case, {"clinic": path}, {"diagnosis": name}, where=path))
     return collector.release()
 
 
-SOURCE = Source(
+SOURCE = base.Source(
     name="mednode",
     title="MED-NODE: non-dermoscopic images of melanoma and naevus",
     licence="for research, from the University Medical Center Groningen; none is stated",
@@ -43,6 +33,6 @@ SOURCE = Source(
     "Expert Systems with Applications 42, 2015",
     home="https://www.cs.rug.nl/~imaging/databases/melanoma_naevi/",
     read=read,
-    expected=Expected(cases=170, classes={"diagnosis": COUNTS}),
+    expected=base.Expected(cases=170, classes={"diagnosis": COUNTS}),
     notes=("There is no published split, no metadata, and neither patients nor lesions are named.",),
 )

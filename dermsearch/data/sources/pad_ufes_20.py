@@ -12,22 +12,7 @@ under their own.
 from __future__ import annotations
 
 from dermsearch.data.case import columns
-from dermsearch.data.sources.base import (
-    CaseRecord,
-    Collector,
-    Columns,
-    Expected,
-    ImageFiles,
-    Release,
-    Source,
-    locate,
-    metadata,
-    number,
-    read_table,
-    shared,
-    truth,
-    word,
-)
+from dermsearch.data.sources import base
 from dermsearch.storage.files import Folder
 
 COUNTS = {"BCC": 845, "ACK": 730, "NEV": 244, "SEK": 235, "SCC": 192, "MEL": 52}
@@ -44,26 +29,26 @@ NEEDS = (
 )
 
 
-def read(folder: Folder, columns: Columns) -> Release:
+def read(folder: Folder, columns: base.Columns) -> base.Release:
     """Every image of the metadata table."""
-    top, table = locate(folder, ["metadata.csv"], ["PAD-UFES-20", "pad_ufes_20"])
-    images = ImageFiles(folder, f"{top}images", *(f"{top}imgs_part_{part}" for part in (1, 2, 3)))
-    collector = Collector({"diagnosis": {name: name for name in COUNTS}})
-    for where, row in read_table(folder, table, NEEDS, collector.problems):
+    top, table = base.locate(folder, ["metadata.csv"], ["PAD-UFES-20", "pad_ufes_20"])
+    images = base.ImageFiles(folder, f"{top}images", *(f"{top}imgs_part_{part}" for part in (1, 2, 3)))
+    collector = base.Collector({"diagnosis": {name: name for name in COUNTS}})
+    for where, row in base.read_table(folder, table, NEEDS, collector.problems):
         case = row["img_id"].removesuffix(".png")
-        patient, lesion = word(row["patient_id"]) or "", word(row["lesion_id"]) or ""
+        patient, lesion = base.word(row["patient_id"]) or "", base.word(row["lesion_id"]) or ""
         collector.add(
-            CaseRecord(
+            base.CaseRecord(
                 case=case,
                 images={"clinic": images.stem(case) or ""},
                 labels={"diagnosis": row["diagnostic"]},
                 lesion=f"{patient}_{lesion}" if patient and lesion else lesion,
                 patient=patient,
                 metadata={
-                    **metadata(row, sex="gender", site="region", skin_type="fitspatrick"),
-                    **{name: number(row[name]) for name in NUMBERS},
-                    **{name: word(row[name]) for name in WORDS},
-                    **{name: truth(row[name]) for name in TRUTHS},
+                    **base.metadata(row, sex="gender", site="region", skin_type="fitspatrick"),
+                    **{name: base.number(row[name]) for name in NUMBERS},
+                    **{name: base.word(row[name]) for name in WORDS},
+                    **{name: base.truth(row[name]) for name in TRUTHS},
                 },
                 where=where,
             )
@@ -71,7 +56,7 @@ def read(folder: Folder, columns: Columns) -> Release:
     return collector.release()
 
 
-SOURCE = Source(
+SOURCE = base.Source(
     name="pad_ufes_20",
     title="PAD-UFES-20: smartphone images of skin lesions with clinical data",
     licence="CC BY 4.0",
@@ -79,13 +64,13 @@ SOURCE = Source(
     "collected from smartphones. Data in Brief 32, 106221, 2020",
     home="https://doi.org/10.17632/zr7vgbcyr2.1",
     read=read,
-    expected=Expected(cases=2298, lesions=1891, patients=1373, classes={"diagnosis": COUNTS}),
+    expected=base.Expected(cases=2298, lesions=1891, patients=1373, classes={"diagnosis": COUNTS}),
     notes=(
         "There is no published split; the images of a patient stay in one.",
         "Most features of the patient are missing in 804 rows.",
     ),
     columns=(
-        *shared("age", "sex", "skin_type", "site", "elevation"),
+        *base.shared("age", "sex", "skin_type", "site", "elevation"),
         *columns("patient", words=(*WORDS, *LIFE)),
         *columns("lesion", numbers=SIZES, words=SIGNS[:-1]),
     ),

@@ -14,18 +14,7 @@ import io
 import re
 from collections.abc import Iterator
 
-from dermsearch.data.sources.base import (
-    CaseRecord,
-    Collector,
-    Columns,
-    Expected,
-    ImageFiles,
-    Release,
-    Source,
-    check_header,
-    locate,
-    word,
-)
+from dermsearch.data.sources import base
 from dermsearch.errors import UserError, first_line
 from dermsearch.storage.files import Folder
 from dermsearch.words import many
@@ -35,11 +24,11 @@ SHEET, TEXT = "PH2_dataset.xlsx", "PH2_dataset.txt"
 NAMED = {"name": "image name"}  # the text file's word, the sheet's
 
 
-def read(folder: Folder, columns: Columns) -> Release:
+def read(folder: Folder, columns: base.Columns) -> base.Release:
     """Every image of the sheet, or of the text file where there is no sheet."""
-    top, table = locate(folder, [SHEET, TEXT], ["PH2Dataset"])
-    images = ImageFiles(folder, top.rstrip("/"))
-    collector = Collector({"diagnosis": {name: name for name in CLASSES}})
+    top, table = base.locate(folder, [SHEET, TEXT], ["PH2Dataset"])
+    images = base.ImageFiles(folder, top.rstrip("/"))
+    collector = base.Collector({"diagnosis": {name: name for name in CLASSES}})
     for where, row in sheet(folder, table) if table.endswith(SHEET) else text(folder, table, collector):
         case = row.pop("image name")
         if table.endswith(SHEET):
@@ -49,11 +38,11 @@ def read(folder: Folder, columns: Columns) -> Release:
             diagnosis = dict(zip("012", CLASSES, strict=True)).get(code, code)
         if diagnosis is not None:
             collector.add(
-                CaseRecord(
+                base.CaseRecord(
                     case=case,
                     images={"derm": images.stem(case) or ""},
                     labels={"diagnosis": diagnosis},
-                    metadata={name: word(value) for name, value in row.items() if name not in CLASSES},
+                    metadata={name: base.word(value) for name, value in row.items() if name not in CLASSES},
                     mask=images.stem(f"{case}_lesion"),
                     where=where,
                 )
@@ -79,18 +68,18 @@ def sheet(folder: Folder, table: str) -> Iterator[tuple[str, dict[str, str]]]:
     if start is None:
         raise UserError(f"{folder.where}: {table} has no row that begins with 'Image Name'")
     header = [plain(name) for name in lines[start]]
-    check_header(f"{folder.where}: {table}", header, ["image name", *CLASSES])
+    base.check_header(f"{folder.where}: {table}", header, ["image name", *CLASSES])
     for n, line in enumerate(lines[start + 1 :], start + 2):
         if any(line):
             line += [""] * (len(header) - len(line))
             yield f"{table}, line {n}", {name: line[i] for i, name in enumerate(header) if name}
 
 
-def text(folder: Folder, table: str, collector: Collector) -> Iterator[tuple[str, dict[str, str]]]:
+def text(folder: Folder, table: str, collector: base.Collector) -> Iterator[tuple[str, dict[str, str]]]:
     """The rows of the text file; what follows them explains the letters and has no bars at its start."""
     lines = [(n, line) for n, line in enumerate(folder.text(table).splitlines(), 1) if line.startswith("||")]
     header = [NAMED.get(h, h) for h in map(plain, fields(lines[0][1] if lines else ""))]
-    check_header(f"{folder.where}: {table}", header, ["image name", "clinical diagnosis"])
+    base.check_header(f"{folder.where}: {table}", header, ["image name", "clinical diagnosis"])
     for n, line in lines[1:]:
         row = fields(line)
         where = f"{table}, line {n}"
@@ -110,7 +99,7 @@ def plain(name: str) -> str:
     return " ".join(name.split("(")[0].split()).lower()
 
 
-SOURCE = Source(
+SOURCE = base.Source(
     name="ph2",
     title="PH2 dermoscopic image database",
     licence="for research and education; it may not be redistributed",
@@ -118,7 +107,9 @@ SOURCE = Source(
     "benchmarking. IEEE EMBC, 2013",
     home="https://www.fc.up.pt/addi/ph2%20database.html",
     read=read,
-    expected=Expected(cases=200, classes={"diagnosis": {"common nevus": 80, "atypical nevus": 80, "melanoma": 40}}),
+    expected=base.Expected(
+        cases=200, classes={"diagnosis": {"common nevus": 80, "atypical nevus": 80, "melanoma": 40}}
+    ),
     notes=("There is no published split, and neither patients nor lesions are named.",),
     denied={"histological diagnosis": "it follows from the label"},
 )

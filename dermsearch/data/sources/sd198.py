@@ -12,19 +12,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from dermsearch.data.sources.base import (
-    CaseRecord,
-    Collector,
-    Columns,
-    Expected,
-    ImageFiles,
-    Problem,
-    Release,
-    Source,
-    inside,
-    locate,
-    path_id,
-)
+from dermsearch.data.sources import base
 from dermsearch.errors import UserError
 from dermsearch.storage.files import Folder
 
@@ -40,18 +28,18 @@ class Photo(NamedTuple):
     where: str
 
 
-def read(folder: Folder, columns: Columns) -> Release:
+def read(folder: Folder, columns: base.Columns) -> base.Release:
     """Every image of one published fold, or of the class folders where no split is published."""
-    top, _ = locate(folder, ["images"], ["SD-198", "sd-198", "SD-260", "sd-260"])
-    images = ImageFiles(folder, f"{top}images")
+    top, _ = base.locate(folder, ["images"], ["SD-198", "sd-198", "SD-260", "sd-260"])
+    images = base.ImageFiles(folder, f"{top}images")
     if folder.kind(f"{top}8_2_split") == "none":
         return class_folders(images, f"{top}images/")
     return fold(folder, top, columns.fold, images)
 
 
-def fold(folder: Folder, top: str, number: int, images: ImageFiles) -> Release:
+def fold(folder: Folder, top: str, number: int, images: base.ImageFiles) -> base.Release:
     """The images that exactly one of the fold's two files names."""
-    unread: list[Problem] = []
+    unread: list[base.Problem] = []
     files = {split: file.format(number) for split, file in FILES.items()}
     lines = [line for split, file in files.items() for line in read_lines(folder, top, file, split, unread)]
     splits: dict[str, set[str]] = {}
@@ -59,18 +47,18 @@ def fold(folder: Folder, top: str, number: int, images: ImageFiles) -> Release:
     for line in sorted(lines, key=lambda line: "/" not in line.path):  # those that name their class come first
         splits.setdefault(line.path, set()).add(line.split)
         names.setdefault(line.label, line.path.split("/")[0] if "/" in line.path else f"class {line.label}")
-    collector = Collector({"diagnosis": {names[label]: names[label] for label in sorted(names)}})
+    collector = base.Collector({"diagnosis": {names[label]: names[label] for label in sorted(names)}})
     collector.problems += unread
     for line in lines:
         name = names[line.label]
         if len(splits[line.path]) > 1:
-            collector.problem(path_id(line.path), line.where, f"is in both {' and '.join(files.values())}")
+            collector.problem(base.path_id(line.path), line.where, f"is in both {' and '.join(files.values())}")
         elif "/" in line.path and not line.path.startswith(f"{name}/"):
-            collector.problem(path_id(line.path), line.where, f"class {line.label} is {name} in a line before")
+            collector.problem(base.path_id(line.path), line.where, f"class {line.label} is {name} in a line before")
         else:
             collector.add(
-                CaseRecord(
-                    case=path_id(line.path),
+                base.CaseRecord(
+                    case=base.path_id(line.path),
                     images={"clinic": images.path(f"{top}images/{line.path}")},
                     labels={"diagnosis": name},
                     split=line.split,
@@ -80,12 +68,12 @@ def fold(folder: Folder, top: str, number: int, images: ImageFiles) -> Release:
     listed = {images.path(f"{top}images/{path}") for path in splits}
     for path in images.names:
         if path not in listed:
-            case = path_id(path.removeprefix(f"{top}images/"))
+            case = base.path_id(path.removeprefix(f"{top}images/"))
             collector.problem(case, path, f"is in none of {', '.join(files.values())}")
     return collector.release()
 
 
-def read_lines(folder: Folder, top: str, file: str, split: str, unread: list[Problem]) -> list[Photo]:
+def read_lines(folder: Folder, top: str, file: str, split: str, unread: list[base.Problem]) -> list[Photo]:
     """The lines `path label` of one file; a path may have spaces."""
     if folder.kind(f"{top}8_2_split/{file}") == "none":
         there = [n.rsplit("/", 1)[-1] for n in folder.names(f"{top}8_2_split")]
@@ -93,26 +81,26 @@ def read_lines(folder: Folder, top: str, file: str, split: str, unread: list[Pro
     found = []
     for n, text in enumerate(folder.text(f"{top}8_2_split/{file}").splitlines(), 1):
         path, _, label = text.strip().rpartition(" ")
-        if path and inside(path) and label.isascii() and label.isdigit():
+        if path and base.inside(path) and label.isascii() and label.isdigit():
             found.append(Photo(path.strip(), int(label[:9]), split, f"8_2_split/{file}, line {n}"))
         elif text.strip():
             reason = "is no path inside images/ and number of a class"
-            unread.append(Problem(path_id(text.strip()), f"8_2_split/{file}, line {n}", reason))
+            unread.append(base.Problem(base.path_id(text.strip()), f"8_2_split/{file}, line {n}", reason))
     return found
 
 
-def class_folders(images: ImageFiles, start: str) -> Release:
+def class_folders(images: base.ImageFiles, start: str) -> base.Release:
     """Every image; one outside the class folders has no class."""
     names = [path.removeprefix(start) for path in images.names]
     classes = sorted({name.split("/")[0] for name in names if "/" in name})
-    collector = Collector({"diagnosis": {name: name for name in classes}})
+    collector = base.Collector({"diagnosis": {name: name for name in classes}})
     for path, name in zip(images.names, names, strict=True):
-        labels: dict[str, str | None] = {"diagnosis": name.split("/")[0] if "/" in name else None}
-        collector.add(CaseRecord(case=path_id(name), images={"clinic": path}, labels=labels, where=path))
+        labels = {"diagnosis": name.split("/")[0] if "/" in name else None}
+        collector.add(base.CaseRecord(base.path_id(name), {"clinic": path}, labels, where=path))
     return collector.release()
 
 
-SOURCE = Source(
+SOURCE = base.Source(
     name="sd198",
     title="SD-198 (and SD-260): clinical skin disease images",
     licence="for research, on request",
@@ -120,7 +108,7 @@ SOURCE = Source(
     "ECCV, 2016",
     home="http://xiaopingwu.cn/assets/projects/sd-198/",
     read=read,
-    expected=Expected(cases=6584),
+    expected=base.Expected(cases=6584),
     notes=(
         "The published folds have a training and a held-out part; the held-out part is read as test, and a validation "
         "part is taken from the training part.",

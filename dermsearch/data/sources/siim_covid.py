@@ -10,17 +10,7 @@ of the image table are not read.
 
 from __future__ import annotations
 
-from dermsearch.data.sources.base import (
-    CaseRecord,
-    Collector,
-    Columns,
-    Expected,
-    ImageFiles,
-    Release,
-    Source,
-    locate,
-    read_table,
-)
+from dermsearch.data.sources import base
 from dermsearch.storage.files import Folder
 
 CLASSES = {
@@ -32,27 +22,27 @@ CLASSES = {
 STUDIES, IMAGES = "train_study_level.csv", "train_image_level.csv"
 
 
-def read(folder: Folder, columns: Columns) -> Release:
+def read(folder: Folder, columns: base.Columns) -> base.Release:
     """Every image whose study has one class."""
-    top, table = locate(folder, [IMAGES], ["siim-covid19-detection"])
-    images = ImageFiles(folder, f"{top}train")
+    top, table = base.locate(folder, [IMAGES], ["siim-covid19-detection"])
+    images = base.ImageFiles(folder, f"{top}train")
     pneumonia = {name: "absent" if its == "negative" else "present" for name, its in CLASSES.items()}
-    collector = Collector({"diagnosis": CLASSES, "pneumonia": pneumonia})
+    collector = base.Collector({"diagnosis": CLASSES, "pneumonia": pneumonia})
     studies: dict[str, str | None] = {}
-    for where, row in read_table(folder, top + STUDIES, ["id", *CLASSES], collector.problems):
+    for where, row in base.read_table(folder, top + STUDIES, ["id", *CLASSES], collector.problems):
         study = row["id"].removesuffix("_study")
         if study in studies:
             collector.problem(study, where, "a second row of this study; the first is used")
         else:
             studies[study] = collector.marked(study, where, row, tuple(CLASSES))
-    for where, row in read_table(folder, table, ["id", "StudyInstanceUID"], collector.problems):
+    for where, row in base.read_table(folder, table, ["id", "StudyInstanceUID"], collector.problems):
         case, study = row["id"].removesuffix("_image"), row["StudyInstanceUID"]
         diagnosis = studies.get(study)
         if diagnosis is None:
             collector.problem(case, where, f"its study '{study}' has no usable row in {STUDIES}")
             continue
         collector.add(
-            CaseRecord(
+            base.CaseRecord(
                 case=case,
                 images={"xray": images.stem(case) or ""},
                 labels={"diagnosis": diagnosis, "pneumonia": diagnosis},
@@ -63,7 +53,7 @@ def read(folder: Folder, columns: Columns) -> Release:
     return collector.release()
 
 
-SOURCE = Source(
+SOURCE = base.Source(
     name="siim_covid",
     title="SIIM-FISABIO-RSNA COVID-19 detection challenge, training data",
     licence="the challenge's rules: research, not commercial",
@@ -72,7 +62,7 @@ SOURCE = Source(
     home="https://www.kaggle.com/competitions/siim-covid19-detection",
     read=read,
     domain="chest",
-    expected=Expected(cases=6334, lesions=6054),
+    expected=base.Expected(cases=6334, lesions=6054),
     notes=(
         "The images are DICOM: pip install pydicom.",
         "Label pneumonia is negative against the rest.",

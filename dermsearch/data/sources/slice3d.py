@@ -16,22 +16,7 @@ from collections.abc import Iterator
 from sys import intern
 
 from dermsearch.data.case import columns
-from dermsearch.data.sources.base import (
-    CaseRecord,
-    Collector,
-    Columns,
-    Expected,
-    ImageFiles,
-    Release,
-    Source,
-    TableRow,
-    locate,
-    number,
-    read_table,
-    sex,
-    shared,
-    word,
-)
+from dermsearch.data.sources import base
 from dermsearch.errors import UserError
 from dermsearch.storage.files import Folder
 
@@ -62,36 +47,37 @@ NO_METADATA = {
     "patient_id": "it names the patient",
 }
 PLACES = {name: place for place, name in enumerate(("age", *NUMBERS, "sex", "site", *WORDS, *DENIED))}
+KEPT = ("anatom_site_general", *WORDS, *DENIED)
 NEEDS = ("isic_id", "patient_id", "age_approx", "sex", "anatom_site_general", *NUMBERS, *WORDS)
 
 
-def read(folder: Folder, columns: Columns) -> Release:
+def read(folder: Folder, columns: base.Columns) -> base.Release:
     """Every tile of the metadata table."""
-    top, table = locate(folder, [KAGGLE, TRUTH], ["slice3d", "isic-2024-challenge", "ISIC_2024"])
-    collector = Collector({"diagnosis": {"0": "benign", "1": "malignant"}})
+    top, table = base.locate(folder, [KAGGLE, TRUTH], ["slice3d", "isic-2024-challenge", "ISIC_2024"])
+    collector = base.Collector({"diagnosis": {"0": "benign", "1": "malignant"}})
     truth: dict[str, str] = {}
     if table.endswith(TRUTH):
-        for where, row in read_table(folder, table, ["isic_id", "malignant"], collector.problems):
+        for where, row in base.read_table(folder, table, ["isic_id", "malignant"], collector.problems):
             if truth.setdefault(row["isic_id"], row["malignant"]) != row["malignant"]:
                 collector.problem(row["isic_id"], where, "a second row of this image says otherwise")
         table = metadata_table(folder, top)
     more = dict(supplement(folder, top, collector)) if truth else {}
-    images = ImageFiles(folder, *(top + name for name in FOLDERS))
+    images = base.ImageFiles(folder, *(top + name for name in FOLDERS))
     inside = f"{top}{HDF5}" if not images.names and folder.kind(f"{top}{HDF5}") == "file" else ""
-    for where, row in read_table(folder, table, NEEDS if truth else (*NEEDS, "target"), collector.problems):
+    for where, row in base.read_table(folder, table, NEEDS if truth else (*NEEDS, "target"), collector.problems):
         image = row["isic_id"]
         row |= more.get(image, {})
         collector.add(
-            CaseRecord(
+            base.CaseRecord(
                 case=image,
                 images={"derm": f"{inside}/{image}.jpg" if inside else images.stem(image) or ""},
                 labels={"diagnosis": class_of(truth.get(image, "") if truth else row["target"])},
-                lesion=word(row.get("lesion_id", "")) or "",
-                patient=intern(word(row["patient_id"]) or ""),
-                metadata=TableRow(
+                lesion=base.word(row.get("lesion_id", "")) or "",
+                patient=intern(base.word(row["patient_id"]) or ""),
+                metadata=base.TableRow(
                     PLACES,
-                    [number(row["age_approx"]), *(number(row[name]) for name in NUMBERS)],
-                    [sex(row["sex"]), *(kept(row.get(name, "")) for name in ("anatom_site_general", *WORDS, *DENIED))],
+                    [base.number(row["age_approx"]), *(base.number(row[name]) for name in NUMBERS)],
+                    [base.sex(row["sex"]), *(kept(row.get(name, "")) for name in KEPT)],
                 ),
                 where=where,
             )
@@ -108,26 +94,26 @@ def metadata_table(folder: Folder, top: str) -> str:
     return tables[0]
 
 
-def supplement(folder: Folder, top: str, collector: Collector) -> Iterator[tuple[str, dict[str, str]]]:
+def supplement(folder: Folder, top: str, collector: base.Collector) -> Iterator[tuple[str, dict[str, str]]]:
     """What the supplement tells of each image."""
     if folder.kind(top + SUPPLEMENT) == "file":
-        for _, row in read_table(folder, top + SUPPLEMENT, ["isic_id"], collector.problems):
+        for _, row in base.read_table(folder, top + SUPPLEMENT, ["isic_id"], collector.problems):
             yield row["isic_id"], {name: row[name] for name in DENIED if name in row}
 
 
 def kept(text: str) -> str | None:
     """A word, of which a hundred thousand rows keep one copy."""
-    known = word(text)
+    known = base.word(text)
     return None if known is None else intern(known)
 
 
 def class_of(text: str) -> str:
     """1.0 -> 1"""
-    value = number(text)
+    value = base.number(text)
     return text if value is None else f"{value:g}"
 
 
-SOURCE = Source(
+SOURCE = base.Source(
     name="slice3d",
     title="SLICE-3D: skin lesion image crops from 3D total body photography (ISIC 2024), training data",
     licence="CC BY-NC 4.0",
@@ -135,7 +121,7 @@ SOURCE = Source(
     "cancer detection. Scientific Data 11, 884, 2024",
     home="https://doi.org/10.34970/2024-slice-3d",
     read=read,
-    expected=Expected(cases=401059, patients=1042, classes={"diagnosis": {"benign": 400666, "malignant": 393}}),
+    expected=base.Expected(cases=401059, patients=1042, classes={"diagnosis": {"benign": 400666, "malignant": 393}}),
     notes=(
         "One image in a thousand is malignant: look at balanced accuracy and AUC.",
         "tbp_lv_nevi_confidence is what a network made of dermatologists' labels: leave it out to learn without them.",
@@ -143,6 +129,6 @@ SOURCE = Source(
         "tbp_tile_type tells the camera's light, which the picture shows too: leave it out where it would be all that "
         "is learnt.",
     ),
-    columns=(*shared("age", "sex", "site"), *columns("lesion", NUMBERS, WORDS)),
+    columns=(*base.shared("age", "sex", "site"), *columns("lesion", NUMBERS, WORDS)),
     denied=DENIED | NO_METADATA,
 )
