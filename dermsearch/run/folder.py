@@ -38,7 +38,7 @@ def stages_of(study: Study, where: str | None) -> StageStore:
 
 
 def check_folder(out: Path, study: Study) -> None:
-    """Refuse a folder in which this study's results would take the place of something else. Writes nothing."""
+    """Refuse a folder in which this study's results would take the place of something else, or have none. Leaves nothing."""
     try:
         there = sorted(path.name for path in out.iterdir()) if out.exists() or out.is_symlink() else []
         there = [name for name in there if not fnmatch(name, PART.format("*"))]  # what a killed run had begun to write
@@ -46,6 +46,7 @@ def check_folder(out: Path, study: Study) -> None:
             shown = ", ".join(there[:3]) + ", ..." * (len(there) > 3)
             raise UserError(f"--out: '{out}' holds other things ({shown}) and no study; name a new or an empty folder")
         check_kinds(out)
+        check_room(out)
     except OSError as error:
         raise UserError(f"--out: '{out}' cannot be used: {error.strerror}") from None
     if not there:
@@ -67,6 +68,14 @@ def check_folder(out: Path, study: Study) -> None:
             f"--out: '{out}' holds the results of another study of that name ({told}); name another folder with --out, "
             "or take that one away"
         )
+
+
+def check_room(out: Path) -> None:
+    """Whether a folder can be made there shows when one is made; it is taken away at once."""
+    above = next(path for path in (out, *out.absolute().parents) if path.exists())
+    trial = above / PART.format(uuid.uuid4().hex[:8])
+    trial.mkdir()
+    trial.rmdir()
 
 
 def check_kinds(out: Path) -> None:

@@ -267,6 +267,10 @@ class Progress:
         head.append(f"{self._done()}, {clock(time.perf_counter() - self.started)}", style="")
         if left is not None and done < total:
             head.append(f", about {self._rest(left)}", style="dim")
+        scored = [n for n in nodes if n.task and not n.judge and not n.until and n.value is not None]
+        if scored:
+            best = max(scored, key=lambda n: n.value or 0.0)
+            head.append(f"; best so far: {self._name(best)}, {100 * (best.value or 0.0):.1f} %")
         roots = [n for n in nodes if n.parent is None]
         room = min(MOST, max(5, self.console.height - 2 - len(roots)))
         shown: set[str] = set()

@@ -241,6 +241,15 @@ def test_a_folder_that_holds_something_else_is_refused_and_left_as_it_is(spoil: 
     assert everything(tmp_path) == before
 
 
+@pytest.mark.parametrize("where", ["mine.txt", "mine.txt/x", "/proc/x", "/dev/null/x/y"])
+def test_a_place_where_no_folder_can_be_made_is_refused_before_anything_begins(where: str, tmp_path: Path) -> None:
+    (tmp_path / "mine.txt").write_text("mine")
+    with pytest.raises(UserError, match=r"^--out: '.*' cannot be used: (No such file|Not a directory)"):
+        check_folder(tmp_path / where, changed())
+    check_folder(tmp_path / "new" / "deep", changed())
+    assert everything(tmp_path).keys() == {"mine.txt"}
+
+
 def test_what_a_killed_run_had_begun_to_write_is_no_other_things(tmp_path: Path) -> None:
     begun = tmp_path / ".study.yaml.0123abcd.part"
     begun.write_text("name: cur")

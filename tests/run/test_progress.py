@@ -49,6 +49,22 @@ def test_variants_are_told_apart_in_the_live_tree_too(bench: Bench) -> None:
     assert labels >= {"odc (lr 0.0123)", "odc (lr 0.1)", "moco_v2"}
 
 
+def test_the_live_tree_says_which_is_the_best_so_far(bench: Bench) -> None:
+    driver = bench.driver(make_study(curriculum__length=[1, 2]))
+    shown, _ = heard(driver)
+    shown.console.height = 40
+
+    def picture() -> str:
+        with shown.console.capture() as caught:
+            shown.console.print(shown._picture(list(driver.tree.nodes.values())))
+        return caught.get()
+
+    assert "best so far" not in picture()
+    run_inline(driver, bench.work(driver))
+    best = max((n for n in driver.tree.stages() if n.value is not None), key=lambda n: n.value or 0.0)
+    assert f"; best so far: {best.curriculum}, {100 * (best.value or 0.0):.1f} %" in picture()
+
+
 def test_a_fit_under_way_stands_below_its_stage(bench: Bench) -> None:
     """With its epochs; once it is done its stage alone is left, with its score."""
     fits: dict[str, Any] = {"downstream": {"finetune": {"epochs": 4}}, "objective": {"protocol": "finetune"}}
