@@ -1,21 +1,8 @@
 """The stage store: finished stages and judgements by key, on a local path or any pyarrow filesystem.
 
-store.json                                                       the format; an older dermsearch refuses a newer one
-stages/<key>/<part>.safetensors, history.json, manifest.json     the manifest last, with checksums; a part is one of
-                                                                 `models.artifact`: encoders, heads; of a fit predictor
-scores/<key>.json, <key>.arrow                                   what a protocol said of a stage or fit, of each case
-partial/<key>/state.pt, progress.json                            a stage under way; gone once it is finished
-segments/<key>/manifest.json, <part>.safetensors                 that the first epochs of a stage are trained; their
-                                                                 state is in partial/<key>/ while it may go on from it,
-                                                                 their parts are here where fits are to judge them
-openings/<fingerprint>/<id>.json                                 that a data set's test split was looked at
-weights/<hash>-<backbone>/<part>.safetensors, manifest.json      what curricula start with, from what has that hash
-
-damaged/<when>/...                                               what was set aside
-
-What is damaged counts as missing and is made again; so does what stands under another's name, since manifests,
-judgements, leases and states say which file they are. A store that is full or out of reach is `StoreLost`, never
-mistaken for an empty one.
+docs/store.md tells what lies where. What is damaged counts as missing and is made again; so does what stands under
+another's name, since manifests, judgements, leases and states say which file they are. A store that is full or out of
+reach is `StoreLost`, never mistaken for an empty one.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import AfterValidator, Field, ValidationError, field_validator, model_validator
 
 from dermsearch.settings import Pixels
 from dermsearch.study.data import Data, DataSets
@@ -52,7 +52,16 @@ class Curricula(Section):
         return self
 
 
+def _rising(value: tuple[float, ...] | None) -> tuple[float, ...] | None:
+    if value is not None and list(value) != sorted(set(value)):
+        raise ValueError(f"must rise from one to the next, not {list(value)}")
+    return value
+
+
 Share = Annotated[float, Field(gt=0, lt=1)]
+Shares = Annotated[tuple[Share, ...] | None, Field(strict=False, max_length=100), AfterValidator(_rising)]
+Epoch = Annotated[int, Field(ge=1, le=100_000)]
+Epochs = Annotated[tuple[Epoch, ...], Field(strict=False, max_length=100), AfterValidator(_rising)]
 
 
 class Train(Section):
@@ -69,20 +78,13 @@ class Train(Section):
     momentum: float | None = Field(default=None, ge=0, lt=1)  # of sgd and lars
     schedule: Literal["cosine", "constant", "step"] | None = None  # the task's own
     final_lr: float | None = Field(default=None, ge=0, le=1)  # where the cosine ends, as a share of lr
-    milestones: Annotated[tuple[Share, ...] | None, Field(strict=False, max_length=100)] = None  # step: when, as shares
+    milestones: Shares = None  # step: when, as shares
     factor: float | None = Field(default=None, gt=0, le=1)  # step: what the rate is multiplied by
     warmup: float | None = Field(default=None, ge=0, lt=1)  # the share of all steps in which the rate climbs
     clip: float | None = Field(default=None, gt=0, le=1e6)  # largest gradient norm
     patience: int = Field(default=0, ge=0, le=100_000)  # epochs without a lower loss on validation images; 0: no end
     knn_every: int = Field(default=0, ge=0, le=100_000)  # epochs between two looks by kNN, which only watches
     precision: Literal["auto", "fp32", "bf16"] = "auto"  # auto: bf16 on GPUs and on CPUs that multiply it, else fp32
-
-    @field_validator("milestones")
-    @classmethod
-    def _in_order(cls, value: tuple[float, ...] | None) -> tuple[float, ...] | None:
-        if value is not None and list(value) != sorted(set(value)):
-            raise ValueError(f"must rise from one to the next, not {list(value)}")
-        return value
 
 
 class Objective(Section):
@@ -123,9 +125,6 @@ class Limits(Section):
         return self
 
 
-Epoch = Annotated[int, Field(ge=1, le=100_000)]
-
-
 class Search(Section):
     """Who proposes curricula, how many, and with which replicates."""
 
@@ -140,7 +139,7 @@ class Search(Section):
     learn_from: Annotated[tuple[Path, ...], Field(strict=False, max_length=100)] = ()  # tables of other studies
     candidates: int = Field(default=4, ge=1, le=1000)  # Optuna's: of so many, the one with the fewest new stages first
     pruner: Literal["none", "median", "halving", "hyperband", "wilcoxon"] = "none"  # Optuna's, on every prefix's score
-    rungs: Annotated[tuple[Epoch, ...], Field(strict=False, max_length=100)] = ()  # epochs at which it looks at stages
+    rungs: Epochs = ()  # epochs at which it looks at stages
 
     @model_validator(mode="before")
     @classmethod
@@ -149,13 +148,6 @@ class Search(Section):
             raise ValueError(
                 "round: proposals come no longer in rounds; give search.lag, how many are under way at once"
             )
-        return value
-
-    @field_validator("rungs")
-    @classmethod
-    def _rising(cls, value: tuple[int, ...]) -> tuple[int, ...]:
-        if list(value) != sorted(set(value)):
-            raise ValueError(f"must rise from one to the next, not {list(value)}")
         return value
 
     @model_validator(mode="after")

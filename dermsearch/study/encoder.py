@@ -51,10 +51,8 @@ def _kind(value: Any) -> str:
     return "[stage]" if isinstance(value, dict | Finished) else "[one]"
 
 
-Weights = Annotated[
-    Annotated[Path | None, Tag("[one]")] | Annotated[Finished, Tag("[stage]")] | Annotated[Foreign, Tag("[network]")],
-    Discriminator(_kind),
-]
+One = Annotated[Path | None, Tag("[one]")] | Annotated[Finished, Tag("[stage]")] | Annotated[Foreign, Tag("[network]")]
+Weights = Annotated[One, Discriminator(_kind)]
 
 
 @dataclass(frozen=True)
@@ -76,13 +74,7 @@ class Encoder(Section):
     # separate: every modality has a network of its own; shared: one is for all.
     branches: Literal["shared", "separate"] = "shared"
     # What every curriculum starts with: imagenet, a tag of timm, hf-hub:ORG/NAME, a file, a finished stage, or random.
-    weights: Annotated[
-        Annotated[Path | None, Tag("[one]")]
-        | Annotated[Finished, Tag("[stage]")]
-        | Annotated[Foreign, Tag("[network]")]
-        | Annotated[Choice[Weights], Tag("[choice]")],
-        Discriminator(_kind),
-    ] = None
+    weights: Annotated[One | Annotated[Choice[Weights], Tag("[choice]")], Discriminator(_kind)] = None
 
     @property
     def names(self) -> tuple[str, ...]:

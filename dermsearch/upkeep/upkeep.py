@@ -139,40 +139,28 @@ def _file_of(store: StageStore, item: Item, name: str, manifest: dict[str, Any])
     elif name == HISTORY and not epochs(parsed(data)):
         yield path, "is no history"
     elif name.endswith(file_of("")):
-        parts = manifest.get("parts", {})
-        if name == file_of(PREDICTOR) and isinstance(parts.get(PREDICTOR), dict):
-            wrong = _predictor(data, parts[PREDICTOR])
-        else:
-            wrong = _tensors(data, parts.get(ENCODERS, {}) if name == file_of(ENCODERS) else None)
+        wrong = _unfit(name, data, manifest.get("parts", {}))
         if wrong:
             yield path, f"cannot be loaded: {wrong}"
 
 
-def _tensors(data: bytes, encoders: dict[str, Any] | None) -> str:
-    """What is wrong with a part; of encoders the architecture is told, if their maker wrote it down."""
+def _unfit(name: str, data: bytes, parts: dict[str, Any]) -> str:
+    """What is wrong with a part; encoders and predictors must fit the network that their maker wrote down."""
     try:
         state = unpacked(data)
     except NoTensors as error:
         return str(error)
-    if encoders is None:
-        return ""
     try:
-        wanted = Encoders.empty(encoders["name"], encoders["modalities"], encoders["branches"]).state_dict()
-    except (LookupError, TypeError, UserError):  # not told, or of a timm that is not here
+        if name == file_of(PREDICTOR) and isinstance(parts.get(PREDICTOR), dict):
+            wanted = unfilled(Part(parts[PREDICTOR], state)).state_dict()
+        elif name == file_of(ENCODERS):
+            of = parts[ENCODERS]
+            wanted = Encoders.empty(of["name"], of["modalities"], of["branches"]).state_dict()
+        else:
+            return ""
+    except (LookupError, TypeError, ValueError, RuntimeError):  # not told, or of another version or package
         return "" if all(map(finite, state.values())) else "not all numbers are finite"
     return misfit(state, wanted)
-
-
-def _predictor(data: bytes, config: dict[str, Any]) -> str:
-    """What is wrong with a fitted network, if one of this version can be made as it tells."""
-    try:
-        part = Part(config, unpacked(data))
-        wanted = unfilled(part).state_dict()
-    except NoTensors as error:
-        return str(error)
-    except (LookupError, TypeError, ValueError, RuntimeError):  # of a package that is not here, or of another version
-        return "" if all(map(finite, part.state.values())) else "not all numbers are finite"
-    return misfit(part.state, wanted)
 
 
 def _opening(store: StageStore, item: Item) -> Iterator[tuple[str, str]]:
@@ -279,10 +267,7 @@ def unneeded(store: StageStore, used: Used | None, hours: float, now: float | No
         UNDER_WAY: lambda item: over(item.key) or not wanted(item),
         WEIGHTS: lambda item: used is not None and item.key.partition("-")[0] not in weights,
         CASES: lambda item: used is not None and item.key not in needed and _drawn_or_copied(store, item),
-        NOTES: lambda item: True,
-        DAMAGED: lambda item: True,
-        LEFTOVER: lambda item: True,
-        CLAIM: lambda item: True,
+        **dict.fromkeys((NOTES, DAMAGED, LEFTOVER, CLAIM), lambda item: True),
     }
     # A clock that was set back leaves files of the future, which are as good as new.
     since = (time.time() if now is None else now) - 3600 * hours
