@@ -17,8 +17,6 @@ MEAN_LABEL = "mean"
 AVERAGED = ("balanced_accuracy", "macro_f1", "auc")
 # What is known of each class, and averaged over the labels' named classes as papers on the seven points do.
 OF_A_CLASS = ("auc", "recall", "specificity", "precision")
-# Of predictions, what may be asked for as objective.
-OF_PREDICTIONS = (*AVERAGED, *(f"named_{metric}" for metric in OF_A_CLASS))
 LEVEL = 0.95
 REPLICATES = 1000
 # One seed for every stage and protocol: two encoders judged on the same cases see the same resamples.
@@ -193,14 +191,14 @@ def mean_over_labels(measures: Iterable[Measurement], n: int, named: Mapping[str
             yield Measurement(MEAN_LABEL, "", f"named_{metric}", n, _mean(np.stack(stack)))
 
 
-def summary(values: np.ndarray, level: float = LEVEL) -> tuple[float | None, float | None, float | None]:
+def summary(values: np.ndarray) -> tuple[float | None, float | None, float | None]:
     """A measure's value and its percentile interval; None where it is not defined."""
     point, drawn = float(values[0]), values[1:][np.isfinite(values[1:])]
     if not np.isfinite(point):
         return None, None, None
     if len(drawn) == 0:
         return point, None, None
-    low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])
+    low, high = np.quantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return point, float(low), float(high)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
-from dermsearch.run.reference import KINDS, Described, described, first_line, listed, settings, settings_of
+from dermsearch.run.reference import Described, described, first_line, listed, registry_of, settings, settings_of
 from dermsearch.study.config import Compute, Curricula, Limits, Objective, Search, Study, Train
 from dermsearch.study.data import Camera, Data, People, Variant
 from dermsearch.study.encoder import Encoder
@@ -83,7 +83,7 @@ def tasks() -> Iterator[str]:
     """Pretext tasks."""
     yield from ("", "## Tasks", "", "For `curriculum.tasks`. Each may also override any field of `train`.")
     for name in shipped("tasks"):
-        task = KINDS["tasks"].find(name)
+        task = registry_of("tasks").find(name)
         own = ", ".join(f"`{key}: {value}`" for key, value in task.train_defaults.items())
         yield from ("", f"### `{name}`", "", first_line(described("tasks", name)), "")
         if own:
@@ -109,7 +109,8 @@ def others() -> Iterator[str]:
 
 def shipped(kind: str) -> list[str]:
     """Names that do not depend on what else is installed."""
-    return [name for name in KINDS[kind].names() if name in KINDS[kind].shipped]
+    registry = registry_of(kind)
+    return [name for name in registry.names() if name in registry.shipped]
 
 
 def table(rows: Iterable[Described]) -> list[str]:

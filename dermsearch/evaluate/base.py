@@ -22,7 +22,7 @@ from dermsearch.evaluate.predictions import predictions
 from dermsearch.fit.shipped import SHIPPED
 from dermsearch.metrics import Measurement
 from dermsearch.models.artifact import Artifact
-from dermsearch.nature import Nature
+from dermsearch.nature import OF_PREDICTIONS, Nature
 from dermsearch.registry import Registry
 from dermsearch.settings import Settings as Settings
 
@@ -85,6 +85,11 @@ class Features:
             raise ValueError(f"{len(self.heldout_groups)} patients for {len(self.heldout)} held-out cases")
         if self.train_groups is not None and len(self.train_groups) != len(self.train):
             raise ValueError(f"{len(self.train_groups)} patients for {len(self.train)} training cases")
+
+    @property
+    def whose(self) -> np.ndarray:
+        """The patient of each training case, where none is told each its own."""
+        return np.arange(len(self.train)) if self.train_groups is None else self.train_groups
 
     def known(self, label: str) -> tuple[np.ndarray, np.ndarray]:
         """The training cases with that label known: their features in float64 and their classes."""
@@ -284,7 +289,7 @@ def check_objective(nature: Nature, protocol: str, metric: str, label: str) -> N
     """Refuse an objective that a protocol of this nature cannot have; `protocol` is what the message calls it."""
     if not nature.objective:
         raise UserError(f"objective.protocol: '{protocol}' never looks at an image, so it cannot tell encoders apart")
-    own = nature.metrics or metrics.OF_PREDICTIONS
+    own = nature.metrics or OF_PREDICTIONS
     if metric not in own:
         others = [] if nature.metrics else _others("metrics", metric)
         wrong = f"must be {_any_of(own)} for protocol '{protocol}', not '{metric}'"

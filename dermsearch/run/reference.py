@@ -10,9 +10,9 @@ import inspect
 import re
 import sys
 import types
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, Union, get_args, get_origin
+from typing import Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
@@ -22,30 +22,19 @@ from dermsearch.errors import UserError
 from dermsearch.registry import Registry, attribute
 from dermsearch.settings import Settings
 
-
-class Kinds(Mapping[str, Registry]):
-    """The registries by what they are of, each imported when it is asked for: to list samplers takes no torch."""
-
-    PLACES: ClassVar = {
-        "tasks": "dermsearch.pretext.base:TASKS",
-        "protocols": "dermsearch.evaluate.base:PROTOCOLS",
-        "sources": "dermsearch.data.sources.base:SOURCES",
-        "samplers": "dermsearch.search.propose.sampler:SAMPLERS",
-        "domains": "dermsearch.data.domain:DOMAINS",
-    }
-
-    def __getitem__(self, kind: str) -> Registry:
-        registry: Registry = attribute(self.PLACES[kind])
-        return registry
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.PLACES)
-
-    def __len__(self) -> int:
-        return len(self.PLACES)
+KINDS = {  # where the registry of each is
+    "tasks": "dermsearch.pretext.base:TASKS",
+    "protocols": "dermsearch.evaluate.base:PROTOCOLS",
+    "sources": "dermsearch.data.sources.base:SOURCES",
+    "samplers": "dermsearch.search.propose.sampler:SAMPLERS",
+    "domains": "dermsearch.data.domain:DOMAINS",
+}
 
 
-KINDS = Kinds()
+def registry_of(kind: str) -> Registry:
+    """Imported when it is asked for: to list samplers takes no torch."""
+    found: Registry = attribute(KINDS[kind])
+    return found
 
 
 @dataclass(frozen=True)
@@ -61,7 +50,7 @@ class Described:
 
 def listed(kind: str) -> list[tuple[str, str, str]]:
     """Every name of a kind, which package brings it where that is another, and a line: what it is, or why it is not."""
-    registry = KINDS[kind]
+    registry = registry_of(kind)
     found = []
     for name in registry.names():
         try:
@@ -74,7 +63,7 @@ def listed(kind: str) -> list[tuple[str, str, str]]:
 
 def described(kind: str, name: str) -> str:
     """All that one says of itself."""
-    return words(KINDS[kind].find(name), name)
+    return words(registry_of(kind).find(name), name)
 
 
 def words(thing: Any, name: str) -> str:
@@ -102,7 +91,7 @@ def classes_of(module: types.ModuleType, thing: Any) -> list[Any]:
 
 def settings_of(kind: str, name: str) -> list[Described]:
     """The settings of a task or protocol, in their order; nothing of what has none."""
-    config = getattr(KINDS[kind].find(name), "Config", None)
+    config = getattr(registry_of(kind).find(name), "Config", None)
     return list(settings(config)) if inspect.isclass(config) and issubclass(config, BaseModel) else []
 
 
@@ -129,9 +118,8 @@ def kind_of(annotation: Any) -> str:
         return kind_of(inner[0])
     if inspect.isclass(annotation) and issubclass(annotation, Settings):  # another form of the same setting
         return f"{{{', '.join(f'{n}: {kind_of(f.annotation)}' for n, f in annotation.model_fields.items())}}}"
-    return {"int": "whole number", "float": "number", "bool": "true | false", "str": "word"}.get(
-        getattr(annotation, "__name__", ""), getattr(annotation, "__name__", "value")
-    )
+    name = getattr(annotation, "__name__", "value")
+    return {"int": "whole number", "float": "number", "bool": "true | false", "str": "word"}.get(name, name)
 
 
 def limit(rule: Any) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from dermsearch.errors import UserError
-from dermsearch.run.reference import KINDS, comments, described, first_line
+from dermsearch.run.reference import comments, described, first_line, registry_of
 from dermsearch.study.config import Study, Train
 
 Schema = dict[str, Any]
@@ -45,7 +45,7 @@ def study_schema() -> Schema:
     for name, field in fields(Train).items():
         definitions[f"train_{name}"] = field
     training = {name: {"$ref": f"#/$defs/train_{name}"} for name in Train.model_fields}
-    tasks = {name: settings("tasks", name, training) for name in KINDS["tasks"].names()}
+    tasks = {name: settings("tasks", name, training) for name in registry_of("tasks").names()}
     names = {"type": "array", "items": {"enum": list(tasks)}, "uniqueItems": True}
     definitions["Curricula"]["properties"]["tasks"] = {
         "anyOf": [{"type": "object", "properties": tasks, "additionalProperties": False}, names]
@@ -54,7 +54,7 @@ def study_schema() -> Schema:
         "labelled": {"anyOf": [LABELLED, {"type": "array", "items": LABELLED}]},
         "repeats": {"type": "integer"},
     }
-    judges = {f"^{name}(@.+)?$": settings("protocols", name, draws) for name in KINDS["protocols"].names()}
+    judges = {f"^{name}(@.+)?$": settings("protocols", name, draws) for name in registry_of("protocols").names()}
     schema["properties"]["downstream"] |= {"patternProperties": judges, "additionalProperties": False}
     for section in ("Data", "Objective"):
         definitions[section]["properties"]["labelled"] = {**LABELLED, "type": [*LABELLED["type"], "null"]}
@@ -66,7 +66,7 @@ def study_schema() -> Schema:
 def settings(kind: str, name: str, more: Mapping[str, Schema]) -> Schema:
     """What may stand behind a task or protocol: nothing, or some of its settings; of what does not load, anything."""
     try:
-        config = getattr(KINDS[kind].find(name), "Config", None)
+        config = getattr(registry_of(kind).find(name), "Config", None)
     except UserError as error:
         return {"description": str(error)}
     own = fields(config) if inspect.isclass(config) and issubclass(config, BaseModel) else {}

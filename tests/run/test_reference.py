@@ -11,24 +11,24 @@ from pydantic import BaseModel, Field
 from dermsearch.errors import UserError
 from dermsearch.registry import Registry
 from dermsearch.run.check import check
-from dermsearch.run.reference import KINDS, comments, described, kind_of, listed, settings, settings_of
+from dermsearch.run.reference import KINDS, comments, described, kind_of, listed, registry_of, settings, settings_of
 from dermsearch.run.schema import study_schema
 from dermsearch.study.load import load_study
 
-EVERY = [(kind, name) for kind, registry in KINDS.items() for name in registry.names()]
+EVERY = [(kind, name) for kind in KINDS for name in registry_of(kind).names()]
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_all_are_listed_with_a_line_each(kind: str) -> None:
     found = listed(kind)
-    assert [name for name, _, _ in found] == KINDS[kind].names()
+    assert [name for name, _, _ in found] == registry_of(kind).names()
     assert all(len(text) > 8 and text != name for name, _, text in found)
 
 
 @pytest.mark.parametrize(("kind", "name"), EVERY)
 def test_every_setting_is_told(kind: str, name: str) -> None:
     assert described(kind, name)
-    config = getattr(KINDS[kind].find(name), "Config", None)
+    config = getattr(registry_of(kind).find(name), "Config", None)
     fields = list(config.model_fields) if config is not None else []
     found = settings_of(kind, name)
     assert [setting.name for setting in found] == fields
@@ -79,7 +79,7 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def test_what_others_bring_is_listed_with_its_package_and_what_is_broken_with_the_reason(package: None) -> None:
-    ours = {name: (by, told) for name, by, told in listed("tasks") if name not in KINDS["tasks"].shipped}
+    ours = {name: (by, told) for name, by, told in listed("tasks") if name not in registry_of("tasks").shipped}
     fails = "task '{}' of package harbour-tasks cannot be loaded: {}"
     assert ours == {
         "good": ("harbour-tasks", "Is this good?"),
