@@ -7,10 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from itertools import islice
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    import numpy as np
+import numpy as np
 
 SINGLE = 2e-7  # relative error of a number that went through single precision
 LOOK = 1000  # of the counts that fit, how many are compared for the nearest
@@ -87,8 +85,6 @@ class Fits:
     """All pairs of true and false positives whose rates lie within the bounds, found without trying each pair."""
 
     def __init__(self, bounds: Mapping[str, tuple[float, float]], counts: Counts) -> None:
-        import numpy as np
-
         positive, negative = counts.positive, counts.negative
         # For each number of true positives the bounds leave one interval of false positives.
         floor, ceiling = bounds.get("sens", (0.0, 1.0))
@@ -131,8 +127,6 @@ class Fits:
 
 def partner(hits: np.ndarray, floor: float, ceiling: float) -> tuple[np.ndarray, np.ndarray]:
     """The least and the most false positives with which hits / (hits + false) is within the bounds; 0 / 0 is 0."""
-    import numpy as np
-
     hits = hits.astype(float)
     most = hits * (1 - floor) / floor if floor > 0 else np.full(len(hits), np.inf)
     least = hits * (1 - ceiling) / ceiling if 0 < ceiling < 1 else np.zeros(len(hits))
@@ -142,8 +136,6 @@ def partner(hits: np.ndarray, floor: float, ceiling: float) -> tuple[np.ndarray,
 
 def rejected(missed: np.ndarray, floor: float, ceiling: float) -> tuple[np.ndarray, np.ndarray]:
     """The least and the most true negatives with which true / (true + missed) is within the bounds; 0 / 0 is 0."""
-    import numpy as np
-
     missed = missed.astype(float)
     least = np.maximum(missed * floor / (1 - floor), 1.0) if floor > 0 else np.zeros(len(missed))
     most = missed * ceiling / (1 - ceiling) if ceiling < 1 else np.full(len(missed), np.inf)

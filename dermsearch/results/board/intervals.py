@@ -78,7 +78,7 @@ def interval(scores: Sequence[Score], spread: Spread, metric: str = "") -> tuple
     half = spread.half(len(replicates(scores, spread.seeds)))
     if not below and not half:
         return None, None
-    mean, (lowest, highest) = fmean(score.value for score in scores), bounds(metric)
+    mean, (lowest, highest) = fmean(score.value for score in scores), BOUNDS.get(metric, (0.0, 1.0))
     low, high = (math.hypot(fmean(ends) if ends else 0.0, half) for ends in (below, above))
     return max(lowest, mean - low), min(highest, mean + high)
 
@@ -86,8 +86,3 @@ def interval(scores: Sequence[Score], spread: Spread, metric: str = "") -> tuple
 def alike(scores: Sequence[Score]) -> bool:
     """Do all seeds of a root agree? Weights of a file do: they are one measurement, without replicates."""
     return len(scores) > 1 and len({score.values for score in scores}) == 1
-
-
-def bounds(metric: str) -> tuple[float, float]:
-    """What a metric's values lie between."""
-    return BOUNDS.get(metric, (0.0, 1.0))

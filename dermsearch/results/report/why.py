@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from dermsearch.errors import UserError
-from dermsearch.results.explain.evidence import gather
+from dermsearch.results.explain.evidence import from_study
 from dermsearch.results.explain.explain import Explanation, explain
 from dermsearch.results.explain.text import effect_tables, findings, notes, verdict
 from dermsearch.results.report.charts import lined, tip, values, where_known, x
@@ -21,7 +21,7 @@ def why(content: Content) -> PageSection | None:
     if not content.whole or sum(row.length > 0 and row.score is not None for row in content.rows) < 3:
         return None
     try:
-        found = explain(gather(content.results.folder))
+        found = explain(from_study(content.results))
     except UserError:
         return None
     charts = {"chart-why": forest(found)} if forest(found)["data"]["values"] else {}
