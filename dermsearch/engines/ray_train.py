@@ -6,6 +6,7 @@ import os
 import time
 from typing import Any
 
+from dermsearch.engines.ray_notice import listening, stopped
 from dermsearch.work.job import Job
 from dermsearch.work.record import Record
 from dermsearch.work.verdicts import given_up
@@ -37,7 +38,7 @@ def on_workers(work: Worker, job: Job, storage: str) -> Record:
     for _ in range(1 + job.retries):
         trainer = TorchTrainer(
             _worker,
-            train_loop_config={"work": work, "job": job.model_dump_json()},
+            train_loop_config={"work": work, "job": job.model_dump_json(), "storage": storage},
             torch_config=TorchConfig(backend="nccl" if job.gpus else "gloo"),
             scaling_config=ScalingConfig(
                 num_workers=job.workers,
@@ -64,7 +65,12 @@ def on_workers(work: Worker, job: Job, storage: str) -> Record:
 
 
 def _worker(config: dict[str, Any]) -> str:
-    record: Record = config["work"](Job.model_validate_json(config["job"]))
+    job = Job.model_validate_json(config["job"])
+    try:
+        with listening(config["storage"]):
+            record: Record = config["work"](job)
+    except KeyboardInterrupt:
+        record = stopped(job)
     if record.status != "done":
         raise Leaving(record.model_dump_json())
     return record.model_dump_json()

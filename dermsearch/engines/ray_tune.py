@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -13,6 +14,7 @@ from ray.tune import Stopper
 from ray.tune.search import Searcher
 
 from dermsearch.engines.ray_left import release_until
+from dermsearch.engines.ray_notice import give, listening, stopped
 from dermsearch.engines.ray_train import on_workers
 from dermsearch.search.tree.driver import FINISHED, WAIT, Driver
 from dermsearch.work.job import Job
@@ -58,6 +60,11 @@ def run_trials(driver: Driver, storage: str, share: dict[str, float], at_once: i
             tuning.join(LOOK)
             check()
     except KeyboardInterrupt:
+        give(storage)
+        searcher.close()
+        until = time.monotonic() + LEAVING
+        while searcher.keys and tuning.is_alive() and time.monotonic() < until:
+            tuning.join(LOOK)  # once Tune is to stop, it ends processes amid what they do
         searcher.end()
         tuning.join(LEAVING)
         raise
@@ -88,21 +95,27 @@ class StageSearcher(Searcher):
         self.records: dict[str, Record] = {}  # and the last record that came of it
         self.lock = threading.Lock()
         self.error: Exception | None = None  # that ends the run
-        self.ended = False  # the driver is no longer to be asked
+        self.closed = False  # the driver is no longer to be asked
+        self.ended = False  # Tune is to stop
 
-    def end(self) -> None:
+    def close(self) -> None:
         """Hand out nothing more, and tell the driver of nothing more."""
-        got = self.lock.acquire(timeout=LEAVING)  # somebody may wait for the store
-        self.ended = True
+        got = not self.closed and self.lock.acquire(timeout=LEAVING)  # somebody may wait for the store
+        self.closed = True
         if got:
             self.lock.release()
+
+    def end(self) -> None:
+        """Have Tune stop."""
+        self.close()
+        self.ended = True
 
     def suggest(self, trial_id: str) -> Any:
         """A job; None while stages that others need are still running; FINISHED at the end."""
         with self.lock:
             if self.error is not None:
                 raise self.error
-            if self.ended:
+            if self.closed:
                 return None
             job = self.driver.next_job()
             if job == WAIT:
@@ -128,7 +141,7 @@ class StageSearcher(Searcher):
             lost = "its worker process died again and again; the machine may lack memory"
             record = Record(key=key, status="failed", error=lost)
         with self.lock:
-            if self.ended:
+            if self.closed:
                 return
             try:
                 self.driver.done(record)
@@ -174,7 +187,10 @@ def run_trial(config: dict[str, Any]) -> None:
     node = f"{socket.gethostname()}/{ray.get_runtime_context().get_node_id()[:8]}"  # not the driver's
     job = Job.model_validate_json(config["job"]).model_copy(update={"node": node})
     try:
-        record = on_workers(run_job, job, config["storage"]) if job.workers > 1 else run_job(job)
+        with listening(config["storage"]):
+            record = on_workers(run_job, job, config["storage"]) if job.workers > 1 else run_job(job)
+    except KeyboardInterrupt:
+        record = stopped(job)
     except Exception as error:
         report(given_up(job.key, error))
         raise

@@ -28,6 +28,7 @@ from dermsearch.training import optim
 from dermsearch.training.health import StageFailed, check_finite, collapse, peak_memory
 from dermsearch.training.learner import Learner, Recipe, WholeImages, compile_networks, number_dropout, schedule
 from dermsearch.training.memory import keep_memory
+from dermsearch.training.notice import heard
 from dermsearch.training.precision import autocast
 from dermsearch.training.under_way import Epoch, History, Partial, States
 from dermsearch.training.validation import over, set_modes, validated
@@ -72,6 +73,7 @@ def train_stage(
     `heldout` are the rows whose loss ends the stage early, where the recipe has patience; `watch` may look at the
     backbones after an epoch and add to its row of the history. With `until` it stops after that epoch, short of the end
     that its schedule knows of, and `partial` keeps what going on from there needs. `pixels`: where those of a GPU lie.
+    On a notice to stop `partial` keeps the step that it has come to, and `Noticed` is raised.
     """
     started = time.perf_counter()  # an epoch's seconds hold what comes before it: preparations, the save of the last
     train, task = recipe.train, task or find_task(recipe.task)
@@ -114,7 +116,7 @@ def train_stage(
     peak_memory(device)
 
     ended = bool(history) and over(history, train["patience"])  # within a segment of it
-    with ExitStack() as ending:
+    with heard(), ExitStack() as ending:
         for pool in [*pools.values(), *unseen.values()]:
             ending.callback(pool.close)
         for number in range(len(history), len(history) if ended else until or train["epochs"]):

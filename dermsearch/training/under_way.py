@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -19,8 +18,10 @@ from dermsearch.data.store.pool import CasePool
 from dermsearch.errors import first_line
 from dermsearch.pretext.base import Batch, Loss
 from dermsearch.training.learner import Learner, planned
+from dermsearch.training.notice import TOLD, Noticed
 
 History = list[dict[str, Any]]  # a row per epoch
+HEARS = 3.0  # seconds after which a notice is heard by all processes, of whom the first alone is asked
 
 
 class Unfit(Exception):
@@ -101,7 +102,7 @@ class Epoch:
 
 
 class States:
-    """Of a stage under way: takes up the one that was left, and saves those that follow when it is time to."""
+    """Of a stage under way: takes up the one that was left, saves those that follow, in time or on a notice."""
 
     def __init__(self, partial: Partial, learner: Learner, optimizer: torch.optim.Optimizer) -> None:
         self.partial, self.learner, self.optimizer = partial, learner, optimizer
@@ -109,7 +110,7 @@ class States:
 
     def begin(self) -> None:
         """An epoch begins, or what follows a state: the clock is asked after one step."""
-        self.steps, self.ask, self.since = 0, 1.0, time.monotonic()
+        self.steps, self.ask, self.since = 0, 1, time.monotonic()
 
     def take_up(self, pools: Mapping[str, CasePool], steps: int, count: int) -> tuple[History, Epoch | None] | None:
         """The epochs behind the state that was left, and that within which it was; None where there is no state.
@@ -130,30 +131,35 @@ class States:
         """After a step that another one follows in its epoch: saves if it is time to, by the first process's clock.
 
         The others have to be told, and to tell makes a GPU wait. So it says how many steps they need not ask again:
-        those until a state is due at the pace so far, but no more than there were.
+        those until a state is due, or a notice to be heard, at the pace so far, but no more than there were.
         """
         self.steps += 1
         if self.steps < self.ask:
             return
-        more = world.from_first(self.more() if world.rank() == 0 else None)
-        if more:
+        noticed, more = world.from_first((TOLD.given, self.more()) if world.rank() == 0 else None)
+        if more and not noticed:
             self.ask = self.steps + more
         else:
             self.save(history, epoch.state())
             self.begin()
+        if noticed:
+            raise Noticed
 
-    def more(self) -> float:
+    def more(self) -> int:
         """Steps until this process's clock is to be looked at again; 0 where a state is due."""
         left = self.partial.left(within=True)
-        if left <= 0 or left == math.inf:
-            return max(left, 0.0)
+        if left <= 0:
+            return 0
         pace = (time.monotonic() - self.since) / self.steps
-        return max(1, min(self.steps, int(left / pace))) if world.size() > 1 and pace else 1
+        return max(1, min(self.steps, int(min(left, HEARS) / pace))) if world.size() > 1 and pace else 1
 
     def after(self, history: History, ends: bool, needed: bool) -> None:
         """After an epoch. Where training `ends` for now a state is saved if one is `needed`, whatever the time."""
-        if needed if ends else self.partial.left() <= 0:
+        noticed = world.from_first(TOLD.given)
+        if noticed or (needed if ends else self.partial.left() <= 0):
             self.save(history)
+        if noticed:
+            raise Noticed
 
     def save(self, history: History, within: dict[str, Any] | None = None) -> None:
         """The first process's; others only take part in what is `within` it."""

@@ -17,6 +17,7 @@ from dermsearch.models.encoders import Encoders
 from dermsearch.models.weights import misfit, spread
 from dermsearch.storage.stages import PartialStage, StageStore, Unusable
 from dermsearch.training.learner import Recipe
+from dermsearch.training.notice import Noticed
 from dermsearch.training.stage import Trained, Watch, train_stage
 from dermsearch.training.under_way import Unfit
 from dermsearch.work.cases import cases_of, look_of
@@ -126,7 +127,7 @@ def from_what_is_left(partial: PartialStage, train: Callable[[], Trained]) -> Tr
             if world.rank() == 0:
                 partial.reject(str(error))
             continue
-        except Exception:
+        except (Exception, Noticed):
             partial.settle()
             raise
         partial.settle()  # nothing is written behind a stage that has ended

@@ -96,16 +96,18 @@ def test_what_a_run_would_refuse_is_refused_at_once(words: list[str], message: s
     assert not list(tmp_path.iterdir()), "nothing was written"
 
 
-def test_a_schedulers_notice_ends_a_run_without_ray_with_a_word(tmp_path: Path) -> None:
-    words = ["run", "curriculum_three.yaml", *SMALL, "train.epochs=10000"]
+def test_a_schedulers_notice_ends_a_run_without_ray_with_a_word_and_its_state(tmp_path: Path) -> None:
+    words = ["run", "curriculum_three.yaml", *SMALL, "train.epochs=10000", "compute.save_every=3600"]
     going = subprocess.Popen([*RUN, *words], stderr=subprocess.PIPE, text=True, cwd=tmp_path)
     until = time.monotonic() + 300
     while not list((tmp_path / "results").glob("store/partial/*/progress.json")):
         assert time.monotonic() < until and going.poll() is None
         time.sleep(0.1)
+    assert not list((tmp_path / "results").glob("store/partial/*/state.pt"))
     going.send_signal(signal.SIGTERM)
     _, err = going.communicate(timeout=300)
     assert going.returncode == 130
+    assert len(list((tmp_path / "results").glob("store/partial/*/state.pt"))) == 1
     assert err.endswith("Interrupted. The same command continues from here.\n")
 
 

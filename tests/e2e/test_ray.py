@@ -13,10 +13,12 @@ from pathlib import Path
 
 import pytest
 from e2e.tiny import TWO_TASKS, run, values
+from pace import slowness
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
-from benchmarks.interrupted import interrupted, kill_all, marked, start
+from benchmarks.interrupted import interrupted, kill_all, marked, start, states
 from dermsearch.results import load
+from dermsearch.storage.stages import state_in
 
 ONE_TASK = [*TWO_TASKS, "curriculum.length=[1,1]", "curriculum.tasks={moco_v2: {queue: 32}}"]
 
@@ -86,18 +88,35 @@ def wait_for_epochs(folder: Path, count: int) -> list[dict]:
     raise AssertionError((folder / "log.txt").read_text())
 
 
-def test_a_schedulers_notice_ends_a_run_as_ctrl_c_does(tmp_path: Path) -> None:
-    mark = uuid.uuid4().hex
-    going = start("curriculum_three.yaml", [*ONE_TASK, "train.epochs=300"], tmp_path, mark)
+@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.long)])
+def test_a_schedulers_notice_ends_a_run_and_nothing_is_lost(workers: int, tmp_path: Path) -> None:
+    """Within the seconds that schedulers give, and though no state was due for long."""
+    study = [*ONE_TASK, "train.epochs=60", f"compute.workers={workers}", "compute.save_every=3600"]
+    (tmp_path / "plain").mkdir()
+    run(tmp_path / "plain", *study, *(["compute.engine=inline"] if workers == 1 else []))
+    broken, mark = tmp_path / "broken", uuid.uuid4().hex
+    broken.mkdir()
+    going = start("curriculum_three.yaml", study, broken, mark)
     try:
-        wait_for_epochs(tmp_path, 1)
+        before = wait_for_epochs(broken, 3)
+        assert not states(broken)
+        began = time.monotonic()
         os.kill(going.pid, signal.SIGTERM)
         going.communicate(timeout=300)
+        assert time.monotonic() - began < 20 * slowness()
     finally:
         kill_all(mark)
-    said = (tmp_path / "log.txt").read_text()
+    said = (broken / "log.txt").read_text()
     assert going.returncode == 130, said
     assert said.endswith("Interrupted. The same command continues from here.\n") and "SIGTERM" not in said
+    (state,) = states(broken)
+    saved = json.loads(state_in(state.read_bytes())["history"])
+    assert saved[: len(before)] == before
+    run(broken, *study)
+    assert values(tmp_path / "plain") == values(broken)
+    key = load(broken / "out").stages["key"][0].as_py()
+    history = json.loads((broken / "store" / "stages" / key / "history.json").read_text())
+    assert history[: len(saved)] == saved and len(history) == 60, "what was saved was not trained again"
 
 
 @pytest.mark.long
