@@ -27,10 +27,11 @@ from dermsearch.data.views.pictures import Pictures
 from dermsearch.errors import UserError
 from dermsearch.evaluate import inside, strength
 from dermsearch.evaluate.base import Given, Images
+from dermsearch.evaluate.found import mean
 from dermsearch.evaluate.linear import Regression
 from dermsearch.evaluate.tuned import LinearHead, probe, tune
 from dermsearch.metrics import MEAN_LABEL, Measurement, case_weights
-from dermsearch.models.attention import activations, attention, contrast, finer, map_sides
+from dermsearch.models.attention import activations, attention, finer, map_sides
 from dermsearch.models.encoders import Encoders
 from dermsearch.nature import Nature
 
@@ -93,7 +94,7 @@ class Attention:
         rows, groups = images.heldout[has], features.heldout_groups[has]
         seen = Gaze(images, modality, config)
         seen.check()
-        heads = seen.heads(features.classes, features.train_labels, groups_of(given), seed)
+        heads = seen.heads(features.classes, features.train_labels, features.whose, seed)
         for each in measures(seen.shares(rows, heads), features.classes, groups):
             yield features.split, each
 
@@ -157,9 +158,7 @@ class Gaze:
             parts = inside.patches(self.look.size, self.config.probes)
             covered = inside.share_of_patches(inner[probed], parts)
             for label, head in heads.items():
-                w = head.weights.to(seen.features)
-                classes = (seen.features @ w.T + head.bias.to(w)).argmax(1)
-                asked = contrast(w, classes)
+                classes, asked = head.says(seen.features)
                 amount = attention(seen.towards(asked), self.look.size).double().cpu().numpy()
                 told = {
                     "predicted": classes.cpu().numpy(),
@@ -181,9 +180,8 @@ class Gaze:
     def maps(self, rows: np.ndarray, head: LinearHead) -> tuple[np.ndarray, np.ndarray]:
         """Of each image its predicted class and the attention to it (n, size, size): for a picture."""
         seen = activations(self.net, self.pixels(rows))
-        w = head.weights.to(seen.features)
-        classes = (seen.features @ w.T + head.bias.to(w)).argmax(1)
-        amount = attention(seen.towards(contrast(w, classes)), self.look.size)
+        classes, asked = head.says(seen.features)
+        amount = attention(seen.towards(asked), self.look.size)
         return classes.cpu().numpy(), amount.double().cpu().numpy()
 
     @torch.no_grad()
@@ -216,12 +214,6 @@ def masks_of(cases: CaseStore, rows: np.ndarray, look: Look) -> np.ndarray:
     return (seen > 0.5).double().numpy()
 
 
-def groups_of(given: Given) -> np.ndarray:
-    """Whose each training case is."""
-    features = given.features
-    return np.arange(len(features.train)) if features.train_groups is None else features.train_groups
-
-
 def measures(
     shares: Mapping[str, Mapping[str, np.ndarray]], classes: Mapping[str, tuple[str, ...]], groups: np.ndarray
 ) -> Iterator[Measurement]:
@@ -231,7 +223,7 @@ def measures(
         told = shares[label]
         for cls in ("", *names):
             keep = np.ones(len(groups), bool) if cls == "" else told["predicted"] == names.index(cls)
-            found = {name: (mean_of(told[name], keep, weights), count(told[name], keep)) for name in OF_IMAGES}
+            found = {name: mean_and_count(told[name], keep, weights) for name in OF_IMAGES}
             ail, area = found["ail"][0], found["area"][0]
             with np.errstate(invalid="ignore", divide="ignore"):
                 found["ail_ratio"] = ail / area, found["ail"][1]
@@ -244,14 +236,7 @@ def measures(
         yield Measurement(MEAN_LABEL, "", name, len(groups), np.mean(each, axis=0))
 
 
-def mean_of(values: np.ndarray, keep: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Mean over the kept images in each replicate; NaN without one."""
+def mean_and_count(values: np.ndarray, keep: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, int]:
+    """Mean over the kept images that were measured, in each replicate; and how many these are."""
     keep = keep & np.isfinite(values)
-    total = weights[keep].sum(axis=0, dtype=float)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return np.asarray((values[keep] @ weights[keep].astype(float)) / np.where(total > 0, total, np.nan))
-
-
-def count(values: np.ndarray, keep: np.ndarray) -> int:
-    """How many images a mean is of."""
-    return int((keep & np.isfinite(values)).sum())
+    return mean(values[keep], weights[keep]), int(keep.sum())

@@ -115,14 +115,8 @@ def block(artifact: Artifact, images: Images, level: Level, rows: np.ndarray) ->
     from dermsearch.models.tables import table_encoder
 
     columns = tuple(map(column_of, part.config["levels"][level]["columns"]))
-    return table_encoder(part, level).outputs(
-        *known(onto(table_of(images, level, images.metadata, rows), columns)), images.device
-    )
-
-
-def known(table: Table) -> tuple[np.ndarray, np.ndarray]:
-    """Values, and which are known."""
-    return table.values, table.known
+    table = onto(table_of(images, level, images.metadata, rows), columns)
+    return table_encoder(part, level).outputs(table.values, table.known, images.device)
 
 
 def table_of(images: Images, level: Level, names: tuple[str, ...], rows: np.ndarray) -> Table:

@@ -48,8 +48,7 @@ class Knn:
 
         Few labelled cases need few neighbours. Held-out cases of the study have no say.
         """
-        groups = np.arange(len(features.train)) if features.train_groups is None else features.train_groups
-        fold, scores = folds(groups), dict[int, list[float]]()
+        fold, scores = folds(features.whose), dict[int, list[float]]()
         for turn in np.unique(fold):
             part = apart(features, fold != turn, fold == turn)
             for k in (k for k in AMONG if k <= len(part.train)):
@@ -102,8 +101,7 @@ class Knn:
 
 def apart(features: Features, learnt: np.ndarray, held: np.ndarray) -> Features:
     """Some of the training cases, judged on others of them."""
-    labels = features.train_labels
-    groups = np.arange(len(features.train)) if features.train_groups is None else features.train_groups
+    labels, groups = features.train_labels, features.whose
     return dataclasses.replace(
         features,
         train=features.train[learnt],

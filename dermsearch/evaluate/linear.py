@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from typing import Any
 
 import numpy as np
 from pydantic import Field
@@ -45,12 +46,13 @@ class Linear:
         """The same of features as they are."""
         c = config.c
         if c is None:  # once for all labels: a label alone has too few cases of its rare classes to tell
-            groups = np.arange(len(features.train)) if features.train_groups is None else features.train_groups
             labels = [features.train_labels[label] for label in features.classes]
-            c = strength.choose(features.train, labels, groups, config.balanced)
+            c = strength.choose(features.train, labels, features.whose, config.balanced)
         return {label: self._fit(features, label, c, config) for label in features.classes}
 
     def _fit(self, features: Features, label: str, c: float, config: Regression) -> np.ndarray:
+        from threadpoolctl import threadpool_limits
+
         train, truth = features.known(label)
         classes = len(features.classes[label])
         seen = np.unique(truth)
@@ -61,19 +63,26 @@ class Linear:
             probabilities[:, seen[0]] = 1.0
             return probabilities
 
-        # Imported here: scikit-learn takes a second, and whoever only lists protocols need not wait.
-        from sklearn.exceptions import ConvergenceWarning
-        from sklearn.linear_model import LogisticRegression
-        from threadpoolctl import threadpool_limits
-
-        mean, spread = train.mean(axis=0), train.std(axis=0)
-        spread[spread < 1e-8] = 1.0  # a dead feature stays dead instead of becoming noise of unit size
-        weights = "balanced" if config.balanced else None
-        model = LogisticRegression(C=c, class_weight=weights, max_iter=config.max_iter)
-        # One thread: the matrices are small, trials share the cores, and the sums keep one order.
-        with threadpool_limits(1, user_api="blas"), warnings.catch_warnings():
-            warnings.simplefilter("ignore", ConvergenceWarning)  # an early stop is a probe like any other
-            model.fit((train - mean) / spread, truth)
+        model, mean, spread = regression(train, truth, c, config)
+        with threadpool_limits(1, user_api="blas"):
             found = model.predict_proba((features.heldout - mean) / spread)
         probabilities[:, model.classes_] = found
         return probabilities
+
+
+def regression(x: np.ndarray, truth: np.ndarray, c: float, config: Regression) -> tuple[Any, np.ndarray, np.ndarray]:
+    """A logistic regression of two classes or more on standardised features; their mean and spread."""
+    # Imported here: scikit-learn takes a second, and whoever only lists protocols need not wait.
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.linear_model import LogisticRegression
+    from threadpoolctl import threadpool_limits
+
+    mean, spread = x.mean(axis=0), x.std(axis=0)
+    spread[spread < 1e-8] = 1.0  # a dead feature stays dead instead of becoming noise of unit size
+    weights = "balanced" if config.balanced else None
+    model = LogisticRegression(C=c, class_weight=weights, max_iter=config.max_iter)
+    # One thread: the matrices are small, trials share the cores, and the sums keep one order.
+    with threadpool_limits(1, user_api="blas"), warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # an early stop is a probe like any other
+        model.fit((x - mean) / spread, truth)
+    return model, mean, spread

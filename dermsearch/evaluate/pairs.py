@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 
 from dermsearch.evaluate.base import Given, Settings
+from dermsearch.evaluate.found import mean
 from dermsearch.evaluate.knn import unit
 from dermsearch.metrics import Measurement, case_weights
 from dermsearch.nature import Nature
@@ -27,9 +28,8 @@ class Pairs:
         features = given.features
         if len(features.columns) != 2:
             raise ValueError(f"pairs: needs the columns of two modalities, not of {len(features.columns)}")
-        groups = np.arange(len(features.train)) if features.train_groups is None else features.train_groups
         for split, rows, patients in (
-            ("train", features.train, groups),
+            ("train", features.train, features.whose),
             (features.split, features.heldout, features.heldout_groups),
         ):
             for measure in _measures(rows, features.columns, patients):
@@ -57,13 +57,8 @@ def _measures(rows: np.ndarray, columns: Mapping[str, slice], groups: np.ndarray
         # Among ties the own partner may be anywhere: half of them are before it, and the k-th place is shared.
         hits = {f"acc_at_{k}": np.clip((k - better) / (ties + 1), 0, 1) for k in (1, 5)}
         for metric, value in {"mean_rank": 1 + better + ties / 2, **hits}.items():
-            values = _mean(value, weights)
+            values = mean(value, weights)
             found.setdefault(metric, []).append(values)
             yield Measurement(LABEL, direction, metric, len(rows), values)
     for metric, both in found.items():
         yield Measurement(LABEL, "", metric, len(rows), np.mean(both, axis=0))
-
-
-def _mean(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Mean over the cases of each replicate; NaN without a case."""
-    return values @ weights / weights.sum(axis=0) if len(values) else np.full(1, np.nan)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import math
-import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +14,8 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from dermsearch.errors import UserError
+from dermsearch.evaluate.linear import regression
+from dermsearch.models.attention import contrast
 
 
 @dataclass(frozen=True)
@@ -24,25 +25,22 @@ class LinearHead:
     weights: Tensor  # (classes, d)
     bias: Tensor
 
+    def says(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Of each row its class, and the weights (n, d) of what speaks for that class."""
+        weights = self.weights.to(features)
+        classes = (features @ weights.T + self.bias.to(weights)).argmax(1)
+        return classes, contrast(weights, classes)
+
 
 def probe(x: np.ndarray, truth: np.ndarray, classes: int, c: float, config: Any) -> LinearHead:
     """A logistic regression on standardised features, as a head on the features themselves."""
-    from sklearn.exceptions import ConvergenceWarning
-    from sklearn.linear_model import LogisticRegression
-    from threadpoolctl import threadpool_limits
-
     known = truth >= 0
     x, truth = x[known].astype(np.float64), truth[known]
     weights, bias = np.zeros((classes, x.shape[1])), np.full(classes, -1e9)
     seen = np.unique(truth)
     bias[seen] = 0.0
     if len(seen) > 1:
-        mean, spread = x.mean(axis=0), x.std(axis=0)
-        spread[spread < 1e-8] = 1.0
-        model = LogisticRegression(C=c, class_weight="balanced" if config.balanced else None, max_iter=config.max_iter)
-        with threadpool_limits(1, user_api="blas"), warnings.catch_warnings():
-            warnings.simplefilter("ignore", ConvergenceWarning)
-            model.fit((x - mean) / spread, truth)
+        model, mean, spread = regression(x, truth, c, config)
         slopes, start = model.coef_, model.intercept_
         if len(seen) == 2:  # scikit-learn tells the second class's alone
             slopes, start = np.concatenate([-slopes, slopes]) / 2, np.concatenate([-start, start]) / 2

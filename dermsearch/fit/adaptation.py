@@ -75,8 +75,7 @@ class Adaptation(Fit):
         self.heads = Heads(self.width, setting.counts, setting.artifact.get(HEADS), setting.seed)
         self.weights = balance(setting.counts) if config.balanced else None
         self.steps_before = setting.steps * config.epochs // (config.epochs + config.adapt_epochs)
-        norms = any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in encoders.modules())
-        if self.statistics() == "each" and not self.aligns and not norms:
+        if self.statistics() == "each" and not self.aligns and not self.norms():
             raise UserError(f"{self.name}: needs an encoder with BatchNorm, whose statistics it takes from the target")
 
     def statistics(self) -> Statistics:
@@ -133,6 +132,10 @@ class Adaptation(Fit):
         if epoch == self.config.epochs:
             for gate in self.gates():
                 gate.begin()
+
+    def progress(self, step: int) -> float:
+        """How far the second phase is, from 0 to 1."""
+        return (step - self.steps_before) / max(1, self.setting.steps - self.steps_before)
 
     def gates(self) -> list[Gate | Doubled]:
         """Those of the network."""

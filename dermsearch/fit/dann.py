@@ -37,8 +37,8 @@ class DANN(Adaptation):
         self.adversary = mlp(self.width, config.hidden, 1)
 
     def align(self, source: Tensor, target: Tensor, truth: Tensor, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        progress = (batch.step - self.steps_before) / max(1, self.setting.steps - self.steps_before)
-        features = reversed_gradient(torch.cat([source, target]), self.config.weight * ramp(progress))
+        strength = self.config.weight * ramp(self.progress(batch.step))
+        features = reversed_gradient(torch.cat([source, target]), strength)
         said = self.adversary(features)[:, 0]
         domain = torch.cat([torch.ones_like(source[:, 0]), torch.zeros_like(target[:, 0])])
         loss = F.binary_cross_entropy_with_logits(said, domain)

@@ -92,10 +92,6 @@ class OurAlignment(Adaptation):
         """What else is made small, of the global batch's source."""
         return {}
 
-    def progress(self, step: int) -> float:
-        """How far the second phase is, from 0 to 1."""
-        return (step - self.steps_before) / max(1, self.setting.steps - self.steps_before)
-
 
 def finite(logits: Tensor) -> Tensor:
     """Zeros for classes that there are none of."""

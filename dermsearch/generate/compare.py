@@ -16,7 +16,7 @@ from dermsearch.data.prepare.lookalikes import copies
 from dermsearch.data.prepare.version import Version
 from dermsearch.data.store.case_store import CaseStore
 from dermsearch.errors import UserError
-from dermsearch.generate.judge import SOME, Critic
+from dermsearch.generate.judge import SOME, Critic, seen
 from dermsearch.generate.quality import distances, kid, manifolds, matched, mean
 from dermsearch.metrics import summary
 
@@ -114,8 +114,7 @@ def compare(made: CaseStore, real: CaseStore, judge: Critic, most: int = SOME, s
 
 def _of(version: Version, cases: CaseStore, modality: str, split: str) -> np.ndarray:
     """Real cases of a split that are of a made class."""
-    rows = cases.split(split)
-    rows = rows[cases.has(modality)[rows]]
+    rows = seen(cases, modality, split)
     return rows[version.of(cases, rows) >= 0]
 
 

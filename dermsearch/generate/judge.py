@@ -19,7 +19,7 @@ from dermsearch.data.views.pictures import Pictures
 from dermsearch.errors import UserError
 from dermsearch.fit.base import predictor
 from dermsearch.generate.quality import kid
-from dermsearch.models.artifact import ENCODERS, PREDICTOR, Artifact, Part
+from dermsearch.models.artifact import ENCODERS, PREDICTOR, Part
 from dermsearch.models.encoders import Encoders
 from dermsearch.storage.keys import digest
 from dermsearch.storage.stages import PartialStage, StageStore
@@ -98,10 +98,10 @@ def make_judge(cases: CaseStore, judging: Judging, store: StageStore, report: Ca
     what = {"cases": cases.fingerprint, "modality": judging.modality, "size": judging.size}
     key = digest("judge of made cases", VERSION, what, told, config, judging.seed)
     if store.manifest(key) is None:
-        artifact, encoders = start(judging, store)
+        encoders = start(judging, store)
         partial = PartialStage(store, key, every=30)
         look = Look(judging.size)
-        given = (FIT, config, judging.seed, artifact, encoders, cases, rows, partial, report, device, "fp32", look)
+        given = (FIT, config, judging.seed, {}, encoders, cases, rows, partial, report, device, "fp32", look)
         try:
             trained = from_what_is_left(partial, lambda: train_fit(*given))
         except StageFailed as error:
@@ -111,10 +111,10 @@ def make_judge(cases: CaseStore, judging: Judging, store: StageStore, report: Ca
     return Critic(key, store.artifact(key)[PREDICTOR], cases, judging, device)
 
 
-def start(judging: Judging, store: StageStore) -> tuple[Artifact, Encoders]:
+def start(judging: Judging, store: StageStore) -> Encoders:
     """What the judge begins with."""
     if not judging.stage:
-        return {}, Encoders.random(judging.encoder, (judging.modality,), "shared", judging.seed)
+        return Encoders.random(judging.encoder, (judging.modality,), "shared", judging.seed)
     if store.manifest(judging.stage) is None:
         raise UserError(
             f"--stage: the store '{store.where}' has no finished stage {judging.stage}; `dermsearch store list` shows "
@@ -126,13 +126,8 @@ def start(judging: Judging, store: StageStore) -> tuple[Artifact, Encoders]:
     part = artifact[ENCODERS]
     made = Encoders.empty(**part.config).load(part.state)
     alone = Encoders.empty(part.config["name"], (judging.modality,), "shared")
-    return {}, alone.load(
-        {
-            name.replace(f"backbones.{made.branch_of(judging.modality)}.", "backbones.shared.", 1): w
-            for name, w in part.state.items()
-            if name.startswith(f"backbones.{made.branch_of(judging.modality)}.")
-        }
-    )
+    backbone = made.backbones[made.branch_of(judging.modality)].state_dict()
+    return alone.load({f"backbones.shared.{name}": w for name, w in backbone.items()})
 
 
 def seen(cases: CaseStore, modality: str, split: str) -> np.ndarray:

@@ -24,7 +24,7 @@ def test_it_may_begin_with_a_stage(tmp_path: Path) -> None:
     with torch.no_grad():
         next(made.backbones["derm"].parameters()).add_(1)
     stages.commit("k", {ENCODERS: made.part()}, [], {"kind": "pretext"})
-    _, found = start(Judging("xray", 32, stage="k"), stages)
+    found = start(Judging("xray", 32, stage="k"), stages)
     own, other = (made.backbones[branch].state_dict() for branch in ("xray", "derm"))
     told = found.backbones["shared"].state_dict()
     assert found.modalities == ("xray",) and all(torch.equal(w, own[name]) for name, w in told.items())
