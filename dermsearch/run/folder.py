@@ -25,6 +25,7 @@ STUDY, JOURNAL, TABLES = "study.yaml", "optuna.journal", "tables"
 PART = f".{STUDY}.{{}}.part"
 FILES = (STUDY, JOURNAL, PAID, *(f"{TABLES}/{name}.arrow" for name in SCHEMAS))
 WHOLE = {"name", "data", "encoder", "curriculum", "train", "downstream", "search", "compute"}  # of a resolved study
+HOUR = 3600  # seconds: nobody takes as long to write a file
 FOLDERS = (TABLES, "figures", "errors", "tensorboard")
 
 
@@ -39,6 +40,8 @@ def stages_of(study: Study, where: str | None) -> StageStore:
 
 def check_folder(out: Path, study: Study) -> None:
     """Refuse a folder in which this study's results would take the place of something else, or have none. Leaves nothing."""
+    if str(out).encode("utf-8", "replace") != os.fsencode(out):
+        raise UserError(f"--out: '{out}' is no UTF-8; name another folder")
     try:
         there = sorted(path.name for path in out.iterdir()) if out.exists() or out.is_symlink() else []
         there = [name for name in there if not fnmatch(name, PART.format("*"))]  # what a killed run had begun to write
@@ -140,11 +143,18 @@ def prepare_folder(out: Path, study: Study) -> None:
     part = out / PART.format(uuid.uuid4().hex[:8])
     try:
         out.mkdir(parents=True, exist_ok=True)
-        for left in out.glob(PART.format("*")):
-            left.unlink(missing_ok=True)
         part.write_text(dumped(study.model_dump(mode="json")), "utf-8")
+        clear(out, part)
         os.replace(part, out / STUDY)
     except OSError as error:
         with suppress(OSError):
             part.unlink(missing_ok=True)
         raise UserError(f"--out: '{out}' cannot be written to: {first_line(error)}") from None
+
+
+def clear(out: Path, now: Path) -> None:
+    """Delete what killed runs had half written an hour before a file that is written now."""
+    for left in (*out.glob(".*.part"), *out.glob("*/.*.part")):
+        with suppress(OSError):
+            if left.stat().st_mtime < now.stat().st_mtime - HOUR:
+                left.unlink()

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 import torchvision
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import nn
 
@@ -24,7 +25,7 @@ CLASSIFIERS = ("fc", "classifier", "head")  # by which names torchvision's netwo
 
 def to_timm(network: nn.Module, folder: Path, about: Mapping[str, Any]) -> None:
     """The network's own weights, without a classifier."""
-    save_file({name: w.contiguous() for name, w in network.state_dict().items()}, folder / MODEL, {"format": "pt"})
+    put_weights(network.state_dict(), folder / MODEL)
 
 
 def to_torchvision(network: nn.Module, folder: Path, about: Mapping[str, Any]) -> None:
@@ -66,6 +67,14 @@ def to_onnx(network: nn.Module, folder: Path, about: Mapping[str, Any]) -> None:
         )
     except Exception as error:  # of many kinds: what a network does cannot be written down
         raise UserError(f"--format onnx: {about['architecture']} cannot be written: {first_line(error)}") from None
+
+
+def put_weights(state: Mapping[str, torch.Tensor], path: Path) -> None:
+    """Write them as .safetensors that timm reads too."""
+    try:
+        save_file({name: w.contiguous() for name, w in state.items()}, path, {"format": "pt"})
+    except SafetensorError as error:
+        raise UserError(f"{path}: cannot be written: {first_line(error)}") from None
 
 
 FORMATS: Mapping[str, Callable[[nn.Module, Path, Mapping[str, Any]], None]] = {

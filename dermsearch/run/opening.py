@@ -17,6 +17,7 @@ from dermsearch.data.open import open_cases
 from dermsearch.errors import UserError, nearest
 from dermsearch.results.board.leaderboard import Row, leaderboard
 from dermsearch.results.board.row import contenders
+from dermsearch.results.tables.file import turn
 from dermsearch.results.tables.schema import OPENED, PRETEXT, SCHEMAS, Results, build, load, write
 from dermsearch.results.tables.writer import joined
 from dermsearch.run.folder import stages_of
@@ -151,6 +152,12 @@ def keep(folder: Path, scores: list[dict[str, Any]], predictions: list[tuple[Map
 
     What a judge said of a case at another opening, it says again: that stands once.
     """
+    with turn(folder / "tables"):  # or of two at once one would be forgotten
+        add(folder, scores, predictions)
+
+
+def add(folder: Path, scores: list[dict[str, Any]], predictions: list[tuple[Mapping[str, Any], pa.Table]]) -> None:
+    """Behind what is there now."""
     before = load(folder).tables
     said = before["test_predictions"].unify_dictionaries().group_by(WHOSE).aggregate([]).to_pylist()
     there = {tuple(row[name] for name in WHOSE) for row in said}

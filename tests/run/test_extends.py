@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 from pathlib import Path
 from typing import Any
 
@@ -254,5 +255,16 @@ def test_what_a_killed_run_had_begun_to_write_is_no_other_things(tmp_path: Path)
     begun = tmp_path / ".study.yaml.0123abcd.part"
     begun.write_text("name: cur")
     check_folder(tmp_path, changed())
+    table, by_another = (tmp_path / "tables" / f".trials.arrow.{pid}.part" for pid in (1, 2))
+    table.parent.mkdir()
+    for path in (table, by_another):
+        path.write_text("ARR")
+    for path in (begun, table):
+        os.utime(path, (0, path.stat().st_mtime - 3700))
     prepare_folder(tmp_path, changed())
-    assert [path.name for path in tmp_path.iterdir()] == ["study.yaml"]
+    assert {path.name for path in tmp_path.rglob("*")} == {"study.yaml", "tables", by_another.name}
+
+
+def test_a_folder_whose_name_is_no_text_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="is no UTF-8"):
+        check_folder(tmp_path / os.fsdecode(b"\xff"), changed())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +11,7 @@ import pytest
 from conftest_search import make_study
 from rich.console import Console
 
-from dermsearch.results import load
+from dermsearch.results import Results, load
 from dermsearch.run import opening
 from dermsearch.run.opening import open_test
 from dermsearch.run.run import run_study
@@ -58,3 +60,20 @@ def test_what_nobody_judges_on_is_not_opened_and_what_another_saw_meanwhile_is_k
     store = StageStore(str(folder / "store"))
     assert (store.openings(trained), store.openings(ham)) == (1, 2)
     assert set(load(folder / "out").pandas("tests").opening) == {1, 2}
+
+
+def test_of_two_that_write_at_once_none_is_forgotten(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not len(load(folder / "out").tests):
+        open_test(folder / "out", [], None, lambda said: None)
+    rows = load(folder / "out").tests.to_pylist()[:1]
+
+    def slowly(where: Path) -> Results:
+        found = load(where)
+        time.sleep(0.3)
+        return found
+
+    monkeypatch.setattr(opening, "load", slowly)
+    with ThreadPoolExecutor(3) as others:
+        for done in [others.submit(opening.keep, folder / "out", [{**rows[0], "opening": n}], []) for n in (7, 8, 9)]:
+            done.result()
+    assert {7, 8, 9} < set(load(folder / "out").pandas("tests").opening)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import zlib
 from collections.abc import Iterator
@@ -14,6 +15,19 @@ from dermsearch.errors import UserError, first_line
 from dermsearch.regular import bytes_of
 
 CHECKSUM = b"checksum"  # in the metadata of its schema
+OPENED = ("tests", "test_predictions")  # tables that are written by `dermsearch test` alone
+
+
+@contextmanager
+def turn(folder: Path) -> Iterator[None]:
+    """Who adds to what is in a folder does it alone; together, where the file system knows no locks."""
+    held = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        with suppress(OSError):
+            fcntl.flock(held, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(held)
 
 
 @contextmanager
@@ -52,8 +66,15 @@ def read(path: str | Path) -> pa.Table:
     except FileNotFoundError:
         raise
     except (OSError, ValueError, pa.ArrowException, UnicodeError) as error:
-        raise UserError(f"{path}: is damaged ({first_line(error)}); {again(Path(path).parents[1])}") from None
+        raise UserError(f"{path}: is damaged ({first_line(error)}); {mended(Path(path))}") from None
     return table.replace_schema_metadata(None)
+
+
+def mended(path: Path) -> str:
+    """What makes a table again."""
+    if path.stem in OPENED:
+        return f"take it away, and `dermsearch test {path.parents[1]}` opens the test split again"
+    return again(path.parents[1])
 
 
 def again(folder: Path) -> str:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
 from dermsearch.errors import UserError, first_line, nearest
-from dermsearch.results.tables.file import again, checksum, read, write
+from dermsearch.results.tables.file import OPENED, checksum, mended, read, write
 
 __all__ = ["SCHEMAS", "Results", "build", "complete", "load", "read", "write"]
 
@@ -178,7 +178,6 @@ ENDED = (NOT_CHOSEN, CUT)  # of these nothing is needed but the result
 PRETEXT, FIT = "pretext", "fit"  # kinds of stages
 # What a row, or a table of an earlier version, means where it does not say it.
 DEFAULTS: dict[str, Any] = {"root": "", "data": "data", "labelled": "all", "draw": 0, "kind": PRETEXT}
-OPENED = ("tests", "test_predictions")  # written by `dermsearch test` alone
 # Tables that studies of earlier versions lack: there they are empty.
 LATER = ("segments", "confusions", "judgements", "predictions", *OPENED)
 
@@ -209,6 +208,7 @@ class Results:
     folder: Path
     study: dict[str, Any]
     tables: dict[str, pa.Table]
+    resampled: dict[Any, Any] = field(default_factory=dict, init=False, repr=False)  # by measure, see board/differences
 
     def __getattr__(self, name: str) -> pa.Table:
         try:
@@ -256,7 +256,7 @@ def whole(name: str, file: Path) -> pa.Table:
         return complete(name, table)
     except (pa.ArrowException, ValueError) as error:
         said = f"{file}: is no table of {name} ({first_line(error)})"
-        raise UserError(f"{said}; {again(file.parents[1])}") from None
+        raise UserError(f"{said}; {mended(file)}") from None
 
 
 # What tables are read by, of a study; a file that says something else is none.

@@ -113,3 +113,16 @@ def test_a_table_of_an_earlier_version_is_read(make_study: Callable[..., Results
         writer.write_table(results.stages)
     assert read(path).equals(results.stages)
     assert read_study(results.folder)["objective"]["protocol"] == "knn"
+
+
+@pytest.mark.parametrize("name, said", [("tests", "dermsearch test"), ("scores", "dermsearch run")])
+def test_the_command_that_is_named_makes_the_table_again(
+    name: str, said: str, make_study: Callable[..., Results]
+) -> None:
+    """`run` writes no table of what the test split was opened for."""
+    folder = make_study().folder
+    for spoilt in (b"ARROW1", pa.table({"x": [1]})):
+        file = folder / "tables" / f"{name}.arrow"
+        file.write_bytes(spoilt) if isinstance(spoilt, bytes) else write(spoilt, file)
+        with pytest.raises(UserError, match=f"`{said} "):
+            load(folder)
