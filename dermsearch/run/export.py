@@ -7,6 +7,7 @@ has others. Among the seeds of a curriculum the first one is taken: none is bett
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +22,6 @@ from dermsearch.models.artifact import ENCODERS
 from dermsearch.models.encoders import Encoders, is_vit
 from dermsearch.models.hub import CONFIG
 from dermsearch.models.hub import MODEL as MODEL
-from dermsearch.pretext.base import find_task
 from dermsearch.results import load
 from dermsearch.results.board.leaderboard import leaderboard, points
 from dermsearch.results.board.opened import opened
@@ -29,6 +29,7 @@ from dermsearch.results.board.row import Row
 from dermsearch.results.tables.schema import DEFAULTS, Results
 from dermsearch.run.folder import stages_of
 from dermsearch.run.formats import FORMATS, loading
+from dermsearch.run.reference import described, first_line
 from dermsearch.run.run import cache_folder
 from dermsearch.storage.stages import StageStore
 from dermsearch.study.config import Study
@@ -61,7 +62,7 @@ class Exported:
 def begin(folder: Path, out: Path, curriculum: str | None, stage: str | None, where: str | None) -> Exported:
     """Open a study's folder and stage store, and choose; refuses to write where something is."""
     # Empty folders are those of an export that was refused for its form.
-    if out.exists() and (not out.is_dir() or any(not each.is_dir() for each in out.rglob("*"))):
+    if os.path.lexists(out) and (not out.is_dir() or any(not each.is_dir() for each in out.rglob("*"))):
         raise UserError(f"{out}: is there already; choose another folder with -o or delete it")
     results = load(folder)
     study = load_study(str(folder / "study.yaml"))
@@ -87,7 +88,7 @@ def export(
     written = []
     for branch, modalities in encoders.branches.items():
         own = out / branch if len(encoders.branches) > 1 else out
-        own.mkdir(parents=True, exist_ok=True)
+        make_folder(own)
         network: Any = encoders.backbones[branch]
         about = config(network, encoders.name, given, modalities, cases, study.main)
         about["dermsearch"]["format"] = form
@@ -96,6 +97,14 @@ def export(
         (own / CARD).write_text("\n".join(card(about, study, results, chosen, cases)) + "\n", "utf-8")
         written.append(own)
     return written
+
+
+def make_folder(out: Path) -> None:
+    """For what is exported."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{out}: cannot be written to: {error.strerror}") from None
 
 
 def choose(results: Results, curriculum: str | None, stage: str | None) -> Chosen:
@@ -179,21 +188,15 @@ def card(
     """The model card, in the hub's Markdown."""
     own, name = about["dermsearch"], study.name
     yield from ("---", "library_name: timm", "tags: [image-feature-extraction, dermsearch]", "---", "")
-    yield f"# {about['architecture']}, {own['curriculum']}"
-    yield ""
+    yield from (f"# {about['architecture']}, {own['curriculum']}", "")
     yield f"An encoder of {' and '.join(own['modalities'])} images, pre-trained by dermsearch {__version__} in"
     yield f"study `{name}`" + (f": {study.description}." if study.description else ".")
-    yield ""
-    yield "## Use"
-    yield ""
-    yield from ("```python", *loading(about), "```", "")
+    yield from ("", "## Use", "", "```python", *loading(about), "```", "")
     size = about["pretrained_cfg"]["input_size"][-1]
     cut = f", less {own['border']:.0%} of its short side at every edge," if own["border"] else ""
     yield f"An image{cut} is seen whole, squeezed into {size} x {size} pixels."
     yield "`dermsearch embed` does this for files and folders."
-    yield ""
-    yield "## How it was made"
-    yield ""
+    yield from ("", "## How it was made", "")
     yield f"* data: {data_of(study, cases)}{rights(cases, study.main)}"
     for task, settings in zip(chosen.row.tasks, own["settings"], strict=True):
         known = {**settings.get("config", {}), **settings.get("train", {}), **settings}
@@ -203,14 +206,11 @@ def card(
     if chosen.row.curriculum == ROOT_CURRICULUM:
         yield "* no pre-training: these are the weights that the study began with"
     yield f"* seed {chosen.seed} of {', '.join(map(str, chosen.row.seeds))}; stage `{chosen.key}`; {own['origin']}"
-    yield ""
-    yield "## What it scores"
-    yield ""
+    yield from ("", "## What it scores", "")
     yield from scores(results, chosen.row)
     if chosen.row.measure.caveats:
         yield from ("", f"Caution: {chosen.row.measure.caveats}.")
-    yield ""
-    yield "Not for diagnosis: it was judged on the cases of this study alone."
+    yield from ("", "Not for diagnosis: it was judged on the cases of this study alone.")
 
 
 def data_of(study: Study, cases: CaseStore | None, data: Data | None = None) -> str:
@@ -233,10 +233,8 @@ def rights(cases: CaseStore | None, data: Data) -> str:
 
 def title(task: str) -> str:
     """What a task says of itself in its first line, the paper's authors among it."""
-    import sys
-
-    said = (sys.modules[find_task(task).__module__].__doc__ or find_task(task).__doc__ or task).strip()
-    return said.splitlines()[0].partition(": ")[2] or said.splitlines()[0]
+    said = first_line(described("tasks", task))
+    return said.partition(": ")[2] or said
 
 
 def scores(results: Results, row: Row, protocol: str = "") -> Iterator[str]:

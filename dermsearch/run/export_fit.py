@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow.compute as pc
-from safetensors.torch import save_file
 
 from dermsearch.data.mixed import open_sets
 from dermsearch.data.open import open_cases
@@ -23,7 +22,8 @@ from dermsearch.results.board.leaderboard import points
 from dermsearch.results.tables.measure import judge_of
 from dermsearch.results.tables.said import Answers, parted
 from dermsearch.results.tables.schema import Results
-from dermsearch.run.export import CARD, Chosen, Exported, begin, config, data_of, rights, scores
+from dermsearch.run.export import CARD, Chosen, Exported, begin, config, data_of, make_folder, rights, scores
+from dermsearch.run.formats import put_weights
 from dermsearch.run.opening import regrow
 from dermsearch.run.roots import starts
 from dermsearch.run.run import cache_folder, sets_of
@@ -57,8 +57,8 @@ def export_fit(
     about["dermsearch"] |= {"judge": str(judge), "predictor": node.key, "normalise": data.normalise}
     about["predictor"] = part.config
     about["validation"] = validation(given.results, given.chosen, judge, cases)
-    out.mkdir(parents=True, exist_ok=True)
-    save_file({name: w.contiguous() for name, w in part.state.items()}, out / WEIGHTS, {"format": "pt"})
+    make_folder(out)
+    put_weights(part.state, out / WEIGHTS)
     (out / CONFIG).write_text(json.dumps(about, indent=2) + "\n", "utf-8")
     (out / CARD).write_text("\n".join(card(about, given, judge, cases)) + "\n", "utf-8")
     return out
@@ -98,11 +98,8 @@ def validation(results: Results, chosen: Chosen, judge: Judge, cases: CaseStore)
 
 def cuts(answers: Answers, cls: str) -> dict[str, Any]:
     """The calibration error of a class's probability, and from which probability on so many others are left out."""
-    known = answers.truth >= 0
-    p, has = (
-        answers.probabilities[known, answers.classes.index(cls)],
-        answers.truth[known] == answers.classes.index(cls),
-    )
+    known, of = answers.truth >= 0, answers.classes.index(cls)
+    p, has = answers.probabilities[known, of], answers.truth[known] == of
     if has.all() or not has.any():
         return {}
     error = float(calibration(has, p, np.ones((len(p), 1), np.float32))[0])

@@ -1,6 +1,7 @@
 """An encoder that leaves: what timm loads without us, its card, and what it says of pictures."""
 
 import json
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -23,6 +24,7 @@ from dermsearch.results import load
 from dermsearch.results.board.leaderboard import leaderboard
 from dermsearch.run.embed import embed
 from dermsearch.run.export import CARD, CONFIG, MODEL, export, rights
+from dermsearch.run.formats import put_weights
 from dermsearch.run.run import run_study
 from dermsearch.storage.stages import StageStore
 from dermsearch.study.data import Data
@@ -221,3 +223,23 @@ def test_embed_says_what_is_wrong(model: str, images: str, said: str, finished: 
     assert not list(tmp_path.glob("*.parquet"))
     with pytest.raises(UserError, match=r"^--output: '.*x\.csv' must end in \.parquet$"):
         embed(finished / "model", [str(tmp_path)], tmp_path / "x.csv", 2, 1, QUIET)
+
+
+@pytest.mark.parametrize("place", ["dangling", "/proc/x", "file/x"])
+def test_what_cannot_be_a_folder_is_a_sentence(place: str, finished: Path, tmp_path: Path) -> None:
+    (tmp_path / "dangling").symlink_to("nowhere/x")
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match=r"is there already|cannot be written to"):
+        export(finished / "out", tmp_path / place, None, None, None)
+
+
+def test_weights_for_which_there_is_no_room_are_a_sentence(tmp_path: Path) -> None:
+    most = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, most[1]))
+    try:
+        with pytest.raises(UserError, match="cannot be written"):
+            put_weights({"w": torch.ones(1000)}, tmp_path / "w")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, most)
+    assert not any(tmp_path.iterdir())
+    put_weights({"w": torch.ones(1000)}, tmp_path / "w")
