@@ -152,12 +152,7 @@ def about(source: Source) -> dict[str, Any]:
 
 
 def plan(
-    order: Order,
-    release: Folder,
-    found: Release,
-    planes: tuple[str, ...],
-    masks: Folder | None,
-    grey: tuple[str, ...],
+    order: Order, release: Folder, found: Release, planes: tuple[str, ...], masks: Folder | None, grey: tuple[str, ...]
 ) -> list[dict[str, Any]]:
     """The shards to make, as plain data. `masks` is the folder of masks where they do not lie in the release."""
     size = shard_cases(order.form.side, len(planes))

@@ -24,10 +24,7 @@ CONDITIONS = {
     "cafe-au-lait macule": 1,
     "atypical melanocytic proliferation": 1,
 }
-WORDS = {
-    "diagnosis": {"0": "benign", "1": "malignant"},
-    "condition": {name: name for name in CONDITIONS},
-}
+WORDS = {"diagnosis": {"0": "benign", "1": "malignant"}, "condition": {name: name for name in CONDITIONS}}
 NEEDS = ("image_name", "patient_id", "sex", "age_approx", "anatom_site_general_challenge", "diagnosis", "target")
 FOLDERS = ("jpeg", "ISIC_2020_Training_JPEG", "train", "images")
 DUPLICATES = "ISIC_2020_Training_Duplicates.csv"
@@ -75,9 +72,7 @@ SOURCE = base.Source(
     home="https://doi.org/10.34970/2020-ds01",
     read=read,
     expected=base.Expected(
-        cases=33126,
-        patients=2056,
-        classes={"diagnosis": {"benign": 32542, "malignant": 584}, "condition": CONDITIONS},
+        cases=33126, patients=2056, classes={"diagnosis": {"benign": 32542, "malignant": 584}, "condition": CONDITIONS}
     ),
     notes=(
         "A constant answer 'benign' is right for 98.2% of the images: look at balanced accuracy and AUC.",

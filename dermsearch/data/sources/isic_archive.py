@@ -31,10 +31,7 @@ CONDITIONS = {
     "vascular lesion": ("vascular", "hemangioma", "angioma"),
     "scar": ("scar",),
 }
-WORDS = {
-    "diagnosis": {"benign": "benign", "malignant": "malignant"},
-    "condition": {name: name for name in CONDITIONS},
-}
+WORDS = {"diagnosis": {"benign": "benign", "malignant": "malignant"}, "condition": {name: name for name in CONDITIONS}}
 ROMAN = {"i": 1.0, "ii": 2.0, "iii": 3.0, "iv": 4.0, "v": 5.0, "vi": 6.0}
 SITES = ("anatom_site_2", "anatom_site_special")
 HISTORY = ("family_hx_mm", "personal_hx_mm")

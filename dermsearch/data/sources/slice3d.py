@@ -41,11 +41,7 @@ DENIED = {
     "image_type": "it is the same for all",
 }
 # What is read as something else than metadata, and is refused by its own name too.
-NO_METADATA = {
-    "target": "it is the label",
-    "isic_id": "it names the case",
-    "patient_id": "it names the patient",
-}
+NO_METADATA = {"target": "it is the label", "isic_id": "it names the case", "patient_id": "it names the patient"}
 PLACES = {name: place for place, name in enumerate(("age", *NUMBERS, "sex", "site", *WORDS, *DENIED))}
 KEPT = ("anatom_site_general", *WORDS, *DENIED)
 NEEDS = ("isic_id", "patient_id", "age_approx", "sex", "anatom_site_general", *NUMBERS, *WORDS)
