@@ -223,4 +223,4 @@ def legend(figure: Figure, kinds: Mapping[str, Lineage], high: float) -> None:
     handles = [Patch(label=LEGEND.get(k, k), **box_style(line, None)) for k, line in kinds.items()]
     if handles:
         look = {"ncols": len(handles), "frameon": False, "fontsize": 8, "loc": "lower center"}
-        figure.legend(handles=handles, bbox_to_anchor=(0.5, 0.04 / high), **look)
+        figure.legend(handles=handles, bbox_to_anchor=(0.5, (0.04 + STAMP) / high), **look)

@@ -219,13 +219,16 @@ def test_nothing_of_a_tree_stands_over_where_it_came_from(failed, make_study, tm
     seen, saved = [], Figure.savefig
     monkeypatch.setattr(Figure, "savefig", lambda figure, *to, **how: (seen.append(figure), saved(figure, *to, **how)))
     study = {"objective": {"protocol": "knn", "metric": "balanced_accuracy", "label": "diagnosis"}, "name": "skin"}
-    results = make_study(tasks=("odc", "moco_v2"), longest=1, failed=failed, study=study)
+    tasks = ("odc", "moco_v2", "simclr")
+    results = make_study(
+        tasks=tasks, longest=1 + bool(failed), failed=failed, reused={"simclr"} if failed else (), study=study
+    )
     monkeypatch.setattr(Results, "origin", "dermsearch 0.1.0 (0123456789); scores 01234567, and what is as long again")
     tree_figure(results, tmp_path / "tree")
     drawn = seen[0]
     canvas = FigureCanvasAgg(drawn)
     canvas.draw()
     stamp = next(t for t in drawn.texts if t.get_text().startswith("dermsearch"))
-    own = stamp.get_window_extent()
+    own = stamp.get_window_extent().padded(4)
     others = [t for t in drawn.findobj(Text) if t is not stamp and t.get_text()]
     assert len(others) > 5 and not [t for t in others if own.overlaps(t.get_window_extent())]
