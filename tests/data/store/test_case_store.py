@@ -14,7 +14,7 @@ from dermsearch.data.case import Case
 from dermsearch.data.prepare import build
 from dermsearch.data.prepare.build import write_store
 from dermsearch.data.store.case_store import CaseStore
-from dermsearch.data.store.layout import INDEX, MANIFEST
+from dermsearch.data.store.layout import INDEX, MANIFEST, shard_file
 from dermsearch.errors import UserError
 
 CLASSES = {"diagnosis": ("NEV", "MEL"), "streaks": ("absent", "present")}
@@ -267,10 +267,11 @@ def test_flipped_pixels_are_not_studied(encoded: bool, tmp_path):
 
 def test_a_shard_is_looked_at_once(tmp_path, monkeypatch):
     store, seen = CaseStore(make(tmp_path / "s", rows(24))), []
-    monkeypatch.setattr(CaseStore, "shard", lambda self, n, real=CaseStore.shard: seen.append(n) or real(self, n))
+    real = CaseStore._mapped
+    monkeypatch.setattr(CaseStore, "_mapped", lambda self, name: seen.append(name) or real(self, name))
     for _ in range(3):
         store.pictures("derm", np.arange(24))
-    assert seen == [0, 1, 2]
+    assert seen == [shard_file(n) for n in range(3)]
 
 
 def test_without_more_threads_pictures_are_decoded_in_this_one(tmp_path, monkeypatch):
