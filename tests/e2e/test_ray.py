@@ -93,7 +93,8 @@ def test_a_schedulers_notice_ends_a_run_and_nothing_is_lost(workers: int, tmp_pa
     """Within the seconds that schedulers give, and though no state was due for long."""
     study = [*ONE_TASK, "train.epochs=60", f"compute.workers={workers}", "compute.save_every=3600"]
     (tmp_path / "plain").mkdir()
-    run(tmp_path / "plain", *study, *(["compute.engine=inline"] if workers == 1 else []))
+    peace = ["compute.engine=inline"] if workers == 1 else []  # nobody waits for Ray again
+    run(tmp_path / "plain", *study, *peace)
     broken, mark = tmp_path / "broken", uuid.uuid4().hex
     broken.mkdir()
     going = start("curriculum_three.yaml", study, broken, mark)
@@ -112,7 +113,7 @@ def test_a_schedulers_notice_ends_a_run_and_nothing_is_lost(workers: int, tmp_pa
     (state,) = states(broken)
     saved = json.loads(state_in(state.read_bytes())["history"])
     assert saved[: len(before)] == before
-    run(broken, *study)
+    run(broken, *study, *peace)
     assert values(tmp_path / "plain") == values(broken)
     key = load(broken / "out").stages["key"][0].as_py()
     history = json.loads((broken / "store" / "stages" / key / "history.json").read_text())
