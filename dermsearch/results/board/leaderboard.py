@@ -258,7 +258,7 @@ def render(rows: list[Row], title: str, results: Results | None = None) -> Table
     from rich.text import Text
 
     known = about(results, rows[0].measure) if results and rows else None
-    told = settled(rows) if results else ""
+    told = settled(rows, results) if results else ""
     notes = Text.assemble("\n", (f"{told}\n" * bool(told), "not dim not italic"), "\n".join(footnotes(rows, known)))
     table = Table(title=title, caption=notes, caption_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     table.show_edge = False  # in 80 columns a long name needs the room

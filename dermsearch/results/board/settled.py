@@ -15,11 +15,15 @@ if TYPE_CHECKING:
     from dermsearch.results.tables.schema import Results
 
 FEW = 3  # seeds that are recommended
+QUICK = "-quick"  # ends the name of a study that ran with --quick
+LOOK = "A quick look: its scores tell nothing. The study itself runs without --quick."
 CHANCE = 0.025  # that a 95 % interval lies above what is not there, each by itself
 
 
-def settled(rows: Sequence[Row]) -> str:
+def settled(rows: Sequence[Row], results: Results | None = None) -> str:
     """Which curricula are above no pre-training, and whether the best can be told."""
+    if results and quick(results):
+        return LOOK
     if not (ranked := ranks(rows)):
         return ""
     said = [alone(ranked[0])] if len(ranked) == 1 else [above_none(ranked), best_of(ranked), above_single(ranked)]
@@ -28,6 +32,10 @@ def settled(rows: Sequence[Row]) -> str:
     one = " One seed: what stages have by luck is in none of this." if seeds_of(ranked) == 1 else ""
     begins = text[0] if text.startswith(tuple(row.name for row in ranked)) else text[0].upper()
     return f"{begins}{text[1:]}.{one}"
+
+
+def quick(results: Results) -> bool:
+    return str(results.study.get("name")).endswith(QUICK)
 
 
 def ranks(rows: Sequence[Row]) -> list[Row]:
@@ -89,7 +97,7 @@ def above_single(ranked: Sequence[Row]) -> str:
 def further(rows: Sequence[Row], results: Results) -> list[tuple[str, str]]:
     """The very commands that tell more, each behind its reason: more seeds, longer training."""
     ranked = ranks(rows)
-    if len(ranked) < 2 and not any(row.length for row in ranked):
+    if quick(results) or (len(ranked) < 2 and not any(row.length for row in ranked)):
         return []
     seeds = seeds_of(ranked)
     found = sorted({seed for row in ranked for seed in row.seeds})

@@ -43,7 +43,7 @@ def overview(contents: Sequence[Content], names: Sequence[str]) -> PageSection:
     """What each asks and settles, and the few numbers that answer."""
     lines, said = [], []
     for content, name in zip(contents, names, strict=True):
-        told = settled(content.rows) if content.rows else "Nothing has been scored yet."
+        told = settled(content.rows, content.results) if content.rows else "Nothing has been scored yet."
         said += [el("h3", name), el("p", asked(content)), *[el("p", told)] * bool(told)]
         for row in content.shown:
             ends = f" [{points(row.low)}, {points(row.high)}]" if row.low is not None else ""

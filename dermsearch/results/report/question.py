@@ -19,7 +19,7 @@ def question(content: Content) -> PageSection:
     if content.rows:
         from dermsearch.results.board.settled import further, settled
 
-        told = settled(content.rows)
+        told = settled(content.rows, content.results)
         said += [el("p", told)] * bool(told) + [figures(content)]
         commands = further(content.rows, content.results)
         said += [el("p", f"{why}: ", el("code", command), class_="quiet") for why, command in commands]

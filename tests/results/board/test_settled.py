@@ -50,6 +50,13 @@ def test_the_commands_that_go_on_stand_whole_on_lines_of_their_own(make_study):
         assert len(command) > 60 and lines[lines.index(f"{why}:") + 1] == f"  {command}"
 
 
+def test_a_quick_look_settles_nothing_and_advises_nothing(make_study):
+    results = make_study(longest=1, values=VALUES, study={"name": "skin-quick", "train": {"epochs": 4}})
+    rows = leaderboard(results)
+    assert "its scores tell nothing" in board(results) and "above no pre-training" not in board(results)
+    assert further(rows, results) == [] and "runs without --quick" in settled(rows, results)
+
+
 def test_seeds_and_draws_are_spelt_out(make_study):
     results = make_study(longest=1)
     rows = [replace(row, draws=3) for row in leaderboard(results)]
