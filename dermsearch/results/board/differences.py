@@ -25,12 +25,17 @@ Resampled = Mapping[str, Mapping[Replicate, np.ndarray]]  # by stage
 
 
 def drawn(results: Results, measure: Measure) -> Resampled:
-    """A measure of every stage whose predictions were kept: itself, then on every resample of the patients."""
-    found: dict[str, dict[Replicate, np.ndarray]] = {}
-    for each in said(results, measure) if measure.metric in AVERAGED and not measure.parts else ():
-        weight = weights_of(each.groups.astype(np.int64).tobytes())
-        found.setdefault(each.stage, {})[each.seed, each.draw] = each.scores(measure, weight)
-    return found
+    """A measure of every stage whose predictions were kept: itself, then on every resample of the patients.
+
+    It takes nearly all of the time that a board takes, and several ask for the same: it is made once.
+    """
+    if measure not in results.resampled:
+        found: dict[str, dict[Replicate, np.ndarray]] = {}
+        for each in said(results, measure) if measure.metric in AVERAGED and not measure.parts else ():
+            weight = weights_of(each.groups.astype(np.int64).tobytes())
+            found.setdefault(each.stage, {})[each.seed, each.draw] = each.scores(measure, weight)
+        results.resampled[measure] = found
+    return results.resampled[measure]
 
 
 @lru_cache(maxsize=4)  # all stages of a study are judged on the same cases

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +19,7 @@ from dermsearch.results.board.intervals import Spread
 from dermsearch.results.board.paired import Difference, by_replicate, patients, together
 from dermsearch.results.tables.lineages import Key
 from dermsearch.results.tables.measure import Measure, Score
+from dermsearch.results.tables.said import Said, said
 from dermsearch.results.tables.schema import Results
 from dermsearch.results.tables.writer import joined
 
@@ -185,6 +186,23 @@ def test_patients_are_drawn_once_for_all_stages(monkeypatch: pytest.MonkeyPatch)
     given = {f"s{i}": {(0, draw): {"x": predicted(i + draw)} for draw in range(3)} for i in range(4)}
     found = drawn(Results(Path(), {}, {"predictions": kept(given)}), Measure("knn", "auc", "x", "val"))
     assert found.keys() == given.keys() and calls == [80]
+
+
+def test_a_measure_is_drawn_once_for_all_who_ask(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A report asks five times for that of the objective, which took nearly all of its time."""
+    asked: list[Measure] = []
+
+    def watched(results: Results, measure: Measure) -> list[Said]:
+        asked.append(measure)
+        return said(results, measure)
+
+    monkeypatch.setattr("dermsearch.results.board.differences.said", watched)
+    results = Results(Path(), {}, {"predictions": kept({"s": {(0, 0): {"x": predicted(1)}}})})
+    measures = [Measure("knn", metric, "x", "val") for metric in ("auc", "auc", "balanced_accuracy", "auc")]
+    found = [drawn(results, measure) for measure in measures]
+    assert asked == [measures[0], measures[2]] and found[3] is found[0] is not found[2]
+    drawn(replace(results), measures[0])  # with other tables, as those of the test split, it is another measure
+    assert len(asked) == 3
 
 
 def test_a_draw_that_one_of_two_lacks_moves_no_other_into_its_place() -> None:
