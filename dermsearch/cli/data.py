@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from dermsearch.cli.console import aside
-from dermsearch.errors import UserError
+from dermsearch.cli.running import continued
+from dermsearch.errors import UserError, nearest
 from dermsearch.words import many
 
 if TYPE_CHECKING:
@@ -176,12 +177,8 @@ def prepare(
     else:
         engine = on_cores(workers or os.cpu_count() or 1)
     console = aside()
-    try:
-        with Bar(console) as bar:
-            _finished(order, engine, bar)
-    except KeyboardInterrupt:
-        console.print("Interrupted. The same command continues from here.")
-        raise typer.Exit(130) from None
+    with continued(console), Bar(console) as bar:
+        _finished(order, engine, bar)
 
 
 def _finished(order: Order, engine: Any, bar: Any) -> None:
@@ -231,8 +228,7 @@ def check(
     if not report.failed and (real or _open(str(folder)).settings.get("source") == "made"):
         mark, said = copied(_open(str(folder)), _open(real) if real else None)
         report.found.append((mark, "copies", said))
-    for line in report.lines:
-        print(line)
+    print("\n".join(report.lines))
     if report.failed:
         raise typer.Exit(FAILED)
 
@@ -242,8 +238,7 @@ def describe(store: StoreArg) -> None:
     """Show a store's data card: counts, class balance by split, image sizes, what is missing, licence."""
     from dermsearch.data.store.card import describe as lines
 
-    for line in lines(_open(store)):
-        print(line)
+    print("\n".join(lines(_open(store))))
 
 
 @data_app.command()
@@ -401,8 +396,6 @@ def _fetched(uri: str) -> Path:
 
 def _open_with(label: str, store: str) -> tuple[CaseStore, str]:
     """A case store that has the label, and which that is: its first, if none is said."""
-    from dermsearch.errors import nearest
-
     opened = _open(store)
     label = label or next(iter(opened.classes), "")
     if label not in opened.classes:

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from dermsearch.cli.console import aside
+from dermsearch.errors import UserError
 from dermsearch.words import many
 
 BatchOption = Annotated[int, typer.Option(min=1, help="Images that go through the network at once.")]
@@ -37,7 +38,6 @@ def export(
     the predictor that was trained from it, for `dermsearch predict`.
     """
     if fit is not None:
-        from dermsearch.errors import UserError
         from dermsearch.run.export_fit import export_fit
 
         if form != "timm":
@@ -46,8 +46,7 @@ def export(
         return
     from dermsearch.run.export import export as write
 
-    for written in write(folder, output, curriculum, stage, store, form):
-        print(written)
+    print(*write(folder, output, curriculum, stage, store, form), sep="\n")
 
 
 def embed(

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from dermsearch.cli.console import aside
-from dermsearch.errors import UserError, first_line
+from dermsearch.cli.running import continued
+from dermsearch.errors import UserError, first_line, nearest
+from dermsearch.words import many
 
 if TYPE_CHECKING:
     from dermsearch.data.store.case_store import CaseStore
@@ -102,13 +104,10 @@ def make(
     judging = Judging(modality, size, encoder, stage or "", judge_epochs)
     asked = Wanted(wanted, per_class, per_class // 4 if validation is None else validation, seed)
     stages, console = StageStore(store), aside()
-    try:
+    with continued(console):
         made, judge = write(
             cases, out, asked, making, judging, stages, lambda said: console.print(said, soft_wrap=True)
         )
-    except KeyboardInterrupt:
-        console.print("Interrupted. The same command continues from here.")
-        raise typer.Exit(130) from None
     if export:
         export_generator(stages.artifact(made.settings["generator"])[GENERATOR], export)
         console.print(f"{export}: the generator", soft_wrap=True)
@@ -151,7 +150,6 @@ def view(
     """Write the cases of some classes of one label as a store of its own, each in the split that it has."""
     from dermsearch.data.prepare.version import version
     from dermsearch.data.prepare.view import view as write
-    from dermsearch.words import many
 
     out, whole = _here(output), _first(cases)
     part = write(whole, out, version(whole, label, cls or (), others))
@@ -179,28 +177,25 @@ def _first(store: str, quick: bool = False) -> CaseStore:
         return open_cases(data, cache_folder(StageStore(study.compute.store)))
 
 
-def _tell(found: Quality, nearest: Path | None) -> None:
-    for line in found.told():
-        print(line)
-    if nearest:
+def _tell(found: Quality, path: Path | None) -> None:
+    print("\n".join(found.told()))
+    if path:
         import csv
 
         try:
-            with nearest.open("w", newline="") as file:
+            with path.open("w", newline="") as file:
                 table = csv.writer(file)
                 table.writerow(["made", "nearest training case", "distance"])
                 rows = zip(found.made, found.nearest, found.distance, strict=True)
                 table.writerows([made, real, f"{far:.4f}"] for made, real, far in rows)
         except OSError as error:
-            raise UserError(f"--nearest: '{nearest}' cannot be written: {error.strerror}") from None
+            raise UserError(f"--nearest: '{path}' cannot be written: {error.strerror}") from None
 
 
 def _configured(kind: Any, pairs: list[str] | tuple[()]) -> dict[str, Any]:
     """The model's settings, with those that a user gives."""
     import yaml
     from pydantic import ValidationError
-
-    from dermsearch.errors import nearest
 
     given = {}
     for text in pairs:

@@ -66,9 +66,8 @@ def replay(
     with Bar(aside(), "Searching", "search", "searches") as bar:
         bar.start(2 * repeats * len(names), 0)
         for name, sharing in product(names, (True, False)):
-            settings = Search.model_validate(
-                {"sampler": name, "trials": len(scores), "lag": lag, "learn_from": learn_from or []}
-            )
+            asked = {"sampler": name, "trials": len(scores), "lag": lag, "learn_from": learn_from or []}
+            settings = Search.model_validate(asked)
             found = runs[name, sharing] = []
             for seed in range(repeats):
                 found.append(search(scores, settings, seed, sharing, to_the_end=True))
@@ -81,5 +80,4 @@ def replay(
     if figure is not None:
         from dermsearch.search.propose.replay_picture import replay_figure
 
-        for path in replay_figure(table, scores, runs, figure):
-            console.print(str(path), soft_wrap=True)
+        console.print(*map(str, replay_figure(table, scores, runs, figure)), sep="\n", soft_wrap=True)

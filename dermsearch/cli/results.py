@@ -33,8 +33,7 @@ def clinical(
     if figure is not None:
         from dermsearch.results.pictures.reliability import reliability_figure
 
-        for path in reliability_figure(board, figure, results.origin):
-            print(path)
+        print(*reliability_figure(board, figure, results.origin), sep="\n")
 
 
 @results_app.command()
@@ -51,12 +50,8 @@ def samples(
     from dermsearch.results import load
     from dermsearch.work.samples import draw_samples
 
-    results = load(folder)
-    print(
-        draw_samples(
-            results, lambda name: set_of(str(folder / "study.yaml"), name), output, count, seed, protocol, label
-        )
-    )
+    results, study = load(folder), str(folder / "study.yaml")
+    print(draw_samples(results, lambda name: set_of(study, name), output, count, seed, protocol, label))
 
 
 @results_app.command()
@@ -130,5 +125,4 @@ def explain(
     if figure is not None:
         from dermsearch.results.explain.picture import explain_figure
 
-        for path in explain_figure(found, figure):
-            console.print(str(path), soft_wrap=True)
+        console.print(*map(str, explain_figure(found, figure)), sep="\n", soft_wrap=True)

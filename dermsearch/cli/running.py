@@ -35,10 +35,16 @@ def run_to_the_end(
     from dermsearch.run.run import run_study
     from dermsearch.study.load import located
 
+    # Ray tells of a worker's death on standard output, which belongs to the results.
+    with continued(console), located(*told), noticed(), redirect_stdout(sys.stderr):
+        return run_study(study, out, address, console)
+
+
+@contextmanager
+def continued(console: Console) -> Iterator[None]:
+    """What is interrupted in here says how it goes on."""
     try:
-        # Ray tells of a worker's death on standard output, which belongs to the results.
-        with located(*told), noticed(), redirect_stdout(sys.stderr):
-            return run_study(study, out, address, console)
+        yield
     except KeyboardInterrupt:
         console.print("Interrupted. The same command continues from here.")
         raise typer.Exit(INTERRUPTED) from None
