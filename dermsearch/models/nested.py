@@ -85,21 +85,8 @@ class Nested(nn.Module):
         return torch.cat([seen, encoded], 1)
 
     def pooled(self, lesions: Tensor, place: Tensor, patients: int) -> Tensor:
-        """(n, size) lesions, each with its patient's place -> (patients, size); of a patient without any, zeros.
-
-        Their mean, the largest of each number, or a weighted mean.
-        """
-        empty = lesions.new_zeros(patients, lesions.shape[1])
-        if self.config["pool"] == "max":
-            return empty.scatter_reduce(0, place[:, None].expand_as(lesions), lesions, "amax", include_self=False)
-        weight = lesions.new_ones(len(lesions), 1)
-        if self.attention is not None:
-            score = self.attention(lesions)
-            top = score.detach().new_zeros(patients, 1)
-            top = top.scatter_reduce(0, place[:, None], score.detach(), "amax", include_self=False)
-            weight = (score - top[place]).exp()
-        total = lesions.new_zeros(patients, 1).index_add(0, place, weight)
-        return empty.index_add(0, place, lesions * weight) / total.clamp(min=1e-12)
+        """(n, size) lesions, each with its patient's place -> (patients, size); of a patient without any, zeros."""
+        return pooled(lesions, place, patients, self.config["pool"], self.attention)
 
     def take_over(self, artifact: Artifact, scales: bool = True) -> set[str]:
         """Begin as the stage before left off, with its learnt scales or without; the levels whose encoders could be."""
@@ -126,3 +113,20 @@ def nested(part: Part) -> Nested:
     made = Nested(**part.config)
     part.fill(made)
     return made
+
+
+def pooled(
+    lesions: Tensor, place: Tensor, patients: int, how: str = "mean", attention: nn.Module | None = None
+) -> Tensor:
+    """Rows of lesions -> a row for each patient: their mean, the largest of each number, or a weighted mean."""
+    empty = lesions.new_zeros(patients, lesions.shape[1])
+    if how == "max":
+        return empty.scatter_reduce(0, place[:, None].expand_as(lesions), lesions, "amax", include_self=False)
+    weight = lesions.new_ones(len(lesions), 1)
+    if attention is not None:
+        score = attention(lesions)
+        top = score.detach().new_zeros(patients, 1)
+        top = top.scatter_reduce(0, place[:, None], score.detach(), "amax", include_self=False)
+        weight = (score - top[place]).exp()
+    total = lesions.new_zeros(patients, 1).index_add(0, place, weight)
+    return empty.index_add(0, place, lesions * weight) / total.clamp(min=1e-12)
