@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import groupby
@@ -20,6 +21,8 @@ from dermsearch.data.views.arrays import Array, uniforms
 from dermsearch.data.views.augment import PatchGrid, View, alike, patches, plain, render
 from dermsearch.data.views.blockmask import BlockMask, masks
 from dermsearch.data.views.pictures import Pictures
+
+AT_ONCE = 1 << 16  # bytes that CUDA takes out of the host's plain memory without waiting
 
 
 class Pool(Protocol):
@@ -160,7 +163,7 @@ class Batch:
 
     def on_device(self, values: np.ndarray) -> Tensor:
         """Where the pictures are."""
-        return torch.from_numpy(values).to(self.pool.device, non_blocking=True)
+        return sent(values, self.pool.device)
 
     def beside(self, units: np.ndarray) -> Array:
         """Units as what is drawn for pictures is to know them: on the device, unless that is the host."""
@@ -173,6 +176,15 @@ class Batch:
     def permutation(self, use: str) -> np.ndarray:
         """A shuffle of the global batch's rows, the same on every process."""
         return uniforms(self.seed, self.step, np.arange(len(self.units)), use, 1)[:, 0].argsort()
+
+
+def sent(values: np.ndarray, device: torch.device) -> Tensor:
+    """On the device; of its own, CUDA copies more than `AT_ONCE` only when all that was asked of it before is done."""
+    of = torch.from_numpy(values)
+    if device.type == "cuda" and of.nbytes > AT_ONCE:
+        with suppress(RuntimeError):  # the host has no such memory left, or there is no GPU
+            of = of.pin_memory()
+    return of.to(device, non_blocking=True)
 
 
 def epoch_order(

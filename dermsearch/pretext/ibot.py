@@ -28,6 +28,7 @@ from dermsearch.models import encoders
 from dermsearch.models.centre import Centre
 from dermsearch.models.vit import grid, tokens
 from dermsearch.pretext.base import Batch, Loss, Setting
+from dermsearch.pretext.batch import sent
 from dermsearch.pretext.dino import DINO, Head, apart, by_image, ramp
 
 
@@ -108,7 +109,7 @@ def patch_loss(targets: Tensor, guesses: Tensor, hidden: np.ndarray) -> Tensor:
     is not a number where one hid none.
     """
     counts = hidden.reshape(len(hidden), -1).sum(1)
-    of_crop = torch.from_numpy(counts.repeat(counts)).to(targets.device, non_blocking=True)  # for each hidden patch
+    of_crop = sent(counts.repeat(counts), targets.device)  # for each hidden patch
     each = -(F.softmax(targets, -1) * F.log_softmax(guesses, -1)).sum(-1)
     return (each / of_crop).sum() / len(hidden)
 

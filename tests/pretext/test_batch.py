@@ -6,6 +6,7 @@ from typing import Any
 from unittest.mock import patch
 
 import numpy as np
+import pytest
 import torch
 from gloo import Group
 
@@ -14,6 +15,7 @@ from dermsearch.data.views.augment import PatchGrid, View
 from dermsearch.data.views.blockmask import BlockMask
 from dermsearch.data.views.pictures import Pictures
 from dermsearch.pretext.base import Batch
+from dermsearch.pretext.batch import sent
 from dermsearch.testing.pretended import pretended_gpu
 from dermsearch.testing.waits import Copies
 
@@ -141,3 +143,29 @@ def test_a_process_draws_its_own_rows_and_sends_their_names_alone(two: Group):
         assert told["sent"] == len(own) * (3 * 8 + 32), "units at each of three calls, and frames once"
     for mine, *its in zip(whole["made"], *(told["made"] for told in parts), strict=True):
         torch.testing.assert_close(torch.cat(its), mine, atol=2e-5, rtol=0)
+
+
+@pytest.mark.parametrize("refuses", [False, True], ids=["pinned", "no memory to pin"])
+def test_large_arrays_are_sent_from_pinned_memory(refuses: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Out of plain memory CUDA copies no more than 64 KB without waiting for what is queued."""
+    heard: list[tuple[str, int]] = []
+
+    def pin(of: torch.Tensor) -> torch.Tensor:
+        if refuses:
+            raise RuntimeError("CUDA error: out of memory")
+        heard.append(("pin", of.nbytes))
+        return of.clone()
+
+    def to(of: torch.Tensor, device: torch.device, non_blocking: bool) -> torch.Tensor:
+        heard.append((device.type, of.nbytes))
+        assert non_blocking
+        return of
+
+    monkeypatch.setattr(torch.Tensor, "pin_memory", pin)
+    monkeypatch.setattr(torch.Tensor, "to", to)
+    for device in ("cpu", "cuda"):
+        for size in (65_536, 65_544):
+            values = np.arange(size // 8)
+            assert np.array_equal(sent(values, torch.device(device)), values)
+    pinned = [] if refuses else [("pin", 65_544)]
+    assert heard == [("cpu", 65_536), ("cpu", 65_544), ("cuda", 65_536), *pinned, ("cuda", 65_544)]
