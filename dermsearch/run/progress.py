@@ -45,6 +45,7 @@ class Progress:
         self.driver: Driver | None = None
         self.started = time.perf_counter()
         self.epochs: dict[str, int] = {}  # key -> epochs already logged
+        self.spent: dict[str, float] = {}  # key -> the seconds that these took
         self.last: dict[str, dict[str, Any]] = {}  # key -> what the last of them came to
         self.told: dict[str, tuple[float, str]] = {}  # key -> when it was last spoken of, and what was said
         self.judged: dict[str, float] = {}  # key -> since when it is only judged
@@ -199,7 +200,7 @@ class Progress:
         assert self.driver is not None
         budget, now = self.driver.budget, time.perf_counter()
         if now - self.estimated > EVERY:  # it looks at every stage, and thousands may come from the store at once
-            self.estimated, self.left = now, self.driver.durations.left(self.driver.tree, self.epochs)
+            self.estimated, self.left = now, self.driver.durations.left(self.driver.tree, self.epochs, self.spent)
         if self.left is None or "hours" not in budget.limits:
             return self.left
         return min(self.left, max(0.0, 3600 * (budget.limits["hours"] - budget.hours)))
@@ -257,6 +258,7 @@ class Progress:
                 said = f"{type(logger).__name__} gets no more: {first_line(error)}"
                 self.console.print(said, highlight=False, soft_wrap=True)
         self.epochs[node.key] = len(history)
+        self.spent[node.key] = sum(row.get("seconds") or 0.0 for row in history[node.begins :])
         self.last[node.key] = history[-1] if history else {}
 
     def _picture(self, nodes: list[Node]) -> Group:

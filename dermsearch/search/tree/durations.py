@@ -7,6 +7,7 @@ up. So training is a speed, and of judging the shortest time counts that was see
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 
 from dermsearch.search.tree.node import HELD, RUNNING, WAITING, Node
 from dermsearch.search.tree.tree import Tree
@@ -55,23 +56,39 @@ class Durations:
         """What a stage will take: in seconds once any is known."""
         return node.cost * self.rate(node.task) + (self.judging.get(what(node), 0.0) if self.known else 0.0)
 
-    def left(self, tree: Tree, epochs: Mapping[str, int]) -> float | None:
+    def left(
+        self, tree: Tree, epochs: Mapping[str, int], spent: Mapping[str, float] = MappingProxyType({})
+    ) -> float | None:
         """Seconds until all that was granted is finished, given the epochs that stages under way have behind them.
+
+        Until a stage is finished those go by the seconds that such epochs took.
 
         That is the work left over as many stages as this run has under way at once, but no less than the longest
         chain that is still to be gone through.
         """
-        if not self.known:
+        pace = 1.0 if self.known else pace_of(tree, epochs, spent)
+        if not pace:
             return None
         work = longest = 0.0
         for node in tree.trained():
             if node.status not in (WAITING, RUNNING, HELD) or not node.granted:
                 continue
-            share = max(0, epochs.get(node.key, 0) - node.begins) / node.epochs
-            behind = share * node.cost * self.rate(node.task)  # what is trained is yet to be judged
+            behind = share(node, epochs) * node.cost * self.rate(node.task)  # what is trained is yet to be judged
             work += node.expected - behind
             longest = max(longest, node.ahead - behind)
-        return max(work / tree.most, longest)
+        return pace * max(work / tree.most, longest)
+
+
+def share(node: Node, epochs: Mapping[str, int]) -> float:
+    """How much of a stage is behind it."""
+    return max(0, epochs.get(node.key, 0) - node.begins) / node.epochs
+
+
+def pace_of(tree: Tree, epochs: Mapping[str, int], spent: Mapping[str, float]) -> float:
+    """Seconds per unit of cost, from stages under way; 0 before any has an epoch behind it."""
+    begun = [node for node in tree.trained() if node.status in (RUNNING, HELD) and share(node, epochs)]
+    cost = sum(share(node, epochs) * node.cost for node in begun)
+    return sum(spent.get(node.key, 0.0) for node in begun) / cost if cost else 0.0
 
 
 def what(node: Node) -> str:

@@ -37,6 +37,18 @@ def test_nothing_is_known_before_a_stage_was_measured() -> None:
     assert Durations().left(tree, {}) is None
 
 
+def test_before_a_stage_is_finished_those_under_way_tell() -> None:
+    durations = Durations()
+    tree, ((first, _), (other,)) = grown(durations, (10.0, 10.0), (5.0,))
+    tree.begin(first)
+    assert durations.left(tree, {first.key: 0}, {first.key: 0.0}) is None
+    assert durations.left(tree, {first.key: 5}, {first.key: 20.0}) == 4 * 20, "5 of 25 are done in 20 s; one at a time"
+    tree.begin(other)
+    assert durations.left(tree, {first.key: 5, other.key: 4}, {first.key: 20.0, other.key: 8.0}) == 4 * 15
+    durations = measured(2.0)
+    assert durations.left(tree, {first.key: 5}, {first.key: 20.0}) == durations.left(tree, {first.key: 5})
+
+
 def test_a_chain_cannot_be_worked_on_side_by_side() -> None:
     durations = measured(2.0)
     tree, ((first, second), (alone,)) = grown(durations, (10.0, 10.0), (5.0,))
