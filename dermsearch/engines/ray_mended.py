@@ -9,6 +9,7 @@ from typing import Any
 from ray.air.execution._internal import RayActorManager
 from ray.exceptions import OutOfMemoryError, RayActorError
 from ray.tune.execution import tune_controller
+from ray.tune.experiment import Trial
 from ray.tune.utils.object_cache import _ObjectCache
 
 
@@ -24,12 +25,21 @@ def mend(owner: Any, name: str, how: Callable[..., Any]) -> None:
 def try_again_for_want_of_memory() -> None:
     """Have a process that Ray ended for want of memory count as one that died; Tune ended the whole run with a bug."""
     mend(RayActorManager, "_actor_task_failed", died)
+    mend(Trial, "_get_default_result_or_future", first_words)
 
 
 def died(whole: Callable[..., None], manager: Any, tracked_actor_task: Any, exception: Exception) -> None:
     """Tell the manager of it in the one way that it knows."""
     lacked = isinstance(exception, OutOfMemoryError)
     whole(manager, tracked_actor_task, RayActorError(error_msg=str(exception)) if lacked else exception)
+
+
+def first_words(whole: Callable[..., Any], trial: Any) -> Any:
+    """What a process said of itself when it began: nothing where it was ended before it could."""
+    try:
+        return whole(trial)
+    except OutOfMemoryError:
+        trial._default_result_or_future = None
 
 
 def keep_processes() -> None:

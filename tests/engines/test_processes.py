@@ -8,9 +8,11 @@ from types import SimpleNamespace
 
 import pytest
 from e2e.tiny import TINY, run
+from ray import ObjectRef
 from ray.air.execution._internal import RayActorManager
 from ray.exceptions import OutOfMemoryError, RayActorError
 from ray.tune.execution import tune_controller
+from ray.tune.experiment import Trial
 from ray.tune.utils.object_cache import _ObjectCache
 from rich.console import Console
 
@@ -70,6 +72,20 @@ def test_a_process_that_was_ended_for_want_of_memory_has_died(monkeypatch: pytes
     assert [(type(error), str(error)) for error in told] == [(RayActorError, "2 workers were killed")] * 2
     with pytest.raises(RuntimeError, match="unexpected"):
         RayActorManager._actor_task_failed(manager, tracked_actor_task=task, exception=ValueError("a bug"))
+
+
+def test_a_process_that_was_ended_before_it_said_a_word_has_said_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tune asked it once more when it told of its end, and its answer, that memory had run out, ended the run."""
+
+    def lost(_: object) -> None:
+        raise OutOfMemoryError("2 workers were killed")
+
+    monkeypatch.setattr(Trial, "_get_default_result_or_future", Trial._get_default_result_or_future)
+    monkeypatch.setattr(RayActorManager, "_actor_task_failed", RayActorManager._actor_task_failed)
+    monkeypatch.setattr("ray.get", lost)
+    try_again_for_want_of_memory()
+    trial = SimpleNamespace(_default_result_or_future=ObjectRef.nil(), temporary_state=SimpleNamespace(ray_actor=None))
+    assert Trial._get_default_result_or_future(trial) is None and trial._default_result_or_future is None
 
 
 @pytest.mark.slow
