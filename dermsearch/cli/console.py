@@ -9,9 +9,12 @@ import codecs
 import io
 import os
 import sys
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
+
+from dermsearch.errors import UserError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -55,6 +58,18 @@ class Stream(io.TextIOWrapper):
         except OSError as error:
             self.unsaid = error
             raise
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Around what writes a file that a user has named: where it cannot, a sentence says so."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield
+    except OSError as error:
+        if isinstance(error, FileExistsError) and error.filename == str(path):
+            raise UserError(f"{path}: is there already; choose another file") from None
+        raise UserError(f"{path}: cannot be written: {error.strerror}") from None
 
 
 def open_streams() -> None:

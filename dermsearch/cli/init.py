@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dermsearch.cli.ask import Asker, hours_of, lies_here, one, present, several, share, whole
+from dermsearch.cli.console import writing
 from dermsearch.cli.draft import MEAN, Collection, Wishes, draft
 from dermsearch.cli.pictures import made
 from dermsearch.errors import UserError
@@ -78,8 +79,8 @@ def init(
     from dermsearch.study.load import load_study
     from dermsearch.study.reading import read_value
 
-    plan, _ = make_plan(load_study(read_value(text)))  # what is wrong is told before anything is written
-    with file.open("x", encoding="utf-8") as out:
+    plan = make_plan(load_study(read_value(text)))  # what is wrong is told before anything is written
+    with writing(file), file.open("x", encoding="utf-8") as out:
         out.write(text)
     for line in lines(plan):
         if line.startswith(("  stages", "  on a GPU" if count else "  time")):

@@ -8,8 +8,7 @@ from typing import Annotated
 
 import typer
 
-from dermsearch.cli.console import paper
-from dermsearch.errors import UserError
+from dermsearch.cli.console import paper, writing
 
 KINDS = {
     "tasks": "pretext tasks, for curriculum.tasks",
@@ -70,12 +69,8 @@ def copy(
     target = output or Path(source.name)
     if target.is_dir():
         target = target / source.name
-    target.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        with target.open("x", encoding="utf-8") as file:
-            file.write(text)
-    except FileExistsError:
-        raise UserError(f"{target}: is there already; choose another file with -o") from None
+    with writing(target), target.open("x", encoding="utf-8") as file:
+        file.write(text)
     print(f"{target}: change its name, too, then `dermsearch plan {target}`")
 
 
@@ -93,6 +88,6 @@ def schema(
     if output is None:
         print(text, end="")
         return
-    output.parent.mkdir(parents=True, exist_ok=True)
-    output.write_text(text, encoding="utf-8")
+    with writing(output):
+        output.write_text(text, encoding="utf-8")
     print(f"{output}: a study whose first line is '# yaml-language-server: $schema={output}' is checked by it")

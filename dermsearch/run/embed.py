@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import glob
-import json
 import os
 import time
 from collections import deque
@@ -17,7 +16,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
-from safetensors.torch import load_file
 
 from dermsearch.data.decode.bounds import BadImage
 from dermsearch.data.decode.image import BY_EXTENSION, Form, decode
@@ -30,6 +28,7 @@ from dermsearch.errors import UserError, first_line
 from dermsearch.models.encoders import backbone
 from dermsearch.models.hub import CONFIG, MODEL
 from dermsearch.regular import bytes_of
+from dermsearch.run.exported import configuration, placed, spoilt, weights
 from dermsearch.training.precision import autocast, resolve
 from dermsearch.words import many
 
@@ -56,9 +55,12 @@ def embed(
     bad: list[tuple[str, str]] = []
     started, done = time.perf_counter(), 0
     schema = pa.schema([("image", pa.string()), ("embedding", pa.list_(pa.float32(), about["num_features"]))])
-    out.parent.mkdir(parents=True, exist_ok=True)
-    part = out.with_name(f".{out.name}.part")
-    with pq.ParquetWriter(part, schema) as writer, console.status("Reading ...") as status, torch.no_grad():
+    with (
+        placed(out) as file,
+        pq.ParquetWriter(file, schema) as writer,
+        console.status("Reading ...") as status,
+        torch.no_grad(),
+    ):
         for shown in batches(pictures, names, batch, threads or os.cpu_count() or 1):
             bad += [(name, pixels) for name, pixels in shown if isinstance(pixels, str)]
             good = [(name, pixels) for name, pixels in shown if not isinstance(pixels, str)]
@@ -71,10 +73,8 @@ def embed(
             rate = done / (time.perf_counter() - started)
             left = (len(names) - done) / rate
             status.update(f"{done:,} of {len(names):,} pictures, {rate:,.0f} a second, about {left:.0f} s left")
-    if len(bad) == len(names):
-        part.unlink()
-        raise UserError(f"{names[0]}: {bad[0][1]}; none of {many(len(names), 'picture')} could be read")
-    part.replace(out)
+        if len(bad) == len(names):
+            raise UserError(f"{names[0]}: {bad[0][1]}; none of {many(len(names), 'picture')} could be read")
     return len(names) - len(bad), bad, len(names) / (time.perf_counter() - started)
 
 
@@ -94,22 +94,23 @@ def seen(network: torch.nn.Module, images: torch.Tensor, cast: Callable[[], Any]
 def exported(model: Path) -> tuple[dict[str, Any], torch.nn.Module]:
     """The configuration and the network in a folder that `dermsearch export` wrote."""
     try:
-        about = json.loads((model / CONFIG).read_text("utf-8"))
+        about = configuration(model)
         if "predictor" in about:
             raise UserError(f"{model}: is a predictor, which has no features to give: `dermsearch predict` asks it")
         if about["dermsearch"].get("format", "timm") == "onnx":
             raise UserError(f"{model}: is a graph in ONNX; export it with --format timm")
         network = backbone(about["architecture"])
-        network.load_state_dict(load_file(model / MODEL))
-        about["dermsearch"], about["pretrained_cfg"]["input_size"]
+        network.load_state_dict(weights(model, MODEL))
+        if network.num_features != about["num_features"]:
+            raise ValueError(f"its network has {network.num_features} features")
     except UserError:
         raise
     except FileNotFoundError:
         branches = [each.name for each in model.iterdir() if (each / CONFIG).is_file()] if model.is_dir() else []
         hint = f"; it has one for each of {', '.join(branches)}: name that folder" if branches else ""
         raise UserError(f"{model}: is no folder that `dermsearch export` wrote: it lacks {CONFIG}{hint}") from None
-    except (ValueError, KeyError, RuntimeError, OSError) as error:
-        raise UserError(f"{model}: cannot be loaded ({first_line(error)}); export it again") from None
+    except (ValueError, RuntimeError) as error:
+        raise spoilt(model, first_line(error)) from None
     return about, network.eval()
 
 
@@ -137,11 +138,17 @@ def found(images: Sequence[str], about: dict[str, Any]) -> tuple[list[str], Call
                     readers.append(partial(kept, store, modality, row))
             continue
         for path in files(given):
-            names.append(str(path))
+            names.append(named(path))
             readers.append(partial(read, path, form))
     if not names:
         raise UserError(f"{', '.join(images)}: no picture is there")
     return names, lambda i: readers[i]()
+
+
+def named(path: Path) -> str:
+    """The path as it stands in a table: text, which no spreadsheet takes for a formula to run."""
+    text = os.fsencode(path).decode("utf-8", "replace")
+    return f"./{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
 
 
 def kept(store: CaseStore, modality: str, row: int) -> np.ndarray:

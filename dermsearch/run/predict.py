@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -13,7 +12,6 @@ import pyarrow as pa
 import pyarrow.csv as pcsv
 import pyarrow.parquet as pq
 import torch
-from safetensors.torch import load_file
 
 from dermsearch.data.store.case_store import CaseStore
 from dermsearch.data.store.columns import Table
@@ -23,10 +21,10 @@ from dermsearch.data.views.pictures import Pictures
 from dermsearch.errors import UserError, first_line
 from dermsearch.fit.base import predictor
 from dermsearch.models.artifact import Part
-from dermsearch.models.hub import CONFIG
 from dermsearch.pretext.base import Batch
 from dermsearch.run.embed import batches, found, on_canvas, statistics
 from dermsearch.run.export_fit import WEIGHTS
+from dermsearch.run.exported import configuration, placed, spoilt, weights
 from dermsearch.training.fits import predict_fit
 from dermsearch.training.precision import autocast, resolve
 from dermsearch.work.features import whole
@@ -70,18 +68,18 @@ def predict(
 def exported(model: Path) -> tuple[dict[str, Any], Part]:
     """The configuration and the predictor in a folder that `dermsearch export --fit` wrote."""
     try:
-        about = json.loads((model / CONFIG).read_text("utf-8"))
-        if "architecture" in about and "predictor" not in about:
+        about = configuration(model)
+        if "predictor" not in about:
             raise UserError(f"{model}: is an encoder, which names no classes: `dermsearch embed` asks it for features")
-        part = Part(about["predictor"], load_file(model / WEIGHTS))
+        part = Part(about["predictor"], weights(model, WEIGHTS))
         predictor(part)
-        about["classes"], about["dermsearch"]["modalities"], about["pretrained_cfg"]["input_size"]
+        about["classes"]
     except UserError:
         raise
     except (FileNotFoundError, KeyError):
         raise UserError(f"{model}: is no folder that `dermsearch export --fit` wrote") from None
-    except (ValueError, LookupError, TypeError, RuntimeError, OSError) as error:
-        raise UserError(f"{model}: cannot be loaded ({first_line(error)}); export it again") from None
+    except (ValueError, LookupError, TypeError, AttributeError, RuntimeError) as error:
+        raise spoilt(model, first_line(error)) from None
     return about, part
 
 
@@ -173,7 +171,5 @@ def table(names: Sequence[str], told: Sequence[Predicted], classes: Mapping[str,
 
 def write(out: Path, rows: pa.Table) -> None:
     """The table, whole or not at all."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    part = out.with_name(f".{out.name}.part")
-    (pcsv.write_csv if out.suffix == ".csv" else pq.write_table)(rows, part)
-    part.replace(out)
+    with placed(out) as file:
+        (pcsv.write_csv if out.suffix == ".csv" else pq.write_table)(rows, file)

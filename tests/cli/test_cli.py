@@ -159,7 +159,7 @@ def test_what_is_written_makes_the_folder_that_it_names(tmp_path: Path, capsys: 
     names.copy("single_tasks", tmp_path / "a" / "mine.yaml")
     names.schema(tmp_path / "b" / "study.json")
     assert (tmp_path / "a/mine.yaml").is_file() and (tmp_path / "b/study.json").is_file()
-    with pytest.raises(UserError, match="is there already; choose another file with -o"):
+    with pytest.raises(UserError, match="is there already; choose another file"):
         names.copy("single_tasks", tmp_path / "a" / "mine.yaml")
 
 
@@ -206,3 +206,20 @@ def test_a_bug_keeps_its_traceback(tmp_path: Path) -> None:
     code = "import dermsearch.study.load as s, dermsearch.cli.main as c; s.load_study = lambda *a: 1 / 0; c.main()"
     done = subprocess.run([sys.executable, "-c", code, "plan", "x"], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 1 and "ZeroDivisionError" in done.stderr
+
+
+@pytest.mark.parametrize("place", ["dangling", "file/x"])
+@pytest.mark.parametrize("command", ["copy slimp.yaml -o", "schema -o", "init --yes"])
+def test_what_cannot_be_written_to_is_a_sentence(command: str, place: str, tmp_path: Path) -> None:
+    (tmp_path / "dangling").symlink_to("nowhere/x")
+    (tmp_path / "file").touch()
+    done = dermsearch(*command.split(), place, cwd=tmp_path)
+    assert done.returncode == 2 and done.stderr.startswith(f"dermsearch: {place}: "), done.stderr
+
+
+def test_a_study_that_is_no_page_is_not_copied(tmp_path: Path) -> None:
+    for text, said in ((b"#" * 2_000_000, "larger than"), (b"name: \xff", "UTF-8")):
+        (tmp_path / "odd.yaml").write_bytes(text)
+        with pytest.raises(UserError, match=said):
+            names.copy(str(tmp_path / "odd.yaml"), tmp_path / "x")
+    assert not (tmp_path / "x").exists()

@@ -151,7 +151,8 @@ def test_a_cut_leaves_so_many_others_out() -> None:
 def test_what_is_wrong_is_said(model: str, images: str, out: str, told: str, finished: Path, tmp_path: Path) -> None:
     (tmp_path / "bad.jpg").write_bytes(b"")
     (finished / "encoder").mkdir(exist_ok=True)
-    (finished / "encoder" / CONFIG).write_text('{"architecture": "resnet10t"}')
+    about = json.loads((finished / "model" / CONFIG).read_text())
+    (finished / "encoder" / CONFIG).write_text(json.dumps({k: v for k, v in about.items() if k != "predictor"}))
     with pytest.raises(UserError, match=told):
         predict(finished / model, [str(tmp_path / images)], tmp_path / out, 2, 1, QUIET)
     assert [path.name for path in tmp_path.iterdir()] == ["bad.jpg"]

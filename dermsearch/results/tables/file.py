@@ -38,10 +38,12 @@ def replacing(path: Path) -> Iterator[Path]:
     try:
         yield part
         part.replace(path)
-    except OSError as error:
+    except BaseException as error:
         with suppress(OSError):  # on a full disk what is half-written would be in the way
             part.unlink()
-        raise OSError(error.errno, error.strerror, str(path)) from None
+        if not isinstance(error, OSError):
+            raise
+        raise OSError(error.errno, error.strerror or str(error), str(path)) from None
 
 
 def write(table: pa.Table, path: str | Path) -> None:
