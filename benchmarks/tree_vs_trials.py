@@ -79,8 +79,8 @@ def by_trials(folder: Path, overrides: list[str], warm: bool) -> dict[str, Any]:
     sets = {"data": Cases(data=study.main, fingerprint=cases.fingerprint)}
     space, tree, judges = space_of(study), Tree(), Judges(study, sets, precision)
     planted = plant(tree, study, sets["data"], [Start("", study.encoder.names[0])])
-    made = Jobs(study, judges, store.address, cache, sets, precision, planted)
-    branches = Branches(space, tree, judges, precision, study.search)
+    made = Jobs(study, judges, store.address, cache, planted)
+    branches = Branches(space, tree, judges, study.search)
     choices = []
     for proposal in space.every():
         *before, last = [tree.start(0), *branches.path(proposal, 0)]

@@ -68,7 +68,3 @@ class Curriculum:
     def pairs(self) -> Iterator[tuple[str, str]]:
         """Each task with the one after it."""
         return zip(self.tasks, self.tasks[1:], strict=False)
-
-    def starts_with(self, other: Curriculum) -> bool:
-        """Does it begin with all of the other's tasks?"""
-        return self.tasks[: len(other)] == other.tasks

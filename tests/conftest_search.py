@@ -12,6 +12,7 @@ import torch
 from dermsearch.models.artifact import Part
 from dermsearch.search.propose.proposer import Proposer
 from dermsearch.search.space.checks import space_of
+from dermsearch.search.space.proposal import Proposal
 from dermsearch.search.tree.driver import Driver
 from dermsearch.search.tree.roots import Start
 from dermsearch.storage.stages import StageStore
@@ -89,6 +90,12 @@ class Bench:
             return Record(key=job.key, status="done", reused=reused, judged=tuple(judged), **about)
 
         return worker
+
+
+def scores_of(proposer: Proposer) -> dict[Proposal, float]:
+    """The score of every proposal that has one, asked for or come out on the way."""
+    known = proposer.known.values.items()
+    return {proposal: value for proposal, value in known if len(proposal.curriculum) >= proposer.space.length[0]}
 
 
 @pytest.fixture

@@ -50,8 +50,8 @@ def test_a_plan_of_one_of_everything() -> None:
         search={"budget": {"stages": 1, "hours": 1}, "pruner": "halving", "rungs": [1]},
         downstream={"linear": {"labelled": [1]}},
     )
-    plan = Plan(study, 1, 1, 1, 1, 1.0, 1.0, 1, 1, True)
-    plan.looks = 1
+    counted = ("proposals", "stages", "unshared", "passes", "unshared_passes", "looks", "cached", "judged")
+    plan = Plan(study, 1, True, **dict.fromkeys(counted, 1))
     text = "\n".join(lines(plan))
     assert "1 training case" in text and "1 proposal," in text and "after 1 epoch and at" in text
     assert "1 stage, 1 hour" in text and "1 judgement more" in text and "1 of 1 stage" in text

@@ -81,10 +81,9 @@ def epochs_within(wishes: Wishes, extent: Extent) -> int:
     from dermsearch.study.load import load_study
     from dermsearch.study.reading import read_value
 
-    found, _ = make_plan(load_study(read_value(written(wishes, extent, 1))))
-    assert found.bill is not None
+    bill = make_plan(load_study(read_value(written(wishes, extent, 1)))).bill
+    assert bill is not None
     peak, share = GPUS[ASSUMED]
-    bill = found.bill
     rate = wishes.gpus * peak * share / bill.operations if wishes.gpus else bill.speed * bill.at_once
     left = FULL * 3600 * wishes.hours - START - bill.judging / rate
     return max(1, int(left / (bill.training / rate)))

@@ -158,8 +158,7 @@ def plan(
     from dermsearch.run.plan import lines, make_plan, refuse
 
     with located(study, overrides or [], quick):
-        found, _ = make_plan(settings)
-        for line in lines(found):
+        for line in lines(make_plan(settings)):
             print(line)
         refuse(settings, elsewhere=bool(address))
 

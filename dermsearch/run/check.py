@@ -283,9 +283,10 @@ def check_images(study: Study, space: Space, training: int) -> None:
 
 def check_cases(study: Study, space: Space, stores: Mapping[str, CaseStore]) -> None:
     """What can be wrong between a study and the cases of its data sets, those that are here."""
+    judged = {entry.data for entry in study.entries.values()}
     for name, cases in stores.items():
         check_columns(cases, study.sets[name].metadata)
-        if any(entry.data == name for entry in study.entries.values()) and len(cases.split("val")) == 0:
+        if name in judged and len(cases.split("val")) == 0:
             raise UserError(
                 f"{place_of(study, name)}: the store at {cases.folder} has no validation cases to select on; "
                 "prepare it with --split"
@@ -316,14 +317,14 @@ def check_cases(study: Study, space: Space, stores: Mapping[str, CaseStore]) -> 
         check_pool(study, space, smallest_pool(study, cases), classes, int(some.sum()), tables)
         check_patience(study, space, cases)
         check_weights(study, space, cases, rows, stores)
-    for name in stores.keys() & {entry.data for entry in study.entries.values()}:
+    for name in [name for name in stores if name in judged]:
         check_whole(study, name, stores[name])
 
 
 def check_enough(entry: Downstream, cases: CaseStore) -> None:
     """No class may lack so many labels that not one has as many; a protocol may need a number of labelled cases."""
     most = max((int(n.max(initial=0)) for n in class_counts(cases).values()), default=0)
-    for each in entry.labelled if source_free(entry) else ():
+    for each in entry.labelled if not entry.config.get("source") else ():  # of another data set's labels
         if each.isdigit() and int(each) > most:
             raise UserError(
                 f"downstream.{entry.name}.labelled: must be at most {most}, the training cases of the largest class, "
@@ -334,11 +335,6 @@ def check_enough(entry: Downstream, cases: CaseStore) -> None:
         config = PROTOCOLS.find(entry.protocol).Config.model_validate(entry.config)
         for each in entry.labelled:
             enough(config, len(cases.split("train" if each == "all" else f"train:{each}")))
-
-
-def source_free(entry: Downstream) -> bool:
-    """Are its labels those of the data set that it is judged on?"""
-    return not entry.config.get("source")
 
 
 def class_counts(cases: CaseStore) -> dict[str, np.ndarray]:
@@ -420,11 +416,6 @@ def check_tables(study: Study, space: Space, cases: CaseStore) -> None:
                 f"data.metadata: '{name}' is {said} training cases of the store at {cases.folder}, so {readers[0]} "
                 "learns nothing from it"
             )
-
-
-def training_images(study: Study, cases: CaseStore) -> int:
-    """How many cases the encoders are trained on."""
-    return len(training_rows(study, cases))
 
 
 def training_rows(study: Study, cases: CaseStore) -> np.ndarray:

@@ -65,7 +65,7 @@ def open_test(folder: Path, curricula: Sequence[str], where: str | None, say: Sa
     sets, tree = sets_of(study, cases), Tree()
     planted = plant(tree, study, next(iter(sets.values())), starts(study))
     judges = Judges(study, sets, precision, "test")
-    jobs = Jobs(study, judges, store.address, str(cache.absolute()), sets, precision, planted)
+    jobs = Jobs(study, judges, store.address, str(cache.absolute()), planted)
     look_up = LookUp(store, judges)
     nodes = [(rule, node) for rule, row in chosen for node in regrow(tree, results, row, judges)]
     for _, node in nodes:

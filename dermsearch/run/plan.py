@@ -15,11 +15,12 @@ from dermsearch.data.store.layout import MANIFEST
 from dermsearch.errors import UserError, public
 from dermsearch.run.bill import Bill, bill, room, span
 from dermsearch.run.bill import lines as bill_lines
-from dermsearch.run.check import check, check_cases, check_images, check_machine, training_images
+from dermsearch.run.check import check, check_cases, check_images, check_machine, training_rows
 from dermsearch.run.here import here, is_there, opened
 from dermsearch.run.memory import Need, need
 from dermsearch.run.roots import origins, starts
 from dermsearch.run.run import sets_of
+from dermsearch.search.propose.known import stages
 from dermsearch.search.space.cost import prices, relative_cost
 from dermsearch.search.space.proposal import Proposal
 from dermsearch.search.space.rates import Selection
@@ -41,25 +42,25 @@ SHOWN = 40  # lines of the tree
 
 @dataclass
 class Plan:
-    """The numbers of a plan; `count` is None where the proposer decides as it goes."""
+    """The numbers of a plan; where it is not exact, those of proposals, stages and passes are the most there may be."""
 
     study: Study
-    proposals: int
-    stages: int  # distinct, over all seeds
-    unshared: int  # if every proposal trained its whole curriculum
     images: int  # training images
-    passes: float  # images through the backbone, forward and backward, over all stages
-    unshared_passes: float
-    cached: int | None  # stages that the store has; None where that cannot be told
-    judged: int | None  # of these, those that all have judged who are to
-    exact: bool
-    tree: dict[Curriculum, int] = field(default_factory=dict)  # curriculum -> stages of it (settings and seeds)
+    exact: bool  # False where the proposer decides as it goes
     selections: dict[str, Selection] = field(default_factory=dict)  # task -> its rates to choose from
-    choices: dict[str, int] = field(default_factory=dict)  # and how often one is chosen
-    looks: int = 0  # of a pruner at a rung, if it let everything go on
     left_out: dict[str, int] = field(default_factory=dict)  # images, of mixtures that are made already
-    bill: Bill | None = None  # None where the proposer decides without a limit
     need: Need | None = None  # of memory
+    proposals: int = 0
+    stages: int = 0  # distinct, over all seeds
+    unshared: int = 0  # if every proposal trained its whole curriculum
+    passes: float = 0.0  # images through the backbone, forward and backward, over all stages
+    unshared_passes: float = 0.0
+    tree: dict[Curriculum, int] = field(default_factory=dict)  # curriculum -> stages of it (settings and seeds)
+    choices: dict[str, int] = field(default_factory=dict)  # task -> how often a rate is chosen
+    looks: int = 0  # of a pruner at a rung, if it let everything go on
+    cached: int | None = None  # stages that the store has; None where that cannot be told
+    judged: int | None = None  # of these, those that all have judged who are to
+    bill: Bill | None = None  # None where the proposer decides without a limit
 
     @property
     def depths(self) -> list[int]:
@@ -69,7 +70,7 @@ class Plan:
         return [sum(n for c, n in self.tree.items() if len(c) == d) // seeds for d in range(1, longest + 1)]
 
 
-def make_plan(study: Study) -> tuple[Plan, Space]:
+def make_plan(study: Study) -> Plan:
     """Check the study as `run` does and lay out its tree. Trains nothing, makes no data, starts no Ray."""
     space = check(study)
     folder = Path(study.compute.store).expanduser()
@@ -85,7 +86,7 @@ def make_plan(study: Study) -> tuple[Plan, Space]:
     check_cases(study, space, stores)
     first, data = next(iter(study.sets.items()))
     if first in stores:
-        images = training_images(study, stores[first])
+        images = len(training_rows(study, stores[first]))
     elif data.source == "synthetic":
         images = drawn_for_training(data)
     elif data.mix:  # all but a few for validation
@@ -101,61 +102,42 @@ def make_plan(study: Study) -> tuple[Plan, Space]:
     budget = min(most, default=count or 0)
     if exact and budget > 100_000:
         raise UserError(f"search: {budget} proposals are too many to lay out")
-    proposals = list(itertools.islice(space.every(), min(budget, count or budget))) if exact else []
-    seeds = len(study.search.seeds)
-    price = prices(space)
+    lacking = {name: left_out(cases) for name, cases in stores.items() if study.sets[name].without}
+    plan = Plan(study, images, exact, space.selections, lacking, need(study, space))
+    if exact:
+        proposals = list(itertools.islice(space.every(), min(budget, count or budget)))
+        lay_out(plan, space, proposals)
+        if len(stores) == len(study.sets) and known and not space.selections:  # else what is chosen decides on stages
+            plan.cached, plan.judged = _cached(study, space, stores, proposals)
+    else:  # at most a whole curriculum per proposal
+        whole = budget * study.curriculum.length[1] * len(study.search.seeds)
+        plan.proposals = budget
+        plan.stages = min([n for n in (whole, limits.stages if limits else None) if n], default=0)
+        plan.passes = plan.stages * dearest(space) * images * len(study.main.modalities)
+    if exact or plan.stages:
+        plan.bill = bill(study, space, plan.passes, plan.stages, stores)
+    return plan
+
+
+def lay_out(plan: Plan, space: Space, proposals: list[Proposal]) -> None:
+    """Count what these proposals come to, a stage that several share once."""
+    search, seeds, price = plan.study.search, len(plan.study.search.seeds), prices(space)
     seen: dict[Proposal, float] = {}
-    unshared_passes, looks = 0.0, 0
-    tree: dict[Curriculum, int] = {}
-    choices = dict.fromkeys(space.selections, 0)
     for proposal in proposals:
-        for depth in range(1, len(proposal.curriculum) + 1):
-            prefix = proposal.prefix(depth)
+        for prefix in stages(proposal):
             if prefix not in seen:
                 task = prefix.curriculum.last
                 epochs = space.settings(task, prefix.settings)["train"]["epochs"]
                 chosen = space.selections.get(task)
                 times = seeds + (0 if chosen is None else chosen.epochs_in_vain / epochs)  # the first seed chooses
-                seen[prefix] = price(prefix) * times * images * len(study.main.modalities)  # over all branches
-                tree[prefix.curriculum] = tree.get(prefix.curriculum, 0) + seeds
-                looks += len(space.rungs(task, epochs)) * (seeds if study.search.replicates == "all" else 1)
+                seen[prefix] = price(prefix) * times * plan.images * len(plan.study.main.modalities)  # of all branches
+                plan.tree[prefix.curriculum] = plan.tree.get(prefix.curriculum, 0) + seeds
+                plan.looks += len(space.rungs(task, epochs)) * (seeds if search.replicates == "all" else 1)
                 if chosen is not None:
-                    choices[task] += 1
-            unshared_passes += seen[prefix]
-    lacking = {name: left_out(cases) for name, cases in stores.items() if study.sets[name].without}
-    if not exact:  # the proposer decides: at most a whole curriculum per proposal
-        longest = study.curriculum.length[1]
-        stages = [n for n in (budget * longest * seeds, limits.stages if limits else None) if n]
-        most_stages = min(stages, default=0)
-        passes = most_stages * dearest(space) * images * len(study.main.modalities)
-        owed = bill(study, space, passes, most_stages, stores) if most_stages else None
-        numbers = budget, most_stages, most_stages, images, passes, passes
-        plan = Plan(study, *numbers, None, None, False, {}, space.selections, left_out=lacking, bill=owed)
-        plan.need = need(study, space)
-        return plan, space
-    cached = judged = None
-    if len(stores) == len(study.sets) and known and not space.selections:  # else what is chosen decides on stages
-        cached, judged = _cached(study, space, stores, proposals)
-    plan = Plan(
-        study,
-        len(proposals),
-        len(seen) * seeds,
-        sum(len(p.curriculum) for p in proposals) * seeds,
-        images,
-        sum(seen.values()),
-        unshared_passes,
-        cached,
-        judged,
-        True,
-        tree,
-        space.selections,
-        choices,
-        looks,
-        lacking,
-        bill(study, space, sum(seen.values()), len(seen) * seeds, stores),
-        need(study, space),
-    )
-    return plan, space
+                    plan.choices[task] = plan.choices.get(task, 0) + 1
+            plan.unshared_passes += seen[prefix]
+    plan.proposals, plan.stages, plan.passes = len(proposals), len(seen) * seeds, sum(seen.values())
+    plan.unshared = sum(len(p.curriculum) for p in proposals) * seeds
 
 
 def dearest(space: Space) -> float:
@@ -288,7 +270,7 @@ def _tree_lines(tree: dict[Curriculum, int], study: Study) -> Iterator[str]:
         for depth in range(1, len(curriculum) + 1):
             # Does a sibling of this ancestor follow further down?
             before, later = curriculum.prefix(depth - 1), curricula[i + 1 :]
-            more = any(len(c) == depth and c.starts_with(before) for c in later)
+            more = any(len(c) == depth and c.prefix(depth - 1) == before for c in later)
             last = depth == len(curriculum)
             bars += ("├── " if more else "└── ") if last else ("│   " if more else "    ")
         times = f"  x {tree[curriculum]}" if tree[curriculum] > 1 else ""
@@ -303,7 +285,7 @@ def _cached(study: Study, space: Space, stores: Mapping[str, CaseStore], proposa
     precision = resolve(study.train.precision, study.compute.gpus)
     tree, judges = Tree(), Judges(study, sets, precision)
     plant(tree, study, next(iter(sets.values())), starts(study))
-    branches, look_up = Branches(space, tree, judges, precision, study.search), LookUp(store, judges)
+    branches, look_up = Branches(space, tree, judges, study.search), LookUp(store, judges)
     for seed in study.search.seeds:
         for proposal in proposals:
             branches.path(proposal, seed)

@@ -38,11 +38,11 @@ MOST = 60  # stages that the live tree shows; a larger one shows those under way
 
 
 class Progress:
-    """Follows a driver; `changed` is called at every change of a node, from any thread."""
+    """Follows a driver, which calls `changed` at every change of a node, from any thread."""
 
-    def __init__(self, console: Console, loggers: list[Logger], save: Callable[[], None]) -> None:
-        self.console, self.loggers, self.save = console, loggers, save
-        self.driver: Driver | None = None
+    def __init__(self, console: Console, driver: Driver, loggers: list[Logger], save: Callable[[], None]) -> None:
+        self.console, self.driver, self.loggers, self.save = console, driver, loggers, save
+        driver.on_change = self.changed
         self.started = time.perf_counter()
         self.epochs: dict[str, int] = {}  # key -> epochs already logged
         self.spent: dict[str, float] = {}  # key -> the seconds that these took
@@ -73,7 +73,6 @@ class Progress:
 
     def changed(self, node: Node) -> None:
         """A line per finished stage where there is no terminal; the tables follow every few seconds."""
-        assert self.driver is not None
         self._tell_cuts()
         self._tell_of_store()
         if node.status == RUNNING:
@@ -92,20 +91,17 @@ class Progress:
 
     def _tell_cuts(self) -> None:
         """A line per beginning that was pruned since this was last asked, above the tree where there is one."""
-        for cut in list(self.driver.cut.values()) if self.driver else ():
+        for cut in list(self.driver.window.cut.values()):
             if cut.behind not in self.cuts:
                 self.cuts.add(cut.behind)
                 self._say(str(cut.behind.curriculum), cut.why)
 
     def _tell_of_store(self) -> None:
         """A line per thing in the store that was damaged, and per run that this one waits for."""
-        driver = self.driver
-        if driver is None:
-            return
         with suppress(IndexError):  # no more, or the other thread that tells of them was faster
             while True:
-                self._tell(driver.store.notes.pop(0))
-        for said in driver.claims.waiting().values() if driver.claims else ():
+                self._tell(self.driver.store.notes.pop(0))
+        for said in self.driver.claims.waiting().values() if self.driver.claims else ():
             if said not in self.waits:
                 self.waits.add(said)
                 self._tell(said)
@@ -119,7 +115,7 @@ class Progress:
         What comes from the store says nothing of that: more may lie there.
         """
         (done, total), left = self._counts(), self._left()
-        count = f"{total}{'+' if self._more() else ''}" if total else "?"
+        count = f"{total}{'+' if self.driver.window.more else ''}" if total else "?"
         line = f"[{done:>3}/{count}] {clock(time.perf_counter() - self.started)}  {name:<48} {state}"
         if guess and left is not None and done < total:
             line += f"   about {self._rest(left)}"
@@ -127,7 +123,6 @@ class Progress:
         self.console.print(Text(line), highlight=False, soft_wrap=True)
 
     def _name(self, node: Node) -> str:
-        assert self.driver is not None
         space = self.driver.space
         return named(node, space, self.driver.study.search.seeds) + part(node, space.selections)
 
@@ -139,7 +134,7 @@ class Progress:
         now, state = time.perf_counter(), self._state(node)
         when, said = self.told.setdefault(node.key, (now, ""))
         self.spoken = now if self.spoken is None else self.spoken
-        judging = self.epochs.get(node.key, 0) >= epochs_of(node)
+        judging = self.epochs.get(node.key, 0) >= node.ends
         since = self.judged.setdefault(node.key, now) if judging else now
         if now - min(when, self.spoken) >= LINE and (state != said or judging):
             self.told[node.key] = now, state
@@ -160,44 +155,35 @@ class Progress:
             row = self.last.get(node.key, {})
             loss = f", loss {row['loss']:.4g}" if isinstance(row.get("loss"), float) else ""
             spread = f", spread {row['embedding_std']:.2f}" if isinstance(row.get("embedding_std"), float) else ""
-            return f"epoch {self.epochs.get(node.key, 0)}/{epochs_of(node)}{loss}{spread}{where}"
+            return f"epoch {self.epochs.get(node.key, 0)}/{node.ends}{loss}{spread}{where}"
         return f"judging{where}" if node.status in (RUNNING, HELD) else ""
 
     def _counts(self) -> tuple[int, int]:
-        assert self.driver is not None
         tree = self.driver.tree
         if tree.wanted or self.driver.study.curriculum.tasks:
             return tree.settled, tree.wanted
-        roots = tree.roots()  # nothing is ever trained: what there is to do is to judge them
+        roots = tree.roots  # nothing is ever trained: what there is to do is to judge them
         return sum(root.status in (DONE, FAILED) for root in roots), len(roots)
 
     def _done(self) -> str:
         """How much of the run is."""
-        assert self.driver is not None
         done, total = self._counts()
         if not total:
             return "no stage is asked for yet"
         whole = f"{total} stages and fits" if self.driver.judges.fits else many(total, "stage")
-        return f"{done} of {whole}{' so far' if self._more() else ''}"
-
-    def _more(self) -> bool:
-        """May other stages follow those that are asked for?"""
-        return self.driver is not None and self.driver.more
+        return f"{done} of {whole}{' so far' if self.driver.window.more else ''}"
 
     def _rest(self, left: float) -> str:
         """The seconds that are left, in words: of what is asked for, to which a choice or a search may add."""
-        return f"{clock(left)} left for these" if self._more() else f"{clock(left)} left"
+        return f"{clock(left)} left for these" if self.driver.window.more else f"{clock(left)} left"
 
     def under_way(self) -> list[str]:
         """What is being trained or judged, with how far it is, behind how much is finished."""
-        if self.driver is None:
-            return []
         running = [node for node in list(self.driver.tree.nodes.values()) if node.status == RUNNING]
         return [self._done(), *(f"{self._name(n)}, {self._state(n)}" for n in running)]
 
     def _left(self) -> float | None:
         """Seconds until what was let in is finished, or until the time of the budget is up."""
-        assert self.driver is not None
         budget, now = self.driver.budget, time.perf_counter()
         if now - self.estimated > EVERY:  # it looks at every stage, and thousands may come from the store at once
             self.estimated, self.left = now, self.driver.durations.left(self.driver.tree, self.epochs, self.spent)
@@ -215,8 +201,6 @@ class Progress:
             self._look_at_all()
 
     def _look_at_all(self) -> None:
-        if self.driver is None:
-            return
         nodes = list(self.driver.tree.nodes.values())
         for node in nodes:
             if node.task and node.status in (RUNNING, HELD):
@@ -233,7 +217,6 @@ class Progress:
 
     def _behind(self, node: Node) -> list[dict[str, Any]]:
         """The epochs of a node under way that are over: all of them where it is only to be judged."""
-        assert self.driver is not None
         store = self.driver.store
         if not node.until and self.driver.look_up.has(node):
             with suppress(StoreLost):  # a kill may have left half of it, and it is trained again
@@ -255,14 +238,12 @@ class Progress:
                 logger.write(name, settings, rows, node.status == DONE)
             except Exception as error:  # a full disk, a server that is away: the study itself goes on
                 self.loggers.remove(logger)
-                said = f"{type(logger).__name__} gets no more: {first_line(error)}"
-                self.console.print(said, highlight=False, soft_wrap=True)
+                self._tell(f"{type(logger).__name__} gets no more: {first_line(error)}")
         self.epochs[node.key] = len(history)
         self.spent[node.key] = sum(row.get("seconds") or 0.0 for row in history[node.begins :])
         self.last[node.key] = history[-1] if history else {}
 
     def _picture(self, nodes: list[Node]) -> Group:
-        assert self.driver is not None
         done, total = self._counts()
         left = self._left()
         head = Text(f"{self.driver.study.name}  ", style="bold")
@@ -302,7 +283,6 @@ class Progress:
 
     def _label(self, node: Node) -> Text:
         mark, style = MARKS[node.status]
-        assert self.driver is not None
         behind = part(node, self.driver.space.selections)
         behind = searched(node, self.driver.space) + behind if node.task and not node.judge else behind
         of = f"{node.name}: " if node.name else ""
@@ -331,11 +311,6 @@ def part(node: Node, chosen: Container[str]) -> str:
         return f", {node.judge}"
     rate = f", lr {node.settings['train']['lr']:g}" if node.task in chosen else ""
     return rate + (f", to epoch {node.until}" if node.until else "")
-
-
-def epochs_of(node: Node) -> int:
-    """After how many it ends, at the latest."""
-    return int(node.until or node.settings["train"]["epochs"])
 
 
 def clock(seconds: float) -> str:

@@ -60,7 +60,7 @@ class Recorder:
                 self._add_judgements(node)
         over = [n for n in nodes if n.kind in ("stage", "fit") and n.status in (DONE, *LOST)]
         segments = [n for n in nodes if n.until and n.status in (DONE, FAILED)]
-        self.tables.put("trials", WHOLE, self.driver.trials)
+        self.tables.put("trials", WHOLE, self.driver.window.trials)
         self.tables.put("stages", WHOLE, [self._stage(n) for n in over])
         self.tables.put("segments", WHOLE, [self._segment(n) for n in segments])
         for node in over:
@@ -88,21 +88,14 @@ class Recorder:
         """What was said of a node, or why it was not. A fit's belong to the stage that it is of."""
         scores, confusions, judgements, predictions = [], [], [], []
         for verdict in self.driver.verdicts[node.key]:
-            judge, judgement = verdict.judge, verdict.judgement
-            own = told(node, judge)
-            judgements.append(
-                {
-                    **own,
-                    "status": "done" if judgement else "failed",
-                    "reused": verdict.reused,
-                    "seconds": judgement["seconds"] if judgement else None,
-                    "reason": verdict.reason,
-                }
-            )
-            groups = self.groups.get(judge.data)
-            scores += [{**own, "groups": groups, **row} for row in judgement["rows"]] if judgement else []
-            confusions += [{**own, **row} for row in judgement["confusions"]] if judgement else []
-            said = self.driver.store.predictions(self.driver.judges.key(node, judge)) if judgement else None
+            judge, made = verdict.judge, verdict.judgement is not None
+            judgement = verdict.judgement or {"rows": [], "confusions": [], "seconds": None}
+            own, groups = told(node, judge), self.groups.get(judge.data)
+            about = {"status": "done" if made else "failed", "reused": verdict.reused, "reason": verdict.reason}
+            judgements.append({**own, **about, "seconds": judgement["seconds"]})
+            scores += [{**own, "groups": groups, **row} for row in judgement["rows"]]
+            confusions += [{**own, **row} for row in judgement["confusions"]]
+            said = self.driver.store.predictions(self.driver.judges.key(node, judge)) if made else None
             predictions += [(own, said)] if said is not None else []
             self._tell_of_bug(node, verdict.traceback, f", {judge}")
         for name, rows in (("scores", scores), ("confusions", confusions), ("judgements", judgements)):

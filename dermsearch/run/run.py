@@ -80,7 +80,6 @@ def run_study(study: Study, out: Path, address: str | None, console: Console) ->
         sets = dict.fromkeys(f"{many(len(cases), 'case')} from {cases.folder}" for cases in stores.values())
         console.print(f"Study '{study.name}': {', '.join(sets)}; results go to {out}", highlight=False, soft_wrap=True)
         proposer = Proposer(space, study.search, out / "optuna.journal", prices(space))
-        progress = Progress(console, make_loggers(study.logging, study.name, out), lambda: recorder.write())
         keep_weights(study, store)
         claims = Claims(store)
         driver = Driver(
@@ -92,12 +91,11 @@ def run_study(study: Study, out: Path, address: str | None, console: Console) ->
             starts(study),
             str(cache.absolute()),
             resolve(study.train.precision, study.compute.gpus),
-            progress.changed,
             Budget(study.search.budget, out),
             claims,
         )
         recorder = Recorder(driver, out, caveats(study, stores), {name: c.grouped for name, c in stores.items()})
-        progress.driver = driver
+        progress = Progress(console, driver, make_loggers(study.logging, study.name, out), recorder.write)
         live = LiveReport(out, progress.under_way, console.print)
         with live, progress, claims, written(recorder):
             run_engine(driver, cluster)
@@ -254,7 +252,7 @@ def summarise(driver: Driver, seconds: float, out: Path) -> Outcome:
         "study": driver.study.name,
         "results": str(out),
         "store": driver.store.where,
-        "trials": len(driver.trials),
+        "trials": len(driver.window.trials),
         "stages": {
             "proposed": len(stages),
             "trained": count(stages, DONE, False),

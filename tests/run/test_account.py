@@ -38,7 +38,7 @@ def test_what_trials_took_is_told_by_a_run_that_trained_nothing(bench: Bench) ->
     for _ in range(2):
         driver = bench.driver(make_study(curriculum__length=[1, 2]))
         run_inline(driver, bench.work(driver))
-        told.append([trial["seconds"] for trial in driver.trials])
+        told.append([trial["seconds"] for trial in driver.window.trials])
     assert told[0] == told[1] and sum(told[0]) > 0
 
 

@@ -42,7 +42,7 @@ def test_both_roots_are_judged_and_one_is_trained_from(bench: Bench) -> None:
     starts = {j.key for j in roots if j.weights}
     stages = [job for job in bench.jobs if job.task]
     assert len(stages) == 6 and {j.parent for j in stages} == starts and {j.weights for j in stages} == {"abc"}
-    assert all(trial["seeds"] == 2 for trial in driver.trials) and len(driver.trials) == 3
+    assert all(trial["seeds"] == 2 for trial in driver.window.trials) and len(driver.window.trials) == 3
     assert summarise(driver, 1.0, bench.folder).summary["stages"]["proposed"] == 6
 
 
@@ -55,7 +55,7 @@ def test_without_weights_there_is_one_root(bench: Bench) -> None:
 def test_a_random_root_is_that_of_a_study_without_weights(bench: Bench) -> None:
     plain, given = driver_of(bench, ""), driver_of(bench, "abc")
     random = [n.key for n in given.tree.nodes.values() if str(n.curriculum) == RANDOM_WEIGHTS]
-    assert random == [n.key for n in plain.tree.roots()] and not {*random} & {
+    assert random == [n.key for n in plain.tree.roots] and not {*random} & {
         given.tree.start(seed).key for seed in (0, 1)
     }
 

@@ -93,7 +93,7 @@ def test_predictions_take_the_room_that_is_told() -> None:
 
 def test_the_plan_tells_it(tmp_path: Path) -> None:
     study = make_study(data={"cases": 200, "size": 32}, compute={"engine": "inline", "store": str(tmp_path), "gpus": 1})
-    plan, _ = make_plan(study)
+    plan = make_plan(study)
     assert plan.bill is not None and plan.bill.training == plan.passes
     told = "\n".join(lines(Bill(60_000, 6000, 24.3e9, 100, 2, 3.2e9, 4e6), gpus=1))
     assert "about 6 min on this machine: 5 min to train, 30 s to judge" in told

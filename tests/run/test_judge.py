@@ -73,7 +73,7 @@ def test_a_plan_says_where_weights_came_from_and_downloads_once(
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
     study = study_of(tmp_path, {"choice": [None, "imagenet"]})
     for _ in range(2):
-        text = "\n".join(lines(make_plan(study)[0]))
+        text = "\n".join(lines(make_plan(study)))
         assert f"weights    imagenet: model.safetensors of {REPOSITORY} at " in text
     assert asked == [REPOSITORY]
 
@@ -108,7 +108,7 @@ def test_judging_trains_nothing_and_ranks(fill: Fill, tmp_path: Path) -> None:
     assert stage.score == best.score, "a stage is judged here as it was there"
     Console(file=(tmp_path / "shown").open("w"), width=110).print(render(rows, study.name, results))
     assert "plan" not in study.name and "no pre-training" in (tmp_path / "shown").read_text()
-    assert "none: what the study begins with is judged" in "\n".join(lines(make_plan(study)[0]))
+    assert "none: what the study begins with is judged" in "\n".join(lines(make_plan(study)))
 
 
 @pytest.mark.parametrize(

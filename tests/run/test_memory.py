@@ -56,7 +56,7 @@ def test_most_is_told_of_what_needs_most(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_the_plan_tells_it(tmp_path: Path) -> None:
     study = make_study(data={"cases": 200, "size": 32}, compute={"engine": "inline", "store": str(tmp_path)})
-    told = "\n".join(lines(make_plan(study)[0]))
+    told = "\n".join(lines(make_plan(study)))
     assert "  memory     about 1.0 GB for each worker, most of it in relative_location with batches of 16" in told
     gpus = make_study(data={"cases": 200, "size": 32}, compute={"store": str(tmp_path), "gpus": 1})
-    assert " of a GPU for each worker, most of it in " in "\n".join(lines(make_plan(gpus)[0]))
+    assert " of a GPU for each worker, most of it in " in "\n".join(lines(make_plan(gpus)))

@@ -52,7 +52,7 @@ def study_of(folder: Path, **sets: Any) -> Any:
 
 
 def planned(study: Any) -> str:
-    return "\n".join(lines(make_plan(study)[0]))
+    return "\n".join(lines(make_plan(study)))
 
 
 @pytest.mark.slow

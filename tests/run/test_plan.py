@@ -28,6 +28,6 @@ def test_what_is_there_and_is_no_case_store_is_not_planned(kind: str, tmp_path: 
 def test_a_store_that_is_not_here_yet_is_planned_and_then_refused_by_its_own_field(tmp_path: Path) -> None:
     data = {"drawn": {"size": 32, "cases": 80}, "ham": {"source": "store", "path": f"{tmp_path}/ham", "size": 32}}
     study = study_of(tmp_path, data)
-    assert make_plan(study)[0].stages == 1
+    assert make_plan(study).stages == 1
     with pytest.raises(UserError, match=f"^data.ham.path: there is no case store at {tmp_path}/ham; "):
         refuse(study)

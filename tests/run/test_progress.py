@@ -25,9 +25,7 @@ SEARCHED = {"odc": {"clusters": 4, "lr": {"choice": [0.0123456, 0.1]}}, "moco_v2
 def heard(driver: Driver) -> tuple[Progress, io.StringIO]:
     """A progress of that driver that prints no matter where."""
     out = io.StringIO()
-    shown = Progress(Console(file=out, width=200, markup=False), [], lambda: None)
-    shown.driver, driver.on_change = driver, shown.changed
-    return shown, out
+    return Progress(Console(file=out, width=200, markup=False), driver, [], lambda: None), out
 
 
 def test_variants_and_seeds_have_names_of_their_own(bench: Bench) -> None:

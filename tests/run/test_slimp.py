@@ -185,10 +185,10 @@ def test_columns_are_in_the_judgement_of_what_reads_them_and_of_nothing_else() -
     one = study({"slimp": SMALL}, downstream={"knn": {"k": 3}, "linear": {}})
     for kind in kinds:
         told = study({"slimp": SMALL}, downstream={"knn": {"k": 3, "features": kind}})
-        (judge,) = draws(told.entries["knn"], told)
+        (judge,) = draws(told.entries["knn"], told, "val", {})
         assert judge.metadata == (() if kind == "image" else tuple(METADATA))
         assert ("features" in judge.config) == (kind != "image")
-    assert all(not judge.metadata for entry in one.entries.values() for judge in draws(entry, one))
+    assert all(not judge.metadata for entry in one.entries.values() for judge in draws(entry, one, "val", {}))
 
 
 @pytest.mark.slow

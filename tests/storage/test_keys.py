@@ -141,7 +141,7 @@ def keys(raw: dict[str, Any], weights: str = "", of: str = "cases", task_version
     sets = {name: Cases(data=data, fingerprint=f"{of} of {name}") for name, data in study.sets.items()}
     tree, judges = Tree(), Judges(study, sets, precision)
     planted = plant(tree, study, next(iter(sets.values())), [Start("", root.encoder, weights) for root in roots(study)])
-    branches = Branches(space, tree, judges, precision, study.search)
+    branches = Branches(space, tree, judges, study.search)
     proposal = next(p for p in space.every() if p.curriculum.tasks == ("relative_location", "moco_v2"))
     stage = branches.path(proposal, study.search.seeds[0])[-1]
     segment = stage.chain[0]

@@ -289,7 +289,8 @@ def test_two_drivers_train_no_stage_twice_and_both_finish(bench: Bench, clock: C
     assert len(names) == len(set(names)) == 16
     trained = [sum(not n.reused for n in d.tree.stages()) for d in (one, two)]
     assert sum(trained) == 15 and min(trained) > 0
-    assert [t["value"] for t in one.trials] == [t["value"] for t in two.trials] and len(one.trials) == 15
+    assert len(one.window.trials) == 15
+    assert [t["value"] for t in one.window.trials] == [t["value"] for t in two.window.trials]
 
 
 def test_two_drivers_train_no_segment_twice_and_decide_the_same(bench: Bench, clock: Clock) -> None:
@@ -304,10 +305,10 @@ def test_two_drivers_train_no_segment_twice_and_decide_the_same(bench: Bench, cl
     assert min(here) > 0
     told = [
         [sorted((n.key, n.verdict) for n in d.tree.trained() if n.until)]
-        + [[t["status"], t["value"]] for t in d.trials]
+        + [[t["status"], t["value"]] for t in d.window.trials]
         for d in (one, two)
     ]
-    assert told[0] == told[1] and any(t["status"] == "pruned" for t in one.trials)
+    assert told[0] == told[1] and any(t["status"] == "pruned" for t in one.window.trials)
 
 
 def test_what_a_dead_run_began_is_taken_over(bench: Bench, clock: Clock) -> None:
@@ -334,7 +335,7 @@ def test_when_the_time_is_up_nobody_waits_for_another_run(bench: Bench, clock: C
     assert isinstance(jobs[0], Job) and two.next_job() == WAIT
     one.done(bench.work(one)(jobs[0]))  # the root
     clock.now = 3600.0
-    assert two.next_job() == FINISHED and len(two.left()) == 15 and two.trials == []
+    assert two.next_job() == FINISHED and len(two.left()) == 15 and two.window.trials == []
 
 
 def test_what_another_run_holds_is_not_paid_for_here(bench: Bench, clock: Clock) -> None:

@@ -58,7 +58,7 @@ def test_rates_and_rungs_are_judged_by_a_protocol_that_trains(two: Group, tmp_pa
     sets = sets_of(study, {"data": cases})
     driver = Driver(study, space, proposer, store, sets, starts(study), str(tmp_path / "cases"), "fp32")
     run_inline(driver, lambda job: two(work, job)[0] if job.workers > 1 else work(job))
-    assert not driver.stopped and [t["status"] for t in driver.trials] == ["done"]
+    assert not driver.stopped and [t["status"] for t in driver.window.trials] == ["done"]
     assert {n.record["workers"] for n in driver.tree.trained() if n.status == "done"} == {2}
 
 

@@ -288,7 +288,7 @@ def test_a_read_only_store_with_all_in_it_serves(tmp_path: Path, monkeypatch: py
     fixed(monkeypatch, tmp_path / "store")
     outcome, _ = run(study, tmp_path / "again")
     assert outcome.summary["stages"]["reused"] == 1 and not outcome.failed
-    assert make_plan(study)[0].cached == 1
+    assert make_plan(study).cached == 1
     assert CliRunner().invoke(app, ["leaderboard", str(tmp_path / "again")]).exit_code == 0
     with pytest.raises(StoreLost, match=r"^compute\.store: .* cannot be written to: .*Read-only"):
         run(study_in(tmp_path, search={"seeds": [1]}), tmp_path / "more")
@@ -297,7 +297,7 @@ def test_a_read_only_store_with_all_in_it_serves(tmp_path: Path, monkeypatch: py
 
 def test_a_plan_knows_what_is_trained_and_what_is_only_to_be_judged(tmp_path: Path) -> None:
     def said(**changes: Any) -> str:
-        (line,) = [text for text in lines(make_plan(study_in(tmp_path, **changes))[0]) if text.startswith("  in store")]
+        (line,) = [text for text in lines(make_plan(study_in(tmp_path, **changes))) if text.startswith("  in store")]
         return line.removeprefix("  in store   ")
 
     run(study_in(tmp_path), tmp_path / "out")
@@ -314,7 +314,7 @@ def test_a_plan_writes_nothing_to_a_store(tmp_path: Path) -> None:
     for folder in (tmp_path / "store", tmp_path / "empty"):
         folder.mkdir(exist_ok=True)
         before = everything(folder), folder.stat().st_mtime_ns
-        plan, _ = make_plan(study_in(tmp_path, compute={"engine": "inline", "store": str(folder)}))
+        plan = make_plan(study_in(tmp_path, compute={"engine": "inline", "store": str(folder)}))
         assert plan.cached == (1 if folder.name == "store" else None)
         assert (everything(folder), folder.stat().st_mtime_ns) == before
 
@@ -348,7 +348,7 @@ def test_no_secret_of_a_store_is_written_or_said(
     assert said.exit_code == 0, said.output
     assert f"s3://bucket/{deep}" in (tmp_path / "out" / "study.yaml").read_text()
     told = [said.output, *capfd.readouterr()]
-    told += list(lines(make_plan(study)[0]))
+    told += list(lines(make_plan(study)))
     files = [*(tmp_path / "out").rglob("*"), *(tmp_path / "home").rglob("*"), *(tmp_path / "bucket").rglob("*")]
     told += [*map(str, files), *(p.read_bytes().decode("latin-1") for p in files if p.is_file())]
     assert len(told) > 20 and not any("dential" in text or "AKIAKEY" in text for text in told)

@@ -124,10 +124,10 @@ def test_every_curriculum_starts_with_the_files_weights(tmp_path):
     moved = {**encoder, "weights": str(tmp_path / "copy.pth")}
     again = run_study(study_in(tmp_path, encoder=moved), tmp_path / "again", None, CONSOLE)
     assert again.summary["stages"]["reused"] == 1
-    assert make_plan(study_in(tmp_path, encoder=moved))[0].cached == 1
+    assert make_plan(study_in(tmp_path, encoder=moved)).cached == 1
     file_of_weights(tmp_path / "copy.pth", seed=1)
-    assert make_plan(study_in(tmp_path, encoder=moved))[0].cached == 0
-    assert make_plan(study_in(tmp_path))[0].cached == 0, "random weights are another root"
+    assert make_plan(study_in(tmp_path, encoder=moved)).cached == 0
+    assert make_plan(study_in(tmp_path)).cached == 0, "random weights are another root"
 
 
 def test_a_wrong_file_is_refused_before_anything_starts(tmp_path):

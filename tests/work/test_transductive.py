@@ -13,7 +13,7 @@ from rich.console import Console
 
 from dermsearch.data.store.case_store import CaseStore
 from dermsearch.pretext.base import Material, Task
-from dermsearch.run.check import training_images
+from dermsearch.run.check import training_rows
 from dermsearch.run.run import run_study
 
 
@@ -39,4 +39,4 @@ def test_the_cases_that_stages_train_on(transductive: bool, tmp_path: Path, monk
     ((cases, rows),) = seen
     expected = np.arange(80) if transductive else cases.split("train")
     assert np.array_equal(rows, expected) and (len(expected) == 80) == transductive
-    assert training_images(study, cases) == len(expected), "what `plan` counts with"
+    assert np.array_equal(training_rows(study, cases), expected), "what `plan` counts with"

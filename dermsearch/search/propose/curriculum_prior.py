@@ -13,7 +13,6 @@ import itertools
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -24,7 +23,7 @@ from dermsearch.search.propose.sampler import NOTHING, Sampler
 from dermsearch.search.propose.surrogate import Surrogate, expected_improvement
 from dermsearch.search.propose.tables import Table, read_table
 from dermsearch.search.space.dimensions import ROOT, coded, draw
-from dermsearch.search.space.proposal import Choices, Proposal
+from dermsearch.search.space.proposal import Choices, Proposal, Values
 from dermsearch.study.config import Search
 
 ALONE, PREFIX = 0.5, 0.5  # prior means of the weights: a step ends half-way
@@ -32,8 +31,6 @@ DYNAMIC = 4  # features that change with what is known: one, the task alone, the
 ELSEWHERE = 0.1  # observations that a step counts for that was seen in another table
 CANDIDATES = 1000  # extensions that are weighed at each depth
 FRESH, DRAWS = 8, 128  # settings of a task that are drawn for every proposal, and remembered
-
-Values = tuple[tuple[str, Any], ...]
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import optuna
-
 from dermsearch.search.propose.journal import Journal
 from dermsearch.search.propose.known import Known, stages
 from dermsearch.search.propose.pruners import Marks
@@ -56,16 +54,6 @@ class Proposer:
         self.asked = self.told = 0
         self.more = True  # may there be others to ask for
         self.journal.write(at_once=True)
-
-    @property
-    def study(self) -> optuna.Study:
-        """The search as an Optuna study."""
-        return self.journal.study
-
-    @property
-    def scores(self) -> dict[Proposal, float]:
-        """The score of every proposal that has one, asked for or come out on the way."""
-        return {p: v for p, v in self.known.values.items() if self._whole(p)}
 
     def ask(self) -> list[Asked]:
         """What may be asked for now, while others are under way; nothing when the search is at its end, either.

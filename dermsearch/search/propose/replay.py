@@ -6,9 +6,10 @@ import bisect
 import math
 import random
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
+from typing import Any
 
 from dermsearch.curriculum import Curriculum
 from dermsearch.errors import UserError
@@ -24,7 +25,8 @@ class TableSpace:
     """The curricula that a table has a score for, and no others: what it lacks is not proposed."""
 
     def __init__(self, table: Table, tasks: Sequence[str]) -> None:
-        self.name, self.tasks = "replay", dict.fromkeys(tasks)
+        self.name = "replay"
+        self.tasks: Mapping[str, Any] = dict.fromkeys(tasks)
         self.dimensions: list[Dimension] = []  # a table has no settings
         self.repeats = any(len(set(c)) < len(c) for c in table)
         self.length = 1, max(map(len, table))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from types import MappingProxyType
 from typing import Any
 
 from dermsearch.curriculum import Curriculum
@@ -20,9 +19,8 @@ def space_of(study: Study) -> Space:
     """The space of a study, checked against the tasks themselves."""
     search = study.search
     roots = [root.name for root in study.encoder.roots]
-    told = study.curriculum, study.train, search.rungs, study.main.size, study.name, roots
-    space = Space(*told)
-    space = Space(*told, barred=barred(study, space))
+    space = Space(study.curriculum, study.train, search.rungs, study.main.size, study.name, roots)
+    space.barred.update(barred(study, space))
     looks: set[int] = set()  # epochs at which some stage is looked at
     most = 0  # epochs of the longest stage
     for task in space.given.values():
@@ -122,7 +120,7 @@ def check_pool(
     images: int,
     classes: Mapping[str, int],
     cases: int,
-    tables: Mapping[str, Any] = MappingProxyType({}),
+    tables: Mapping[str, Any],
 ) -> None:
     """Let every task refuse a pool of so many images (a joint one: cases), with these labels, beforehand.
 

@@ -6,7 +6,7 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
-from dermsearch.search.space.proposal import Proposal
+from dermsearch.search.space.proposal import Proposal, Values
 from dermsearch.search.space.space import Space
 
 
@@ -20,11 +20,7 @@ def prices(space: Space) -> Callable[[Proposal], float]:
     """What the last stage of a proposal costs in passes, reckoned once for each task and its settings."""
 
     @functools.cache
-    def price(task: str, own: tuple[tuple[str, object], ...]) -> float:
+    def price(task: str, own: Values) -> float:
         return relative_cost(space, task, space.settings(task, dict(own)))
 
-    def of_last(proposal: Proposal) -> float:
-        task = proposal.curriculum.last
-        return price(task, tuple(v for v in proposal.values if v[0].rpartition(".")[0] == task))
-
-    return of_last
+    return lambda proposal: price(proposal.curriculum.last, proposal.own(proposal.curriculum.last))

@@ -9,13 +9,15 @@ from typing import Any, Protocol
 from dermsearch.curriculum import Curriculum
 from dermsearch.search.space.dimensions import ROOT, Dimension
 
+Values = tuple[tuple[str, Any], ...]  # by dimension, sorted by name
+
 
 @dataclass(frozen=True)
 class Proposal:
     """A curriculum with a value for every dimension of its tasks."""
 
     curriculum: Curriculum
-    values: tuple[tuple[str, Any], ...] = ()  # sorted by name
+    values: Values = ()
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -27,6 +29,10 @@ class Proposal:
         """The name of what it begins with; empty where a study has one root only."""
         return self.settings.get(ROOT, "")
 
+    def own(self, task: str) -> Values:
+        """What it says of a task."""
+        return tuple(each for each in self.values if each[0].rpartition(".")[0] == task)
+
     def prefix(self, length: int) -> Proposal:
         """The shorter curriculum that this one begins with."""
         shorter = self.curriculum.prefix(length)
@@ -37,25 +43,11 @@ class Proposal:
 class Choices(Protocol):
     """What a sampler must know of a space."""
 
-    @property
-    def tasks(self) -> Mapping[str, Any]:
-        """The tasks by name."""
-
-    @property
-    def dimensions(self) -> list[Dimension]:
-        """What is searched beside the order."""
-
-    @property
-    def name(self) -> str:
-        """Of the study."""
-
-    @property
-    def repeats(self) -> bool:
-        """May a task come again?"""
-
-    @property
-    def length(self) -> tuple[int, int]:
-        """The shortest and the longest curriculum."""
+    name: str  # of the study
+    tasks: Mapping[str, Any]  # by name
+    dimensions: list[Dimension]  # what is searched beside the order
+    repeats: bool  # may a task come again?
+    length: tuple[int, int]  # of the shortest and of the longest curriculum
 
     def may_follow(self, before: Curriculum, left: int = 0) -> list[str]:
         """The tasks that may come after these with `left` more behind them."""

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from dermsearch.curriculum import Curriculum
 from dermsearch.errors import UserError
+from dermsearch.pretext.base import AnyTask
 from dermsearch.search.space.dimensions import ROOT, Dimension
 from dermsearch.search.space.proposal import Proposal
 from dermsearch.search.space.settings import read_task
@@ -28,17 +29,13 @@ class Space:
         size: int = 64,
         name: str = "space",
         roots: Sequence[str] = ("",),
-        barred: Collection[tuple[str, str]] = (),
     ) -> None:
-        """Tasks that are trained by `train`, looked at after so many epochs, on images of so many pixels a side.
-
-        Of several roots every curriculum may begin with each, but for the (root, task) that are barred.
-        """
-        self.barred = frozenset(barred)
+        """Tasks that are trained by `train`, looked at after so many epochs, on images of so many pixels a side."""
+        self.barred: set[tuple[str, str]] = set()  # of several roots, the (root, task) that do not go together
         self.name, self.size, self.looks = name, size, looks
         self.length, self.order, self.repeats = curriculum.length, curriculum.order, curriculum.repeats
         self.given = {task: read_task(task, given, train) for task, given in curriculum.tasks.items()}
-        self.tasks = {task: given.task for task, given in self.given.items()}
+        self.tasks: Mapping[str, type[AnyTask]] = {task: given.task for task, given in self.given.items()}
         self.selections = {task: given.selection for task, given in self.given.items() if given.selection}
         self.dimensions = [Dimension(ROOT, "choice", tuple(roots))] * (len(roots) > 1)
         self.dimensions += [d for given in self.given.values() for d in given.dimensions]

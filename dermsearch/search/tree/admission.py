@@ -11,7 +11,7 @@ from collections.abc import Iterable
 
 from dermsearch.search.propose.proposer import Asked
 from dermsearch.search.tree.budget import Budget
-from dermsearch.search.tree.durations import Durations, own, total
+from dermsearch.search.tree.durations import Durations, own
 from dermsearch.search.tree.look_up import LookUp
 from dermsearch.search.tree.node import DONE, HELD, RUNNING, WAITING, Node
 from dermsearch.search.tree.rungs import Rung
@@ -107,7 +107,7 @@ class Admission:
 
     def time_is_up(self) -> bool:
         """May no further stage begin?"""
-        ahead = total(n for n in self.tree.running() if n.status == RUNNING)  # what others hold, they pay for
+        ahead = sum(n.expected for n in self.tree.running() if n.status == RUNNING)  # what others hold, they pay for
         return self.budget.time_is_up(self._gpu_hours(ahead))
 
     def turn_away(self) -> bool:

@@ -12,7 +12,7 @@ from typing import Any
 from dermsearch.evaluate.base import PROTOCOLS
 from dermsearch.fit.rate import trainings
 from dermsearch.search.space.cost import relative_cost
-from dermsearch.search.space.proposal import Proposal
+from dermsearch.search.space.proposal import Proposal, Values
 from dermsearch.search.space.space import Space
 from dermsearch.search.tree.judges import Judges
 from dermsearch.search.tree.node import Node
@@ -21,15 +21,13 @@ from dermsearch.storage.keys import segment_key, stage_key
 from dermsearch.study.config import Search
 
 FEW = 0.1  # of the training images that a fit sees in an epoch, before one has been measured
-Values = tuple[tuple[str, Any], ...]
 
 
 class Branches:
     """Makes each node once."""
 
-    def __init__(self, space: Space, tree: Tree, judges: Judges, precision: str, search: Search) -> None:
-        self.space, self.tree, self.precision, self.first_seed = space, tree, precision, search.seeds[0]
-        self.judges = judges
+    def __init__(self, space: Space, tree: Tree, judges: Judges, search: Search) -> None:
+        self.space, self.tree, self.judges, self.first_seed = space, tree, judges, search.seeds[0]
         self.all_pruned = search.replicates == "all"  # seeds that come later are not
         self.rates: dict[Proposal, float] = {}  # of the last stage of a prefix, where it was chosen
         self._stages: dict[tuple[str, str, Values], Node] = {}
@@ -39,7 +37,7 @@ class Branches:
         """The stages of a proposal with that seed, up to the first whose rate is still to be chosen."""
         nodes, at = [], self.tree.start(seed, proposal.root)
         for depth, task in enumerate(proposal.curriculum, start=1):
-            values = own_values(proposal, task)
+            values = proposal.own(task)
             if task in self.space.selections:
                 rate = self.rates.get(proposal.prefix(depth))
                 if rate is None:
@@ -57,7 +55,7 @@ class Branches:
         chosen = self.space.selections[task]
         found = []
         for rate in sorted(chosen.rates):
-            values = with_rate(own_values(prefix, task), task, rate)
+            values = with_rate(prefix.own(task), task, rate)
             found.append(self._cut(parent, task, values, [chosen.epochs], chosen.by == "probe"))
         return found
 
@@ -91,18 +89,16 @@ class Branches:
             config = fit.Config.model_validate(judge.config)
             train = fit.recipe(config)
             few = {"data": judge.data, "labelled": judge.labelled, "draw": judge.draw}
-            settings = {
-                "config": judge.config,
-                "train": train,
-                **few,
-                **({"source": judge.source} if judge.source else {}),
-            }
+            settings = {"config": judge.config, "train": train, **few}
+            if judge.source:
+                settings["source"] = judge.source
             cost = train["epochs"] * trainings(config) * FEW  # in images that it is not known how many there are
             self.tree.child(node, self.judges.fit_key(node, judge), judge.protocol, settings, cost, judge=judge)
         return node
 
     def _key(self, parent: Node, task: str, settings: dict[str, Any]) -> str:
-        return stage_key(parent.key, task, self.space.tasks[task].version, settings, self.precision, parent.seed)
+        version, precision = self.space.tasks[task].version, self.judges.precision
+        return stage_key(parent.key, task, version, settings, precision, parent.seed)
 
     def _settings_of(self, task: str, values: Values) -> tuple[dict[str, Any], float]:
         """A task's settings, checked once for all of its stages, and what such a stage costs."""
@@ -112,11 +108,6 @@ class Branches:
                 settings["metadata"] = list(self.judges.main.data.metadata)
             self._settings[task, values] = settings, relative_cost(self.space, task, settings)
         return self._settings[task, values]
-
-
-def own_values(proposal: Proposal, task: str) -> Values:
-    """What the proposal says of a task."""
-    return tuple((name, value) for name, value in proposal.values if name.startswith(f"{task}."))
 
 
 def with_rate(values: Values, task: str, rate: float) -> Values:

@@ -6,7 +6,6 @@ It knows nothing of Ray or threads; an engine calls `next_job` until it says FIN
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 from dermsearch.search.propose.proposer import Proposer
 from dermsearch.search.space.space import Space
@@ -19,7 +18,6 @@ from dermsearch.search.tree.judges import Judges, Verdict
 from dermsearch.search.tree.look_up import LookUp
 from dermsearch.search.tree.node import HELD, RUNNING, WAITING, Node, Rank, critical_path
 from dermsearch.search.tree.roots import Start, plant
-from dermsearch.search.tree.rungs import Cut
 from dermsearch.search.tree.tree import Tree
 from dermsearch.search.tree.window import Window
 from dermsearch.storage.files import StoreLost
@@ -46,44 +44,29 @@ class Driver:
         starts: Sequence[Start],
         cache: str,
         precision: str,
-        on_change: Callable[[Node], None] = lambda node: None,
         budget: Budget | None = None,
         claims: Claims | None = None,
         rank: Rank = critical_path,
     ) -> None:
         self.study, self.space, self.proposer, self.store = study, space, proposer, store
-        self.on_change, self.claims, self.budget = on_change, claims, budget or Budget()
+        self.claims, self.budget = claims, budget or Budget()
+        self.on_change: Callable[[Node], None] = lambda node: None
         self.durations = Durations()
         self.tree = Tree(rank, self.durations.expected)
         planted = plant(self.tree, study, next(iter(sets.values())), starts)
         self.judges = Judges(study, sets, precision)
         self.look_up = LookUp(store, self.judges)
-        self.jobs = Jobs(study, self.judges, store.address, cache, sets, precision, planted)
+        self.jobs = Jobs(study, self.judges, store.address, cache, planted)
         gpus = study.compute.gpus * study.compute.workers
         self.admission = Admission(self.tree, self.budget, self.look_up, self.durations, gpus)
-        branches = Branches(space, self.tree, self.judges, precision, study.search)
-        for root in self.tree.roots():
+        branches = Branches(space, self.tree, self.judges, study.search)
+        for root in self.tree.roots:
             for fit in branches.judged_by_fits(root).fits:
                 self.tree.grant(fit)  # nobody asks a budget for the judging of a root
-        self.window = Window(study, space, proposer, branches, self.admission, store)
+        self.window = Window(study, proposer, branches, self.admission, store)
         self.verdicts: dict[str, list[Verdict]] = {}  # by node key
         self.over = False
         self.stopped = ""  # why the run cannot go on, though nothing failed
-
-    @property
-    def trials(self) -> list[dict[str, Any]]:
-        """A row per proposal of which it is known what became."""
-        return self.window.trials
-
-    @property
-    def more(self) -> bool:
-        """May other stages follow those that were let in?"""
-        return self.window.more
-
-    @property
-    def cut(self) -> dict[int, Cut]:
-        """By number, the proposals that a pruner ended."""
-        return self.window.cut
 
     def left(self) -> list[Node]:
         """The stages that were proposed and are not finished: at the end those that the budget had no room for."""

@@ -6,7 +6,7 @@ up. So training is a speed, and of judging the shortest time counts that was see
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from types import MappingProxyType
 
 from dermsearch.search.tree.node import HELD, RUNNING, WAITING, Node
@@ -100,8 +100,3 @@ def own(node: Node, field: str) -> float:
     """The seconds or epochs of its own; a stage's record tells of all, those of its segments too."""
     before = node.parent.record.get(field) if node.parent and node.parent.until and not node.judge else 0.0
     return max(0.0, (node.record.get(field) or 0.0) - (before or 0.0))
-
-
-def total(nodes: Iterable[Node]) -> float:
-    """The seconds that these are expected to take, one after the other."""
-    return sum(node.expected for node in nodes)

@@ -10,7 +10,7 @@ from dermsearch.search.tree.judges import Judges
 from dermsearch.search.tree.node import Node
 from dermsearch.search.tree.roots import Start
 from dermsearch.study.config import Study
-from dermsearch.work.job import Cases, Job
+from dermsearch.work.job import Job
 
 
 @dataclass(frozen=True)
@@ -21,8 +21,6 @@ class Jobs:
     judges: Judges
     store: str  # its address
     cache: str  # the folder of case stores
-    sets: Mapping[str, Cases]
-    precision: str
     starts: Mapping[str, Start]  # by key of a root, what it is
 
     def of(self, node: Node) -> Job:
@@ -42,11 +40,11 @@ class Jobs:
             curriculum=str(node.curriculum),
             study=study.name,
             seed=node.seed,
-            sets=dict(self.sets),
+            sets=dict(self.judges.sets),
             encoder=start.encoder,
             branches=study.encoder.branches,
             weights=start.weights,
-            precision=self.precision,
+            precision=self.judges.precision,
             judges=tuple(self.judges.of(node)),
             store=self.store,
             cache=self.cache,

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
-from types import MappingProxyType
 from typing import Any
 
 from dermsearch.evaluate.base import PROTOCOLS, reads_tables
@@ -99,9 +98,7 @@ class Judges:
         return next((r for r in rows if (r["metric"], r["label"], r["class"], r["split"]) == wanted), None)
 
 
-def draws(
-    entry: Downstream, study: Study, split: str = "val", sets: Mapping[str, Cases] = MappingProxyType({})
-) -> Iterator[Judge]:
+def draws(entry: Downstream, study: Study, split: str, sets: Mapping[str, Cases]) -> Iterator[Judge]:
     """One for each number of labels and each draw of so many. All labels are drawn once, unless a fit is repeated."""
     protocol = PROTOCOLS.find(entry.protocol)
     config = protocol.Config.model_validate(entry.config).model_dump(mode="json")

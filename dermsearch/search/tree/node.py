@@ -106,9 +106,14 @@ class Node:
         return self.parent.until if self.parent and not self.judge else 0
 
     @property
+    def ends(self) -> int:
+        """The epoch of the stage after which it ends, at the latest."""
+        return int(self.until or self.settings["train"]["epochs"])
+
+    @property
     def epochs(self) -> int:
         """Epochs that are its own."""
-        return int(self.until or self.settings["train"]["epochs"]) - self.begins
+        return self.ends - self.begins
 
     def below(self) -> Iterator[Node]:
         """All descendants."""

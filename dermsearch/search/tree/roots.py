@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from dermsearch.curriculum import RANDOM_WEIGHTS
+from dermsearch.curriculum import RANDOM_WEIGHTS, ROOT_CURRICULUM
 from dermsearch.search.tree.tree import Tree
 from dermsearch.storage.keys import root_key
 from dermsearch.study.config import Study
@@ -23,18 +23,13 @@ class Start:
 
 def plant(tree: Tree, study: Study, main: Cases, starts: Sequence[Start]) -> dict[str, Start]:
     """Put the roots of a study into its tree; returns what each is, by key."""
-
-    def key(start: Start, seed: int) -> str:
-        return root_key(main.data, main.fingerprint, start.encoder, study.encoder.branches, seed, start.weights)
-
-    planted = {}
-    for start in starts:
-        for seed in study.search.seeds:
-            root = tree.root(key(start, seed), seed, name=start.name)
-            planted[root.key] = start
+    titled = [(start, ROOT_CURRICULUM) for start in starts]
     if len(starts) == 1 and starts[0].weights:  # what they are worth: random ones are judged too, and never trained
-        random = Start("", starts[0].encoder)
+        titled.append((Start("", starts[0].encoder), RANDOM_WEIGHTS))
+    planted = {}
+    for start, title in titled:
         for seed in study.search.seeds:
-            root = tree.root(key(random, seed), seed, RANDOM_WEIGHTS)
-            planted[root.key] = random
+            own = start.encoder, study.encoder.branches, seed, start.weights
+            root = tree.root(root_key(main.data, main.fingerprint, *own), seed, title, start.name)
+            planted[root.key] = start
     return planted

@@ -31,7 +31,7 @@ class Tree:
 
     def __init__(self, rank: Rank = critical_path, expect: Callable[[Node], float] = lambda node: node.cost) -> None:
         self.nodes: dict[str, Node] = {}
-        self._roots: list[Node] = []
+        self.roots: list[Node] = []  # those of baselines too
         self.rank, self.expect = rank, expect
         self.most = 1  # stages that were under way at once
         self.wanted = self.settled = 0  # stages let in or dropped, and those of them of which nothing more will come
@@ -43,17 +43,13 @@ class Tree:
         """A root of a seed, made on first use. Nobody asks a budget for its judging."""
         if key not in self.nodes:
             self.nodes[key] = Node(key, seed, title=title, name=name, order=len(self.nodes), granted=True)
-            self._roots.append(self.nodes[key])
+            self.roots.append(self.nodes[key])
             self._push(self.nodes[key])
         return self.nodes[key]
 
     def start(self, seed: int, name: str = "") -> Node:
         """The root that curricula of that seed start from; of several, the one of that name."""
-        return next(n for n in self.roots() if (n.seed, n.name, n.title) == (seed, name, ROOT_CURRICULUM))
-
-    def roots(self) -> list[Node]:
-        """All roots, those of baselines too."""
-        return list(self._roots)
+        return next(n for n in self.roots if (n.seed, n.name, n.title) == (seed, name, ROOT_CURRICULUM))
 
     def child(
         self, parent: Node, key: str, task: str, settings: dict[str, Any], cost: float = 1.0, **more: Any
@@ -130,15 +126,13 @@ class Tree:
         for child in node.children:
             self._push(child)
 
-    def fail(self, node: Node, error: str) -> list[Node]:
-        """Record a failure and drop what depends on it, which is returned. On a root's judging nothing depends."""
+    def fail(self, node: Node, error: str) -> None:
+        """Record a failure and drop what depends on it. On a root's judging nothing depends."""
         self._under_way.pop(node.key, None)
         node.status, node.error = FAILED, error
         self.settled += bool(node.parent)
-        lost = list(node.below()) if node.parent else []
-        for each in lost:
+        for each in node.below() if node.parent else ():
             self._drop(each, node)
-        return lost
 
     def end(self, node: Node, status: str, why: str) -> None:
         """What of it, and of what follows, is not trained will not be (PRUNED, DROPPED); what is finished stays."""

@@ -13,7 +13,6 @@ from typing import Any
 
 from dermsearch.search.propose.proposer import Asked, Proposer
 from dermsearch.search.space.proposal import Proposal
-from dermsearch.search.space.space import Space
 from dermsearch.search.tree.admission import Admission
 from dermsearch.search.tree.branches import Branches
 from dermsearch.search.tree.node import FAILED, HELD, RUNNING, WAITING, Node
@@ -33,15 +32,14 @@ class Window:
     def __init__(
         self,
         study: Study,
-        space: Space,
         proposer: Proposer,
         branches: Branches,
         admission: Admission,
         store: StageStore,
     ) -> None:
-        self.study, self.space, self.proposer, self.store = study, space, proposer, store
+        self.study, self.proposer, self.store = study, proposer, store
         self.branches, self.admission, self.tree = branches, admission, branches.tree
-        self.climbs = bool(space.selections) or study.search.pruner != "none"
+        self.climbs = bool(branches.space.selections) or study.search.pruner != "none"
         self.climb: Rungs | None = None
         self.leaders = study.search.replicates == "leaders" and len(study.search.seeds) > 1
         self.together = self.climbs or self.leaders
@@ -149,7 +147,7 @@ class Window:
         standing: dict[str, tuple[Asked, Paths, Proposal]] = {}
         for asked, paths in self.now:
             for depth, node in enumerate(paths[0] if asked.number not in self.cut else (), start=1):
-                if depth >= self.space.length[0]:
+                if depth >= self.branches.space.length[0]:
                     standing.setdefault(node.key, (asked, paths, asked.proposal.prefix(depth)))
                     self.seeds.setdefault(node.key, [node])
         stages = [self.seeds[key] for key in standing]

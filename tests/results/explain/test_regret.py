@@ -85,7 +85,7 @@ def test_a_stage_that_was_pruned_at_a_rung_costs_its_epochs(tmp_path: Path) -> N
         tmp_path, {"simclr": {"lr": {"choice": rates}}}, (1, 1), 18, lambda job: by_rate(job), pruner="halving",
         rungs=[2, 6], lag=6,
     )  # fmt: skip
-    assert {t["status"] for t in driver.trials} == {"done", "pruned"}
+    assert {t["status"] for t in driver.window.trials} == {"done", "pruned"}
     stages, seconds = cost(results)
     assert stages == pytest.approx(driver.budget.spent["epochs"] / 18)
     longest = {s["stage"]: s["seconds"] for s in sorted(results.segments.to_pylist(), key=lambda s: s["until"])}
@@ -117,4 +117,4 @@ def test_what_was_pruned_before_it_was_begun_costs_nothing(tmp_path: Path) -> No
     trained = [s for s in results.stages.to_pylist() if s["status"] == "done"]
     pruned = [s for s in results.stages.to_pylist() if s["status"] == "pruned"]
     assert pruned and {line.status for line in lineages(results).values()} == {"done", "pruned"}
-    assert cost(results) == (len(trained), len(trained)) and driver.trials
+    assert cost(results) == (len(trained), len(trained)) and driver.window.trials

@@ -52,8 +52,8 @@ def test_the_study_of_the_page_is_searched(installed: None, bench: Bench) -> Non
         driver = own.driver(make_study(curriculum=page["curriculum"], search=page["search"]))
         run_inline(driver, own.work(driver))
         assert type(driver.proposer.sampler).__name__ == "Climber"
-        assert len(driver.trials) == 10 and {t["status"] for t in driver.trials} == {"done"}
-        found.append([(t["curriculum"], t["settings"]) for t in driver.trials])
+        assert len(driver.window.trials) == 10 and {t["status"] for t in driver.window.trials} == {"done"}
+        found.append([(t["curriculum"], t["settings"]) for t in driver.window.trials])
     assert found[0] == found[1] and len(set(found[0])) == 10
 
 

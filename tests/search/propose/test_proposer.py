@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import optuna
 import pytest
-from conftest_search import TASKS, make_study
+from conftest_search import TASKS, make_study, scores_of
 
 from dermsearch.curriculum import Curriculum
 from dermsearch.errors import UserError
@@ -72,7 +72,7 @@ def test_a_sampler_proposes_what_is_allowed_once_and_comes_to_all_of_it(sampler:
     proposed = [p for found in rounds for p in found]
     everything = set(space.every())
     assert set(proposed) <= everything and len(set(proposed)) == len(proposed)
-    assert proposer.scores == {p: score(p) for p in everything}, "what was not proposed came out on another's way"
+    assert scores_of(proposer) == {p: score(p) for p in everything}, "what was not proposed came out on another's way"
     if name == "choices":
         assert rounds == drive(proposer_of(space, sampler)), "the same study proposes the same"
 
@@ -83,13 +83,13 @@ def test_nothing_is_built_on_a_stage_that_failed(sampler: str) -> None:
     lost = Curriculum(("odc", "moco_v2"))
     proposer = proposer_of(space, sampler)
     rounds = drive(proposer, lambda stage: stage.curriculum == lost)
-    left = {c for c in space.curricula() if not c.starts_with(lost)}
-    assert {p.curriculum for p in proposer.scores} == left
+    left = {c for c in space.curricula() if c.prefix(2) != lost}
+    assert {p.curriculum for p in scores_of(proposer)} == left
     told = False
     for found in rounds:
         if sampler != "grid":  # which lists everything at once
-            assert not told or not any(p.curriculum.starts_with(lost) for p in found)
-        told = told or any(p.curriculum.starts_with(lost) for p in found)
+            assert not told or not any(p.curriculum.prefix(2) == lost for p in found)
+        told = told or any(p.curriculum.prefix(2) == lost for p in found)
 
 
 @pytest.mark.parametrize("sampler", [s for s in QUICK if s != "grid"])
@@ -152,7 +152,7 @@ def test_what_waits_for_its_turn_is_not_proposed_again_when_little_is_left() -> 
                 for depth, value in enumerate(values, start=1):
                     proposer.report(asked, depth, None, [value])
                 proposer.tell(asked, values)  # type: ignore[arg-type]
-        told = [t.user_attrs["curriculum"] for t in proposer.study.trials if "curriculum" in t.user_attrs]
+        told = [t.user_attrs["curriculum"] for t in proposer.journal.study.trials if "curriculum" in t.user_attrs]
         assert len(set(told)) == len(told)
 
 
@@ -171,7 +171,7 @@ def test_two_proposers_may_write_one_journal(tmp_path: Path) -> None:
     backend = optuna.storages.journal.JournalFileBackend(str(path))
     study = optuna.load_study(study_name="test", storage=optuna.storages.JournalStorage(backend))
     told = {t.user_attrs["curriculum"]: t.value for t in study.trials if "curriculum" in t.user_attrs}
-    assert told == {str(p.curriculum): value for p, value in one.scores.items()}
+    assert told == {str(p.curriculum): value for p, value in scores_of(one).items()}
     assert all(json.loads(t.user_attrs["settings"]) == {} for t in study.trials if "settings" in t.user_attrs)
     assert [p.name for p in tmp_path.iterdir()] == ["optuna.journal"]
 
@@ -201,8 +201,8 @@ def test_who_reads_the_journal_sees_no_task_where_a_curriculum_has_none(
     proposer.end()
     backend = optuna.storages.journal.JournalFileBackend(str(path))
     read = optuna.load_study(study_name="test", storage=optuna.storages.JournalStorage(backend)).trials
-    assert len(read) == len(proposer.study.trials) >= 8
-    for trial, whole in zip(read, proposer.study.trials, strict=True):
+    assert len(read) == len(proposer.journal.study.trials) >= 8
+    for trial, whole in zip(read, proposer.journal.study.trials, strict=True):
         length = trial.params["length"]
         places = [name for name in trial.params if name.startswith(("slot_", "code_"))]
         assert len(places) == length and len(whole.params) >= 4
@@ -221,7 +221,9 @@ def test_the_journal_tells_how_long_a_proposal_was_under_way(tmp_path: Path, sam
         for asked in asked_now:
             proposer.tell(asked, [score(stage) for stage in stages(asked.proposal)])
     trials = [
-        trial for trial in proposer.study.trials if "duplicate" not in trial.user_attrs and trial.state.is_finished()
+        trial
+        for trial in proposer.journal.study.trials
+        if "duplicate" not in trial.user_attrs and trial.state.is_finished()
     ]
     assert len(trials) >= 4
     for trial in trials:

@@ -6,7 +6,7 @@ import itertools
 from typing import Any
 
 import pytest
-from conftest_search import TASKS, Bench, make_study
+from conftest_search import TASKS, Bench, make_study, scores_of
 
 from dermsearch.curriculum import Curriculum
 from dermsearch.engines.inline import run_inline
@@ -87,12 +87,12 @@ def test_every_sampler_proposes_the_listed_order_alone_and_all_of_it(
     search = {"sampler": sampler, "trials": 30, "lag": 2}
     driver = bench.driver(make_study(curriculum={"tasks": TASKS, "order": "listed", "length": length}, search=search))
     run_inline(driver, bench.work(driver))
-    proposed = [tuple(trial["curriculum"].split(" > ")) for trial in driver.trials]
+    proposed = [tuple(trial["curriculum"].split(" > ")) for trial in driver.window.trials]
     tasks = list(TASKS)
     assert all(list(chain) == sorted(chain, key=tasks.index) for chain in proposed)
-    known = {p.curriculum for p, value in bench.proposer.scores.items() if value is not None}
+    known = {p.curriculum for p, value in scores_of(bench.proposer).items() if value is not None}
     assert known == set(driver.space.curricula()) and len(known) == number
-    assert all(t["status"] == "done" for t in driver.trials)
+    assert all(t["status"] == "done" for t in driver.window.trials)
 
 
 def test_the_order_is_in_no_key(bench: Bench) -> None:

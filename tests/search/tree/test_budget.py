@@ -76,7 +76,7 @@ def test_what_is_counted_ends_the_run_at_the_same_stages_whatever_the_workers(
         study = make_study(search__budget=limits, search__sampler=sampler, search__lag=2)
         driver = bench.driver(study, budget=Budget(study.search.budget))
         run_with(driver, bench.work(driver), workers, seed=workers)
-        found.append((sorted(trained(bench)), [(t["curriculum"], t["value"]) for t in driver.trials]))
+        found.append((sorted(trained(bench)), [(t["curriculum"], t["value"]) for t in driver.window.trials]))
     assert found[0] == found[1] == found[2]
     assert len(found[0][0]) == stages
 
@@ -158,7 +158,7 @@ def test_when_the_time_is_up_nothing_begins_and_what_runs_finishes(limited: Make
     assert driver.next_job() == FINISHED and driver.over
     assert len(trained(bench)) == 3 and driver.budget.ended == "hours" and len(driver.left()) == 12
     assert driver.budget.spent["stages"] == 3 and driver.budget.spent["epochs"] == 6
-    assert [t["curriculum"] for t in driver.trials] == ["relative_location", "moco_v2", "odc"]
+    assert [t["curriculum"] for t in driver.window.trials] == ["relative_location", "moco_v2", "odc"]
 
 
 def test_what_the_store_has_is_taken_after_the_time_too(limited: Make, bench: Bench) -> None:
@@ -208,7 +208,7 @@ def test_the_journal_tells_of_all_that_was_finished_when_the_budget_ended(limite
     backend = optuna.storages.journal.JournalFileBackend(str(bench.folder / "journal"))
     study = optuna.load_study(study_name="test", storage=optuna.storages.JournalStorage(backend))
     assert {t.user_attrs["curriculum"]: t.value for t in study.trials} == {
-        t["curriculum"]: t["value"] for t in driver.trials
+        t["curriculum"]: t["value"] for t in driver.window.trials
     }
 
 

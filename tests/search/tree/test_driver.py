@@ -38,7 +38,7 @@ def test_a_second_run_trains_nothing_and_one_more_task_only_what_is_new(bench: B
     run_inline(again, bench.work(again))
     assert bench.jobs == []
     assert all(n.reused for n in again.tree.stages())
-    assert [t["value"] for t in again.trials] == [t["value"] for t in first.trials]
+    assert [t["value"] for t in again.window.trials] == [t["value"] for t in first.window.trials]
     wider = bench.driver(make_study(curriculum__length=[1, 2]))
     run_inline(wider, bench.work(wider))
     assert len(bench.jobs) == 9 - 4
@@ -76,7 +76,7 @@ def test_a_failed_stage_drops_its_subtree_and_nothing_else(bench: Bench) -> None
     assert status["odc"] == "failed"
     assert {c for c, s in status.items() if s == "dropped"} == {c for c in status if c.startswith("odc > ")}
     assert sum(s == "done" for s in status.values()) == 10
-    assert {t["curriculum"]: t["status"] for t in driver.trials}["odc > moco_v2"] == "dropped"
+    assert {t["curriculum"]: t["status"] for t in driver.window.trials}["odc > moco_v2"] == "dropped"
     lost = next(n for n in driver.tree.stages() if str(n.curriculum) == "odc > moco_v2")
     assert lost.error == "dropped: odc failed"
 
@@ -86,7 +86,7 @@ def test_seeds_are_replicates_and_the_proposer_is_told_their_mean(bench: Bench) 
     driver = bench.driver(make_study(search__seeds=[1, 2, 6]))
     run_inline(driver, bench.work(driver))
     assert len(bench.jobs) == 3 * 16
-    assert all(t["value"] == pytest.approx(0.3) and t["seeds"] == 3 for t in driver.trials)
+    assert all(t["value"] == pytest.approx(0.3) and t["seeds"] == 3 for t in driver.window.trials)
 
 
 def test_a_driver_waits_for_parents_and_only_for_them(bench: Bench) -> None:
@@ -115,7 +115,7 @@ def test_proposals_do_not_depend_on_who_finishes_first(sampler: str, tmp_path_fa
                 driver.done(work(job_))
             if job == FINISHED:
                 break
-        found.append([(t["curriculum"], t["value"]) for t in driver.trials])
+        found.append([(t["curriculum"], t["value"]) for t in driver.window.trials])
     assert found[0] == found[1]
     assert len(found[0]) == 10 == len({c for c, _ in found[0]}), "no curriculum is proposed twice"
 
@@ -123,7 +123,7 @@ def test_proposals_do_not_depend_on_who_finishes_first(sampler: str, tmp_path_fa
 def test_prefixes_are_told_as_observations_and_intermediate_values(bench: Bench) -> None:
     driver = bench.driver(make_study(search__sampler="tpe", search__trials=4))
     run_inline(driver, bench.work(driver))
-    trials = bench.proposer.study.get_trials(deepcopy=False)
+    trials = bench.proposer.journal.study.get_trials(deepcopy=False)
     proposed = [t for t in trials if "curriculum" in t.user_attrs and not t.user_attrs.get("prefix")]
     assert len(proposed) == 4
     for trial in proposed:
@@ -141,7 +141,7 @@ def test_the_journal_opens_in_optuna(bench: Bench) -> None:
     backend = optuna.storages.journal.JournalFileBackend(str(bench.folder / "journal"))
     study = optuna.load_study(study_name="test", storage=optuna.storages.JournalStorage(backend))
     assert len(study.trials) == 15
-    assert study.best_trial.user_attrs["curriculum"] == max((t["curriculum"] for t in driver.trials), key=len)
+    assert study.best_trial.user_attrs["curriculum"] == max((t["curriculum"] for t in driver.window.trials), key=len)
 
 
 def test_dimensions_are_searched_and_shared_settings_share_stages(bench: Bench) -> None:

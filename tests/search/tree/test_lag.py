@@ -87,7 +87,7 @@ class Run:
 
     def told(self, driver: Driver) -> tuple[Any, ...]:
         """All that must not depend on chance."""
-        table = [{k: v for k, v in t.items() if k not in ("seconds", "keys")} for t in driver.trials]
+        table = [{k: v for k, v in t.items() if k not in ("seconds", "keys")} for t in driver.window.trials]
         known = [(str(p), v) for p, v in driver.proposer.known.values.items()]
         spent = {name: amount for name, amount in driver.budget.spent.items() if name != "gpu_hours"}
         nodes = sorted((n.key, n.status, n.value) for n in driver.tree.trained() if n.granted or n.record)

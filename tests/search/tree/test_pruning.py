@@ -78,25 +78,25 @@ def study_of(tasks: Any = tuple(TASKS), length: tuple[int, int] = (1, 2), epochs
 
 
 def trials(driver: Driver) -> dict[str, dict[str, Any]]:
-    return {t["curriculum"] + t["settings"]: t for t in driver.trials}
+    return {t["curriculum"] + t["settings"]: t for t in driver.window.trials}
 
 
 def test_a_prefix_behind_the_median_takes_its_subtree_with_it(tmp_path: Path) -> None:
     bench = Bench(tmp_path, merit)
     driver = drive(bench, study_of(length=(1, 3), pruner="median", lag=6))
-    cut = [t for t in driver.trials if t["status"] == "pruned"]
+    cut = [t for t in driver.window.trials if t["status"] == "pruned"]
     trained = {job.curriculum for job in bench.jobs}
     assert cut and all(c["value"] is None for c in cut)
     assert cut[0]["error"] == "pruned by median: relative_location came to 19.9 %"
     behind = {t["error"].split(": ")[1].split(" came")[0] for t in cut}
     assert "relative_location" in behind and not any(b.startswith("swav") for b in behind)
     for prefix in behind:
-        first = next(i for i, t in enumerate(driver.trials) if f": {prefix} came" in t["error"])
-        later = [t for t in driver.trials[first + 6 :] if t["curriculum"].startswith(f"{prefix} > ")]
+        first = next(i for i, t in enumerate(driver.window.trials) if f": {prefix} came" in t["error"])
+        later = [t for t in driver.window.trials[first + 6 :] if t["curriculum"].startswith(f"{prefix} > ")]
         assert not later, "what stands on it is never proposed again"
     assert not any(name.startswith("relative_location > ") for name in trained), "known before it was begun"
     assert len(trained) < 156 / 2, "of as many stages"
-    best = max((t for t in driver.trials if t["value"]), key=lambda t: t["value"])
+    best = max((t for t in driver.window.trials if t["value"]), key=lambda t: t["value"])
     assert best["curriculum"] == "swav"
     outcome = summarise(driver, 1.0, tmp_path)
     assert not outcome.failed and outcome.summary["stages"]["pruned"] == sum(
@@ -130,7 +130,7 @@ def test_what_is_pruned_does_not_depend_on_who_is_faster(tmp_path: Path, search:
         driver = drive(bench, study_of(tasks, (1, 3), **search), workers)
         trained = sorted(job.key for job in bench.jobs)
         spent = {k: v for k, v in driver.budget.spent.items() if k != "gpu_hours"}
-        table = [{k: v for k, v in t.items() if k != "seconds"} for t in driver.trials]
+        table = [{k: v for k, v in t.items() if k != "seconds"} for t in driver.window.trials]
         verdicts = sorted((n.key, n.verdict) for n in driver.tree.trained() if n.until)
         told.append((table, trained, spent, verdicts))
         assert len(set(trained)) == len(trained)
@@ -139,7 +139,7 @@ def test_what_is_pruned_does_not_depend_on_who_is_faster(tmp_path: Path, search:
     assert told[0] == told[1] == told[2]
     assert any(t["status"] == "pruned" for t in told[0][0]) and any(t["status"] == "done" for t in told[0][0])
     again = drive(bench, study_of(tasks, (1, 3), **search))  # everything is in the store
-    assert [t["status"] for t in again.trials] == [t["status"] for t in told[0][0]]
+    assert [t["status"] for t in again.window.trials] == [t["status"] for t in told[0][0]]
     assert len(bench.jobs) == len(told[0][1])
 
 
@@ -149,7 +149,7 @@ def test_halving_at_rungs_trains_few_to_the_end_and_the_best_among_them(tmp_path
     tasks = {"simclr": {"lr": {"choice": rates}}}
     bench = Bench(tmp_path, by_rate)
     driver = drive(bench, study_of(tasks, (1, 1), epochs=18, pruner="halving", rungs=[2, 6], lag=8))
-    found = {json.loads(t["settings"])["simclr.lr"]: t for t in driver.trials}
+    found = {json.loads(t["settings"])["simclr.lr"]: t for t in driver.window.trials}
     assert len(found) == 8 and found[0.03]["status"] == "done"
     done = [r for r, t in found.items() if t["status"] == "done"]
     assert 0 < len(done) < 5
@@ -189,7 +189,7 @@ def test_wilcoxon_ends_what_is_worse_on_every_seed_and_not_what_is_noisy(tmp_pat
 
     bench = Bench(tmp_path, score)
     driver = drive(bench, study_of(list(level), (1, 2), pruner="wilcoxon", seeds=[0, 1, 2, 3, 4, 5], lag=3))
-    status = {t["curriculum"]: t["status"] for t in driver.trials}
+    status = {t["curriculum"]: t["status"] for t in driver.window.trials}
     assert {c for c, s in status.items() if s == "pruned"} == {c for c in status if c.startswith("rotation > ")}
     assert "rotation > simclr" in status and {"byol > simclr", "simclr > byol"} <= {
         c for c, s in status.items() if s == "done"
@@ -235,12 +235,12 @@ def test_a_rate_that_breaks_is_not_chosen_and_only_all_of_them_fail_the_stage(tm
     bench = Bench(tmp_path / "one", by_rate)
     bench.breaks = lambda job: job.task == "simclr" and rate(job) == 9.0
     driver = drive(bench, study_of(tasks))
-    assert {t["status"] for t in driver.trials} == {"done"} and not summarise(driver, 1.0, tmp_path).failed
+    assert {t["status"] for t in driver.window.trials} == {"done"} and not summarise(driver, 1.0, tmp_path).failed
     assert sum(n.status == FAILED for n in driver.tree.trained()) == 2, "and the table of segments says so"
     bench = Bench(tmp_path / "all", by_rate)
     bench.breaks = lambda job: job.task == "simclr"
     driver = drive(bench, study_of(tasks, seeds=[0, 1]), 2)
-    status = {t["curriculum"]: t["status"] for t in driver.trials}
+    status = {t["curriculum"]: t["status"] for t in driver.window.trials}
     assert (status.pop("rotation"), status.pop("simclr > rotation")) == ("done", "dropped")
     assert status == {"simclr": "failed", "rotation > simclr": "failed"}
     failed = {c for c, _ in summarise(driver, 1.0, tmp_path).failed}
@@ -254,7 +254,7 @@ def test_a_stage_that_breaks_at_a_rung_has_failed_and_was_not_pruned(tmp_path: P
     driver = drive(bench, study_of(TASKS[:3], pruner="halving", rungs=[1, 3], lag=3), 2)
     stage = next(n for n in driver.tree.stages() if str(n.curriculum) == "simclr")
     assert (stage.status, stage.error) == ("failed", "on purpose")
-    assert {t["curriculum"]: t["status"] for t in driver.trials}["simclr"] == "failed"
+    assert {t["curriculum"]: t["status"] for t in driver.window.trials}["simclr"] == "failed"
     begun = [n for n in driver.tree.trained() if n.record]
     assert any(n.status == FAILED for n in begun) and driver.budget.spent["epochs"] == sum(n.epochs for n in begun)
 
@@ -273,8 +273,8 @@ def test_a_budget_that_ends_among_segments_is_continued_by_a_larger_one(tmp_path
         assert before <= driver.budget.spent["epochs"] <= epochs
         before = driver.budget.spent["epochs"]
     assert driver.budget.spent["epochs"] == want.budget.spent["epochs"]
-    assert [(t["curriculum"], t["status"], t["value"]) for t in driver.trials] == [
-        (t["curriculum"], t["status"], t["value"]) for t in want.trials
+    assert [(t["curriculum"], t["status"], t["value"]) for t in driver.window.trials] == [
+        (t["curriculum"], t["status"], t["value"]) for t in want.window.trials
     ]
 
 
@@ -288,14 +288,12 @@ def test_a_segment_that_lacks_its_judgement_is_trained_again_and_paid_for(tmp_pa
 
 def test_a_run_says_once_what_was_pruned_and_why(tmp_path: Path) -> None:
     bench, said = Bench(tmp_path, merit), io.StringIO()
-    shown = Progress(Console(file=said, width=200), [], lambda: None)
-    driver = shown.driver = bench.driver(study_of(pruner="halving", rungs=[2], lag=6))
-    driver.on_change = shown.changed
-    with shown:
+    driver = bench.driver(study_of(pruner="halving", rungs=[2], lag=6))
+    with Progress(Console(file=said, width=200), driver, [], lambda: None):
         run_inline(driver, bench.work(driver))
     lines = [line for line in said.getvalue().splitlines() if "pruned by" in line]
-    assert len(lines) == len({cut.behind for cut in driver.cut.values()}) > 2
-    assert all(any(cut.why in line for line in lines) for cut in driver.cut.values())
+    assert len(lines) == len({cut.behind for cut in driver.window.cut.values()}) > 2
+    assert all(any(cut.why in line for line in lines) for cut in driver.window.cut.values())
     assert any("relative_location came to 19.9 %" in line for line in lines)
     assert any(" % after 2 of 6 epochs" in line for line in lines)
 

@@ -264,19 +264,19 @@ def test_a_pruner_that_cannot_be_is_refused_in_words(tmp_path: Path, search: Any
 
 def test_the_plan_tells_of_what_is_chosen_and_pruned(tmp_path: Path) -> None:
     study = selected(tmp_path)
-    said = "\n".join(lines(make_plan(study)[0]))
+    said = "\n".join(lines(make_plan(study)))
     assert "rates      simclr: the best of 2 goes on after 1 epoch, by probe; 1 choice, 1 epoch for the others" in said
-    plain = make_plan(small(tmp_path, {"simclr": {}, "rotation": {}}))[0]
-    both = make_plan(study)[0]
+    plain = make_plan(small(tmp_path, {"simclr": {}, "rotation": {}}))
+    both = make_plan(study)
     assert both.stages == plain.stages and both.passes > plain.passes
     seeds = {"pruner": "halving", "rungs": [1, 2], "seeds": [0, 1]}
     tasks = {"simclr": {"lr": {"select": [0.1, 0.2, 0.3], "epochs": 1}}, "rotation": {}}
-    cut = make_plan(small(tmp_path, tasks, search=seeds, curriculum={"tasks": tasks, "length": [1, 2]}))[0]
+    cut = make_plan(small(tmp_path, tasks, search=seeds, curriculum={"tasks": tasks, "length": [1, 2]}))
     assert cut.stages == 8 and cut.choices == {"simclr": 2}
     assert cut.looks == 2 * (2 * 2 + 2 * 1), "of four stages rotation's two at both, simclr's behind its choice"
-    one = make_plan(small(tmp_path, {"simclr": {}}))[0].passes / 4  # of an epoch
+    one = make_plan(small(tmp_path, {"simclr": {}})).passes / 4  # of an epoch
     whole = small(tmp_path, {}, curriculum={"tasks": list(tasks), "length": [1, 2]}, search={"seeds": [0, 1]})
-    assert cut.passes == pytest.approx(make_plan(whole)[0].passes + 2 * 2 * one)
+    assert cut.passes == pytest.approx(make_plan(whole).passes + 2 * 2 * one)
     told = "\n".join(lines(cut))
     assert "pruner     halving: looks at each stage after 1, 2 epochs and at its end; less may be trained" in told
     assert "simclr: the best of 3 goes on after 1 epoch, by probe; 2 choices, 4 epochs for the others" in told
