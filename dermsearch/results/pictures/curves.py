@@ -136,13 +136,15 @@ def panels_of(
 
 def draw(ax: Axes, task: str, what: str, lines: Sequence[Line], names: Mapping[str, tuple[str, str]]) -> None:
     """The lines of one panel: solid for training, dashed for validation images."""
+    from matplotlib.ticker import MaxNLocator
+
     for line in lines:
         colour = names[kind_of(line, names)][0]
         ax.plot(line.epochs, line.values, color=colour, linewidth=0.9, alpha=0.8)
         if line.held:
             ax.plot(line.epochs, line.held, color=colour, linewidth=0.9, alpha=0.8, linestyle="--")
     ax.set_title(readable(task), fontsize=9.5)
-    ax.xaxis.get_major_locator().set_params(integer=True)
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.set_xlabel("epoch")
     ax.set_ylabel(what)
     grid(ax)

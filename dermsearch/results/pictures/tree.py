@@ -222,5 +222,5 @@ def legend(figure: Figure, kinds: Mapping[str, Lineage], high: float) -> None:
 
     handles = [Patch(label=LEGEND.get(k, k), **box_style(line, None)) for k, line in kinds.items()]
     if handles:
-        look = {"ncols": len(handles), "frameon": False, "fontsize": 8, "loc": "lower center"}
+        look: dict[str, Any] = {"ncols": len(handles), "frameon": False, "fontsize": 8, "loc": "lower center"}
         figure.legend(handles=handles, bbox_to_anchor=(0.5, (0.04 + STAMP) / high), **look)
