@@ -263,8 +263,8 @@ def render(rows: list[Row], title: str, results: Results | None = None) -> Table
     table = Table(title=title, caption=notes, caption_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     table.show_edge = False  # in 80 columns a long name needs the room
     for i, heading in enumerate(HEADINGS):
-        side = "left" if i == CURRICULUM else "right"
-        table.add_column(heading, justify=side, no_wrap=i != CURRICULUM, overflow="fold")  # a name loses no letter
+        table.add_column(heading, justify="left" if i == CURRICULUM else "right", no_wrap=i != CURRICULUM)
+    table.columns[CURRICULUM].overflow = "fold"  # a name loses no letter
     for row, line in zip(rows, cells(rows), strict=True):
         style = (
             "dim"
