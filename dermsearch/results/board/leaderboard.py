@@ -63,7 +63,7 @@ def leaderboard(
     for key, own in values.items():
         if len(key.curriculum) == 1 and own:
             of_root, task, score = single.setdefault(key.root, {}), str(key.curriculum), fmean(own.values())
-            of_root[task] = max(score, of_root.get(task, score))
+            of_root[task] = (min if measure.less else max)(score, of_root.get(task, score))
 
     def of(key: Key) -> dict[str, Any]:
         return {"error": lines[key].error, "order": ordering(key.curriculum, single.get(key.root, {}))}
@@ -75,7 +75,8 @@ def leaderboard(
     rows += [scored(key, measure, own, NO_SPREAD if alike(own) else spread, values) for key, own in roots.items()]
     names = {row.root for row in rows}
     rows = [replace(r, given=r.curriculum == ROOT_CURRICULUM and given_weights(r.root, names)) for r in rows]
-    ranked = sorted((r for r in rows if r.score is not None), key=lambda r: (-(r.score or 0), r.name))
+    sign = 1 if measure.less else -1
+    ranked = sorted((r for r in rows if r.score is not None), key=lambda r: (sign * (r.score or 0), r.name))
     ranked = compared(ranked, trained | roots, results, measure)
     rest = sorted((r for r in rows if r.score is None), key=lambda r: (r.length, r.name, r.settings))
     return ranked + rest
@@ -102,7 +103,7 @@ def compared(
     none = to({key: without(key) for key in of})
     alone, first = (to(dict.fromkeys(trained, other)) for other in (single, best))
     places = {key: place for place, key in enumerate(trained, 1)}
-    ranks = {key: 1 if tied(first.get(key)) else place for key, place in places.items()}
+    ranks = {key: 1 if tied(first.get(key), measure) else place for key, place in places.items()}
     return [
         replace(row, to_none=none.get(key), to_single=alone.get(key), to_best=first.get(key), rank=ranks.get(key))
         for key, row in of.items()
@@ -212,7 +213,7 @@ def footnotes(rows: list[Row], known: About | None = None) -> list[str]:
     marks = {row.order for row in rows}
     of = ", mean over labels" if measure.label == "mean" else f" of {measure.label}"
     chance = "" if known.chance is None else f" (chance {points(known.chance)} %)"
-    what = measure.metric.replace("_", " ") + of + chance
+    what = measure.metric.replace("_", " ") + of + chance + ", less is better" * measure.less
     given = any(row.curriculum == RANDOM_WEIGHTS for row in rows)
     gaps = [d for row in rows for d in (row.to_none, row.to_single) if d is not None and d.half is not None]
     unpaired = gaps and not all(gap.paired for gap in gaps)

@@ -61,7 +61,7 @@ class Row:
     @property
     def ties(self) -> bool:
         """Is it another than the best, and cannot be told from it?"""
-        return tied(self.to_best)
+        return tied(self.to_best, self.measure)
 
     @property
     def length(self) -> int:
@@ -75,6 +75,8 @@ def contenders(rows: Sequence[Row]) -> list[Row]:
     return [row for row in scored if row.length] or [row for row in scored if row.given] or scored
 
 
-def tied(difference: Difference | None) -> bool:
-    """Is it known, and cannot be told to be below zero?"""
-    return difference is not None and difference.half is not None and not difference.below
+def tied(difference: Difference | None, measure: Measure) -> bool:
+    """Is it known, and cannot be told to be worse than none?"""
+    if difference is None or difference.half is None:
+        return False
+    return not (difference.above if measure.less else difference.below)

@@ -62,13 +62,19 @@ def above_none(ranked: Sequence[Row]) -> str:
     compared = [row.to_none for row in ranked if row.to_none is not None and row.to_none.half is not None]
     if not compared:
         return ""
-    above, below = sum(d.above for d in compared), sum(d.below for d in compared)
-    are = "is" if above == 1 or len(compared) == 1 else "are"
+    counts = {"above": sum(d.above for d in compared), "below": sum(d.below for d in compared)}
+    better, worse = sides(ranked)
+    are = "is" if counts[better] == 1 or len(compared) == 1 else "are"
     what = ("curriculum", "curricula") if ranked[0].length else ("encoder", "encoders")
-    text = f"{above or 'none'} of {many(len(compared), *what)} {are} above {ROOT_CURRICULUM}"
-    if above and (lucky := round(CHANCE * len(compared))):
+    text = f"{counts[better] or 'none'} of {many(len(compared), *what)} {are} {better} {ROOT_CURRICULUM}"
+    if counts[better] and (lucky := round(CHANCE * len(compared))):
         text += f" ({lucky} of so many would be by chance, were none better)"
-    return text + (f", {below} below" if below else "")
+    return text + (f", {counts[worse]} {worse}" if counts[worse] else "")
+
+
+def sides(ranked: Sequence[Row]) -> tuple[str, str]:
+    """Where the better and the worse ones stand, by what is measured."""
+    return ("below", "above") if ranked[0].measure.less else ("above", "below")
 
 
 def best_of(ranked: Sequence[Row]) -> str:
@@ -86,12 +92,14 @@ def best_of(ranked: Sequence[Row]) -> str:
 
 
 def above_single(ranked: Sequence[Row]) -> str:
-    """Is the best above the best task alone?"""
+    """Is the best better than the best task alone?"""
     gap = ranked[0].to_single
     if gap is None or gap.half is None:
         return ""
     single = next(row for row in ranked if row.length == 1)
-    return f"the best is {'' if gap.above else 'not '}above {single.name}, the best task alone"
+    better, _ = sides(ranked)
+    told = gap.above if better == "above" else gap.below
+    return f"the best is {'' if told else 'not '}{better} {single.name}, the best task alone"
 
 
 def further(rows: Sequence[Row], results: Results) -> list[tuple[str, str]]:

@@ -20,6 +20,7 @@ from dermsearch.results.tables.schema import DEFAULTS, FIT, Results
 
 JUDGE = ("protocol", "data", "labelled")
 MEAN = "mean"  # over several judges
+LESS = ("collapsed",)  # of which less is better
 NAMED = (*JUDGE, "split", "label", "metric")  # what tells one measure from another
 Baselines = dict[tuple[str, str], dict[int, "Score"]]  # by name and root, then by seed
 
@@ -43,6 +44,11 @@ class Measure:
         if self.parts:
             return f"{self.protocol} of {', '.join(self.parts)}"
         return spelt(self.protocol, self.data, self.labelled)
+
+    @property
+    def less(self) -> bool:
+        """Is less of it better?"""
+        return self.metric in LESS
 
     @property
     def each(self) -> list[Measure]:
@@ -157,7 +163,7 @@ def choose(
     asked = {**judge_of(protocol), "split": split, "label": label, "metric": metric}
     planned = {**objective, **judge_of(objective.get("protocol")), "labelled": objective.get("labelled")}
     planned["data"] = judge_of(protocol or objective.get("protocol"))["data"] or first_data(results.study)
-    # A rank is the better the lower it is: nothing that compares measures knows that.
+    # A rank is no share, as which scores are told and compared.
     whole = (pc.field("class") == "") & (pc.field("metric") != "mean_rank")
     rows = results.scores.select([*NAMED, "class", "caveats"]).filter(whole)
     if not len(rows):

@@ -15,10 +15,10 @@ from dermsearch.results.tables.schema import Results, build
 SCORES = {"a": 0.5, "b": 0.6, "c": 0.7}
 
 
-def render_text(rows: list) -> str:
+def render_text(rows: list, results: Results | None = None) -> str:
     """The leaderboard as it reaches a file 100 columns wide."""
     console = Console(width=100, file=io.StringIO())
-    console.print(render(rows, "title"))
+    console.print(render(rows, "title", results))
     return console.file.getvalue()
 
 
@@ -65,6 +65,20 @@ def test_one_seed(make_study):
     assert row.delta_none == pytest.approx(0.7544 - 0.4927)
     assert by_curriculum(rows)["odc"].delta_first is None
     assert by_curriculum(rows)["moco_v2 > odc > relative_location"].delta_first == pytest.approx(-0.0574)
+
+
+def test_where_less_is_better_the_least_comes_first(make_study):
+    """As of the share of runs that collapsed into one class: most of it was ranked first."""
+    results = make_study(longest=2, values={"odc": 0.1, "moco_v2 > odc": 0.12, "no pre-training": 0.5})
+    scores = [s | {"metric": s["metric"].replace("balanced_accuracy", "collapsed")} for s in results.scores.to_pylist()]
+    results = with_table(results, "scores", scores)
+    rows = leaderboard(results, metric="collapsed")
+    assert [row.curriculum for row in rows[:2]] == ["odc", "moco_v2 > odc"]
+    assert [row.score for row in rows] == sorted(row.score for row in rows)
+    assert [(row.rank, row.ties) for row in rows[:4]] == [(1, False), (1, True), (None, False), (3, False)]
+    text = " ".join(render_text(rows, results).split())
+    assert "less is better" in text and "2 of 9 curricula are below no pre-training" in text
+    assert "the best is not below" not in text
 
 
 def test_no_pre_training_stands_in_its_place(make_study):
