@@ -9,6 +9,7 @@ import json
 import os
 import sys
 import threading
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Literal, NoReturn
@@ -197,8 +198,7 @@ def figures(folder: Annotated[Path, typer.Argument(help="The folder of a study's
     """Draw the figures of a finished study again, from its tables alone."""
     from dermsearch.results.pictures.figures import figures as draw
 
-    for path in draw(folder):
-        print(path)
+    print(*draw(folder), sep="\n")
 
 
 @app.command()
@@ -230,19 +230,12 @@ def leaderboard(
         paper().print(render_opened(found))
 
 
-app.command()(init)
-data_app.command()(make)
-data_app.command()(quality)
-data_app.command()(view)
-app.command()(report)
-app.command()(explain)
-app.command()(replay)
-app.command()(export)
-app.command()(embed)
-app.command()(judge)
-app.command()(predict)
-app.command()(copy)
-app.command()(schema)
+COMMANDS: list[Callable[..., None]] = [init, report, explain, replay, export, embed, judge, predict, copy, schema]
+for each in COMMANDS:
+    app.command()(each)
+OF_DATA: list[Callable[..., None]] = [make, quality, view]
+for each in OF_DATA:
+    data_app.command()(each)
 for kind in KINDS:
     app.command(kind)(command(kind))
 
