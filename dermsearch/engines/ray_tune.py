@@ -24,6 +24,7 @@ from dermsearch.work.worker import run_job
 
 METRIC = "seconds"  # Tune wants one; the brain reads the scores from the store
 LOOK, LEAVING = 0.2, 10.0  # seconds between two looks at whether Ray is there, and until Tune is no longer waited for
+SAVING = 15.0  # seconds that trials have to leave: schedulers give thirty in all, of which Tune and Ray take some four
 
 
 def run_trials(driver: Driver, storage: str, share: dict[str, float], at_once: int, check: Callable[[], None]) -> None:
@@ -62,7 +63,7 @@ def run_trials(driver: Driver, storage: str, share: dict[str, float], at_once: i
     except KeyboardInterrupt:
         give(storage)
         searcher.close()
-        until = time.monotonic() + LEAVING
+        until = time.monotonic() + SAVING
         while searcher.keys and tuning.is_alive() and time.monotonic() < until:
             tuning.join(LOOK)  # once Tune is to stop, it ends processes amid what they do
         searcher.end()
