@@ -159,7 +159,8 @@ def test_the_tables_of_this_repository(look, name, tmp_path):
 
 TITLES = """() => [...document.querySelectorAll("#chart-loss svg text")]
   .filter((t) => /_location|rotation|moco_v2|simclr|odc|finetune/.test(t.textContent))
-  .map((t) => [Math.round(t.getBoundingClientRect().top / 40), t.textContent])"""
+  .map((t) => [t, t.getBoundingClientRect().top - t.ownerSVGElement.getBoundingClientRect().top])
+  .map(([t, top]) => [Math.round(top / 40), t.textContent])"""
 BROKEN = """() => [...document.querySelectorAll("#board-table tbody td:nth-child(2)")]
   .filter((cell) => cell.clientHeight > 24 * cell.textContent.split(" > ").length + 8).map((c) => c.textContent)"""
 
