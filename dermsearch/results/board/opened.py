@@ -87,14 +87,15 @@ def luck_of_the_best(results: Results, rows: list[Row], on_test: dict[Key, Row])
     return optimism(scores, error)
 
 
-HEADINGS = [
-    "curriculum",
-    "chosen as",
-    "validation, %",
-    "test, %  [95 %]",
-    "Δ no pre-\ntraining",
-    "test minus\nvalidation",
-]
+HEADINGS = ["curriculum", "chosen as", "validation, %", "test, %  [95 %]", "Δ no pre-\ntraining",
+            "test minus\nvalidation"]  # fmt: skip
+
+
+def cells(each: Tested, name: str) -> list[str]:
+    """A curriculum of that name on both splits, as printed."""
+    test, change = each.test, points(each.change, "+")
+    score = f"{points(test.score)} [{points(test.low)}, {points(test.high)}]"
+    return [name, each.rule, points(each.validation.score), score, apart(test.to_none), change]
 
 
 def render(found: Opened) -> Table:
@@ -108,10 +109,7 @@ def render(found: Opened) -> Table:
     for i, heading in enumerate(HEADINGS):
         table.add_column(heading, justify="left" if i < 2 else "right", no_wrap=i > 1)
     for each in found.tested:
-        low, high = points(each.test.low), points(each.test.high)
-        cells = [each.test.name, each.rule, points(each.validation.score), f"{points(each.test.score)} [{low}, {high}]"]
-        cells += [apart(each.test.to_none), points(each.change, "+")]
-        table.add_row(*map(Text, cells))
+        table.add_row(*map(Text, cells(each, each.test.name)))
     return table
 
 

@@ -33,7 +33,10 @@ def fill_epochs(results: Results, form: PaperTable) -> Filled:
         entries = []
         for n in numbers:
             at = lines[f"epoch {n}"].printed if n in named else ""
-            cells = tuple(cell(c, printed.get((at, c.printed), ""), epochs.get(n, ())) for c in section.columns)
+            rows = epochs.get(n, ())
+            cells = tuple(
+                Cell(c, printed.get((at, c.printed), ""), "", value_of(c, rows), "", c.split) for c in section.columns
+            )
             done = any(each.value for each in cells)
             entries.append(Entry(f"epoch {n}", cells, "done" if done else "not run"))
         title = section.title if value == own else f"{setting} {float(value):g}"
@@ -63,11 +66,6 @@ def variants(results: Results, task: str, setting: str) -> Mapping[str, Epochs]:
 def shown(epochs: Epochs, printed: set[int]) -> list[int]:
     """The epochs of a stage that have a line."""
     return [n for n in epochs if len(epochs) <= MOST or n in printed or n == max(epochs)]
-
-
-def cell(column: TableColumn, printed: str, rows: Sequence[Mapping[str, Any]]) -> Cell:
-    """A printed number and the mean over seeds beside it."""
-    return Cell(column, printed, "", value_of(column, rows), "", column.split)
 
 
 def value_of(column: TableColumn, rows: Sequence[Mapping[str, Any]]) -> Value | None:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from dermsearch.errors import UserError
-from dermsearch.results.board.leaderboard import apart, points
-from dermsearch.results.board.opened import HEADINGS, Tested, notes, opened
+from dermsearch.results.board.opened import HEADINGS, cells, notes, opened
 from dermsearch.results.report.content import Content, PageSection
 from dermsearch.results.report.markup import Markup, el, table
 
@@ -19,16 +18,8 @@ def tested(content: Content) -> PageSection | None:
         how = el("code", f"dermsearch test {content.results.folder}")
         said = "The test split has not been opened: everything above is validation, which also chose. "
         return PageSection("tested", "On the test split", el("p", said, how, " opens it, and counts.", class_="quiet"))
-    lines = [line(content, each) for each in found.tested]
+    lines = [cells(each, content.name(each.test.key)) for each in found.tested]
     heads = [heading.replace("-\n", "-").replace("\n", " ") for heading in HEADINGS]
     sentences = "\n".join(notes(found)).replace(";\n", "; ").splitlines()
     below = [el("p", note, class_="quiet") for note in sentences]
     return PageSection("tested", "On the test split", Markup(table(heads, lines, 2, "Test split") + "".join(below)))
-
-
-def line(content: Content, each: Tested) -> list[str]:
-    """One curriculum on both splits."""
-    test = each.test
-    score = f"{points(test.score)} [{points(test.low)}, {points(test.high)}]"
-    before, change = points(each.validation.score), points(each.change, "+")
-    return [content.name(test.key), each.rule, before, score, apart(test.to_none), change]
