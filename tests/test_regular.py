@@ -19,6 +19,7 @@ from dermsearch.data.store.layout import INDEX, MANIFEST, shard_file
 from dermsearch.errors import UserError
 from dermsearch.regular import bytes_of
 from dermsearch.results.drawing import save
+from dermsearch.results.report.page import put
 from dermsearch.upkeep.used import used_by
 
 
@@ -87,3 +88,8 @@ def test_a_case_store_is_refused_and_built_in_cases_are_drawn_again(file: str, t
 
 def pictures(store: CaseStore) -> list[object]:
     return list(store.pictures("derm", store.split("train")))
+
+
+def test_a_report_may_tell_of_a_path_that_is_no_text(tmp_path: Path) -> None:
+    put(os.fsdecode(b"results/\xff"), tmp_path / "report.html")
+    assert (tmp_path / "report.html").read_text() == "results/?"

@@ -72,7 +72,7 @@ def prepare(
         Literal["published", "patient", "lesion", "image"] | None,
         typer.Option(rich_help_panel=SPLIT, help="Default: published, else patient, else lesion. 'image' leaks."),
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, rich_help_panel=SPLIT, help="Of the split.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=2**31 - 1, rich_help_panel=SPLIT, help="Of the split.")] = 0,
     fold: Annotated[int, typer.Option(min=0, rich_help_panel=SPLIT, help="Of a release with several splits.")] = 0,
     image: Annotated[
         list[str] | None,
@@ -246,7 +246,7 @@ def show(
     store: StoreArg,
     output: Annotated[Path, typer.Option("--output", "-o", help="The picture to write.")] = Path("cases.png"),
     count: Annotated[int, typer.Option(min=1, max=400, help="How many cases to show.")] = 24,
-    seed: Annotated[int, typer.Option(min=0, help="Which cases: a draw.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=2**31 - 1, help="Which cases: a draw.")] = 0,
 ) -> None:
     """Draw a contact sheet of some cases, every modality side by side, with their labels."""
     from dermsearch.data.inspect.show import show_store
@@ -344,7 +344,7 @@ def found(
     label: Annotated[str, typer.Option(help="The label that tells right from wrong, else the store's first.")] = "",
     count: Annotated[int, typer.Option(min=1, max=100, help="How many validation cases ask.")] = 8,
     k: Annotated[int, typer.Option("-k", min=1, max=20, help="How many training cases are shown for each.")] = 5,
-    seed: Annotated[int, typer.Option(min=0, help="Which cases ask: a draw.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=2**31 - 1, help="Which cases ask: a draw.")] = 0,
     modality: ModalityOption = None,
     size: SizeOption = None,
     normalise: NormaliseOption = "imagenet",
@@ -366,7 +366,7 @@ def attention(
     store: StagesOption = "results/store",
     label: Annotated[str, typer.Option(help="The label that is predicted, else the store's first.")] = "",
     count: Annotated[int, typer.Option(min=1, max=100, help="How many validation images are shown.")] = 8,
-    seed: Annotated[int, typer.Option(min=0, help="Which images: a draw; and of the tuned head.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=2**31 - 1, help="Which images: a draw; and of the tuned head.")] = 0,
     head: Annotated[Literal["linear", "finetune"], typer.Option(help="A probe, or all is tuned.")] = "linear",
     epochs: Annotated[int, typer.Option(min=1, help="Of --head finetune.")] = 10,
     stride: Annotated[int | None, typer.Option(min=8, max=16, help="8 or 16: a finer map of the same weights.")] = None,

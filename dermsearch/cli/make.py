@@ -30,14 +30,15 @@ OthersOption = Annotated[Literal["any", "absent"], typer.Option(help="Findings b
 QuickOption = Annotated[bool, typer.Option("--quick", help="Of a study that is named: with its section 'quick'.")]
 JUDGE = "Judge"
 STEPS = 2000
+MOST = 1_000_000  # made cases of a class
 
 
 def make(
     real: Annotated[str, typer.Argument(metavar="STORE", help="A case store's folder or URI, or a study's cases.")],
     output: Annotated[str, typer.Option("--output", "-o", help="The folder of the store of made cases.")],
-    per_class: Annotated[int, typer.Option(min=1, help="Training cases to make of every class.")] = 1000,
+    per_class: Annotated[int, typer.Option(min=1, max=MOST, help="Training cases to make of every class.")] = 1000,
     validation: Annotated[
-        int | None, typer.Option(min=0, help="Validation cases of every class. Default: a quarter of those.")
+        int | None, typer.Option(min=0, max=MOST, help="Validation cases of every class. Default: a quarter of those.")
     ] = None,
     label: LabelOption = None,
     cls: ClassOption = None,
@@ -49,10 +50,10 @@ def make(
     epochs: Annotated[
         int | None, typer.Option(min=1, help="Passes over the training cases. Default: what 2,000 steps take.")
     ] = None,
-    batch: Annotated[int, typer.Option(min=2, help="Cases of a step.")] = 16,
+    batch: Annotated[int, typer.Option(min=2, max=4096, help="Cases of a step.")] = 16,
     side: Annotated[int | None, typer.Option(min=16, max=512, help="Of made images. Default: 64 or less.")] = None,
     modality: Annotated[str | None, typer.Option(help="Of the images. Default: the store's first.")] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of the generator, and of what is drawn.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=2**31 - 1, help="Of the generator, and of what is drawn.")] = 0,
     stage: Annotated[
         str | None,
         typer.Option(metavar="KEY", rich_help_panel=JUDGE, help="A finished stage that the judge begins with."),

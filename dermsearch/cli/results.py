@@ -41,7 +41,7 @@ def samples(
     folder: Annotated[Path, typer.Argument(help="The folder of a study's results.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="The picture to write.")] = Path("samples.png"),
     count: Annotated[int, typer.Option(min=1, max=100, help="How many validation cases.")] = 8,
-    seed: Annotated[int, typer.Option(min=0, help="Which cases: a draw.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=2**31 - 1, help="Which cases: a draw.")] = 0,
     protocol: Annotated[str | None, typer.Option(help="Whose answers, instead of the study's protocol's.")] = None,
     label: Annotated[str | None, typer.Option(help="A label; default: the objective's, or its first.")] = None,
 ) -> None:

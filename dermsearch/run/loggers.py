@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from dermsearch.errors import UserError
+from dermsearch.regular import bytes_of
+from dermsearch.results.tables.file import replacing
 
 Rows = Sequence[dict[str, Any]]
 
@@ -60,12 +62,13 @@ class TensorBoard:
                 self.open[stage].add_scalar(name, value, row["epoch"])
         self.open[stage].flush()
         self.seen[stage] = rows[-1]["epoch"]
-        (self.folder / stage / EPOCHS).write_text(f"{self.seen[stage]}\n")
+        with replacing(self.folder / stage / EPOCHS) as new:
+            new.write_text(f"{self.seen[stage]}\n")
 
     def _written(self, stage: str) -> int:
         """The epochs that an earlier run has written; TensorBoard would draw them twice."""
         try:
-            return int((self.folder / stage / EPOCHS).read_text())
+            return int(bytes_of(self.folder / stage / EPOCHS))
         except (OSError, ValueError):
             return 0
 

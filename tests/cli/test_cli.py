@@ -223,3 +223,9 @@ def test_a_study_that_is_no_page_is_not_copied(tmp_path: Path) -> None:
         with pytest.raises(UserError, match=said):
             names.copy(str(tmp_path / "odd.yaml"), tmp_path / "x")
     assert not (tmp_path / "x").exists()
+
+
+@pytest.mark.parametrize("command", ["make s -o m", "show s -o x.png", "prepare folder s -o x"])
+def test_a_seed_is_one_that_a_study_may_have(command: str, tmp_path: Path) -> None:
+    done = dermsearch("data", *command.split(), "--seed", str(2**31), cwd=tmp_path)
+    assert done.returncode == 2 and "--seed" in done.stderr and "Traceback" not in done.stderr

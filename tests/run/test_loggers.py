@@ -1,5 +1,6 @@
 """Each logger writes what an epoch measured, under a name for the stage, without a network."""
 
+import os
 import sys
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -136,3 +137,13 @@ def test_tensorboard_has_a_file_per_run_and_no_epoch_twice(tmp_path):
     events = EventAccumulator(str(folder))
     events.Reload()
     assert [e.step for e in events.Scalars("loss")] == [1, 2, 3, 4, 5, 6]
+
+
+@pytest.mark.timeout(60)
+def test_at_a_pipe_nobody_waits(tmp_path: Path) -> None:
+    stage = tmp_path / "tensorboard" / "odc-seed0"
+    stage.mkdir(parents=True)
+    os.mkfifo(stage / "epochs.txt")
+    (logger,) = make_loggers(["tensorboard"], "mine", tmp_path)
+    logger.write(stage.name, {}, [{"epoch": 1, "loss": 1.0, "parts": {}}], True)
+    assert (stage / "epochs.txt").read_text() == "1\n"

@@ -31,14 +31,18 @@ from dermsearch.errors import UserError, nearest
 from dermsearch.regular import bytes_of, without_waiting
 
 NOTHING = np.empty(0, np.uint8)
+DEEPEST = 20  # mixtures of mixtures
 DECODERS = 4  # threads that decode JPEGs of one batch
 
 
 class CaseStore:
     """An opened case store; of a mixture, whose images lie in its parts, these may be given where they are open."""
 
-    def __init__(self, folder: str | Path, parts: Sequence[CaseStore] | None = None) -> None:
+    def __init__(
+        self, folder: str | Path, parts: Sequence[CaseStore] | None = None, within: Sequence[Path] = ()
+    ) -> None:
         self.folder = Path(folder)
+        self._within = (*within, Path(os.path.realpath(folder)))  # the mixtures that it is opened for
         try:
             self.about = read_manifest(bytes_of(self.folder / MANIFEST), str(folder))
         except OSError:
@@ -83,8 +87,11 @@ class CaseStore:
 
     def _part(self, path: str, fingerprint: str) -> CaseStore:
         """A store whose images a mixture shows: the same cases in the same order, in whatever shards."""
+        place = os.path.normpath(self.folder / path)
         try:
-            part = CaseStore(os.path.normpath(self.folder / path))
+            if Path(os.path.realpath(place)) in self._within or len(self._within) > DEEPEST:
+                raise UserError(f"{place} is a mixture that holds itself, or of mixtures without end")
+            part = CaseStore(place, within=self._within)
             if part.fingerprint == fingerprint:
                 return part
             why = f"{part.folder} holds other cases now"

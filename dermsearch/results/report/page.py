@@ -81,6 +81,6 @@ def put(text: str, path: Path) -> None:
     """Replace a file whole: who looks sees the old page or the new one."""
     try:
         with replacing(path) as new:
-            new.write_text(text, "utf-8")
+            new.write_text(text, "utf-8", "replace")  # a path may be no text
     except OSError as error:
         raise UserError(f"'{path}' cannot be written: {error.strerror}") from None

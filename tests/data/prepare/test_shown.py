@@ -1,5 +1,6 @@
 """A study's mixture shows the images of its stores where they lie: the same cases as a copy, to the fingerprint."""
 
+import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +18,7 @@ from dermsearch.data.prepare.build import write_store
 from dermsearch.data.prepare.mix import mix
 from dermsearch.data.store.card import describe
 from dermsearch.data.store.case_store import CaseStore
-from dermsearch.data.store.layout import INDEX, MANIFEST, QUARANTINE
+from dermsearch.data.store.layout import INDEX, MANIFEST, QUARANTINE, of_itself
 from dermsearch.data.store.splits import Split
 from dermsearch.errors import UserError
 from dermsearch.study.data import Data
@@ -106,6 +107,19 @@ def test_a_part_that_is_gone_or_another_is_said(tmp_path: Path) -> None:
     make(b, rows(30, 100))
     with pytest.raises(UserError, match="b holds other cases now; put it back"):
         CaseStore(tmp_path / "m")
+
+
+def test_a_mixture_that_holds_itself_is_refused(tmp_path: Path) -> None:
+    a, b = two(tmp_path)
+    mix([a, b], tmp_path / "m", copied=False)
+    (tmp_path / "link").symlink_to("m")
+    about = json.loads((tmp_path / "m" / MANIFEST).read_text())
+    for way in (".", "../m", "../link"):
+        about["parts"][0]["path"] = way
+        about["checksum"] = of_itself(about)
+        (tmp_path / "m" / MANIFEST).write_text(json.dumps(about))
+        with pytest.raises(UserError, match="is a mixture that holds itself"):
+            CaseStore(tmp_path / "m")
 
 
 def test_a_damaged_part_is_found_and_named(tmp_path: Path) -> None:
