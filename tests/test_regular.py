@@ -7,6 +7,7 @@ import signal
 from collections.abc import Iterator
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 from conftest_search import make_study
 from results.conftest import fabricate
@@ -20,6 +21,7 @@ from dermsearch.errors import UserError
 from dermsearch.regular import bytes_of
 from dermsearch.results.drawing import save
 from dermsearch.results.report.page import put
+from dermsearch.results.tables.file import read, write
 from dermsearch.upkeep.used import used_by
 
 
@@ -93,3 +95,9 @@ def pictures(store: CaseStore) -> list[object]:
 def test_a_report_may_tell_of_a_path_that_is_no_text(tmp_path: Path) -> None:
     put(os.fsdecode(b"results/\xff"), tmp_path / "report.html")
     assert (tmp_path / "report.html").read_text() == "results/?"
+
+
+def test_a_table_may_lie_where_the_name_is_no_text(tmp_path: Path) -> None:
+    file = tmp_path / os.fsdecode(b"\xff") / "x.arrow"
+    write(pa.table({"x": [1]}), file)
+    assert read(file).to_pylist() == [{"x": 1}]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import mmap
 import os
 import zlib
 from collections.abc import Iterator
@@ -51,7 +52,7 @@ def write(table: pa.Table, path: str | Path) -> None:
     plain = table.replace_schema_metadata(None)
     with replacing(Path(path)) as part:
         put(plain, part)  # it is read back for its checksum, and written with that: in memory it may be there but once
-        told = checksum(unpacked(pa.memory_map(str(part)).read_buffer()))
+        told = checksum(unpacked(mapped(part)))
         put(plain.replace_schema_metadata({CHECKSUM: told.encode()}), part)
 
 
@@ -89,6 +90,12 @@ def put(table: pa.Table, path: Path) -> None:
     options = pa.ipc.IpcWriteOptions(compression="zstd")
     with path.open("wb") as file, pa.ipc.new_file(file, table.schema, options=options) as writer:
         writer.write_table(table)
+
+
+def mapped(path: Path) -> pa.Buffer:
+    """The bytes of a file, whatever it is called: pyarrow maps none whose name is no text."""
+    with path.open("rb") as file:
+        return pa.py_buffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
 
 
 def unpacked(data: bytes | pa.Buffer) -> pa.Table:
