@@ -55,6 +55,8 @@ class Folder:
             else:
                 self.fs, self.root = pafs.LocalFileSystem(), str(Path(where).expanduser().absolute())
             self.root.encode()  # a name that is no Unicode
+            if not self.root:
+                raise ValueError("it names no bucket")
         except Exception as error:  # pyarrow raises many kinds for one mistake: this is no place
             raise UserError(f"{field}'{self.where}' cannot be opened: {first_line(error)}") from None
         self.local = Path(self.root) if isinstance(self.fs, pafs.LocalFileSystem) else None

@@ -108,3 +108,8 @@ def test_what_cannot_be_written_is_a_sentence(folder: Folder) -> None:
             folder.write(name, b"")
     with pytest.raises(StoreLost, match=r"deep' cannot be written to: "):
         folder.prepare("a")
+
+
+def test_an_address_without_a_bucket_is_a_sentence() -> None:
+    with pytest.raises(UserError, match="'s3://' cannot be opened: it names no bucket"):
+        Folder("s3://")
