@@ -208,12 +208,11 @@ def _cases(store: StageStore, item: Item) -> Iterator[tuple[str, str]]:
         folder, _, file = name.rpartition("/")
         if file != CASES_MANIFEST:
             continue
-        try:
-            sums = read_manifest(store.get(name) or b"", name)["files"]
-        except UserError:
+        about = _about_cases(store, folder)
+        if about is None:
             yield name, "is damaged, or of another version"
             continue
-        for file, expected in sums.items():
+        for file, expected in about["files"].items():
             data = store.get(f"{folder}/{file}")
             if data is None:
                 yield f"{folder}/{file}", "is missing"
@@ -369,23 +368,23 @@ def _case_folders(data: dict[str, Any]) -> list[str]:
 
 def _drawn_or_copied(store: StageStore, item: Item) -> bool:
     """Are these built-in cases, or copies of a remote store, rather than what somebody prepared there?"""
+    drawn = bool(re.fullmatch(DRAWN, item.key))
     if f"{item.name}/{CASES_MANIFEST}" in item.files:
-        try:
-            about = read_manifest(store.get(f"{item.name}/{CASES_MANIFEST}") or b"", item.name)
-        except UserError:
-            return bool(re.fullmatch(DRAWN, item.key))
-        return bool(re.fullmatch(DRAWN, item.key)) and about.get("settings", {}).get("source") == "synthetic"
-    if re.fullmatch(DRAWN, item.key):  # half drawn, or half deleted
+        about = _about_cases(store, item.name)
+        return drawn and (about is None or about.get("settings", {}).get("source") == "synthetic")
+    if drawn:  # half drawn, or half deleted
         return True
     inside = {name.removeprefix(f"{item.name}/").partition("/")[0] for name in item.files}
     return bool(re.fullmatch(r".+-[0-9a-f]{12}", item.key) and inside) and all(
-        each.startswith(".") or _is_copy(store, f"{item.name}/{each}", each) for each in inside
+        each.startswith(".")
+        or (_about_cases(store, f"{item.name}/{each}") or {}).get("fingerprint") == each  # by which copies are called
+        for each in inside
     )
 
 
-def _is_copy(store: StageStore, folder: str, fingerprint: str) -> bool:
-    """Copies are called by the fingerprint of their store."""
+def _about_cases(store: StageStore, folder: str) -> dict[str, Any] | None:
+    """What the manifest of a case store says; None where it is none, or of another version."""
     try:
-        return read_manifest(store.get(f"{folder}/{CASES_MANIFEST}") or b"", folder)["fingerprint"] == fingerprint
-    except (UserError, LookupError):
-        return False
+        return read_manifest(store.get(f"{folder}/{CASES_MANIFEST}") or b"", folder)
+    except UserError:
+        return None

@@ -83,13 +83,8 @@ def drawn(answers: Answers, chosen: np.ndarray, pictures: np.ndarray, title: str
         colour = GREEN if right else VERMILION
         pen.rectangle((left, top, left + tile + 2 * FRAME - 1, top + tile + 2 * FRAME - 1), fill=colour)
         sheet.paste(Image.fromarray(picture).resize((tile, tile)), (left + FRAME, top + FRAME))
-        words = (
-            (f"is {answers.classes[answers.truth[case]]}", INK),
-            (
-                f"{'+' if right else 'x'} {answers.classes[told]} {100 * answers.probabilities[case, told]:.0f} %",
-                colour,
-            ),
-        )
-        for line, (text, ink) in enumerate(words):
-            pen.text((left, top + tile + 2 * FRAME + 2 + LINE * line), text, fill=ink, font=font)
+        below = top + tile + 2 * FRAME + 2
+        said = f"{'+' if right else 'x'} {answers.classes[told]} {100 * answers.probabilities[case, told]:.0f} %"
+        pen.text((left, below), f"is {answers.classes[answers.truth[case]]}", fill=INK, font=font)
+        pen.text((left, below + LINE), said, fill=colour, font=font)
     return sheet

@@ -23,6 +23,7 @@ from dermsearch.training.under_way import Unfit
 from dermsearch.work.cases import cases_of, look_of
 from dermsearch.work.features import look
 from dermsearch.work.job import Job
+from dermsearch.work.judging import key_of
 from dermsearch.work.record import Record
 
 LAST = ("loss", "embedding_std", "effective_rank")  # of a segment's last epoch, by which rates can be compared
@@ -64,11 +65,9 @@ def make_segment(job: Job, store: StageStore, device: torch.device) -> Made:
     One that is there and lacks what is asked of it is made again, from its own state if that is still kept.
     """
     manifest = world.from_first(store.segment(job.key))
-    keys = [each.key(job.key, job.sets[each.data], job.precision, job.seed) for each in job.judges]
     kept = manifest is not None and (not job.keeps or ENCODERS in manifest.get("parts", {}))
-    if manifest is not None and world.from_first(
-        kept and all(store.judgement(key, job.key) is not None for key in keys)
-    ):  # another run's
+    complete = kept and all(store.judgement(key_of(job, each), job.key) is not None for each in job.judges)
+    if manifest is not None and world.from_first(complete):  # another run's
         return Record.done(job.key, manifest, True), Encoders.empty(*shape_of(job)), {}
     trained = train(job, store, device)
     about = made(job, trained.history, device) | {"last": {name: trained.history[-1][name] for name in LAST}}
