@@ -19,7 +19,7 @@ from dermsearch.data.views.pictures import Pictures
 from dermsearch.errors import UserError
 from dermsearch.fit.base import predictor
 from dermsearch.generate.quality import kid
-from dermsearch.models.artifact import ENCODERS, PREDICTOR, Part
+from dermsearch.models.artifact import ENCODERS, PREDICTOR, Artifact, Part
 from dermsearch.models.encoders import Encoders
 from dermsearch.storage.keys import digest
 from dermsearch.storage.stages import PartialStage, StageStore
@@ -98,10 +98,11 @@ def make_judge(cases: CaseStore, judging: Judging, store: StageStore, report: Ca
     what = {"cases": cases.fingerprint, "modality": judging.modality, "size": judging.size}
     key = digest("judge of made cases", VERSION, what, told, config, judging.seed)
     if store.manifest(key) is None:
+        artifact: Artifact = {}  # encoders alone are judged from
         encoders = start(judging, store)
         partial = PartialStage(store, key, every=30)
         look = Look(judging.size)
-        given = (FIT, config, judging.seed, {}, encoders, cases, rows, partial, report, device, "fp32", look)
+        given = (FIT, config, judging.seed, artifact, encoders, cases, rows, partial, report, device, "fp32", look)
         try:
             trained = from_what_is_left(partial, lambda: train_fit(*given))
         except StageFailed as error:
