@@ -52,22 +52,23 @@ def run_trials(driver: Driver, storage: str, share: dict[str, float], at_once: i
             tuner.fit()
         except BaseException as error:
             raised.append(error)
+        finally:
+            tuned.set()
 
-    tuning, ended = threading.Thread(target=fit, daemon=True), threading.Event()
-    tuning.start()
+    tuned, ended = threading.Event(), threading.Event()  # a thread whose join a signal ends is taken for a dead one
+    threading.Thread(target=fit, daemon=True).start()
     threading.Thread(target=release_until, args=(ended,), daemon=True).start()
     try:
-        while tuning.is_alive():
-            tuning.join(LOOK)
+        while not tuned.wait(LOOK):
             check()
     except KeyboardInterrupt:
         give(storage)
         searcher.close()
         until = time.monotonic() + SAVING
-        while searcher.keys and tuning.is_alive() and time.monotonic() < until:
-            tuning.join(LOOK)  # once Tune is to stop, it ends processes amid what they do
+        while searcher.keys and not tuned.wait(LOOK) and time.monotonic() < until:
+            pass  # once Tune is to stop, it ends processes amid what they do
         searcher.end()
-        tuning.join(LEAVING)
+        tuned.wait(LEAVING)
         raise
     finally:
         ended.set()
