@@ -42,7 +42,7 @@ class Shaky(pafs.LocalFileSystem):
     def instead(cls, patch: pytest.MonkeyPatch) -> None:
         """Let every folder be on it."""
         patch.setattr(pafs, "LocalFileSystem", cls)
-        patch.setattr(files, "_without_waiting", cls.opener)
+        patch.setattr(files, "without_waiting", cls.opener)
         patch.setattr(files, "os", System())
         patch.setattr(leases, "os", System())
 
@@ -97,7 +97,7 @@ class Shaky(pafs.LocalFileSystem):
         super().delete_file(path)
 
 
-WITHOUT_WAITING = files._without_waiting
+WITHOUT_WAITING = files.without_waiting
 
 
 class System:
