@@ -39,7 +39,7 @@ def stages_of(study: Study, where: str | None) -> StageStore:
 
 
 def check_folder(out: Path, study: Study) -> None:
-    """Refuse a folder in which this study's results would take the place of something else, or have none. Leaves nothing."""
+    """Refuse a folder in which results would take the place of something else, or have none. Leaves nothing."""
     if str(out).encode("utf-8", "replace") != os.fsencode(out):
         raise UserError(f"--out: '{out}' is no UTF-8; name another folder")
     try:
