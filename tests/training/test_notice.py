@@ -32,11 +32,13 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> CaseStore:
 
 
 @pytest.fixture(autouse=True)
-def sigterm() -> Iterator[None]:
-    """As a run takes it."""
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+def as_a_run_takes_them() -> Iterator[None]:
+    """Both, though a shell's background jobs ignore SIGINT."""
+    both = (signal.SIGTERM, signal.SIGINT)
+    before = [signal.signal(number, signal.default_int_handler) for number in both]
     yield
-    signal.signal(signal.SIGTERM, before)
+    for number, handler in zip(both, before, strict=True):
+        signal.signal(number, handler)
 
 
 class Never(Kept):
