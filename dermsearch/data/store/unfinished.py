@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
+from dermsearch.errors import UserError
+
 STALE = 24 * 3600  # seconds, after which nobody works at a folder whose disk knows no locks
 
 
@@ -52,7 +54,10 @@ def growing(folder: Path) -> Iterator[Path]:
 def _begun(folder: Path, stack: ExitStack) -> Path:
     """A new folder that is held; another one where a process that clears up took it before it was."""
     while True:
-        part = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+        try:
+            part = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+        except FileNotFoundError:  # /proc, or a parent that is deleted meanwhile
+            raise UserError(f"{folder}: no folder can be made in {folder.parent}; choose another place") from None
         with suppress(Busy, FileNotFoundError):
             stack.enter_context(held(part))
             if part.is_dir():

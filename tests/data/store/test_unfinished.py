@@ -10,6 +10,7 @@ import pytest
 
 from dermsearch.cli.main import DENIED
 from dermsearch.data.store.unfinished import clear, growing, held
+from dermsearch.errors import UserError
 
 
 @pytest.mark.parametrize("done", [True, False])
@@ -51,3 +52,11 @@ def test_a_file_in_the_way_is_said_as_one(below: str, tmp_path: Path) -> None:
     with pytest.raises(NotADirectoryError) as raised, growing(tmp_path / below):
         pass
     assert raised.value.errno in DENIED and "file" in str(raised.value.filename)
+
+
+def test_where_no_folder_can_be_made_is_told() -> None:
+    with (
+        pytest.raises(UserError, match="/proc/z: no folder can be made in /proc; choose another place"),
+        growing(Path("/proc/z")),
+    ):
+        pass
